@@ -1,0 +1,1 @@
+"""Configs: base.py names every field, the others change a few."""

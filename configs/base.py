@@ -1,0 +1,85 @@
+"""Every field of a run, with the released recipe's values where they are known.
+
+Each group is the keyword arguments of one function or class, named beside it. Fields
+of `run` may change when a run goes on; all others belong to the run.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the base config; the other files start from it."""
+    config = ConfigDict()
+    config.seed = 0  # decides initial weights, order, augmentation and dropout
+    config.batch_size = 320  # images in the global batch (author's log)
+    config.epochs = 30  # passes over the training photos
+
+    # Which photos: tokret.data.datasets; further fields are the dataset's own.
+    config.data = ConfigDict()
+    config.data.name = "gldv2"  # a name in DATASETS
+
+    # How training photos vary: tokret.data.augmentation.Augmentation.
+    config.augmentation = ConfigDict()
+    config.augmentation.size = 512  # side of the training square in pixels
+    config.augmentation.min_area = 0.2  # smallest share of the photo in a crop
+    config.augmentation.flip = 0.5  # probability of a horizontal flip
+    config.augmentation.jitter = 0.8  # probability that colours vary at all
+    config.augmentation.brightness = 0.4  # factor from 1 +- this
+    config.augmentation.contrast = 0.4  # factor from 1 +- this
+    config.augmentation.saturation = 0.2  # factor from 1 +- this
+    config.augmentation.hue = 0.1  # turn of the colour circle from +- this
+
+    # Photos -> descriptors: tokret.models.build_model.
+    config.model = ConfigDict()
+    config.model.trunk = "resnet101"  # a name in TRUNKS
+    config.model.head = "token"  # a name in HEADS
+    config.model.dtype = "float32"  # of the computation: float32, or bfloat16
+    config.model.dim = 1024  # dimensions of a descriptor
+    config.model.width = 1024  # channels of local features and tokens
+    config.model.tokens = 4  # number of tokens
+    config.model.heads = 8  # heads of every attention
+    config.model.attention_layers = 1  # self-attention among local features
+    config.model.refinement_layers = 2  # refinement of the tokens
+    config.model.dropout = 0.1  # in attentions and MLPs
+    config.model.drop_path = 0.1  # examples that skip a residual branch
+
+    # Descriptors -> logits: tokret.models.arcface.ArcFace.
+    config.arcface = ConfigDict()
+    config.arcface.scale = 32.0  # of the cosines; released: sqrt(dim)
+    config.arcface.margin = 0.2  # in radians
+
+    # Learning rates: train.make_schedule.
+    config.schedule = ConfigDict()
+    config.schedule.base = 0.01  # peak learning rate for a batch of 256
+    # The batch by which the rate is scaled, / 256: that of one GPU, as released (320
+    # images on four cards). 0 takes batch_size.
+    config.schedule.batch = 80
+    config.schedule.warmup = 1e-4  # learning rate of the first step, as `base`
+    config.schedule.warmup_epochs = 5.0  # epochs of linear warm-up
+    config.schedule.decay = "cosine"  # to 0 at the end: cosine, or linear
+
+    # Updates: tokret.training.optimiser.make_optimiser.
+    config.optimiser = ConfigDict()
+    config.optimiser.momentum = 0.9  # Nesterov's
+    config.optimiser.weight_decay = 1e-4  # not on biases and one-dimensional tensors
+
+    # Devices: tokret.training.sharding.make_mesh.
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices that split the images; -1: all that are left
+    config.mesh.model = 1  # devices that split the class matrix
+
+    # Descriptors for retrieval: eval.Evaluation.
+    config.evaluation = ConfigDict()
+    config.evaluation.longest_side = 1024  # of a database photo, in pixels
+    config.evaluation.scales = (1.0, 2**0.5, 2**-0.5)  # factors of the sides
+    config.evaluation.batch_size = 8  # views a batch
+    config.evaluation.canvases = 8  # most padded shapes; each costs a compilation
+
+    # What does not change the result: train.Run.
+    config.run = ConfigDict()
+    config.run.data_dir = "~/.cache/tokret"  # where prepared datasets lie
+    config.run.log_every = 50  # steps between lines of metrics
+    config.run.checkpoint_every = 1000  # steps between checkpoints; also at the end
+    config.run.keep = 3  # newest checkpoints that are kept
+    config.run.threads = 16  # threads that decode and augment
+    return config

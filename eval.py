@@ -1,0 +1,239 @@
+"""Evaluates: a checkpoint, or descriptors from anywhere, -> table, results, picture.
+
+    python eval.py --workdir=DIR [--step=N] [--baselines]
+    python eval.py --workdir=DIR --image_folder=PHOTOS [--baselines]
+    python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
+        --output=out.json
+
+The first two write DIR/eval/results.json and, for a benchmark with queries,
+DIR/eval/queries.png.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from tokret import command_line, configuration
+from tokret.configuration import Config, call
+from tokret.data import datasets
+from tokret.data.datasets import Dataset
+from tokret.data.streams import decoded
+from tokret.data.views import View
+from tokret.errors import UserError
+from tokret.models import build_model
+from tokret.retrieval import metrics, results
+from tokret.retrieval.descriptor_files import read_descriptors
+from tokret.retrieval.extraction import extract, make_describe
+from tokret.retrieval.ground_truth import (
+    GroundTruth,
+    from_revisited,
+    read_ground_truth,
+)
+from tokret.retrieval.histogram import colour_histogram
+from tokret.retrieval.pictures import ranking_picture
+from tokret.retrieval.rankings import ranking_rows
+from tokret.training.checkpoints import replicated, restore_weights
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if not given.")
+BASELINES = flags.DEFINE_bool(
+    "baselines", False, "Also the untrained model and a colour histogram."
+)
+FOLDER = flags.DEFINE_string(
+    "image_folder", None, "Folder of class folders; every photo asks all others."
+)
+DESCRIPTORS = flags.DEFINE_string("descriptors", None, "Database, .npy [N, D].")
+QUERIES = flags.DEFINE_string("queries", None, "Queries, .npy [Q, D].")
+GROUND_TRUTH = flags.DEFINE_string("ground_truth", None, "gnd_NAME.pkl or .json.")
+OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .json.")
+
+# Views -> descriptors [n, d]: a model with its weights, or a baseline.
+System = Callable[[Sequence[View]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The fields of `config.evaluation`; configs/base.py says what they are."""
+
+    longest_side: int
+    scales: Sequence[float]
+    batch_size: int
+    canvases: int
+
+    def __post_init__(self) -> None:
+        for field in ("longest_side", "batch_size", "canvases"):
+            if getattr(self, field) < 1:
+                raise UserError(f"config.evaluation.{field} must be at least 1")
+        if not self.scales or min(self.scales) <= 0:
+            raise UserError("config.evaluation.scales must be positive numbers")
+
+
+def token_systems(
+    config: Config, settings: Evaluation, workdir: Path, step: int | None
+) -> tuple[dict[str, System], int]:
+    """Returns the trained and the untrained model, and the checkpoint's step."""
+    model = call(build_model, "model", config["model"])
+    describe = make_describe(model, settings.scales)
+
+    def system(variables: Any) -> System:
+        def run(views: Sequence[View]) -> np.ndarray:
+            with tqdm(total=len(views), unit="photo", disable=None) as bar:
+                return extract(
+                    describe,
+                    variables,
+                    views,
+                    scales=settings.scales,
+                    batch_size=settings.batch_size,
+                    canvases=settings.canvases,
+                    progress=bar.update,
+                )
+
+        return run
+
+    def initial() -> Any:
+        # The key of tokret.training.state.init_state: the weights training began with.
+        key, _ = jax.random.split(jax.random.key(config["seed"]))
+        return model.init(key, np.zeros((1, 64, 64, 3), np.float32), train=False)
+
+    shapes = replicated(jax.eval_shape(initial))
+    trained, found = restore_weights(workdir, shapes, step)
+    untrained = jax.jit(initial)()
+    return {"Token": system(trained), "untrained": system(untrained)}, found
+
+
+def histogram_system(views: Sequence[View]) -> np.ndarray:
+    """Describes views by their colours alone."""
+    return np.stack([colour_histogram(view.pixels()) for view in views])
+
+
+def view_of(record: Mapping[str, Any], longest_side: int, box: Any = None) -> View:
+    """Makes a view of a dataset's record."""
+    name = record["filename"].decode()
+    return View(
+        record["image"], name, None if box is None else tuple(box), longest_side
+    )
+
+
+def evaluate_benchmark(
+    dataset: Dataset, system: System, settings: Evaluation, picture: Path | None
+) -> dict[str, Any]:
+    """Measures a system on a dataset's queries, database and ground truth."""
+    assert dataset.ground_truth is not None
+    truth = from_revisited(dataset.ground_truth, dataset.name)
+    boxes = [None] * len(truth.queries) if truth.boxes is None else truth.boxes
+    queries, database = dataset.records("query"), dataset.records("database")
+    side = settings.longest_side
+    asked = [view_of(queries[i], side, box) for i, box in enumerate(boxes)]
+    stored = [view_of(record, side) for record in database]
+    described = system([*asked, *stored])
+    q, db = described[: len(asked)], described[len(asked) :]
+    found = metrics.evaluate(q, db, truth)
+    if picture is not None:
+        rows = ranking_rows(
+            (q, db),
+            truth,
+            found.average_precision["medium"],
+            lambda i: decoded(queries[i]),
+            lambda i: decoded(database[i]),
+        )
+        ranking_picture(rows, picture)
+    return dict(found.levels)
+
+
+def evaluate_folder(
+    dataset: Dataset, system: System, settings: Evaluation
+) -> dict[str, Any]:
+    """Measures a system on labelled photos, each of which asks all the others."""
+    records = dataset.records("train")
+    views = [view_of(record, settings.longest_side) for record in records]
+    labels = np.array([record["label"] for record in records])
+    return {"all": metrics.leave_one_out(system(views), labels)}
+
+
+def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
+    """Evaluates a checkpoint of a run, beside the baselines if asked."""
+    config = configuration.load(workdir / "config.json")
+    settings = call(Evaluation, "evaluation", config["evaluation"])
+    systems, found_step = token_systems(config, settings, workdir, step)
+    if not BASELINES.value:
+        del systems["untrained"]
+    else:
+        systems["colour histogram"] = histogram_system
+    data_dir = config["run"]["data_dir"]
+    if folder is not None:
+        options = {"name": "image_folder", "root": folder, "validation_fraction": 0.0}
+        dataset = datasets.prepare(data_dir, **options)
+        name = Path(folder).resolve().name
+    else:
+        dataset = datasets.prepare(data_dir, **config["data"])
+        name = dataset.name
+        if dataset.ground_truth is None:
+            raise UserError(
+                f"dataset {name} has no queries of its own; name photos to evaluate "
+                "on: --image_folder=FOLDER_OF_CLASS_FOLDERS"
+            )
+
+    target = workdir / "eval"
+    target.mkdir(exist_ok=True)
+    numbers: dict[str, dict[str, Any]] = {}
+    for label, system in systems.items():
+        print(f"{label} on {name} ...", flush=True)
+        if folder is not None:
+            numbers[label] = evaluate_folder(dataset, system, settings)
+        else:
+            picture = target / "queries.png" if label == "Token" else None
+            numbers[label] = evaluate_benchmark(dataset, system, settings, picture)
+    rows = [results.TableRow(label, name, found) for label, found in numbers.items()]
+    trained = {name: numbers.pop("Token")}
+    baselines = {label: {name: found} for label, found in numbers.items()}
+    environment = results.environment(config["model"]["dtype"]) | {
+        "checkpoint_step": found_step
+    }
+    results.write_results(target / "results.json", trained, environment, baselines)
+    print(results.table(rows))
+    print(f"written: {target}")
+
+
+def evaluate_files(descriptors: str, queries: str, truth: str, output: str) -> None:
+    """Scores descriptors from anywhere: their dot products, by a ground truth."""
+    gnd: GroundTruth = read_ground_truth(truth)
+    q = read_descriptors(queries, rows=len(gnd.queries), name="qimlist")
+    db = read_descriptors(
+        descriptors, rows=len(gnd.images), name="imlist", dims=q.shape[1]
+    )
+    levels = metrics.evaluate(q, db, gnd).levels
+    environment = results.environment(str(db.dtype))
+    results.write_results(Path(output), {gnd.name: levels}, environment)
+    print(results.table([results.TableRow(Path(descriptors).stem, gnd.name, levels)]))
+    print(f"written: {output}")
+
+
+def main() -> None:
+    """Reads the flags."""
+    files = {
+        name: flags.FLAGS[name].value
+        for name in ("descriptors", "queries", "ground_truth", "output")
+    }
+    if WORKDIR.value is not None and not any(files.values()):
+        workdir = Path(WORKDIR.value).expanduser()
+        evaluate_run(workdir, STEP.value, FOLDER.value)
+    elif WORKDIR.value is None and any(files.values()):
+        missing = [f"--{name}" for name, value in files.items() if not value]
+        if missing:
+            raise UserError(f"descriptors need {', '.join(missing)} too")
+        evaluate_files(*files.values())
+    else:
+        raise UserError(
+            "eval.py needs either --workdir=DIR or --descriptors, --queries, "
+            "--ground_truth and --output"
+        )
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,210 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokret.retrieval import ground_truth, metrics, search
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+GOLDEN = Path(os.environ.get("TOKRET_GOLDEN", SHARED / "golden"))
+LEVELS = {"E": "easy", "M": "medium", "H": "hard"}
+NONE = np.array([], np.int32)
+FEW = settings(derandomize=True, deadline=None, max_examples=25)
+
+
+def ints(*values):
+    return np.array(values, np.int32)
+
+
+def test_hand_cases_of_average_precision():
+    assert metrics.average_precision(ints(0, 2, 5), NONE) == pytest.approx(
+        0.677778, abs=5e-7
+    )
+    ranks = metrics.without_junk(ints(0, 2, 6, 10, 20), ints(1, 8, 9, 30))
+    assert ranks.tolist() == [0, 1, 5, 7, 17]
+    assert metrics.average_precision(ints(0, 1, 2), NONE) == 1.0
+    # One positive at rank 1: nothing right before it, one of two right at it.
+    assert metrics.average_precision(ints(1), NONE) == 0.25
+    assert metrics.plain_average_precision(ints(5, 0, 2)) == pytest.approx(
+        (1 + 2 / 3 + 3 / 6) / 3, abs=1e-15
+    )
+
+
+def test_precision_is_cut_at_the_last_positive():
+    assert metrics.precision_at(ints(0, 1), NONE, 10) == 1.0
+    assert metrics.precision_at(ints(0, 3), NONE, 10) == 0.5
+    assert metrics.precision_at(ints(0, 3), ints(1, 2), 10) == 1.0
+    assert metrics.precision_at(ints(4, 30), NONE, 5) == 0.2
+
+
+@FEW
+@given(st.permutations(range(40)), st.integers(1, 10), st.integers(0, 10))
+def test_average_precision_is_that_of_the_list_without_junk(order, positives, junk):
+    right, passed = set(range(positives)), set(range(positives, positives + junk))
+    place = np.argsort(order).astype(np.int32)
+    kept = [item for item in order if item not in passed]
+    precision, before, total = 1.0, 1.0, 0.0
+    found = 0
+    for seen, item in enumerate(kept, start=1):
+        found += item in right
+        before, precision = precision, found / seen
+        total += (item in right) * (before + precision) / 2
+    assert metrics.average_precision(
+        place[:positives], place[positives : positives + junk]
+    ) == pytest.approx(total / positives, abs=1e-12)
+
+
+def small_truth():
+    return ground_truth.from_revisited(
+        {
+            "imlist": [f"i{n}" for n in range(6)],
+            "qimlist": ["a", "b"],
+            "gnd": [
+                {"easy": [0], "hard": [2], "junk": [1]},
+                {"easy": [], "hard": [5], "junk": []},
+            ],
+        },
+        "small",
+    )
+
+
+def test_evaluate_leaves_out_queries_without_positives_and_allows_distractors():
+    database = np.zeros((9, 2), np.float32)
+    database[:, 0] = [6, 5, 4, 3, 2, 1, 7, 0, 0]
+    database[5, 1] = 1
+    queries = np.eye(2, dtype=np.float32)
+    result = metrics.evaluate(queries, database, small_truth(), block=128)
+    # Query a ranks 6 (a distractor), 0, 1, 2: easy 0 is second.
+    assert result.average_precision["easy"][0] == 0.25
+    assert np.isnan(result.average_precision["easy"][1])
+    assert result.levels["easy"] == {
+        "mAP": 0.25,
+        "mP@1": 0.0,
+        "mP@5": 0.5,
+        "mP@10": 0.5,
+    }
+    # Hard: easy 0 and junk 1 are passed over; b finds its one positive first.
+    assert result.average_precision["hard"].tolist() == [0.25, 1.0]
+    assert result.levels["hard"]["mP@1"] == 0.5
+
+
+def test_a_level_that_nobody_asks_is_nan():
+    truth = ground_truth.from_revisited(
+        {
+            "imlist": ["i"],
+            "qimlist": ["a"],
+            "gnd": [{"easy": [], "hard": [0], "junk": []}],
+        },
+        "small",
+    )
+    levels = metrics.evaluate_ranks(ints(0)[None], truth).levels
+    assert np.isnan(list(levels["easy"].values())).all()
+    assert levels["hard"]["mAP"] == 1.0
+
+
+def official_rankings(truth):
+    """The two rankings that the official evaluation was run on, [N, 70]."""
+    n = len(truth.images)
+    draw = np.random.RandomState(0)  # noqa: NPY002 the golden file names this generator
+    yield "random_seed0", np.stack([draw.permutation(n) for _ in range(70)], 1)
+    scores = np.random.RandomState(1).rand(n, 70)  # noqa: NPY002
+    for lists, bonus in ((truth.easy, 1.0), (truth.hard, 0.5), (truth.junk, 0.7)):
+        for query, items in enumerate(lists):
+            scores[items, query] += bonus
+    yield "noisy_oracle_seed1", np.argsort(-scores, axis=0, kind="stable")
+
+
+def test_the_official_numbers_on_revisited_oxford():
+    folder = SHARED / "revisitop"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here: the annotations are not tokret's own")
+    golden = json.loads((folder / "golden_map.json").read_text())
+    truth = ground_truth.read_ground_truth(folder / "gnd_roxford5k.pkl")
+    for name, order in official_rankings(truth):
+        expected = golden[f"roxford5k/{name}"]
+        raw = np.ascontiguousarray(order, "<i4").tobytes()
+        assert hashlib.sha256(raw).hexdigest() == expected["ranks_sha256"]
+        # Item order[r, q] scores -r for query q: integers, exact in float32.
+        database = np.empty(order.shape, np.float32)
+        np.put_along_axis(database, order, -np.arange(len(order))[:, None], axis=0)
+        result = metrics.evaluate(np.eye(70, dtype=np.float32), database, truth)
+        for short, level in LEVELS.items():
+            values = expected["levels"][short]
+            got = result.levels[level]
+            want = dict(
+                zip(
+                    ("mAP", "mP@1", "mP@5", "mP@10"),
+                    [values["mAP"], *values["mP"]],
+                    strict=True,
+                )
+            )
+            assert got == pytest.approx(want, abs=1e-9), (name, level)
+
+
+def test_the_golden_case_with_empty_lists():
+    if not GOLDEN.is_dir():
+        pytest.skip(f"{GOLDEN} is not here; TOKRET_GOLDEN names another folder")
+    golden = np.load(GOLDEN / "map.npz")
+    scores = golden["scores"].T
+    lists = json.loads((GOLDEN / "map_gnd.json").read_text())
+    truth = ground_truth.from_revisited(
+        {
+            "imlist": [f"i{n}" for n in range(scores.shape[1])],
+            "qimlist": [f"q{n}" for n in range(len(lists))],
+            "gnd": lists,
+        },
+        "golden",
+    )
+    ranks = search.count_ranks_of_scores(scores, metrics.labelled_items(truth))
+    result = metrics.evaluate_ranks(ranks, truth)
+    for level, numbers in result.levels.items():
+        assert numbers["mAP"] == pytest.approx(float(golden[f"{level}_map"]), abs=1e-9)
+        got = [numbers[f"mP@{k}"] for k in (1, 5, 10)]
+        np.testing.assert_allclose(got, golden[f"{level}_mp"], rtol=0, atol=1e-9)
+        each = golden[f"{level}_aps"]
+        each = np.where(np.isinf(each), np.nan, each)
+        np.testing.assert_allclose(
+            result.average_precision[level], each, rtol=0, atol=1e-9
+        )
+
+
+def slow_leave_one_out(descriptors, labels):
+    """The obvious form: a sort for each query, precision at each hit."""
+    scores = descriptors @ descriptors.T
+    average, first = [], []
+    for query in range(len(labels)):
+        order = np.argsort(-scores[query], kind="stable")
+        hits = labels[order[order != query]] == labels[query]
+        if hits.any():
+            precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+            average.append(precision[hits].mean())
+            first.append(hits[0])
+    return {"mAP": np.mean(average), "recall@1": np.mean(first)}
+
+
+@settings(FEW, max_examples=10)
+@given(
+    seed=st.integers(0, 10**6),
+    classes=st.sampled_from([9, 120]),
+    block=st.sampled_from([1, 8192]),
+)
+def test_leave_one_out_is_the_slow_form(seed, classes, block):
+    draw = np.random.default_rng(seed)
+    descriptors = draw.integers(-1, 2, (200, 4)).astype(np.float32)
+    labels = draw.integers(0, classes, 200)
+    result = metrics.leave_one_out(descriptors, labels, block)
+    assert result == pytest.approx(slow_leave_one_out(descriptors, labels), abs=1e-12)
+    assert result == metrics.leave_one_out(descriptors, labels, 129)
+
+
+def test_leave_one_out_takes_names_and_leaves_lone_items_out():
+    descriptors = np.array([[1, 0], [1, 0], [0, 1], [0.5, 0]], np.float32)
+    labels = np.array(["milk", "milk", "pear", "lime"])
+    assert metrics.leave_one_out(descriptors, labels) == {"mAP": 1.0, "recall@1": 1.0}
+    lone = metrics.leave_one_out(descriptors, np.array(["a", "b", "c", "d"]))
+    assert np.isnan(list(lone.values())).all()

@@ -1,0 +1,50 @@
+"""Flags of the two programs: absl's, with one-line errors and exit status 2."""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict
+
+from tokret.configuration import Config
+from tokret.errors import UserError, exit_status
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and runs a program; never returns.
+
+    Args:
+      main: the program; it reads the flags itself.
+    """
+
+    def program() -> None:
+        app.define_help_flags()
+        try:
+            rest = flags.FLAGS(sys.argv)[1:]
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(_one_line(error)) from error
+        except (OSError, ImportError) as error:
+            raise UserError(f"--config cannot be read: {_one_line(error)}") from error
+        if rest:
+            raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
+        # Libraries' chatter; what matters they raise.
+        absl_logging.set_verbosity(absl_logging.ERROR)
+        logging.getLogger("jax").setLevel(logging.ERROR)
+        main()
+
+    sys.exit(exit_status(program))
+
+
+def _one_line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return re.sub(r"\s+", " ", str(text)).strip()
+
+
+def plain(config: ConfigDict) -> Config:
+    """Returns a config as JSON would give it back: dictionaries, lists, numbers."""
+    loaded: Config = json.loads(json.dumps(config.to_dict()))
+    return loaded

@@ -1,0 +1,121 @@
+"""Configs as plain nested dictionaries: bound to functions, saved, compared.
+
+A group of fields is the keyword arguments of one function or class, so a field that
+nothing reads and a field that is missing cannot exist: both are errors that name it.
+"""
+
+import difflib
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tokret.errors import UserError
+
+Config = dict[str, Any]
+Result = TypeVar("Result")
+
+
+def call(
+    function: Callable[..., Result], group: str, fields: Mapping[str, Any], **given: Any
+) -> Result:
+    """Calls a function with a group's fields, each of which must be an argument of it.
+
+    Args:
+      function: called with the fields and `given`, by keyword.
+      group: the group's name in the config, for errors.
+      fields: the group's fields.
+      **given: arguments that do not come from the config.
+
+    Raises:
+      UserError: for a field that the function does not take, or lacks.
+    """
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_any:
+        reject_unknown(fields, set(parameters) - set(given), f"config.{group}.")
+    for name, parameter in parameters.items():
+        is_optional = parameter.default is not parameter.empty or parameter.kind in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        )
+        if not is_optional and name not in given and name not in fields:
+            raise UserError(f"config.{group}.{name} is missing; configs/base.py has it")
+    return function(**fields, **given)
+
+
+def reject_unknown(fields: Mapping[str, Any], known: set[str], prefix: str) -> None:
+    """Refuses names that nothing reads, with the nearest known name as a hint.
+
+    Raises:
+      UserError: if there are such names.
+    """
+    for name in fields:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else "remove it"
+            raise UserError(f"{prefix}{name} is a field that nothing reads; {hint}")
+
+
+def save(config: Config, path: Path) -> None:
+    """Writes a config as JSON, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def load(path: Path) -> Config:
+    """Reads a config that `save` wrote.
+
+    Raises:
+      UserError: if the file is missing or is not such a config.
+    """
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} does not exist; is {path.parent} the --workdir of a training?"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as a config: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a config: its top level is not an object")
+    return config
+
+
+def differences(ours: Config, theirs: Config, prefix: str = "config.") -> list[str]:
+    """Lists the fields in which two configs differ, as `field: theirs -> ours`."""
+    found = []
+    for name in sorted(set(ours) | set(theirs)):
+        a, b = ours.get(name), theirs.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append(f"{prefix}{name}: {b!r} -> {a!r}")
+    return found
+
+
+def settle(config: Config, path: Path, machine_groups: tuple[str, ...]) -> None:
+    """Saves the config of a new run; checks that of one that goes on.
+
+    Args:
+      config: the config of this start; JSON types only.
+      path: where the run's config lies.
+      machine_groups: groups that may change between starts, since they do not change
+        what is learned.
+
+    Raises:
+      UserError: if the run was started with another config; it names the fields.
+    """
+    if path.exists():
+        before = {k: v for k, v in load(path).items() if k not in machine_groups}
+        now = {k: v for k, v in config.items() if k not in machine_groups}
+        found = differences(now, before)
+        if found:
+            raise UserError(
+                f"{path.parent} belongs to a run with another config "
+                f"({'; '.join(found)}); choose another --workdir, or the same fields"
+            )
+    save(config, path)

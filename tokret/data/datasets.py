@@ -1,0 +1,94 @@
+"""Datasets by name: one visible table."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from tokret.configuration import call
+from tokret.data import image_folder, synthetic_landmarks
+from tokret.data.streams import Record
+from tokret.errors import UserError
+
+
+def _gldv2(data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
+    raise UserError(
+        f"dataset gldv2: {data_dir} holds no prepared Google Landmarks v2, and tokret "
+        "cannot prepare it yet; train on photos of your own with "
+        "--config=configs/image_folder.py --config.data.root=PHOTOS"
+    )
+
+
+DATASETS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
+    "gldv2": _gldv2,
+    "image_folder": image_folder.prepare,
+    "synthetic_landmarks": synthetic_landmarks.prepare,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset.
+
+    Attributes:
+      name: what results call it.
+      builder: the TFDS builder it is read from.
+    """
+
+    name: str
+    builder: tfds.core.DatasetBuilder
+
+    @property
+    def classes(self) -> int:
+        """The number of classes of the training photos."""
+        return int(self.builder.info.features["label"].num_classes)
+
+    @property
+    def ground_truth(self) -> Mapping[str, Any] | None:
+        """The retrieval benchmark in the Revisited form, None if it has none."""
+        metadata = self.builder.info.metadata
+        return None if metadata is None else metadata.get("ground_truth")
+
+    def records(self, split: str) -> Sequence[Record]:
+        """Returns a split's records, images still encoded, in the dataset's order.
+
+        Raises:
+          UserError: if there is no such split.
+        """
+        if split not in self.builder.info.splits:
+            raise UserError(
+                f"dataset {self.name} has no split {split!r}; it has "
+                f"{', '.join(self.builder.info.splits)}"
+            )
+        source = self.builder.as_data_source(
+            split, decoders={"image": tfds.decode.SkipDecoding()}
+        )
+        assert isinstance(source, Sequence)
+        return source
+
+
+def prepare(data_dir: str, *, name: str, **options: Any) -> Dataset:
+    """Prepares a dataset, if it is not there yet.
+
+    Args:
+      data_dir: where prepared datasets lie.
+      name: a name in `DATASETS`.
+      **options: the dataset's own fields.
+
+    Raises:
+      UserError: if the name or a field is unknown, or the data is not there.
+    """
+    if name not in DATASETS:
+        raise UserError(
+            f"config.data.name is {name!r}; it must be one of: "
+            f"{', '.join(sorted(DATASETS))}"
+        )
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    folder = Path(data_dir).expanduser()
+    builder = call(DATASETS[name], "data", options, data_dir=folder)
+    return Dataset(name, builder)

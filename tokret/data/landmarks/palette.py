@@ -1,0 +1,148 @@
+"""The few colours and materials that all the landmarks share."""
+
+import cv2
+import numpy as np
+
+from tokret.shapes import UInt8
+
+Colour = tuple[int, int, int]  # RGB
+
+# Channel 3 of every texture: below HOLE one looks through, OPAQUE is plain wall, and
+# from there to 255 the surface glows at night, as a lit window does.
+HOLE = 64
+OPAQUE = 128
+LIT = 255
+
+WALLS: tuple[Colour, ...] = (
+    (204, 178, 138),  # sandstone
+    (170, 104, 82),  # brick
+    (214, 208, 194),  # limestone
+    (152, 148, 142),  # granite
+    (206, 168, 104),  # ochre plaster
+    (196, 132, 118),  # rose plaster
+    (150, 164, 138),  # sage plaster
+)
+ROOFS: tuple[Colour, ...] = (
+    (146, 82, 62),  # clay tiles
+    (84, 88, 96),  # slate
+    (102, 140, 122),  # copper
+)
+TRIMS: tuple[Colour, ...] = ((226, 218, 200), (118, 94, 74), (178, 160, 132))
+GLASS: Colour = (62, 70, 84)
+PATTERNS = ("plaster", "brick", "ashlar", "bands", "timber", "panels")
+ROOF_PATTERNS = ("tiles", "seams", "rings")
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """Makes a colour darker (factor below 1) or lighter."""
+    red, green, blue = (min(255, max(0, int(c * factor))) for c in colour)
+    return red, green, blue
+
+
+def fill(image: UInt8[np.ndarray, "h w 4"], points: np.ndarray, colour: Colour) -> None:
+    """Fills a polygon of [k, 2] pixels with an opaque colour."""
+    cv2.fillPoly(image, [np.round(points).astype(np.int32)], (*colour, OPAQUE))
+
+
+def surface(
+    rng: np.random.Generator, height: int, width: int, colour: Colour, pattern: str
+) -> UInt8[np.ndarray, "h w 4"]:
+    """Paints a bare wall or roof.
+
+    Args:
+      rng: decides stains and the tint of single stones.
+      height: of the texture, in texels (about 8 a metre).
+      width: likewise.
+      colour: of the material.
+      pattern: one of PATTERNS or ROOF_PATTERNS.
+
+    Returns:
+      [height, width, 4] uint8: RGB and opacity with glow.
+    """
+    tint = _tint(rng, height, width)
+    tint *= 1 + _MASKS[pattern](rng, height, width)
+    painted = np.empty((height, width, 4), np.uint8)
+    painted[..., :3] = np.clip(tint[..., None] * np.array(colour, np.float32), 0, 255)
+    painted[..., 3] = OPAQUE
+    return painted
+
+
+def _tint(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Stains: smooth noise, and a wall that is darker towards its foot."""
+    coarse = rng.normal(1.0, 0.07, (4, 5)).astype(np.float32)
+    tint = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+    return tint * np.linspace(1.03, 0.93, height, dtype=np.float32)[:, None]
+
+
+def _courses(
+    rng: np.random.Generator, height: int, width: int, course: int, stone: int
+) -> np.ndarray:
+    """Rows of stones, every other row shifted by half a stone, dark joints."""
+    y, x = np.mgrid[0:height, 0:width]
+    row = y // course
+    column = (x + (row % 2) * (stone // 2)) // stone
+    tints = rng.normal(0, 0.09, (height // course + 1, width // stone + 2))
+    joints = (y % course == 0) | ((x + (row % 2) * (stone // 2)) % stone == 0)
+    return np.where(joints, -0.28, tints[row, column])
+
+
+def _brick(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    return _courses(rng, height, width, 4, 8)
+
+
+def _ashlar(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    return _courses(rng, height, width, 9, 18)
+
+
+def _plaster(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    return rng.normal(0, 0.03, (height, width))
+
+
+def _bands(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    del rng
+    rows = np.where(np.arange(height) // 7 % 2 == 0, 0.1, -0.3)
+    return np.broadcast_to(rows[:, None], (height, width))
+
+
+def _timber(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Dark beams: uprights, rails and braces."""
+    del rng
+    y, x = np.mgrid[0:height, 0:width]
+    beams = (x % 22 < 3) | (y % 24 < 3) | ((x + y) % 44 < 3)
+    return np.where(beams, -0.6, 0.12)
+
+
+def _panels(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    tints = rng.normal(0, 0.05, width // 12 + 1)
+    x = np.arange(width)
+    columns = np.where(x % 12 < 2, -0.3, tints[x // 12])
+    return np.broadcast_to(columns, (height, width))
+
+
+def _tiles(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    return _courses(rng, height, width, 5, 6)
+
+
+def _seams(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    del rng
+    columns = np.where(np.arange(width) % 10 < 2, 0.25, 0.0)
+    return np.broadcast_to(columns, (height, width))
+
+
+def _rings(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    del rng
+    rows = np.where(np.arange(height) // 8 % 2 == 0, 0.12, -0.22)
+    return np.broadcast_to(rows[:, None], (height, width))
+
+
+_MASKS = {
+    "brick": _brick,
+    "ashlar": _ashlar,
+    "plaster": _plaster,
+    "bands": _bands,
+    "timber": _timber,
+    "panels": _panels,
+    "tiles": _tiles,
+    "seams": _seams,
+    "rings": _rings,
+}

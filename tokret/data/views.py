@@ -1,0 +1,80 @@
+"""What evaluation looks at: the photo, or a query's box, shrunk as released.
+
+A query is cropped to its box and shrunk in the proportion that its whole photo would
+be, so that a landmark has the same size in both.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from PIL import Image
+
+from tokret.data.decoding import decode_exactly, open_photo
+from tokret.shapes import UInt8
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+Size = tuple[int, int]  # width, height, as Pillow orders them
+
+
+def thumbnail_size(size: Size, limit: float) -> Size:
+    """Returns the size that Pillow's `thumbnail` gives: never enlarged.
+
+    The longest side becomes floor(limit); of the two roundings of the other side the
+    one whose aspect is nearer to the photo's.
+    """
+    width, height = size
+    longest = max(1, math.floor(limit))
+    if longest >= max(size):
+        return size
+    aspect = width / height
+    if aspect <= 1:
+        exact = longest * aspect
+        sides = {max(1, math.floor(exact)), max(1, math.ceil(exact))}
+        return min(sorted(sides), key=lambda n: abs(aspect - n / longest)), longest
+    exact = longest / aspect
+    sides = {max(1, math.floor(exact)), max(1, math.ceil(exact))}
+    return longest, min(sorted(sides), key=lambda n: abs(aspect - longest / n))
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One photo to describe.
+
+    Attributes:
+      encoded: the file's bytes.
+      name: what errors call it.
+      box: the part that is looked at, None for all of it.
+      longest_side: longest side of the whole photo after shrinking, in pixels.
+    """
+
+    encoded: bytes = dataclasses.field(repr=False)
+    name: str
+    box: Box | None
+    longest_side: int
+
+    def _cropped(self) -> Size | None:
+        if self.box is None:
+            return None
+        x0, y0, x1, y1 = (round(side) for side in self.box)
+        return x1 - x0, y1 - y0
+
+    def _final_size(self, photo: Size) -> Size:
+        size = self._cropped() or photo
+        return thumbnail_size(size, self.longest_side * max(size) / max(photo))
+
+    def size(self) -> tuple[int, int]:
+        """Returns the view's height and width; only the photo's header is read."""
+        width, height = self._final_size(open_photo(self.encoded, self.name).size)
+        return height, width
+
+    def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Decodes, crops and shrinks, with LANCZOS."""
+        photo = decode_exactly(self.encoded, self.name)
+        size = self._final_size(photo.size)
+        if self.box is not None:
+            photo = photo.crop(self.box)  # type: ignore[arg-type]  # floats are rounded
+        if size != photo.size:
+            # As Pillow's thumbnail: what is far larger is first averaged to twice this.
+            photo = photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+        return np.asarray(photo)

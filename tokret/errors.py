@@ -1,0 +1,33 @@
+"""What a user can mend, and how the programs say it: one line, exit status 2."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake in what tokret was given: a file, a field, a flag.
+
+    The message is one line that names the thing, what is wrong with it and what to do.
+    """
+
+
+def exit_status(program: Callable[[], None]) -> int:
+    """Runs a program and turns its end into an exit status.
+
+    Args:
+      program: the whole program, without arguments.
+
+    Returns:
+      0 when it ends by itself, 2 after a `UserError`, whose message goes to standard
+      error as one line, and 130 after an interrupt from the keyboard. Any other
+      exception is a defect of tokret and passes through with its traceback.
+    """
+    try:
+        program()
+    except UserError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    return 0

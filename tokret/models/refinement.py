@@ -1,0 +1,56 @@
+"""Refinement of the tokens by cross- and self-attention (paper, section 3.4)."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from tokret.models.attention import Attention
+from tokret.models.layers import DropPath, linear
+from tokret.models.tokenizer import layer_norm
+from tokret.shapes import Array, Bool, Float
+
+
+class RefinementLayer(nn.Module):
+    """Tokens look at the local features again, then at each other, as released.
+
+    token += cross_attention(norm(token), x, x); token += MLP(token), which has no norm
+    before it; token += self_attention(norm(token)).
+
+    Attributes:
+      heads: heads of both attentions.
+      dropout: rate in the attentions and the MLP.
+      drop_path: rate at which an example skips a branch.
+      dtype: dtype of the computation.
+    """
+
+    heads: int
+    dropout: float
+    drop_path: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "b l d"],
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"] | None,
+        *,
+        train: bool,
+    ) -> Float[Array, "b l d"]:
+        """Returns the refined tokens; positions of `x` with False in `mask` are out."""
+        drop = DropPath(self.drop_path)
+        cross = Attention(self.heads, self.dropout, self.dtype, name="cross_attn")
+        own = Attention(self.heads, self.dropout, self.dtype, name="self_attn")
+        y = layer_norm(self.dtype, "norm1")(tokens)
+        tokens = tokens + drop(cross(y, x, mask, train=train), train=train)
+        tokens = tokens + drop(self._mlp(tokens, train), train=train)
+        y = layer_norm(self.dtype, "norm2")(tokens)
+        return tokens + drop(own(y, y, train=train), train=train)
+
+    def _mlp(self, tokens: Float[Array, "b l d"], train: bool) -> Float[Array, "b l d"]:
+        width = tokens.shape[-1]
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        y = linear(2 * width, width, self.dtype, "fc1")(tokens)
+        y = dropout(jax.nn.gelu(y, approximate=False))
+        return dropout(linear(width, 2 * width, self.dtype, "fc2")(y))

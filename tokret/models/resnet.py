@@ -1,0 +1,149 @@
+"""ResNet trunks (He et al., CVPR 2016), as torchvision builds them: strides on 3x3.
+
+Every padding is PyTorch's explicit one. With `sizes` the images of a batch may have
+different true sizes inside one canvas: what lies outside is set to zero before every
+operation that mixes positions, and those zeros are then exactly the convolution's own
+padding, so an image gives what it would give alone.
+"""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.models.layers import precision_of
+from tokret.models.normalisation import BatchNorm
+from tokret.shapes import Array, Bool, Float, Int
+
+EXPANSION = 4  # a bottleneck's last convolution has 4 times the width of its first
+
+
+def halve(sizes: Int[Array, "b 2"] | None) -> Int[Array, "b 2"] | None:
+    """The true sides after a stride of 2: every such layer maps n to (n + 1) // 2."""
+    return None if sizes is None else (sizes + 1) // 2
+
+
+def inside(sizes: Int[Array, "b 2"], height: int, width: int) -> Bool[Array, "b h w"]:
+    """Marks the positions of each image's true area, [height, width] at the left top.
+
+    Args:
+      sizes: true heights and widths.
+      height: the canvas's height.
+      width: the canvas's width.
+    """
+    rows = jnp.arange(height) < sizes[:, :1]  # [b, h]
+    columns = jnp.arange(width) < sizes[:, 1:]  # [b, w]
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def zero_outside(
+    x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None
+) -> Float[Array, "b h w c"]:
+    """Sets everything outside the true areas to zero; without sizes, nothing."""
+    if sizes is None:
+        return x
+    return jnp.where(inside(sizes, *x.shape[1:3])[..., None], x, 0)
+
+
+def _conv(
+    features: int, kernel: int, dtype: Any, name: str, stride: int = 1
+) -> nn.Conv:
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        padding=[(kernel // 2, kernel // 2)] * 2,
+        use_bias=False,
+        dtype=dtype,
+        precision=precision_of(dtype),
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        name=name,
+    )
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut.
+
+    Attributes:
+      width: channels of the first two convolutions; the output has four times as many.
+      stride: 1 or 2.
+      dtype: dtype of the computation.
+    """
+
+    width: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
+    ) -> Float[Array, "b h2 w2 c4"]:
+        """Returns the block's output; `sizes` are the true sizes of its input."""
+        conv = functools.partial(_conv, dtype=self.dtype)
+        out = EXPANSION * self.width
+        y = conv(self.width, 1, name="conv1")(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train=train))
+        y = conv(self.width, 3, name="conv2", stride=self.stride)(
+            zero_outside(y, sizes)
+        )
+        y = nn.relu(BatchNorm(name="bn2")(y, train=train))
+        y = BatchNorm(name="bn3")(conv(out, 1, name="conv3")(y), train=train)
+        if self.stride != 1 or x.shape[-1] != out:
+            x = conv(out, 1, name="downsample_conv", stride=self.stride)(x)
+            x = BatchNorm(name="downsample_bn")(x, train=train)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """Stem to the last stage, without pooling and classifier.
+
+    Attributes:
+      blocks: bottlenecks in each stage; the first block of all stages but the first
+        has stride 2.
+      width: channels of the stem and of the first stage's bottlenecks.
+      dtype: dtype of the computation; parameters and statistics are float32.
+    """
+
+    blocks: tuple[int, ...]
+    width: int = 64
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Float[Array, "b h w 3"],
+        sizes: Int[Array, "b 2"] | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "b h2 w2 c"], Int[Array, "b 2"] | None, dict[str, Array]]:
+        """Computes the last stage's features.
+
+        Args:
+          images: normalised images, padded at the right and the bottom.
+          sizes: true heights and widths, or None if all fill the canvas.
+          train: whether batch norms use the batch's own statistics.
+
+        Returns:
+          The features, the true sizes at their depth, and every stage's output under
+          the released names block1 (stem) to block5.
+        """
+        x = zero_outside(images.astype(self.dtype), sizes)
+        x = _conv(self.width, 7, self.dtype, "conv1", stride=2)(x)
+        x, sizes = nn.relu(BatchNorm(name="bn1")(x, train=train)), halve(sizes)
+        # Nothing here is negative, so zeros around the true area pool as -inf would.
+        x = nn.max_pool(zero_outside(x, sizes), (3, 3), (2, 2), [(1, 1), (1, 1)])
+        sizes = halve(sizes)
+        stages: dict[str, Array] = {"block1": x}
+        for stage, count in enumerate(self.blocks):
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = Bottleneck(
+                    self.width * 2**stage,
+                    stride,
+                    self.dtype,
+                    name=f"layer{stage + 1}_block{block}",
+                )(x, sizes, train)
+                sizes = halve(sizes) if stride == 2 else sizes
+            stages[f"block{stage + 2}"] = x
+        return x, sizes, stages

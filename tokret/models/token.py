@@ -1,0 +1,139 @@
+"""Token: trunk, local features, tokens, one descriptor (paper, figure 2, as released).
+
+The released code fixes 4 tokens, 8 heads, one layer of self-attention, two of
+refinement, 1,024 channels inside and 1,024 dimensions outside; the defaults are those.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.models.attention import LocalFeatureSelfAttention
+from tokret.models.layers import linear, precision_of, uniform_bias, uniform_fan_in
+from tokret.models.normalisation import BatchNorm, l2_normalise, statistics_dtype
+from tokret.models.refinement import RefinementLayer
+from tokret.models.resnet import inside
+from tokret.models.tokenizer import Tokenizer
+from tokret.shapes import Array, Float, Int
+
+Intermediates = dict[str, Array]
+
+
+class TokenHead(nn.Module):
+    """The trunk's feature map -> the embedding, before L2 normalisation.
+
+    Attributes:
+      dim: dimensions of the embedding.
+      width: channels of local features and tokens (mid_dim in the released code).
+      tokens: number of tokens, L.
+      heads: heads of every attention.
+      attention_layers: layers of local feature self-attention.
+      refinement_layers: layers of refinement.
+      dropout: rate in attentions and MLPs.
+      drop_path: rate at which an example skips a residual branch.
+      dtype: dtype of the computation.
+    """
+
+    dim: int = 1024
+    width: int = 1024
+    tokens: int = 4
+    heads: int = 8
+    attention_layers: int = 1
+    refinement_layers: int = 2
+    dropout: float = 0.1
+    drop_path: float = 0.1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "b h w c"],
+        sizes: Int[Array, "b 2"] | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        """Aggregates a feature map.
+
+        Args:
+          features: the trunk's output.
+          sizes: true sizes of the feature maps, or None if all fill the canvas.
+          train: whether dropout and batch statistics are on.
+
+        Returns:
+          The embedding and, by the names of the golden cases: local [b, h*w, width],
+          lfsa (the same after self-attention), attention [b, tokens, h, w], tokens
+          [b, tokens, width], and refined0, refined1, ... of each refinement layer.
+        """
+        batch, height, width = features.shape[:3]
+        mask = None
+        if sizes is not None:
+            mask = inside(sizes, height, width).reshape(batch, -1)  # [b, n]
+        layer = (self.heads, self.dropout, self.drop_path, self.dtype)
+        x = self._reduce(features, train).reshape(batch, height * width, -1)
+        taps: Intermediates = {"local": x}
+        for i in range(self.attention_layers):
+            x = LocalFeatureSelfAttention(*layer, name=f"encoder{i}")(
+                x, mask, train=train
+            )
+        taps["lfsa"] = x
+        tokens, maps = Tokenizer(self.tokens, self.dtype, name="tokenizer")(x, mask)
+        taps["attention"] = maps.reshape(batch, self.tokens, height, width)
+        taps["tokens"] = tokens
+        for i in range(self.refinement_layers):
+            refine = RefinementLayer(*layer, name=f"decoder{i}")
+            tokens = refine(tokens, x, mask, train=train)
+            taps[f"refined{i}"] = tokens
+        joined = tokens.reshape(batch, -1)  # [b, tokens * width]
+        embedding = linear(self.dim, joined.shape[-1], self.dtype, "proj")(joined)
+        return BatchNorm(name="proj_bn")(embedding, train=train), taps
+
+    def _reduce(
+        self, features: Float[Array, "b h w c"], train: bool
+    ) -> Float[Array, "b h w d"]:
+        conv = nn.Conv(
+            self.width,
+            (1, 1),
+            dtype=self.dtype,
+            precision=precision_of(self.dtype),
+            kernel_init=uniform_fan_in,
+            bias_init=uniform_bias(features.shape[-1]),
+            name="conv",
+        )
+        return BatchNorm(name="conv_bn")(conv(features), train=train)
+
+
+class Token(nn.Module):
+    """A trunk and a head.
+
+    Attributes:
+      trunk: module from images to (feature map, true sizes, stages).
+      head: module from a feature map to (embedding, intermediates).
+    """
+
+    trunk: nn.Module
+    head: nn.Module
+
+    def __call__(
+        self,
+        images: Float[Array, "b h w 3"],
+        sizes: Int[Array, "b 2"] | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        """Computes descriptors.
+
+        Args:
+          images: normalised RGB images, padded at the right and the bottom.
+          sizes: true heights and widths, or None if all fill the canvas.
+          train: whether dropout and batch statistics are on.
+
+        Returns:
+          L2-normalised descriptors in float32, and the intermediates: the trunk's
+          stages block1 ... block5, those of the head, and `embedding`, the descriptor
+          before normalisation.
+        """
+        features, sizes, taps = self.trunk(images, sizes, train=train)
+        embedding, head_taps = self.head(features, sizes, train=train)
+        embedding = embedding.astype(statistics_dtype(embedding))
+        return l2_normalise(embedding), {**taps, **head_taps, "embedding": embedding}

@@ -1,0 +1,1 @@
+"""Descriptors to rankings, and rankings to the numbers that papers report."""

@@ -1,0 +1,106 @@
+"""Descriptors that were saved with np.save, read as they lie on the disk."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tokret.errors import UserError
+from tokret.shapes import Shaped
+
+DTYPES = ("float16", "float32", "float64")
+# Rows looked at together in the search for NaN: the file may exceed the memory.
+_CHECKED_ROWS = 16384
+
+
+def read_descriptors(
+    path: str | Path,
+    rows: int | None = None,
+    name: str = "descriptors",
+    dims: int | None = None,
+) -> Shaped[np.ndarray, "n d"]:
+    """Opens an .npy file of descriptors and checks that it can be searched.
+
+    Args:
+      path: a file that np.save wrote.
+      rows: how many rows it must have, or None.
+      name: what the rows belong to, for errors: such as imlist or qimlist.
+      dims: how many columns it must have, those of the other side of the search; or
+        None.
+
+    Returns:
+      [N, D] float16, float32 or float64, mapped from the disk and not to be written.
+
+    Raises:
+      UserError: the file is missing, is no array of descriptors, has another shape
+        than asked for, or holds NaN or infinity.
+    """
+    path = Path(path)
+    _check_header(path, *_header(path), rows, name, dims)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cut short or malformed, write it again") from error
+    _check_finite(path, array)
+    return array
+
+
+def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype that an .npy file claims, before anything of it is mapped."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        with path.open("rb") as file:
+            shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    # KeyError: version 3, for names of fields, which descriptors do not have.
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: is no .npy file, write it with np.save") from error
+    return shape, dtype
+
+
+def _check_header(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    rows: int | None,
+    name: str,
+    dims: int | None,
+) -> None:
+    if len(shape) != 2:
+        raise UserError(
+            f"{path}: has shape {shape}, descriptors have [rows, dimensions]"
+        )
+    if dtype.str not in [np.dtype(known).str for known in DTYPES]:
+        raise UserError(
+            f"{path}: holds {dtype}, descriptors are {', '.join(DTYPES)} in this "
+            "machine's byte order"
+        )
+    if 0 in shape:
+        raise UserError(f"{path}: has shape {shape} and holds nothing, extract again")
+    if rows is not None and shape[0] != rows:
+        raise UserError(
+            f"{path}: has {shape[0]} rows and {name} has {rows}, there must be one row "
+            "for each, in the same order"
+        )
+    if dims is not None and shape[1] != dims:
+        raise UserError(
+            f"{path}: has {shape[1]} dimensions and the other side {dims}, queries and "
+            "database must come from the same model"
+        )
+
+
+def _check_finite(path: Path, array: Shaped[np.ndarray, "n d"]) -> None:
+    bad, first = 0, -1
+    for start in range(0, len(array), _CHECKED_ROWS):
+        finite = np.isfinite(array[start : start + _CHECKED_ROWS]).all(axis=1)
+        if bad == 0 and not finite.all():
+            first = start + int(np.argmin(finite))
+        bad += int(np.count_nonzero(~finite))
+    if bad:
+        raise UserError(
+            f"{path}: {bad} of {len(array)} rows hold NaN or infinity, the first is "
+            f"row {first}; extract them again"
+        )

@@ -1,0 +1,169 @@
+"""A picture of rankings: what was asked, and what came first."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tokret.errors import UserError
+from tokret.shapes import Float, UInt8
+
+Verdict = Literal["hit", "miss", "junk"]
+
+# Okabe and Ito's green and vermilion: apart for the colour-blind too.
+COLOURS: dict[Verdict, str] = {"hit": "#009e73", "miss": "#d55e00", "junk": "#a3a3a3"}
+MEANINGS: dict[Verdict, str] = {
+    "hit": "right",
+    "miss": "wrong",
+    "junk": "junk, not counted",
+}
+BOX_COLOUR = "#f0c800"
+PAPER, INK, FAINT, TILE_GROUND = "#ffffff", "#1c1c1c", "#6b6b6b", "#efefef"
+# All in pixels.
+TILE, BORDER, GAP, QUERY_GAP = 160, 5, 10, 30
+MARGIN, LEGEND, CAPTION, ROW_GAP = 24, 44, 24, 18
+RESULTS = 10
+
+
+@dataclass(frozen=True)
+class Result:
+    """One item of a ranking.
+
+    Attributes:
+      image: [H, W, 3] uint8, RGB.
+      verdict: what the ground truth says of it.
+      score: its similarity to the query, or None to leave it out.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    verdict: Verdict
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class RankingRow:
+    """One query and the beginning of its ranking.
+
+    Attributes:
+      image: [H, W, 3] uint8, RGB, the whole photo.
+      box: [4] x0, y0, x1, y1 in the photo's pixels; None where all of it is the query.
+      caption: a few words, such as "AP 71.3".
+      results: best first; the first ten are shown.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    box: Float[np.ndarray, " 4"] | None
+    caption: str
+    results: Sequence[Result]
+
+
+def ranking_picture(rows: Sequence[RankingRow], path: str | Path) -> None:
+    """Writes a PNG: one row a query, its first ten results beside it, a legend on top.
+
+    Args:
+      rows: the queries to show, at least one.
+      path: the file to write; its folder must exist.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    path = Path(path)
+    step = TILE + CAPTION + ROW_GAP
+    width = 2 * MARGIN + (RESULTS + 1) * TILE + (RESULTS - 1) * GAP + QUERY_GAP
+    height = 2 * MARGIN + LEGEND + len(rows) * step - ROW_GAP
+    sheet = Image.new("RGB", (width, height), PAPER)
+    _draw_legend(sheet)
+    for number, row in enumerate(rows):
+        _draw_row(sheet, row, MARGIN + LEGEND + number * step)
+    # Drawn beside and moved: a picture is there whole or not at all.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        sheet.save(draft, "PNG")
+        os.replace(draft, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draw_legend(sheet: Image.Image) -> None:
+    draw = ImageDraw.Draw(sheet)
+    middle, side = MARGIN + 10, 18
+    draw.text((MARGIN, middle), "query", INK, _font(18), anchor="lm")
+    left = MARGIN + TILE + QUERY_GAP
+    draw.text((left, middle), "best ten, from the left", INK, _font(18), anchor="lm")
+    right = sheet.width - MARGIN
+    marks = [*((COLOURS[kind], text) for kind, text in MEANINGS.items())]
+    for colour, text in reversed([(BOX_COLOUR, "query box"), *marks]):
+        right -= int(draw.textlength(text, _font(16)))
+        draw.text((right, middle), text, INK, _font(16), anchor="lm")
+        right -= side + 8
+        corner = (right, middle - side // 2, right + side, middle + side // 2)
+        draw.rectangle(corner, outline=colour, width=4)
+        right -= 28
+
+
+def _draw_row(sheet: Image.Image, row: RankingRow, top: int) -> None:
+    draw = ImageDraw.Draw(sheet)
+    _draw_query(sheet, row, top)
+    _draw_caption(draw, row.caption, MARGIN, top, INK)
+    for number, result in enumerate(row.results[:RESULTS]):
+        left = MARGIN + TILE + QUERY_GAP + number * (TILE + GAP)
+        frame = (left, top, left + TILE - 1, top + TILE - 1)
+        draw.rectangle(frame, fill=COLOURS[result.verdict])
+        inner = TILE - 2 * BORDER
+        tile, _ = _letterboxed(result.image, inner)
+        sheet.paste(tile, (left + BORDER, top + BORDER))
+        if result.score is not None:
+            _draw_caption(draw, f"{result.score:.3f}", left, top, FAINT)
+
+
+def _draw_query(sheet: Image.Image, row: RankingRow, top: int) -> None:
+    tile, (x, y, scale) = _letterboxed(row.image, TILE)
+    if row.box is not None:
+        x0, y0, x1, y1 = row.box.tolist()
+        corners = (x + x0 * scale, y + y0 * scale, x + x1 * scale, y + y1 * scale)
+        inside = [min(max(round(side), 0), TILE - 1) for side in corners]
+        draw = ImageDraw.Draw(tile)
+        # Dark on both sides of the line: it shows on bright photos too.
+        draw.rectangle(inside, outline=INK, width=5)
+        x0, y0, x1, y1 = inside
+        if x1 - x0 > 2 and y1 - y0 > 2:
+            bright = (x0 + 1, y0 + 1, x1 - 1, y1 - 1)
+            draw.rectangle(bright, outline=BOX_COLOUR, width=3)
+    sheet.paste(tile, (MARGIN, top))
+
+
+def _letterboxed(
+    image: UInt8[np.ndarray, "h w 3"], side: int
+) -> tuple[Image.Image, tuple[int, int, float]]:
+    """The whole image within a square, and its offset x, y and scale there."""
+    height, width, _ = image.shape
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    x, y = (side - size[0]) // 2, (side - size[1]) // 2
+    tile = Image.new("RGB", (side, side), TILE_GROUND)
+    small = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    tile.paste(small, (x, y))
+    return tile, (x, y, scale)
+
+
+def _draw_caption(
+    draw: ImageDraw.ImageDraw, text: str, left: int, top: int, colour: str
+) -> None:
+    """Centred under a tile; smaller, then cut, where it is too long for it."""
+    size = 16
+    while size > 11 and draw.textlength(text, _font(size)) > TILE:
+        size -= 1
+    while draw.textlength(text, _font(size)) > TILE:
+        text = text[:-4] + "..."
+    middle = (left + TILE // 2, top + TILE + CAPTION // 2 + 2)
+    draw.text(middle, text, colour, _font(size), anchor="mm")
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

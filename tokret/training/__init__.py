@@ -1,0 +1,1 @@
+"""From descriptors to weights: state, step, optimiser, sharding, checkpoints."""

@@ -1,0 +1,84 @@
+"""The released recipe: SGD, Nesterov momentum, warm-up, cosine or linear decay."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tokret.errors import UserError
+from tokret.shapes import Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate of every step.
+
+    Attributes:
+      base: rate after the warm-up, for a batch of 256.
+      batch: the batch that `base` is scaled by, batch / 256. The released script uses
+        the batch of ONE GPU here.
+      warmup: rate at step 0, for a batch of 256.
+      warmup_steps: steps of linear warm-up; the last of them has the full rate.
+      steps: all steps, warm-up included; at the end of them the rate would be 0.
+      decay: "cosine" as the released code, or "linear" as its README says.
+    """
+
+    base: float
+    batch: int
+    warmup: float
+    warmup_steps: int
+    steps: int
+    decay: str
+
+    def __post_init__(self) -> None:
+        if self.decay not in ("cosine", "linear"):
+            raise UserError(
+                f"schedule.decay is {self.decay!r}; it must be cosine or linear"
+            )
+        if not 0 <= self.warmup_steps < self.steps:
+            raise UserError(
+                f"schedule: {self.warmup_steps} steps of warm-up do not fit into "
+                f"{self.steps} steps; lower warmup_epochs or raise epochs"
+            )
+
+    def __call__(self, step: jax.Array | int) -> Array:
+        """Returns the learning rate of `step`, counted from 0."""
+        step = jnp.asarray(step)
+        rising = step / max(self.warmup_steps - 1, 1)
+        warmup = self.warmup + (self.base - self.warmup) * rising
+        done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+        left = 1 - done if self.decay == "linear" else (1 + jnp.cos(jnp.pi * done)) / 2
+        rate = jnp.where(step < self.warmup_steps, warmup, self.base * left)
+        return jnp.asarray(rate * (self.batch / 256))
+
+
+def decays(params: Any) -> Any:
+    """Marks the parameters under weight decay: not those with one axis, nor biases."""
+
+    def decayed(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        return leaf.ndim > 1 and path[-1].key != "bias"
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def make_optimiser(
+    schedule: Callable[[jax.Array | int], Array],
+    *,
+    momentum: float,
+    weight_decay: float,
+) -> optax.GradientTransformation:
+    """Makes SGD as PyTorch computes it: decay joins the gradient before momentum.
+
+    Args:
+      schedule: step -> learning rate.
+      momentum: Nesterov's.
+      weight_decay: of the parameters that `decays` marks.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decays),
+        optax.trace(decay=momentum, nesterov=True),
+        optax.scale_by_learning_rate(schedule),
+    )

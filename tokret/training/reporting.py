@@ -1,0 +1,108 @@
+"""What a run says: a progress bar or lines, metrics.jsonl, TensorBoard files."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class Reporter:
+    """Writes the metrics of a run and shows how far it is; a context manager."""
+
+    def __init__(self, workdir: Path, *, first_step: int, steps: int, batch_size: int):
+        """Opens the run's metrics for appending.
+
+        Args:
+          workdir: the run's folder.
+          first_step: steps done before this start.
+          steps: all steps of the run.
+          batch_size: images a step, for images/s.
+        """
+        self._steps = steps
+        self._batch_size = batch_size
+        self._last = (first_step, time.monotonic())
+        self._file = (workdir / "metrics.jsonl").open("a")
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+        self._bar = tqdm(
+            total=steps,
+            initial=first_step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Flushes and closes everything."""
+        self._bar.close()
+        self._tensorboard.close()
+        self._file.close()
+
+    def advance(self) -> None:
+        """Counts one step on the bar."""
+        self._bar.update()
+
+    def train(self, step: int, metrics: dict[str, float]) -> None:
+        """Reports a training step.
+
+        Args:
+          step: steps done.
+          metrics: loss in nats, top1 and top5 as fractions, learning_rate.
+        """
+        last_step, last_time = self._last
+        now = time.monotonic()
+        speed = (step - last_step) / max(now - last_time, 1e-9)
+        self._last = (step, now)
+        metrics = metrics | {"images_per_second": speed * self._batch_size}
+        self._write(step, "train", metrics)
+        left = (self._steps - step) / max(speed, 1e-9)
+        text = (
+            f"loss {metrics['loss']:.3f}  top1 {metrics['top1']:6.1%}  "
+            f"{metrics['images_per_second']:.0f} images/s"
+        )
+        if self._bar.disable:
+            print(  # noqa: T201
+                f"step {step}/{self._steps}  {text}  {_clock(left)} left", flush=True
+            )
+        else:
+            self._bar.set_postfix_str(text)
+
+    def validation(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
+        """Reports a pass over the validation photos after an epoch."""
+        self._write(step, "validation", metrics)
+        self.say(
+            f"epoch {epoch}  validation loss {metrics['loss']:.3f}  "
+            f"top1 {metrics['top1']:.1%}  top5 {metrics['top5']:.1%}"
+        )
+        # The time of validation is not that of a training step.
+        self._last = (step, time.monotonic())
+
+    def say(self, line: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        self._bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def _write(self, step: int, kind: str, metrics: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, "kind": kind, **metrics}) + "\n")
+        self._file.flush()
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

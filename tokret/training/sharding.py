@@ -1,0 +1,72 @@
+"""Where arrays live on the mesh `data` x `model`.
+
+Images and the whole trunk are split over both axes; the class matrix, its momentum and
+the logits over `model`; all other weights are on every device.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tokret.errors import UserError
+
+BATCH = PartitionSpec(("data", "model"))
+DESCRIPTORS = PartitionSpec("data")  # gathered along `model`, just before the logits
+CLASSES = PartitionSpec("model")
+REPLICATED = PartitionSpec()
+
+
+def make_mesh(*, data: int, model: int) -> Mesh:
+    """Makes the mesh over all devices of all hosts.
+
+    Args:
+      data: devices along `data`; -1 takes what `model` leaves.
+      model: devices along `model`.
+
+    Raises:
+      UserError: if the two do not multiply to the number of devices.
+    """
+    devices = jax.device_count()
+    if data == -1 and model > 0:
+        data = devices // model
+    if model < 1 or data * model != devices:
+        raise UserError(
+            f"mesh: data x model is {data} x {model}, but there are {devices} devices; "
+            "choose mesh.model to divide them, and mesh.data=-1 for the rest"
+        )
+    auto = (AxisType.Auto,) * 2
+    return jax.make_mesh((data, model), ("data", "model"), axis_types=auto)
+
+
+def padded_classes(classes: int, mesh: Mesh) -> int:
+    """Rounds the classes up to a multiple of the axis `model`."""
+    return math.ceil(classes / mesh.shape["model"]) * mesh.shape["model"]
+
+
+def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
+    """Returns the sharding of every array of a training state.
+
+    Args:
+      abstract_state: a tree of shapes; the class matrix and its momentum are found by
+        the name `arcface` on their path.
+      mesh: the mesh.
+    """
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        names = {getattr(key, "key", None) for key in path}
+        split = "arcface" in names and leaf.ndim == 2
+        return NamedSharding(mesh, CLASSES if split else REPLICATED)
+
+    return jax.tree_util.tree_map_with_path(place, abstract_state)
+
+
+def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Splits this process's part of a global batch over its devices."""
+    sharding = NamedSharding(mesh, BATCH)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, array)
+        for name, array in batch.items()
+    }

@@ -1,0 +1,147 @@
+"""One step of training, one of validation: pure functions, jitted over a mesh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding
+
+from tokret.models.arcface import ArcFace, cross_entropy, label_rank
+from tokret.models.images import normalise
+from tokret.shapes import Array, Float, Int, UInt8
+from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED, state_shardings
+from tokret.training.state import TrainState
+
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+
+
+def classify(
+    classifier: ArcFace,
+    mesh: Mesh,
+    weight: Any,
+    descriptors: Float[Array, "b d"],
+    labels: Int[Array, " b"],
+) -> tuple[Float[Array, " b"], Int[Array, " b"]]:
+    """Returns each example's loss in nats and the rank of its label."""
+    rows = NamedSharding(mesh, DESCRIPTORS)
+    descriptors = jax.lax.with_sharding_constraint(descriptors, rows)
+    labels = jax.lax.with_sharding_constraint(labels, rows)
+    logits = classifier.apply({"params": weight}, descriptors, labels)
+    assert isinstance(logits, jax.Array)
+    return cross_entropy(logits, labels), label_rank(logits, labels)
+
+
+def train_step(
+    state: TrainState,
+    images: UInt8[Array, "b h w 3"],
+    labels: Int[Array, " b"],
+    *,
+    model: nn.Module,
+    classifier: ArcFace,
+    optimiser: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+) -> tuple[TrainState, Metrics]:
+    """Updates the state by one batch.
+
+    Args:
+      state: the state before.
+      images: RGB, not yet normalised.
+      labels: class of each image.
+      model: the descriptor model.
+      classifier: the ArcFace layer.
+      optimiser: turns gradients into updates.
+      mesh: the mesh that the arrays are split over.
+      seed: with the step, decides dropout.
+
+    Returns:
+      The state after, and the batch's mean loss (nats), top1 and top5 (fractions).
+    """
+    dropout = jax.random.fold_in(jax.random.key(seed), state.step)
+
+    def loss_of(params: Any) -> tuple[Array, tuple[Any, Array]]:
+        (descriptors, _), after = model.apply(
+            {"params": params["model"], "batch_stats": state.batch_stats},
+            normalise(images),
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout},
+        )
+        losses, ranks = classify(
+            classifier, mesh, params["arcface"], descriptors, labels
+        )
+        return jnp.mean(losses), (after["batch_stats"], ranks)
+
+    grad = jax.value_and_grad(loss_of, has_aux=True)
+    (loss, (batch_stats, ranks)), grads = grad(state.params)
+    updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+    after = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    metrics = {"loss": loss, "top1": jnp.mean(ranks < 1), "top5": jnp.mean(ranks < 5)}
+    return after, metrics
+
+
+def validation_step(
+    state: TrainState,
+    images: UInt8[Array, "b h w 3"],
+    labels: Int[Array, " b"],
+    weights: Float[Array, " b"],
+    *,
+    model: nn.Module,
+    classifier: ArcFace,
+    mesh: Mesh,
+) -> Metrics:
+    """Sums loss and right guesses over a batch; the loss has the margin, as released.
+
+    Args:
+      state: the state.
+      images: RGB, not yet normalised.
+      labels: class of each image.
+      weights: 1 for an image, 0 for what only fills the batch.
+      model: the descriptor model.
+      classifier: the ArcFace layer.
+      mesh: the mesh that the arrays are split over.
+
+    Returns:
+      Sums of loss, top1, top5 and count over the batch.
+    """
+    variables = {"params": state.params["model"], "batch_stats": state.batch_stats}
+    result = model.apply(variables, normalise(images), train=False)
+    losses, ranks = classify(
+        classifier, mesh, state.params["arcface"], result[0], labels
+    )
+    sums = {"loss": losses, "top1": ranks < 1, "top5": ranks < 5}
+    return {name: jnp.sum(weights * value) for name, value in sums.items()} | {
+        "count": jnp.sum(weights)
+    }
+
+
+def jit_step(
+    step: Callable[..., Any], abstract_state: TrainState, mesh: Mesh, *, trains: bool
+) -> Callable[..., Any]:
+    """Jits a step over the mesh: state where it lives, the batch split over all.
+
+    Args:
+      step: (state, *batch) -> (state, metrics) if it trains, else metrics.
+      abstract_state: shapes of the state.
+      mesh: the mesh.
+      trains: whether the state is replaced; its memory is then used again.
+    """
+    state = state_shardings(abstract_state, mesh)
+    metrics = NamedSharding(mesh, REPLICATED)
+    rows = NamedSharding(mesh, BATCH)
+    arrays = (rows,) * (2 if trains else 3)
+    return jax.jit(
+        step,
+        in_shardings=(state, *arrays),
+        out_shardings=(state, metrics) if trains else metrics,
+        donate_argnums=(0,) if trains else (),
+    )
