@@ -167,8 +167,9 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
         systems["colour histogram"] = histogram_system
     data_dir = config["run"]["data_dir"]
     if folder is not None:
-        options = {"name": "image_folder", "root": folder, "validation_fraction": 0.0}
-        dataset = datasets.prepare(data_dir, **options)
+        dataset = datasets.prepare(
+            data_dir, name="image_folder", root=folder, validation_fraction=0.0
+        )
         name = Path(folder).resolve().name
     else:
         dataset = datasets.prepare(data_dir, **config["data"])
@@ -200,9 +201,11 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     print(f"written: {target}")
 
 
-def evaluate_files(descriptors: str, queries: str, truth: str, output: str) -> None:
+def evaluate_files(
+    descriptors: str, queries: str, ground_truth: str, output: str
+) -> None:
     """Scores descriptors from anywhere: their dot products, by a ground truth."""
-    gnd: GroundTruth = read_ground_truth(truth)
+    gnd: GroundTruth = read_ground_truth(ground_truth)
     q = read_descriptors(queries, rows=len(gnd.queries), name="qimlist")
     db = read_descriptors(
         descriptors, rows=len(gnd.images), name="imlist", dims=q.shape[1]
@@ -216,10 +219,8 @@ def evaluate_files(descriptors: str, queries: str, truth: str, output: str) -> N
 
 def main() -> None:
     """Reads the flags."""
-    files = {
-        name: flags.FLAGS[name].value
-        for name in ("descriptors", "queries", "ground_truth", "output")
-    }
+    names = ("descriptors", "queries", "ground_truth", "output")
+    files: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
     if WORKDIR.value is not None and not any(files.values()):
         workdir = Path(WORKDIR.value).expanduser()
         evaluate_run(workdir, STEP.value, FOLDER.value)
@@ -227,7 +228,7 @@ def main() -> None:
         missing = [f"--{name}" for name, value in files.items() if not value]
         if missing:
             raise UserError(f"descriptors need {', '.join(missing)} too")
-        evaluate_files(*files.values())
+        evaluate_files(**files)
     else:
         raise UserError(
             "eval.py needs either --workdir=DIR or --descriptors, --queries, "

@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.model.dim = 1024  # dimensions of a descriptor
     config.model.width = 1024  # channels of local features and tokens
     config.model.tokens = 4  # number of tokens
+    config.model.query_deviation = 1.0  # of the tokenizer's queries at the start
     config.model.heads = 8  # heads of every attention
     config.model.attention_layers = 1  # self-attention among local features
     config.model.refinement_layers = 2  # refinement of the tokens
@@ -60,6 +61,7 @@ def get_config() -> ConfigDict:
 
     # Updates: tokret.training.optimiser.make_optimiser.
     config.optimiser = ConfigDict()
+    config.optimiser.name = "sgd"  # a name in OPTIMISERS; adamw has no momentum
     config.optimiser.momentum = 0.9  # Nesterov's
     config.optimiser.weight_decay = 1e-4  # not on biases and one-dimensional tensors
 

@@ -1,11 +1,123 @@
 """Shapes are checked while the tests run; four CPU devices stand in for a host's."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
 
 import jaxtyping
+import numpy as np
+import pytest
+from PIL import Image
 
 # Before any module of tokret is imported: every annotated function and dataclass of it
 # then checks its arguments' shapes and dtypes.
 jaxtyping.install_import_hook("tokret", "beartype.beartype")
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+# The demo, cut short: every field not named here is the demo's own.
+SHORT = (
+    "--config.epochs=3",
+    "--config.batch_size=8",
+    "--config.schedule.warmup_epochs=1",
+    "--config.augmentation.size=32",
+    "--config.evaluation.longest_side=48",
+    "--config.evaluation.scales=(1.0,)",
+    "--config.evaluation.canvases=1",
+    "--config.run.log_every=2",
+    "--config.run.checkpoint_every=4",
+)
+SMALL_LANDMARKS = (
+    "--config.data.landmarks=4",
+    "--config.data.photos=8",
+    "--config.data.validation_photos=1",
+    "--config.data.benchmark_landmarks=2",
+    "--config.data.queries_per_landmark=1",
+    "--config.data.database_photos=8",
+    "--config.data.distractors=4",
+    "--config.data.longest_side=48",
+)
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """Returns a function that starts one of the programs as a user would."""
+    cache = tmp_path_factory.mktemp("compiled")
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "",
+        # Programs that many tests start are compiled once.
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def popen(program, *arguments):
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / program), *map(str, arguments)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return popen
+
+
+@pytest.fixture(scope="session")
+def program(start):
+    """Returns a function that runs a program: (status, output, error output)."""
+
+    def run(name, *arguments):
+        process = start(name, *arguments)
+        out, err = process.communicate(timeout=600)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where datasets that the tests prepare lie."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def demo_arguments(data_dir):
+    """The demo's command line, cut short, without its --workdir."""
+    return (
+        "--config=configs/demo.py",
+        *SHORT,
+        *SMALL_LANDMARKS,
+        f"--config.run.data_dir={data_dir}",
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(program, demo_arguments, tmp_path_factory):
+    """The folder of a run of the short demo that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("run") / "demo"
+    status, out, err = program("train.py", *demo_arguments, f"--workdir={workdir}")
+    assert status == 0, out + err
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory):
+    """A folder of three classes of six photos: stripes of the class's colour."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(("ash", "birch", "café au lait")):
+        (root / name).mkdir()
+        for i in range(6):
+            pixels = rng.integers(0, 120, (40 + 8 * (i % 2), 56, 3), np.uint8)
+            pixels[:, :, label] += 100
+            Image.fromarray(pixels).save(root / name / f"photo {i}.jpg", quality=90)
+    return root

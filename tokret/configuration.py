@@ -46,6 +46,18 @@ def call(
     return function(**fields, **given)
 
 
+def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
+    """Looks a name up in a table of choices.
+
+    Raises:
+      UserError: if there is no such name; it lists those there are.
+    """
+    if name not in table:
+        names = ", ".join(sorted(table))
+        raise UserError(f"{field} is {name!r}; it must be one of: {names}")
+    return table[name]
+
+
 def reject_unknown(fields: Mapping[str, Any], known: set[str], prefix: str) -> None:
     """Refuses names that nothing reads, with the nearest known name as a hint.
 

@@ -15,7 +15,7 @@ TAPS = ("local", "lfsa", "tokens", "refined0", "refined1")
 @pytest.fixture
 def case(golden, draw):
     names = json.loads(golden("head_names.json").read_text())
-    state_dict = {f"tr.{name}": tensor for name, tensor in draw(names).items()}
+    state_dict = draw(names, "tr.")
     variables = {
         collection: tree["head"]
         for collection, tree in from_released(state_dict).items()

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tokret.configuration import call
+from tokret.configuration import call, choose
 from tokret.data import image_folder, synthetic_landmarks
 from tokret.data.streams import Record
 from tokret.errors import UserError
@@ -82,13 +82,9 @@ def prepare(data_dir: str, *, name: str, **options: Any) -> Dataset:
     Raises:
       UserError: if the name or a field is unknown, or the data is not there.
     """
-    if name not in DATASETS:
-        raise UserError(
-            f"config.data.name is {name!r}; it must be one of: "
-            f"{', '.join(sorted(DATASETS))}"
-        )
+    make = choose(DATASETS, name, "config.data.name")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     folder = Path(data_dir).expanduser()
-    builder = call(DATASETS[name], "data", options, data_dir=folder)
+    builder = call(make, "data", options, data_dir=folder)
     return Dataset(name, builder)

@@ -31,7 +31,7 @@ class _AugmentRecord(grain.transforms.RandomMap):
 
     def random_map(self, element: Record, rng: np.random.Generator) -> Batch:
         image = self._augmentation(decoded(element), rng)
-        return {"images": image, "labels": np.int32(element["label"])}
+        return {"images": image, "labels": np.array(element["label"], np.int32)}
 
 
 def training_batches(
@@ -110,8 +110,8 @@ def validation_batches(
     def view(record: Record) -> Batch:
         return {
             "images": centre_crop(decoded(record), size),
-            "labels": np.int32(record["label"]),
-            "weights": np.float32(1),
+            "labels": np.array(record["label"], np.int32),
+            "weights": np.array(1, np.float32),
         }
 
     whole = -(-len(records) // batch_size) * part  # records a process reads or fills

@@ -73,7 +73,7 @@ class View:
         photo = decode_exactly(self.encoded, self.name)
         size = self._final_size(photo.size)
         if self.box is not None:
-            photo = photo.crop(self.box)  # type: ignore[arg-type]  # floats are rounded
+            photo = photo.crop(self.box)  # Pillow rounds each side
         if size != photo.size:
             # As Pillow's thumbnail: what is far larger is first averaged to twice this.
             photo = photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)

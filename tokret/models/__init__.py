@@ -1,35 +1,24 @@
 """Models by name: one table of trunks, one of heads."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.errors import UserError
-from tokret.models.resnet import ResNet
+from tokret.configuration import call, choose
+from tokret.models.resnet import BasicBlock, ResNet
 from tokret.models.token import Token, TokenHead
 
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet101": functools.partial(ResNet, blocks=(3, 4, 23, 3)),
-    "tiny": functools.partial(ResNet, blocks=(1, 1, 1), width=32),
+    # Stride 16, for a CPU.
+    "tiny": functools.partial(ResNet, blocks=(1, 1, 1), block=BasicBlock, width=32),
 }
 HEADS: dict[str, Callable[..., nn.Module]] = {"token": TokenHead}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
-    """Looks a name up in a table of choices.
-
-    Raises:
-      UserError: if there is no such name; it lists those there are.
-    """
-    if name not in table:
-        names = ", ".join(sorted(table))
-        raise UserError(f"{field} is {name!r}; it must be one of: {names}")
-    return table[name]
 
 
 def build_model(*, trunk: str, head: str, dtype: str, **head_options: Any) -> Token:
@@ -42,15 +31,12 @@ def build_model(*, trunk: str, head: str, dtype: str, **head_options: Any) -> To
       **head_options: the head's own fields; see `TokenHead`.
 
     Raises:
-      UserError: if a name is unknown, or the heads do not divide the width.
+      UserError: if a name is unknown, or a field is not one of the head's.
     """
-    make_trunk = choose(TRUNKS, trunk, "model.trunk")
-    make_head = choose(HEADS, head, "model.head")
-    compute = choose(DTYPES, dtype, "model.dtype")
-    width, heads = head_options.get("width", 1024), head_options.get("heads", 8)
-    if width < 1 or heads < 1 or width % heads:
-        raise UserError(
-            f"model.width is {width} and model.heads {heads}: both must be positive "
-            "and the heads must divide the width"
-        )
-    return Token(make_trunk(dtype=compute), make_head(dtype=compute, **head_options))
+    make_trunk = choose(TRUNKS, trunk, "config.model.trunk")
+    make_head = choose(HEADS, head, "config.model.head")
+    compute = choose(DTYPES, dtype, "config.model.dtype")
+    return Token(
+        make_trunk(dtype=compute),
+        call(make_head, "model", head_options, dtype=compute),
+    )

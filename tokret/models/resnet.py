@@ -95,17 +95,51 @@ class Bottleneck(nn.Module):
         return nn.relu(x + y)
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, the first with the stride, beside a shortcut.
+
+    Attributes:
+      width: channels.
+      stride: 1 or 2.
+      dtype: dtype of the computation.
+    """
+
+    width: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
+    ) -> Float[Array, "b h2 w2 c2"]:
+        """Returns the block's output; `sizes` are the true sizes of its input."""
+        conv = functools.partial(_conv, dtype=self.dtype)
+        y = conv(self.width, 3, name="conv1", stride=self.stride)(
+            zero_outside(x, sizes)
+        )
+        y = nn.relu(BatchNorm(name="bn1")(y, train=train))
+        after = halve(sizes) if self.stride == 2 else sizes
+        y = conv(self.width, 3, name="conv2")(zero_outside(y, after))
+        y = BatchNorm(name="bn2")(y, train=train)
+        if self.stride != 1 or x.shape[-1] != self.width:
+            x = conv(self.width, 1, name="downsample_conv", stride=self.stride)(x)
+            x = BatchNorm(name="downsample_bn")(x, train=train)
+        return nn.relu(x + y)
+
+
 class ResNet(nn.Module):
     """Stem to the last stage, without pooling and classifier.
 
     Attributes:
-      blocks: bottlenecks in each stage; the first block of all stages but the first
-        has stride 2.
-      width: channels of the stem and of the first stage's bottlenecks.
+      blocks: blocks in each stage; the first block of all stages but the first has
+        stride 2.
+      block: Bottleneck, or BasicBlock as in ResNet-18.
+      width: channels of the stem and `width` of the first stage's blocks.
       dtype: dtype of the computation; parameters and statistics are float32.
     """
 
     blocks: tuple[int, ...]
+    block: type[nn.Module] = Bottleneck
     width: int = 64
     dtype: Any = jnp.float32
 
@@ -136,13 +170,13 @@ class ResNet(nn.Module):
         sizes = halve(sizes)
         stages: dict[str, Array] = {"block1": x}
         for stage, count in enumerate(self.blocks):
-            for block in range(count):
-                stride = 2 if stage > 0 and block == 0 else 1
-                x = Bottleneck(
+            for i in range(count):
+                stride = 2 if stage > 0 and i == 0 else 1
+                x = self.block(
                     self.width * 2**stage,
                     stride,
                     self.dtype,
-                    name=f"layer{stage + 1}_block{block}",
+                    name=f"layer{stage + 1}_block{i}",
                 )(x, sizes, train)
                 sizes = halve(sizes) if stride == 2 else sizes
             stages[f"block{stage + 2}"] = x

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
 from tokret.models.layers import linear, precision_of, uniform_bias, uniform_fan_in
 from tokret.models.normalisation import BatchNorm, l2_normalise, statistics_dtype
@@ -27,6 +28,7 @@ class TokenHead(nn.Module):
       dim: dimensions of the embedding.
       width: channels of local features and tokens (mid_dim in the released code).
       tokens: number of tokens, L.
+      query_deviation: deviation of the tokenizer's queries at the start.
       heads: heads of every attention.
       attention_layers: layers of local feature self-attention.
       refinement_layers: layers of refinement.
@@ -38,12 +40,24 @@ class TokenHead(nn.Module):
     dim: int = 1024
     width: int = 1024
     tokens: int = 4
+    query_deviation: float = 1.0
     heads: int = 8
     attention_layers: int = 1
     refinement_layers: int = 2
     dropout: float = 0.1
     drop_path: float = 0.1
     dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        for field in ("dim", "width", "tokens", "heads"):
+            if getattr(self, field) < 1:
+                raise UserError(f"config.model.{field} must be at least 1")
+        if self.width % self.heads:
+            raise UserError(
+                f"config.model.width {self.width} does not divide among "
+                f"config.model.heads {self.heads}"
+            )
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -77,7 +91,10 @@ class TokenHead(nn.Module):
                 x, mask, train=train
             )
         taps["lfsa"] = x
-        tokens, maps = Tokenizer(self.tokens, self.dtype, name="tokenizer")(x, mask)
+        tokenizer = Tokenizer(
+            self.tokens, self.query_deviation, self.dtype, name="tokenizer"
+        )
+        tokens, maps = tokenizer(x, mask)
         taps["attention"] = maps.reshape(batch, self.tokens, height, width)
         taps["tokens"] = tokens
         for i in range(self.refinement_layers):

@@ -36,10 +36,15 @@ class Tokenizer(nn.Module):
 
     Attributes:
       tokens: L.
+      query_deviation: standard deviation of the queries at the start. At 1, as
+        released, the logits' deviation is the root of the width: nearly every position
+        belongs to one token alone, and so little gradient passes that a trunk which is
+        not pretrained hardly learns.
       dtype: dtype of the computation.
     """
 
     tokens: int
+    query_deviation: float
     dtype: Any
 
     @nn.compact
@@ -49,7 +54,10 @@ class Tokenizer(nn.Module):
         """Returns the tokens and the attention maps, zero where `mask` is False."""
         width = x.shape[-1]
         query = self.param(
-            "query", nn.initializers.normal(1.0), (self.tokens, width), jnp.float32
+            "query",
+            nn.initializers.normal(self.query_deviation),
+            (self.tokens, width),
+            jnp.float32,
         )
         weights = assign(query.astype(x.dtype), x)
         if mask is not None:

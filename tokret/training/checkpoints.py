@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
@@ -30,12 +30,17 @@ class Checkpoints:
         if keep < 1:
             raise UserError(f"config.run.keep is {keep}; at least 1 must be kept")
         self._folder = workdir / "checkpoints"
+        # Every save that is asked for: by default Orbax passes over those that come
+        # while one is in flight.
+        every = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         latest = ocp.training.preservation_policies.LatestN(keep)
         self._checkpointer = ocp.training.Checkpointer(
-            self._folder.resolve(), preservation_policy=latest
+            self._folder.resolve(),
+            save_decision_policy=every,
+            preservation_policy=latest,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Checkpoints":
         """Returns itself."""
         return self
 

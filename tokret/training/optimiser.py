@@ -1,6 +1,7 @@
 """The released recipe: SGD, Nesterov momentum, warm-up, cosine or linear decay."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tokret.configuration import call, choose
 from tokret.errors import UserError
 from tokret.shapes import Array
+
+Rate = Callable[[jax.Array | int], Array]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,11 +68,8 @@ def decays(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def make_optimiser(
-    schedule: Callable[[jax.Array | int], Array],
-    *,
-    momentum: float,
-    weight_decay: float,
+def sgd(
+    schedule: Rate, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
     """Makes SGD as PyTorch computes it: decay joins the gradient before momentum.
 
@@ -82,3 +83,36 @@ def make_optimiser(
         optax.trace(decay=momentum, nesterov=True),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def adamw(schedule: Rate, *, weight_decay: float) -> optax.GradientTransformation:
+    """Makes AdamW, for training from scratch in little time.
+
+    Args:
+      schedule: step -> learning rate.
+      weight_decay: times the learning rate, of the parameters that `decays` marks.
+    """
+    return optax.adamw(schedule, weight_decay=weight_decay, mask=decays)
+
+
+OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": sgd,
+    "adamw": adamw,
+}
+
+
+def make_optimiser(
+    schedule: Rate, *, name: str, **options: Any
+) -> optax.GradientTransformation:
+    """Makes an optimiser by name.
+
+    Args:
+      schedule: step -> learning rate.
+      name: a name in `OPTIMISERS`.
+      **options: the optimiser's own fields.
+
+    Raises:
+      UserError: if the name or a field is unknown.
+    """
+    make = choose(OPTIMISERS, name, "config.optimiser.name")
+    return call(functools.partial(make, schedule), "optimiser", options)

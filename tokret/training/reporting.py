@@ -5,7 +5,6 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -36,7 +35,7 @@ class Reporter:
             disable=not sys.stderr.isatty(),
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Reporter":
         """Returns itself."""
         return self
 

@@ -10,7 +10,6 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from tokret.models.arcface import ArcFace
-from tokret.shapes import Array, Int
 from tokret.training.sharding import state_shardings
 
 
@@ -19,13 +18,13 @@ class TrainState:
     """All that a step reads and writes.
 
     Attributes:
-      step: steps done so far.
+      step: steps done so far, int32 [].
       params: parameters of the model, {"model": ..., "arcface": ...}, float32.
       batch_stats: running statistics of the model's batch norms, float32.
       opt_state: the optimiser's momentum and step.
     """
 
-    step: Int[Array, ""]
+    step: Any  # trees of shapes and shardings have this form too
     params: Any
     batch_stats: Any
     opt_state: Any

@@ -157,7 +157,7 @@ def _gate(mason: Mason, rng: np.random.Generator) -> None:
     mason.prism(foot, height, beam, ("side", "side"))
     for y in (0.1, depth - 0.1):
         mason.face([(-half, y, height * 0.35), (half, y, height * 0.35),
-                    (half, y, height), (-half, y, height)], "screen")  # fmt: skip
+                    (half, y, height), (-half, y, height)], "arch")  # fmt: skip
     kind = int(rng.integers(4))
     roof = ("spire", "dome", "battlements")[int(rng.integers(3))]
     if kind == 0:

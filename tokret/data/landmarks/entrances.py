@@ -77,8 +77,8 @@ def pierce(
     Args:
       wall: is copied.
       style: of the landmark.
-      role: "screen" cuts an arcade of the door's shape, "columns" leaves round columns
-        and a beam, "battlement" leaves merlons.
+      role: "screen" cuts an arcade of the door's shape, "arch" one wide opening,
+        "columns" leaves round columns and a beam, "battlement" leaves merlons.
       width: in metres.
       height: in metres.
 
@@ -105,9 +105,15 @@ def pierce(
         pierced[int(top) :, :, :3] = shaded[int(top) :]
         pierced[int(top) :, np.abs(phase - 0.5) > 0.2, 3] = 0
         return pierced
+    panes, share = openings.DOORS[style.door], 0.72
+    if role == "arch":
+        # Nothing hangs in the air: one opening of one pane.
+        bays, across, share = 1, float(columns), 0.92
+        panes = panes if len(panes) == 1 else openings.DOORS["arch"]
     for bay in range(bays):
-        for pane in openings.DOORS[style.door]:
-            low, size = (bay + 0.14) * across, np.array([0.72 * across, rows - top])
+        for pane in panes:
+            low = (bay + (1 - share) / 2) * across
+            size = np.array([share * across, rows - top])
             points = np.array([low, rows]) + pane * size * (1, -1)
             frame = points + 1.5 * np.sign(points - points.mean(axis=0))
             palette.fill(pierced, frame, style.trim)

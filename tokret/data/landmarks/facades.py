@@ -86,7 +86,7 @@ def _paint_friezes(
     band = max(3.0, min(0.12 * height, 9.0))
     dark = shade(style.wall, 0.55)
     if style.friezes[0]:
-        openings.draw_ornament(wall, 0, band, style.friezes[0], style.trim, dark)
+        openings.draw_ornament(wall, 0.0, band, style.friezes[0], style.trim, dark)
     else:
         wall[: max(2, int(band / 3)), :, :3] = shade(style.trim, 0.9)
     if style.friezes[1] and storeys > 1 and not tower:

@@ -123,7 +123,7 @@ class Mason:
 
         Args:
           corners: seen from outside: lower left, lower right, then on around.
-          role: of `facades.paint_wall`, or "roof", or "screen", "battlement",
+          role: of `facades.paint_wall`, or "roof", or "screen", "arch", "battlement",
             "columns", which have holes and are seen from both sides.
         """
         points = np.array(corners, np.float64)
@@ -258,4 +258,4 @@ class Mason:
         return facades.paint_wall(self.rng, style, width, height, role)
 
 
-_PIERCED = ("screen", "battlement", "columns")
+_PIERCED = ("screen", "arch", "battlement", "columns")

@@ -14,20 +14,26 @@ OPAQUE = 128
 LIT = 255
 
 WALLS: tuple[Colour, ...] = (
-    (204, 178, 138),  # sandstone
-    (170, 104, 82),  # brick
-    (214, 208, 194),  # limestone
-    (152, 148, 142),  # granite
-    (206, 168, 104),  # ochre plaster
-    (196, 132, 118),  # rose plaster
-    (150, 164, 138),  # sage plaster
+    (214, 180, 122),  # sandstone
+    (178, 90, 64),  # brick
+    (222, 216, 200),  # limestone
+    (142, 142, 148),  # granite
+    (218, 166, 74),  # ochre plaster
+    (206, 124, 114),  # rose plaster
+    (134, 160, 120),  # sage plaster
 )
 ROOFS: tuple[Colour, ...] = (
-    (146, 82, 62),  # clay tiles
-    (84, 88, 96),  # slate
-    (102, 140, 122),  # copper
+    (162, 74, 50),  # clay tiles
+    (76, 82, 98),  # slate
+    (94, 150, 124),  # copper
 )
-TRIMS: tuple[Colour, ...] = ((226, 218, 200), (118, 94, 74), (178, 160, 132))
+TRIMS: tuple[Colour, ...] = (
+    (230, 222, 204),
+    (112, 86, 64),
+    (176, 156, 124),
+    (128, 54, 46),
+    (92, 114, 146),
+)
 GLASS: Colour = (62, 70, 84)
 PATTERNS = ("plaster", "brick", "ashlar", "bands", "timber", "panels")
 ROOF_PATTERNS = ("tiles", "seams", "rings")

@@ -92,11 +92,11 @@ def add_portico(
     out = -4.0
     role = ("columns", "screen")[int(rng.integers(2))]
     half = width / 2
-    mason.face([(-half, out, 0), (half, out, 0), (half, out, height),
+    mason.face([(-half, out, 0.0), (half, out, 0.0), (half, out, height),
                 (-half, out, height)], role)  # fmt: skip
     for x, ends in ((half, (out, 0.0)), (-half, (0.0, out))):
         a, b = ends
-        mason.face([(x, a, 0), (x, b, 0), (x, b, height), (x, a, height)], role)
+        mason.face([(x, a, 0.0), (x, b, 0.0), (x, b, height), (x, a, height)], role)
     if rng.random() < 0.6:
         mason.gable(-half, half, out, 0.0, height, width * 0.22)
     else:

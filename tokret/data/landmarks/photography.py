@@ -146,7 +146,7 @@ def develop(
     if light in ("overcast", "fog") and rng.random() < 0.35:
         image = _precipitation(rng, image)
     grey = image.mean(axis=2, keepdims=True)
-    saturation = 0.0 if rough and rng.random() < 0.05 else rng.uniform(0.65, 1.3)
+    saturation = 0.0 if rough and rng.random() < 0.03 else rng.uniform(0.65, 1.3)
     image = grey + (image - grey) * np.float32(saturation)
     image = np.clip(image / 255, 0, 1) ** np.float32(np.exp(rng.normal(-0.05, 0.08)))
     image = _vignette(image, float(rng.uniform(0, 0.35)))

@@ -70,10 +70,8 @@ class _Range:
 # lie further apart than benchmark.EASY_TURN, and nothing stands in the way.
 _RANGES = {
     "clear": _Range(21.0, (0.8, 0.97), 0.02, 1.0, (0.5, 0.2, 0.3, 0.0, 0.0, 0.0), 0),
-    "easy": _Range(34.0, (0.65, 1.1), 0.06, 2.0, (0.4, 0.2, 0.3, 0.0, 0.1, 0.0), 1),
-    "hard": _Range(
-        70.0, (0.5, 1.3), 0.12, 4.0, (0.22, 0.18, 0.15, 0.15, 0.16, 0.08), 3
-    ),
+    "easy": _Range(32.0, (0.7, 1.08), 0.05, 2.0, (0.4, 0.2, 0.3, 0.0, 0.1, 0.0), 1),
+    "hard": _Range(58.0, (0.6, 1.2), 0.09, 3.0, (0.3, 0.2, 0.22, 0.1, 0.14, 0.04), 2),
     "night": _Range(21.0, (0.6, 1.0), 0.04, 2.0, (0.0, 0.0, 0.0, 0.0, 0.0, 1.0), 0),
     "junk": _Range(
         75.0, (0.14, 0.8), 0.45, 5.0, (0.25, 0.15, 0.2, 0.15, 0.1, 0.15), 12
@@ -98,7 +96,7 @@ def plan(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
     behind = 180.0 if kind == "junk" and rng.random() < _BACK else 0.0
     tall = landmark.height / max(landmark.width, landmark.depth)
     # Tourists near the ground; now and then somebody on a hill or with a drone.
-    rise = rng.uniform(0, 0.1) if rng.random() < 0.75 else rng.uniform(0.2, 0.9)
+    rise = rng.uniform(0, 0.1) if rng.random() < 0.8 else rng.uniform(0.2, 0.7)
     return Shot(
         azimuth=behind + float(rng.uniform(-1, 1) * ranges.azimuth),
         rise=float(rise),
@@ -109,7 +107,7 @@ def plan(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
             float(rng.uniform(-1, 1) * ranges.shift),
         ),
         roll=float(rng.normal(0, ranges.roll)),
-        portrait=bool(rng.random() < np.clip(0.15 + 0.45 * tall, 0.2, 0.8)),
+        portrait=bool(rng.random() < np.clip(0.9 * tall - 0.25, 0.12, 0.85)),
         aspect=float(ASPECTS[int(rng.integers(len(ASPECTS)))]),
         light=LIGHTS[int(rng.choice(len(LIGHTS), p=_shares(ranges.lights)))],
         crowd=int(rng.integers(ranges.crowd + 1)),

@@ -62,8 +62,10 @@ def draw(canvas: Canvas, camera: Camera, mesh: Mesh) -> None:
     corners = np.round(pixels[chosen] * 2**SHIFT).astype(np.int64)
     first = np.maximum(np.floor(low[chosen]), 0).astype(int)
     last = np.minimum(np.ceil(high[chosen]) + 1, (camera.width, camera.height))
+    last = last.astype(int)
     for number, face in enumerate(chosen):
-        box = (*first[number], *last[number].astype(int))
+        (x0, y0), (x1, y1) = first[number].tolist(), last[number].tolist()
+        box = (x0, y0, x1, y1)
         _draw_face(canvas, mesh, int(face), inverse[number], corners[number], box)
 
 

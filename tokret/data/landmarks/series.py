@@ -20,10 +20,10 @@ TRAINED, BENCHMARK, THIRD = range(3)
 
 # How often a photo is planned to be of a kind (planning.KINDS).
 _SHARES = {
-    TRAIN: {"clear": 0.15, "easy": 0.43, "hard": 0.3, "night": 0.08, "junk": 0.04},
+    TRAIN: {"clear": 0.15, "easy": 0.43, "hard": 0.34, "night": 0.06, "junk": 0.02},
     VALIDATION: {"clear": 0.3, "easy": 0.5, "hard": 0.2},
     QUERY: {"clear": 1.0},
-    DATABASE: {"easy": 0.35, "hard": 0.38, "night": 0.07, "junk": 0.2},
+    DATABASE: {"easy": 0.4, "hard": 0.4, "night": 0.02, "junk": 0.18},
     DISTRACTOR: {"clear": 0.2, "easy": 0.4, "hard": 0.3, "night": 0.1},
 }
 # Each landmark's first photos in the database: one easy, one hard for every query.
@@ -62,7 +62,8 @@ def take_series(task: Series) -> list[Photo]:
 
 def in_order(work: Callable[[A], B], tasks: Iterable[A], threads: int) -> Iterator[B]:
     """Maps in threads, in the order of the tasks, with few results waiting."""
-    with ThreadPoolExecutor(threads) as pool:
+    pool = ThreadPoolExecutor(threads)
+    try:
         waiting: deque[Future[B]] = deque()
         remaining = iter(tasks)
         for task in itertools.islice(remaining, 2 * threads):
@@ -72,3 +73,5 @@ def in_order(work: Callable[[A], B], tasks: Iterable[A], threads: int) -> Iterat
             for task in itertools.islice(remaining, 1):
                 waiting.append(pool.submit(work, task))
             yield result
+    finally:  # an interrupt does not wait for what nobody will take
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,120 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tokret.errors import UserError
+from tokret.models import build_model
+from tokret.models.resnet import ResNet
+from tokret.models.token import Token, TokenHead
+
+SMALL = {"dim": 24, "width": 16, "heads": 2, "tokens": 3}
+
+
+@pytest.fixture(scope="module")
+def small():
+    with jax.enable_x64(True):
+        double = jnp.float64
+        trunk = ResNet(blocks=(1, 1, 1, 1), width=4, dtype=double)
+        model = Token(trunk, TokenHead(**SMALL, dtype=double))
+        variables = jax.jit(
+            lambda: model.init(
+                jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False
+            )
+        )()
+        # Zero output projections would hide what attention does with padding.
+        leaves, tree = jax.tree.flatten(variables)
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        noisy = [
+            leaf + 0.1 * jax.random.uniform(key, leaf.shape, double)
+            for leaf, key in zip(leaves, keys, strict=True)
+        ]
+        yield model, jax.tree.unflatten(tree, noisy)
+
+
+def test_an_image_in_a_padded_batch_is_as_if_alone(small):
+    model, variables = small
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        sizes = np.array([[64, 96], [33, 70], [61, 31], [1, 95]], np.int32)
+        # Garbage in the padding: it must not be looked at.
+        batch = rng.normal(size=(4, 64, 96, 3))
+        apply = jax.jit(lambda x, s: model.apply(variables, x, s, train=False))
+        together, taps = apply(batch, sizes)
+        for i, (height, width) in enumerate(sizes):
+            alone = jax.jit(lambda x: model.apply(variables, x, train=False))(
+                batch[i : i + 1, :height, :width]
+            )
+            np.testing.assert_allclose(together[i], alone[0][0], rtol=0, atol=1e-12)
+            maps = alone[1]["attention"][0]
+            padded = taps["attention"][i]
+            np.testing.assert_allclose(
+                padded[:, : maps.shape[1], : maps.shape[2]], maps, atol=1e-12
+            )
+            assert not padded[:, maps.shape[1] :].any()
+
+
+def test_what_comes_out(small):
+    model, variables = small
+    with jax.enable_x64(True):
+        images = np.random.default_rng(0).normal(size=(2, 64, 64, 3))
+        descriptor, taps = jax.jit(lambda x: model.apply(variables, x, train=False))(
+            images
+        )
+    assert descriptor.shape == (2, 24)
+    np.testing.assert_allclose(np.linalg.norm(descriptor, axis=1), 1, rtol=1e-12)
+    assert taps["attention"].shape == (2, 3, 2, 2)
+    np.testing.assert_allclose(taps["attention"].sum(axis=1), 1, rtol=1e-12)
+    names = {"block1", "block5", "local", "lfsa", "tokens", "refined0", "refined1"}
+    assert names <= set(taps)
+
+
+def test_initialisation_is_the_released_one():
+    model = build_model(
+        trunk="tiny", head="token", dtype="float32", dim=256, width=256, heads=8
+    )
+    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=False))
+    head = init(jax.random.key(0))["params"]["head"]
+    for attention in (head["encoder0"]["attn"], head["decoder1"]["cross_attn"]):
+        assert not attention["proj"]["kernel"].any()
+        assert not attention["q"]["bias"].any()
+        assert float(attention["q"]["kernel"].std()) == pytest.approx(0.02, rel=0.05)
+    assert float(head["tokenizer"]["query"].std()) == pytest.approx(1, rel=0.1)
+    kernel = head["proj"]["kernel"]  # uniform in +-1/sqrt(fan in)
+    bound = kernel.shape[0] ** -0.5
+    assert 0.99 * bound < float(jnp.abs(kernel).max()) <= bound
+    assert 0 < float(jnp.abs(head["proj"]["bias"]).max()) <= bound
+
+
+def test_bfloat16_computes_in_it_and_answers_in_float32():
+    options = {"trunk": "tiny", "head": "token", "dim": 32, "width": 32, "heads": 2}
+    models = {d: build_model(dtype=d, **options) for d in ("float32", "bfloat16")}
+    images = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+    variables = jax.jit(
+        lambda: models["float32"].init(jax.random.key(0), images, train=False)
+    )()
+    descriptors = {}
+    for name, model in models.items():
+        found, taps = jax.jit(lambda x, m=model: m.apply(variables, x, train=False))(
+            images
+        )
+        assert taps["tokens"].dtype == name
+        assert found.dtype == jnp.float32
+        descriptors[name] = np.asarray(found)[0]
+    assert descriptors["float32"] @ descriptors["bfloat16"] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("trunk", "resnet52", "resnet50"),
+        ("dtype", "float16", "bfloat16"),
+        ("heads", 7, "divide"),
+        ("tokens", 0, "tokens"),
+        ("dims", 5, "did you mean config.model.dim"),
+    ],
+)
+def test_fields_that_cannot_be_are_named(field, value, says):
+    options = {"trunk": "tiny", "head": "token", "dtype": "float32", field: value}
+    with pytest.raises(UserError, match=says):
+        build_model(**options)

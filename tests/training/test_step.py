@@ -1,0 +1,121 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from tokret.errors import UserError
+from tokret.models.arcface import ArcFace
+from tokret.models.resnet import ResNet
+from tokret.models.token import Token, TokenHead
+from tokret.training.optimiser import make_optimiser
+from tokret.training.sharding import make_mesh, padded_classes, to_devices
+from tokret.training.state import abstract_state, new_state
+from tokret.training.step import jit_step, train_step, validation_step
+
+CLASSES = 5
+
+
+def batch(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "images": rng.integers(0, 256, (8, 32, 32, 3), np.uint8),
+        "labels": rng.integers(0, CLASSES, 8).astype(np.int32),
+    }
+
+
+def parts(mesh, dropout=0.0):
+    head = TokenHead(
+        dim=16, width=16, heads=2, tokens=2, dropout=dropout, drop_path=dropout
+    )
+    model = Token(ResNet(blocks=(1, 1), width=4), head)
+    classifier = ArcFace(CLASSES, padded_classes(CLASSES, mesh), 4.0, 0.2)
+    optimiser = make_optimiser(
+        lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4
+    )
+    return model, classifier, optimiser
+
+
+def run(steps, mesh, dropout=0.0, batches=batch):
+    """Losses of some steps, and the state after them."""
+    model, classifier, optimiser = parts(mesh, dropout)
+    everything = (0, model, classifier, optimiser, mesh)
+    abstract = abstract_state(*everything)
+    step = functools.partial(
+        train_step,
+        model=model,
+        classifier=classifier,
+        optimiser=optimiser,
+        mesh=mesh,
+        seed=0,
+    )
+    step = jit_step(step, abstract, mesh, trains=True)
+    state = new_state(*everything)
+    losses = []
+    for i in range(steps):
+        arrays = to_devices(batches(i), mesh)
+        state, metrics = step(state, arrays["images"], arrays["labels"])
+        losses.append(float(metrics["loss"]))
+    return losses, state
+
+
+def test_the_mesh_changes_nothing():
+    alone = jax.make_mesh(
+        (1, 1), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+    losses, state = run(3, alone)
+    # Classes padded from 5 to 6, the class matrix split in two, four parts of images.
+    split, split_state = run(3, make_mesh(data=2, model=2))
+    np.testing.assert_allclose(split, losses, rtol=1e-5)
+    weight = split_state.params["arcface"]["weight"]
+    assert weight.shape == (6, 16)
+    assert weight.addressable_shards[0].data.shape == (3, 16)
+    np.testing.assert_allclose(
+        weight[:CLASSES], state.params["arcface"]["weight"], atol=1e-5
+    )
+    assert int(split_state.step) == 3
+
+
+@pytest.fixture(scope="module")
+def whole_mesh():
+    return make_mesh(data=-1, model=1)
+
+
+def test_a_batch_is_learned_and_dropout_follows_the_seed(whole_mesh):
+    same = functools.partial(run, 12, whole_mesh, 0.1, lambda i: batch(0))
+    losses, state = same()
+    assert losses[-1] < losses[0] - 0.2
+    again, other = same()
+    assert again == losses
+    jax.tree.map(np.testing.assert_array_equal, state, other)
+
+
+def test_validation_ignores_filling(whole_mesh):
+    model, classifier, optimiser = parts(whole_mesh)
+    everything = (0, model, classifier, optimiser, whole_mesh)
+    step = functools.partial(
+        validation_step, model=model, classifier=classifier, mesh=whole_mesh
+    )
+    step = jit_step(step, abstract_state(*everything), whole_mesh, trains=False)
+    state = new_state(*everything)
+
+    def sums(arrays):
+        on_devices = to_devices(arrays, whole_mesh)
+        names = ("images", "labels", "weights")
+        return step(state, *(on_devices[name] for name in names))
+
+    full = {**batch(0), "weights": np.array([1, 1, 1, 0, 0, 0, 0, 0], np.float32)}
+    other = {name: array.copy() for name, array in full.items()}
+    other["images"][3:] = 0
+    other["labels"][3:] = 0
+    first, second = sums(full), sums(other)
+    assert float(first["count"]) == 3
+    for name in ("loss", "top1", "top5"):
+        np.testing.assert_allclose(first[name], second[name], rtol=1e-6)
+    assert float(first["top5"]) == 3  # of five classes
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (-1, 0), (2, 3), (-1, 3)])
+def test_meshes_that_cannot_be(shape):
+    with pytest.raises(UserError, match="4 devices"):
+        make_mesh(data=shape[0], model=shape[1])
