@@ -20,7 +20,7 @@ from absl import flags
 from tqdm import tqdm
 
 from tokret import command_line, configuration
-from tokret.configuration import Config, call
+from tokret.configuration import Config, call, part
 from tokret.data import datasets
 from tokret.data.datasets import Dataset
 from tokret.data.streams import decoded
@@ -78,7 +78,7 @@ def token_systems(
     config: Config, settings: Evaluation, workdir: Path, step: int | None
 ) -> tuple[dict[str, System], int]:
     """Returns the trained and the untrained model, and the checkpoint's step."""
-    model = call(build_model, "model", config["model"])
+    model = call(build_model, "model", part(config, "model", dict))
     describe = make_describe(model, settings.scales)
 
     def system(variables: Any) -> System:
@@ -98,7 +98,7 @@ def token_systems(
 
     def initial() -> Any:
         # The key of tokret.training.state.init_state: the weights training began with.
-        key, _ = jax.random.split(jax.random.key(config["seed"]))
+        key, _ = jax.random.split(jax.random.key(part(config, "seed", int)))
         return model.init(key, np.zeros((1, 64, 64, 3), np.float32), train=False)
 
     shapes = replicated(jax.eval_shape(initial))
@@ -159,20 +159,20 @@ def evaluate_folder(
 def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     """Evaluates a checkpoint of a run, beside the baselines if asked."""
     config = configuration.load(workdir / "config.json")
-    settings = call(Evaluation, "evaluation", config["evaluation"])
+    settings = call(Evaluation, "evaluation", part(config, "evaluation", dict))
     systems, found_step = token_systems(config, settings, workdir, step)
     if not BASELINES.value:
         del systems["untrained"]
     else:
         systems["colour histogram"] = histogram_system
-    data_dir = config["run"]["data_dir"]
+    data_dir = part(part(config, "run", dict), "data_dir", str)
     if folder is not None:
         dataset = datasets.prepare(
             data_dir, name="image_folder", root=folder, validation_fraction=0.0
         )
         name = Path(folder).resolve().name
     else:
-        dataset = datasets.prepare(data_dir, **config["data"])
+        dataset = datasets.prepare(data_dir, **part(config, "data", dict))
         name = dataset.name
         if dataset.ground_truth is None:
             raise UserError(
@@ -193,9 +193,9 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     rows = [results.TableRow(label, name, found) for label, found in numbers.items()]
     trained = {name: numbers.pop("Token")}
     baselines = {label: {name: found} for label, found in numbers.items()}
-    environment = results.environment(config["model"]["dtype"]) | {
-        "checkpoint_step": found_step
-    }
+    environment = results.environment(
+        part(part(config, "model", dict), "dtype", str)
+    ) | {"checkpoint_step": found_step}
     results.write_results(target / "results.json", trained, environment, baselines)
     print(results.table(rows))
     print(f"written: {target}")

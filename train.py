@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from tokret import command_line, configuration
-from tokret.configuration import Config, call
+from tokret.configuration import Config, call, part
 from tokret.data import datasets
 from tokret.data.augmentation import Augmentation
 from tokret.data.streams import Batch, training_batches, validation_batches
@@ -109,14 +109,18 @@ def train(config: Config, workdir: Path) -> None:
     """Trains from wherever the run is to its end."""
     # What is to be done: every field is somebody's argument, or refused.
     configuration.reject_unknown(config, GROUPS | FIELDS, "config.")
-    run = call(Run, "run", config["run"])
-    augmentation = call(Augmentation, "augmentation", config["augmentation"])
-    mesh = call(make_mesh, "mesh", config["mesh"])
-    model = call(build_model, "model", config["model"])
-    batch_size, epochs, seed = (config[k] for k in ("batch_size", "epochs", "seed"))
+    run = call(Run, "run", part(config, "run", dict))
+    augmentation = call(
+        Augmentation, "augmentation", part(config, "augmentation", dict)
+    )
+    mesh = call(make_mesh, "mesh", part(config, "mesh", dict))
+    model = call(build_model, "model", part(config, "model", dict))
+    batch_size, epochs, seed = (
+        part(config, name, int) for name in ("batch_size", "epochs", "seed")
+    )
 
     # The photos.
-    dataset = datasets.prepare(run.data_dir, **config["data"])
+    dataset = datasets.prepare(run.data_dir, **part(config, "data", dict))
     photos, held_out = dataset.records("train"), dataset.records("validation")
     epoch_steps = len(photos) // batch_size
     if batch_size < 1 or epoch_steps < 1 or epochs < 1:
@@ -133,19 +137,21 @@ def train(config: Config, workdir: Path) -> None:
     schedule = call(
         make_schedule,
         "schedule",
-        config["schedule"],
+        part(config, "schedule", dict),
         epochs=epochs,
         epoch_steps=epoch_steps,
         batch_size=batch_size,
     )
     optimiser = call(
-        functools.partial(make_optimiser, schedule), "optimiser", config["optimiser"]
+        functools.partial(make_optimiser, schedule),
+        "optimiser",
+        part(config, "optimiser", dict),
     )
     classes = dataset.classes
     classifier = call(
         functools.partial(ArcFace, classes, padded_classes(classes, mesh)),
         "arcface",
-        config["arcface"],
+        part(config, "arcface", dict),
     )
     parts = (seed, model, classifier, optimiser, mesh)
     abstract = abstract_state(*parts)

@@ -12,27 +12,46 @@ from configs import base
 def get_config() -> ConfigDict:
     """Returns the config."""
     config = base.get_config()
-    config.batch_size = 64
-    config.epochs = 30
+    config.batch_size = 32
+    config.epochs = 20
 
     config.data.name = "synthetic_landmarks"
+    config.data.landmarks = 128  # classes
+    config.data.photos = 16  # of each class to train on
+    config.data.validation_photos = 4  # of each class
+    config.data.benchmark_landmarks = 24  # others, which the queries show
+    config.data.queries_per_landmark = 2
+    config.data.database_photos = 16  # of each of those
+    config.data.distractors = 400  # photos of a third set of landmarks
+    config.data.longest_side = 160  # of every photo, in pixels
+    config.data.seed = 0
 
-    config.augmentation.size = 96
+    config.augmentation.size = 80
 
     config.model.trunk = "tiny"
     config.model.dim = 256
     config.model.width = 128
     config.model.heads = 4
+    # From scratch and in minutes: see docs on the tokenizer's queries in
+    # tokret/models/tokenizer.py; so short a training does not overfit.
+    config.model.query_deviation = 0.09
+    config.model.dropout = 0.0
+    config.model.drop_path = 0.0
     config.arcface.scale = 16.0
+    config.arcface.margin = 0.1
 
-    config.schedule.base = 0.2
-    config.schedule.batch = 0
+    config.optimiser = ConfigDict()
+    config.optimiser.name = "adamw"
+    config.optimiser.weight_decay = 1e-3
+    config.schedule.base = 1e-3
+    config.schedule.batch = 256  # the rate as it stands, whatever the batch
+    config.schedule.warmup = 1e-5
     config.schedule.warmup_epochs = 2.0
 
-    config.evaluation.longest_side = 160
+    config.evaluation.longest_side = 128
     config.evaluation.batch_size = 32
-    config.evaluation.canvases = 4
+    config.evaluation.canvases = 3
 
     config.run.log_every = 20
-    config.run.checkpoint_every = 200
+    config.run.checkpoint_every = 320
     return config

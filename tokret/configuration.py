@@ -46,6 +46,21 @@ def call(
     return function(**fields, **given)
 
 
+def part(config: Config, name: str, kind: type[Result]) -> Result:
+    """Returns a group or a field of a config.
+
+    Raises:
+      UserError: if it is missing, or not of this kind.
+    """
+    value = config.get(name)
+    if not isinstance(value, kind):
+        raise UserError(
+            f"config.{name} is {'missing' if value is None else repr(value)}; it must "
+            f"be {'a group of fields' if kind is dict else f'of type {kind.__name__}'}"
+        )
+    return value
+
+
 def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
     """Looks a name up in a table of choices.
 

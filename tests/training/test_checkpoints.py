@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,17 +61,25 @@ def test_weights_alone_come_back(workdir):
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 4.0))
 
 
-def test_another_model_is_refused(workdir):
-    with pytest.raises(UserError, match="does not hold"):
+def test_another_model_is_refused_and_every_name_listed(workdir):
+    with pytest.raises(UserError, match=r"model/w has shape \(3,\), not \(5,\)"):
         restore_weights(workdir, variables(width=5))
-    with pytest.raises(UserError, match="does not hold"):
-        names = {**variables(), "params": {"v": variables()["params"]["w"]}}
+    names = {**variables(), "params": {"v": variables()["params"]["w"]}}
+    with pytest.raises(UserError, match=r"model/v is missing; .*model/w is not"):
         restore_weights(workdir, names)
     with (
         Checkpoints(workdir, keep=2) as checkpoints,
-        pytest.raises(UserError, match="does not hold"),
+        pytest.raises(UserError, match=r"model/w has shape"),
     ):
         checkpoints.restore(abstract(width=5), 6)
+
+
+def test_a_checkpoint_without_its_files_is_named(workdir, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    (copy / "checkpoints" / "6" / "state" / "_METADATA").unlink()
+    with pytest.raises(UserError, match="checkpoints/6 cannot be read"):
+        restore_weights(copy, variables())
 
 
 def test_checkpoints_that_are_not_there(workdir, tmp_path):
@@ -80,8 +90,6 @@ def test_checkpoints_that_are_not_there(workdir, tmp_path):
 
 
 def test_a_save_that_was_cut_off_is_not_taken(workdir, tmp_path):
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
     torn = copy / "checkpoints" / "8.orbax-checkpoint-tmp-123"

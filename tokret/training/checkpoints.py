@@ -70,18 +70,65 @@ class Checkpoints:
         Raises:
           UserError: if the checkpoint holds another model.
         """
-        try:
-            loaded = self._checkpointer.load_checkpointables(
-                step, {STATE: abstract_state}
-            )
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-            raise UserError(
-                f"{self._folder / str(step)} does not hold the state of this model: "
-                f"{str(error)[:600]}"
-            ) from error
+        path = self._folder / str(step)
+        wanted = {
+            "params": abstract_state.params,
+            "batch_stats": abstract_state.batch_stats,
+        }
+        _check_names(path, wanted)
+        loaded = self._checkpointer.load_checkpointables(step, {STATE: abstract_state})
         state = loaded[STATE]
         assert isinstance(state, TrainState)
         return state
+
+
+def _check_names(path: Path, wanted: Any, unused: tuple[str, ...] = ()) -> None:
+    """Compares names and shapes before anything is loaded.
+
+    Orbax alone gives back what it was asked for where a name is missing.
+
+    Args:
+      path: the checkpoint.
+      wanted: {"params": ..., "batch_stats": ...} of the model.
+      unused: names may be in the checkpoint that begin with these.
+
+    Raises:
+      UserError: if the checkpoint cannot be read; or listing every name that is
+        missing, in the way, or of another shape.
+    """
+    try:
+        saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
+        if saved is None:
+            raise ValueError("its list of arrays is missing")
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({error}); remove it to use the "
+            "one before it"
+        ) from error
+    there, here = (
+        {
+            jax.tree_util.keystr(key, simple=True, separator="/"): leaf.shape
+            for key, leaf in jax.tree.leaves_with_path(
+                {name: tree[name] for name in ("params", "batch_stats")}
+            )
+        }
+        for tree in (saved, wanted)
+    )
+    problems = [f"{name} is missing" for name in here.keys() - there.keys()]
+    problems += [
+        f"{name} is not the model's"
+        for name in there.keys() - here.keys()
+        if not name.startswith(unused)
+    ]
+    problems += [
+        f"{name} has shape {there[name]}, not {here[name]}"
+        for name in here.keys() & there.keys()
+        if tuple(there[name]) != tuple(here[name])
+    ]
+    if problems:
+        raise UserError(
+            f"{path} does not hold this model: {'; '.join(sorted(problems))}"
+        )
 
 
 def list_steps(workdir: Path) -> list[int]:
@@ -126,20 +173,14 @@ def restore_weights(
         "params": {"model": variables["params"]},
         "batch_stats": variables["batch_stats"],
     }
+    path = workdir / "checkpoints" / str(step)
+    _check_names(path, wanted, unused=("params/arcface",))
     context = ocp.Context()
     context.pytree.loading.partial_load = True
-    path = (workdir / "checkpoints" / str(step)).resolve()
-    try:
-        with context:
-            loaded = ocp.load_checkpointables(path, {STATE: wanted})[STATE]
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise UserError(
-            f"{path} does not hold the weights of this model: {str(error)[:600]}"
-        ) from error
-    return {
-        "params": loaded["params"]["model"],
-        "batch_stats": loaded["batch_stats"],
-    }, step
+    with context:
+        loaded = ocp.load_checkpointables(path.resolve(), {STATE: wanted})[STATE]
+    weights = {"params": loaded["params"]["model"]}
+    return {**weights, "batch_stats": loaded["batch_stats"]}, step
 
 
 def replicated(shapes: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a run says: a progress bar or lines, metrics.jsonl, TensorBoard files."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -25,8 +26,12 @@ class Reporter:
         self._steps = steps
         self._batch_size = batch_size
         self._last = (first_step, time.monotonic())
+        _forget_after(workdir / "metrics.jsonl", first_step)
         self._file = (workdir / "metrics.jsonl").open("a")
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+        # Events of a start that was killed are hidden from this step on.
+        self._tensorboard = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=first_step + 1
+        )
         self._bar = tqdm(
             total=steps,
             initial=first_step,
@@ -99,6 +104,17 @@ class Reporter:
         self._file.flush()
         for name, value in metrics.items():
             self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drops the lines of steps that are done again, and one that was cut off."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(line + "\n" for line in kept))
+    os.replace(partial, path)
 
 
 def _clock(seconds: float) -> str:

@@ -1,0 +1,88 @@
+import os
+import shutil
+
+import pytest
+
+from tokret.data import datasets, image_folder
+from tokret.errors import UserError
+
+
+def prepare(data_dir, root, **options):
+    return datasets.prepare(
+        str(data_dir), name="image_folder", root=str(root), **options
+    )
+
+
+def names(dataset, split):
+    return [record["filename"].decode() for record in dataset.records(split)]
+
+
+def test_classes_and_splits(photo_folder, tmp_path):
+    dataset = prepare(tmp_path, photo_folder, validation_fraction=0.34)
+    assert dataset.classes == 3 and dataset.ground_truth is None
+    train, held_out = names(dataset, "train"), names(dataset, "validation")
+    assert len(train) == 12 and len(held_out) == 6
+    assert not set(train) & set(held_out)
+    assert "café au lait/photo 0.jpg" in train + held_out
+    for record in dataset.records("train"):
+        folder = sorted(os.listdir(photo_folder))[record["label"]]
+        assert record["filename"].decode().startswith(folder)
+        stored = (photo_folder / record["filename"].decode()).read_bytes()
+        assert record["image"] == stored
+
+
+def test_every_photo_in_one_split_and_no_other(photo_folder, tmp_path):
+    dataset = prepare(tmp_path, photo_folder, validation_fraction=0.0)
+    assert len(names(dataset, "train")) == 18
+    with pytest.raises(UserError, match="no split 'validation'"):
+        dataset.records("validation")
+
+
+def test_a_changed_folder_is_prepared_again(photo_folder, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(photo_folder, root)
+    before = prepare(tmp_path / "d", root).builder.data_path
+    assert prepare(tmp_path / "d", root).builder.data_path == before
+    shutil.copy(root / "ash" / "photo 0.jpg", root / "ash" / "another.JPG")
+    after = prepare(tmp_path / "d", root)
+    assert after.builder.data_path != before
+    total = len(names(after, "train")) + len(names(after, "validation"))
+    assert total == 19
+
+
+def test_a_broken_photo_is_named_and_nothing_is_left(photo_folder, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(photo_folder, root)
+    (root / "birch" / "page.jpg").write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"birch/page\.jpg"):
+        prepare(tmp_path / "d", root)
+    (root / "birch" / "page.jpg").unlink()
+    assert prepare(tmp_path / "d", root).classes == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.2, 0.99])
+def test_held_out_photos(count, fraction):
+    held_out = image_folder.held_out(count, fraction, 7)
+    assert held_out <= set(range(count))
+    assert len(held_out) < count
+    if fraction == 0:
+        assert not held_out
+    elif count > 1:
+        assert held_out
+    assert held_out == image_folder.held_out(count, fraction, 7)
+
+
+def test_folders_that_cannot_be(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for root, says in (
+        ("", "data.root is empty"),
+        (tmp_path / "none", "not a folder"),
+        (tmp_path, "no class folder"),
+    ):
+        with pytest.raises(UserError, match=says):
+            prepare(tmp_path / "d", root)
+    with pytest.raises(UserError, match="validation_fraction"):
+        prepare(tmp_path / "d", tmp_path, validation_fraction=1.0)
+    with pytest.raises(UserError, match="did you mean config.data.root"):
+        datasets.prepare(str(tmp_path), name="image_folder", rot="x", root="y")

@@ -1,0 +1,89 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tokret.data.augmentation import Augmentation
+from tokret.data.streams import training_batches, validation_batches
+from tokret.errors import UserError
+
+
+def record(i):
+    pixels = np.full((20, 24, 3), (10 * i, 255 - 10 * i, 128), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return {"image": buffer.getvalue(), "label": i, "filename": f"{i}.png".encode()}
+
+
+RECORDS = [record(i) for i in range(11)]
+AUGMENTATION = Augmentation(size=8)
+
+
+def batches(count, **options):
+    options = {"batch_size": 4, "seed": 0, "threads": 2, **options}
+    stream = training_batches(RECORDS, AUGMENTATION, **options)
+    return [next(stream) for _ in range(count)]
+
+
+def same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        for name in x:
+            np.testing.assert_array_equal(x[name], y[name])
+
+
+def test_the_stream_goes_on_at_any_step_with_any_threads():
+    whole = batches(7)
+    assert whole[0]["images"].shape == (4, 8, 8, 3)
+    assert whole[0]["images"].dtype == np.uint8 and whole[0]["labels"].dtype == np.int32
+    same(batches(4, first_step=3, threads=5), whole[3:])
+    assert any(
+        (a["labels"] != b["labels"]).any()
+        for a, b in zip(whole, batches(7, seed=1), strict=True)
+    )
+
+
+def test_every_epoch_has_every_photo_in_another_order():
+    labels = np.concatenate([batch["labels"] for batch in batches(11)])
+    epochs = labels.reshape(4, 11)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(11))
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_processes_share_out_the_same_global_batch():
+    whole = batches(3)
+    parts = [batches(3, process=(i, 2)) for i in range(2)]
+    for step in range(3):
+        together = np.stack([part[step]["labels"] for part in parts], 1).ravel()
+        np.testing.assert_array_equal(together, whole[step]["labels"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_validation_sees_every_photo_once(processes):
+    seen = []
+    counts = set()
+    for index in range(processes):
+        options = {"size": 8, "batch_size": 4, "process": (index, processes)}
+        found = list(validation_batches(RECORDS, **options))
+        counts.add(len(found))
+        for batch in found:
+            assert batch["images"].shape == (4 // processes, 8, 8, 3)
+            seen += batch["labels"][batch["weights"] == 1].tolist()
+    assert sorted(seen) == list(range(11))
+    assert counts == {3}  # all processes take part in every step
+
+
+def test_what_cannot_be_batched():
+    with pytest.raises(UserError, match="larger than the 11"):
+        batches(1, batch_size=12)
+    with pytest.raises(UserError, match="3 processes"):
+        batches(1, process=(0, 3))
+
+
+def test_a_broken_photo_is_named():
+    broken = [{**RECORDS[0], "image": b"<html>", "filename": b"shelf/3.jpg"}] * 4
+    stream = training_batches(broken, AUGMENTATION, batch_size=4, seed=0)
+    with pytest.raises(UserError, match=r"shelf/3\.jpg"):
+        next(stream)

@@ -1,0 +1,100 @@
+import io
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tokret.data.views import View
+from tokret.models.resnet import BasicBlock, ResNet
+from tokret.models.token import Token, TokenHead
+from tokret.retrieval.extraction import (
+    extract,
+    interpolation,
+    make_describe,
+    plan_canvases,
+)
+
+SCALES = (1.0, 2**0.5, 2**-0.5)
+SHAPES = [(40, 60), (60, 40), (33, 50), (64, 64), (21, 64)]
+
+
+def views(shapes):
+    rng = np.random.default_rng(0)
+    found = []
+    for height, width in shapes:
+        buffer = io.BytesIO()
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(buffer, "PNG")
+        found.append(View(buffer.getvalue(), f"{height}x{width}", None, 64))
+    return found
+
+
+@pytest.fixture(scope="module")
+def model():
+    trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4)
+    model = Token(trunk, TokenHead(dim=8, width=8, heads=2, tokens=2))
+    init = jax.jit(lambda images: model.init(jax.random.key(0), images, train=False))
+    return make_describe(model, SCALES), init(jnp.zeros((1, 64, 64, 3)))
+
+
+def test_batches_of_any_shapes_equal_one_at_a_time(model):
+    describe, variables = model
+    options = {"scales": SCALES}
+    asked = views(SHAPES)
+    done = []
+    together = extract(
+        describe,
+        variables,
+        asked,
+        batch_size=2,
+        canvases=1,
+        progress=done.append,
+        **options,
+    )
+    assert together.shape == (5, 8) and sum(done) == 5
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
+    compiled = describe._cache_size()
+    assert compiled == 1
+    several = extract(describe, variables, asked, batch_size=2, canvases=2, **options)
+    np.testing.assert_allclose(several, together, atol=1e-5)
+    assert describe._cache_size() <= compiled + 2
+    alone = extract(
+        describe, variables, asked[2:3], batch_size=1, canvases=1, **options
+    )
+    np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=30
+    ),
+    st.integers(1, 5),
+)
+def test_every_view_gets_one_canvas_that_holds_it(shapes, limit):
+    sizes = np.array(shapes, np.int32)
+    canvases = plan_canvases(sizes, limit)
+    assert len(canvases) <= limit
+    rows = sorted(row for canvas in canvases for row in canvas.rows)
+    assert rows == list(range(len(sizes)))
+    for canvas in canvases:
+        assert canvas.height % 32 == canvas.width % 32 == 0
+        for row in canvas.rows:
+            height, width = sizes[row]
+            assert height <= canvas.height and width <= canvas.width
+
+
+def test_portrait_and_landscape_are_kept_apart_where_two_canvases_may_be():
+    sizes = np.array([(96, 160)] * 5 + [(160, 96)] * 5 + [(96, 128)], np.int32)
+    shapes = [(c.height, c.width) for c in plan_canvases(sizes, 2)]
+    assert shapes == [(96, 160), (160, 96)]
+
+
+def test_interpolation_at_the_edges():
+    matrix = np.asarray(interpolation(jnp.array([3]), 5, 6, 2.0))[0]
+    line = np.array([0.0, 10.0, 20.0, 99.0, 99.0])  # the last two are padding
+    np.testing.assert_allclose(matrix @ line, [0, 2.5, 7.5, 12.5, 17.5, 20], rtol=1e-6)

@@ -1,0 +1,189 @@
+"""The evaluation program, started as a user starts it."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+from conftest import SHARED
+from PIL import Image
+from test_train import refused
+
+GOLDEN_MAP = SHARED / "revisitop" / "golden_map.json"
+LEVELS = {"E": "easy", "M": "medium", "H": "hard"}
+CUTOFFS = ("mP@1", "mP@5", "mP@10")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Descriptors of 6 images and 2 queries, with their ground truth."""
+    rng = np.random.default_rng(0)
+    db, q = rng.standard_normal((6, 4)), rng.standard_normal((2, 4))
+    gnd = {
+        "imlist": [f"im{i}" for i in range(6)],
+        "qimlist": ["q0", "q1"],
+        "gnd": [
+            {"bbx": [0, 0, 9, 9], "easy": [0], "hard": [1], "junk": [2]},
+            {"bbx": [0, 0, 9, 9], "easy": [3], "hard": [], "junk": []},
+        ],
+    }
+    paths = {
+        "descriptors": tmp_path / "db.npy",
+        "queries": tmp_path / "q.npy",
+        "ground_truth": tmp_path / "gnd_small.json",
+        "output": tmp_path / "out.json",
+    }
+    np.save(paths["descriptors"], db.astype(np.float32))
+    np.save(paths["queries"], q.astype(np.float32))
+    paths["ground_truth"].write_text(json.dumps(gnd))
+    return paths
+
+
+def evaluate(program, paths):
+    return program("eval.py", *(f"--{name}={path}" for name, path in paths.items()))
+
+
+@pytest.mark.slow
+def test_descriptors_are_scored_by_the_official_protocol(program, files, tmp_path):
+    if not GOLDEN_MAP.exists():
+        pytest.skip(f"{GOLDEN_MAP} is missing")
+    truth = SHARED / "revisitop" / "gnd_roxford5k.pkl"
+    gnd = pickle.loads(truth.read_bytes())["gnd"]  # noqa: S301 (our own copy)
+    count, asked = 4993, len(gnd)
+    scores = np.random.RandomState(1).rand(count, asked)  # noqa: NPY002 (the golden's)
+    for q, lists in enumerate(gnd):
+        scores[lists["easy"], q] += 1.0
+        scores[lists["hard"], q] += 0.5
+        scores[lists["junk"], q] += 0.7
+    # Descriptors whose products have the order of these scores: the identity asks for
+    # a column of ranks, which float32 holds exactly.
+    order = np.argsort(-scores, axis=0, kind="stable")
+    database = np.zeros((count, asked), np.float32)
+    np.put_along_axis(
+        database, order, -np.arange(count, dtype=np.float32)[:, None], axis=0
+    )
+    np.save(files["descriptors"], database)
+    np.save(files["queries"], np.eye(asked, dtype=np.float32))
+    files["ground_truth"] = truth
+    status, out, err = evaluate(program, files)
+    assert status == 0, out + err
+    found = json.loads(files["output"].read_text())
+    golden = json.loads(GOLDEN_MAP.read_text())["roxford5k/noisy_oracle_seed1"]
+    for level, numbers in golden["levels"].items():
+        ours = found["benchmarks"]["roxford5k"][LEVELS[level]]
+        assert ours["mAP"] == pytest.approx(numbers["mAP"], abs=1e-9)
+        for name, value in zip(CUTOFFS, numbers["mP"], strict=True):
+            assert ours[name] == pytest.approx(value, abs=1e-9)
+    assert {"commit", "versions", "device", "precision"} <= set(found["environment"])
+    assert "roxford5k" in out
+
+
+def hostile(files):
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f"touch {files['output'].parent}/owned",)
+
+    files["ground_truth"] = files["ground_truth"].with_suffix(".pkl")
+    files["ground_truth"].write_bytes(pickle.dumps({"imlist": Payload()}))
+
+
+def with_nan(files):
+    array = np.load(files["queries"])
+    array[1, 2] = np.nan
+    np.save(files["queries"], array)
+
+
+def short(files):
+    np.save(files["descriptors"], np.load(files["descriptors"])[:5])
+
+
+def narrow(files):
+    np.save(files["queries"], np.load(files["queries"])[:, :3])
+
+
+def nothing_to_find(files):
+    gnd = json.loads(files["ground_truth"].read_text())
+    for lists in gnd["gnd"]:
+        lists.update(easy=[], hard=[])
+    files["ground_truth"].write_text(json.dumps(gnd))
+
+
+def not_there(files):
+    files["descriptors"].unlink()
+
+
+def unnamed(files):
+    del files["output"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (hostile, "gnd_small.pkl"),
+        (with_nan, "q.npy"),
+        (short, "5 rows"),
+        (narrow, "dimensions"),
+        (nothing_to_find, "gnd_small.json"),
+        (not_there, "db.npy"),
+        (unnamed, "--output"),
+    ],
+)
+def test_bad_files_are_refused_and_nothing_is_written(program, files, spoil, says):
+    output = files["output"]
+    spoil(files)
+    refused(evaluate(program, files), says)
+    assert not output.exists()
+    assert not (output.parent / "owned").exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_evaluated_beside_its_baselines(program, trained):
+    status, out, err = program("eval.py", f"--workdir={trained}", "--baselines")
+    assert status == 0, out + err
+    found = json.loads((trained / "eval" / "results.json").read_text())
+    levels = found["benchmarks"]["synthetic_landmarks"]
+    for level in LEVELS.values():
+        assert 0 <= levels[level]["mAP"] <= 1
+        assert set(levels[level]) == {"mAP", *CUTOFFS}
+    assert set(found["baselines"]) == {"untrained", "colour histogram"}
+    assert found["baselines"]["untrained"]["synthetic_landmarks"] != levels
+    assert found["environment"]["checkpoint_step"] == 12
+    with Image.open(trained / "eval" / "queries.png") as picture:
+        assert picture.width > 1000
+    for system in ("Token", "untrained", "colour histogram"):
+        assert system in out
+    # An older checkpoint is another model; asked twice it answers the same.
+    answers = []
+    for step in (4, 12):
+        status, out, err = program("eval.py", f"--workdir={trained}", f"--step={step}")
+        assert status == 0, out + err
+        text = (trained / "eval" / "results.json").read_text()
+        answers.append(json.loads(text)["benchmarks"]["synthetic_landmarks"])
+    assert answers[1] == levels and answers[0] != levels
+
+
+@pytest.mark.slow
+def test_a_folder_of_photos_is_evaluated(program, trained, photo_folder):
+    arguments = (f"--workdir={trained}", f"--image_folder={photo_folder}")
+    status, out, err = program("eval.py", *arguments, "--baselines")
+    assert status == 0, out + err
+    found = json.loads((trained / "eval" / "results.json").read_text())
+    numbers = found["benchmarks"][photo_folder.name]["all"]
+    assert set(numbers) == {"mAP", "recall@1"}
+    # Each class has a colour of its own.
+    histogram = found["baselines"]["colour histogram"][photo_folder.name]["all"]
+    assert histogram["recall@1"] == 1
+
+
+@pytest.mark.slow
+def test_what_a_run_does_not_hold(program, trained, tmp_path):
+    refused(program("eval.py", f"--workdir={trained}", "--step=5"), "4, 8, 12")
+    refused(program("eval.py", f"--workdir={tmp_path}"), "config.json")
+    nowhere = ("eval.py", f"--workdir={trained}", "--image_folder=/nowhere")
+    refused(program(*nowhere), "/nowhere")
+    refused(program("eval.py"), "--workdir")
+    (tmp_path / "config.json").write_text("{")
+    refused(program("eval.py", f"--workdir={tmp_path}"), "config.json")
+    (tmp_path / "config.json").write_text((trained / "config.json").read_text())
+    refused(program("eval.py", f"--workdir={tmp_path}"), "no checkpoint")

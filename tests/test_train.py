@@ -1,0 +1,127 @@
+"""The training program, started as a user starts it."""
+
+import json
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from tokret.training.checkpoints import list_steps
+
+STEPS = 12  # 3 epochs of 32 photos in batches of 8
+
+
+def weights(workdir, step=STEPS):
+    path = (workdir / "checkpoints" / str(step)).resolve()
+    return ocp.load_checkpointables(path)["state"]
+
+
+def refused(result, *says):
+    status, out, err = result
+    assert status == 2, out + err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    for word in says:
+        assert word in lines[0]
+
+
+@pytest.mark.slow
+def test_a_run_leaves_what_it_says(trained):
+    assert list_steps(trained) == [4, 8, 12]
+    config = json.loads((trained / "config.json").read_text())
+    assert config["model"]["trunk"] == "tiny" and config["epochs"] == 3
+    lines = [json.loads(li) for li in (trained / "metrics.jsonl").open()]
+    train = [li for li in lines if li["kind"] == "train"]
+    validation = [li for li in lines if li["kind"] == "validation"]
+    assert [li["step"] for li in train] == [2, 4, 6, 8, 10, 12]
+    assert [li["step"] for li in validation] == [4, 8, 12]
+    for line in train:
+        assert np.isfinite(line["loss"]) and line["images_per_second"] > 0
+        assert 0 <= line["top1"] <= line["top5"] <= 1
+        assert line["learning_rate"] >= 0
+    assert list((trained / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_ends_as_if_undisturbed(
+    start, program, demo_arguments, trained, tmp_path
+):
+    workdir = tmp_path / "killed"
+    arguments = (*demo_arguments, f"--workdir={workdir}")
+    # Killed once after a checkpoint; what came after it is lost and done again.
+    process = start("train.py", *arguments)
+    deadline = time.monotonic() + 300
+    while not list_steps(workdir) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    reached = list_steps(workdir)
+    assert reached and reached[-1] < STEPS
+
+    status, out, err = program("train.py", *arguments)
+    assert status == 0, out + err
+    assert f"steps {reached[-1]} to {STEPS}" in out
+    jax.tree.map(np.testing.assert_array_equal, weights(workdir), weights(trained))
+    # The lines of steps that were done twice stand there once.
+    steps = [
+        json.loads(line)["step"]
+        for line in (workdir / "metrics.jsonl").open()
+        if json.loads(line)["kind"] == "train"
+    ]
+    assert steps == [2, 4, 6, 8, 10, 12]
+    # Finished: the same command again changes nothing and says so.
+    status, out, err = program("train.py", *arguments)
+    assert status == 0 and "steps 12 to 12" in out
+
+
+@pytest.mark.slow
+def test_a_workdir_of_another_config_is_refused(program, demo_arguments, trained):
+    before = (trained / "config.json").read_bytes()
+    arguments = (*demo_arguments, f"--workdir={trained}", "--config.seed=1")
+    refused(program("train.py", *arguments), "config.seed: 0 -> 1", "--workdir")
+    assert (trained / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), ("--config", "--workdir")),
+        (("--config=configs/none.py", "--workdir=w"), ("configs/none.py",)),
+        (("--config=configs/demo.py", "--workdir=w", "--wrkdir=x"), ("wrkdir",)),
+        (
+            ("--config=configs/demo.py", "--workdir=w", "--config.modl.dim=3"),
+            ("modl",),
+        ),
+        (
+            ("--config=configs/demo.py", "--workdir=w", "--config.model.dim=a"),
+            ("dim", "'a'"),
+        ),
+        (("--config=configs/demo.py", "--workdir=w", "extra"), ("extra",)),
+        (("--config=configs/gldv2_r50.py", "--workdir=w"), ("gldv2",)),
+        (("--config=configs/gldv2_r101.py", "--workdir=w"), ("gldv2",)),
+        (("--config=configs/image_folder.py", "--workdir=w"), ("data.root",)),
+        (
+            (
+                "--config=configs/image_folder.py",
+                "--workdir=w",
+                "--config.data.root=/nowhere",
+            ),
+            ("/nowhere",),
+        ),
+        (
+            ("--config=configs/demo.py", "--workdir=w", "--config.mesh.model=3"),
+            ("mesh",),
+        ),
+    ],
+)
+def test_bad_command_lines(program, tmp_path, monkeypatch, arguments, says):
+    arguments = [
+        f"--workdir={tmp_path}/w" if a == "--workdir=w" else a for a in arguments
+    ]
+    refused(program("train.py", *arguments), *says)
+    assert not (tmp_path / "w").exists()

@@ -1,0 +1,37 @@
+import json
+
+from tokret.training.reporting import Reporter
+
+METRICS = {"loss": 2.0, "top1": 0.25, "top5": 0.5, "learning_rate": 0.1}
+
+
+def report(workdir, first_step, steps, until):
+    with Reporter(workdir, first_step=first_step, steps=steps, batch_size=4) as it:
+        for step in range(first_step + 1, until + 1):
+            it.advance()
+            it.train(step, METRICS)
+        it.validation(until, 1, {"loss": 1.0, "top1": 0.5, "top5": 1.0})
+
+
+def steps_in(workdir, kind):
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if line["kind"] == kind]
+
+
+def test_lines_and_files(tmp_path, capsys):
+    report(tmp_path, 0, 4, 3)
+    out = capsys.readouterr().out
+    assert "step 3/4  loss 2.000  top1  25.0%" in out and "images/s" in out
+    assert "epoch 1  validation loss 1.000  top1 50.0%  top5 100.0%" in out
+    assert steps_in(tmp_path, "train") == [1, 2, 3]
+    assert steps_in(tmp_path, "validation") == [3]
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_going_on_forgets_what_is_done_again(tmp_path):
+    report(tmp_path, 0, 4, 3)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "kind": "tr')  # killed in the middle of a line
+    report(tmp_path, 2, 4, 4)
+    assert steps_in(tmp_path, "train") == [1, 2, 3, 4]
+    assert steps_in(tmp_path, "validation") == [4]
