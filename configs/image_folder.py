@@ -13,6 +13,7 @@ from configs import demo
 def get_config() -> ConfigDict:
     """Returns the config."""
     config = demo.get_config()
+    config.epochs = 40
     config.data = ConfigDict()
     config.data.name = "image_folder"
     config.data.root = ""  # the folder of class folders

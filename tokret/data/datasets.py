@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,8 +82,6 @@ def prepare(data_dir: str, *, name: str, **options: Any) -> Dataset:
       UserError: if the name or a field is unknown, or the data is not there.
     """
     make = choose(DATASETS, name, "config.data.name")
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
     folder = Path(data_dir).expanduser()
     builder = call(make, "data", options, data_dir=folder)
     return Dataset(name, builder)

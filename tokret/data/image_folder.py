@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
+from tokret.data import preparation
 from tokret.data.decoding import decode_exactly
 from tokret.errors import UserError
 
@@ -97,6 +99,9 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
+        # disable=None: no bar where standard error is no terminal.
+        total = sum(map(len, self._classes.values()))
+        self._bar = tqdm(total=total, desc=self.name, unit="photo", disable=None)
         splits = {"train": self._examples(validation=False)}
         if self._fraction > 0:
             splits["validation"] = self._examples(validation=True)
@@ -113,6 +118,9 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
                 if (i in chosen) == validation:
                     yield key, self._example(photo, label)
                     key += 1
+                    self._bar.update()
+        if self._bar.n == self._bar.total:
+            self._bar.close()
 
     def _example(self, photo: Path, label: int) -> dict[str, Any]:
         encoded = photo.read_bytes()
@@ -155,5 +163,5 @@ def prepare(
         data_dir=os.fspath(data_dir),
         config=config,
     )
-    builder.download_and_prepare()
+    preparation.prepare(builder, sum(map(len, classes.values())))
     return builder

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from tokret.data import preparation
 from tokret.data.landmarks import benchmark
 from tokret.data.landmarks.series import (
     BENCHMARK,
@@ -247,7 +248,7 @@ def prepare(
         longest_side=longest_side,
         seed=seed,
     )
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    threads = os.cpu_count() or 1 if threads is None else threads
     _check(asdict(counts) | {"threads": threads})
     builder = SyntheticLandmarks(
         counts=counts,
@@ -257,12 +258,7 @@ def prepare(
             name=counts.name(), version="1.0.0", description=str(counts)
         ),
     )
-    # TFDS's own bars know no total, and are drawn into files as well.
-    tfds.display_progress_bar(enable=False)
-    try:
-        builder.download_and_prepare()
-    finally:
-        tfds.display_progress_bar(enable=True)
+    preparation.prepare(builder, counts.total())
     return builder
 
 
