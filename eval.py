@@ -190,7 +190,10 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
         else:
             picture = target / "queries.png" if label == "Token" else None
             numbers[label] = evaluate_benchmark(dataset, system, settings, picture)
-    rows = [results.TableRow(label, name, found) for label, found in numbers.items()]
+    rows = [
+        results.TableRow(label, name, found.get("all", found))
+        for label, found in numbers.items()
+    ]
     trained = {name: numbers.pop("Token")}
     baselines = {label: {name: found} for label, found in numbers.items()}
     environment = results.environment(

@@ -6,7 +6,7 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.models.arcface import ArcFace
-from tokret.models.resnet import ResNet
+from tokret.models.resnet import BasicBlock, ResNet
 from tokret.models.token import Token, TokenHead
 from tokret.training.optimiser import make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
@@ -24,33 +24,42 @@ def batch(seed):
     }
 
 
-def parts(mesh, dropout=0.0):
+@functools.cache
+def programs(shape, dropout=0.0):
+    """The mesh of this shape, a jitted step on it, and a function to a new state."""
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh(shape, ("data", "model"), axis_types=auto)
     head = TokenHead(
-        dim=16, width=16, heads=2, tokens=2, dropout=dropout, drop_path=dropout
+        dim=16,
+        width=16,
+        heads=2,
+        tokens=2,
+        refinement_layers=1,
+        dropout=dropout,
+        drop_path=dropout,
     )
-    model = Token(ResNet(blocks=(1, 1), width=4), head)
+    model = Token(ResNet(blocks=(1, 1), block=BasicBlock, width=4), head)
     classifier = ArcFace(CLASSES, padded_classes(CLASSES, mesh), 4.0, 0.2)
     optimiser = make_optimiser(
         lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4
     )
-    return model, classifier, optimiser
-
-
-def run(steps, mesh, dropout=0.0, batches=batch):
-    """Losses of some steps, and the state after them."""
-    model, classifier, optimiser = parts(mesh, dropout)
     everything = (0, model, classifier, optimiser, mesh)
     abstract = abstract_state(*everything)
-    step = functools.partial(
-        train_step,
-        model=model,
-        classifier=classifier,
-        optimiser=optimiser,
-        mesh=mesh,
-        seed=0,
+    modules = {"model": model, "classifier": classifier, "mesh": mesh}
+    train = functools.partial(train_step, **modules, optimiser=optimiser, seed=0)
+    validation = functools.partial(validation_step, **modules)
+    return (
+        mesh,
+        jit_step(train, abstract, mesh, trains=True),
+        jit_step(validation, abstract, mesh, trains=False),
+        functools.partial(new_state, *everything),
     )
-    step = jit_step(step, abstract, mesh, trains=True)
-    state = new_state(*everything)
+
+
+def run(steps, shape, dropout=0.0, batches=batch):
+    """Losses of some steps, and the state after them."""
+    mesh, step, _, new = programs(shape, dropout)
+    state = new()
     losses = []
     for i in range(steps):
         arrays = to_devices(batches(i), mesh)
@@ -60,12 +69,9 @@ def run(steps, mesh, dropout=0.0, batches=batch):
 
 
 def test_the_mesh_changes_nothing():
-    alone = jax.make_mesh(
-        (1, 1), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2
-    )
-    losses, state = run(2, alone)
+    losses, state = run(2, (1, 1))
     # Classes padded from 5 to 6, the class matrix split in two, four parts of images.
-    split, split_state = run(2, make_mesh(data=2, model=2))
+    split, split_state = run(2, (2, 2))
     np.testing.assert_allclose(split, losses, rtol=1e-5)
     weight = split_state.params["arcface"]["weight"]
     assert weight.shape == (6, 16)
@@ -76,13 +82,8 @@ def test_the_mesh_changes_nothing():
     assert int(split_state.step) == 2
 
 
-@pytest.fixture(scope="module")
-def whole_mesh():
-    return make_mesh(data=-1, model=1)
-
-
-def test_a_batch_is_learned_and_dropout_follows_the_seed(whole_mesh):
-    same = functools.partial(run, 12, whole_mesh, 0.1, lambda i: batch(0))
+def test_a_batch_is_learned_and_dropout_follows_the_seed():
+    same = functools.partial(run, 12, (1, 1), 0.1, lambda i: batch(0))
     losses, state = same()
     assert losses[-1] < losses[0] - 0.2
     again, other = same()
@@ -90,17 +91,12 @@ def test_a_batch_is_learned_and_dropout_follows_the_seed(whole_mesh):
     jax.tree.map(np.testing.assert_array_equal, state, other)
 
 
-def test_validation_ignores_filling(whole_mesh):
-    model, classifier, optimiser = parts(whole_mesh)
-    everything = (0, model, classifier, optimiser, whole_mesh)
-    step = functools.partial(
-        validation_step, model=model, classifier=classifier, mesh=whole_mesh
-    )
-    step = jit_step(step, abstract_state(*everything), whole_mesh, trains=False)
-    state = new_state(*everything)
+def test_validation_ignores_filling():
+    mesh, _, step, new = programs((2, 2))
+    state = new()
 
     def sums(arrays):
-        on_devices = to_devices(arrays, whole_mesh)
+        on_devices = to_devices(arrays, mesh)
         names = ("images", "labels", "weights")
         return step(state, *(on_devices[name] for name in names))
 

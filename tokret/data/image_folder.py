@@ -119,7 +119,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
                     yield key, self._example(photo, label)
                     key += 1
                     self._bar.update()
-        if self._bar.n == self._bar.total:
+        if validation == (self._fraction > 0):  # the last split
             self._bar.close()
 
     def _example(self, photo: Path, label: int) -> dict[str, Any]:

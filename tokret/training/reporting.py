@@ -26,6 +26,7 @@ class Reporter:
         self._steps = steps
         self._batch_size = batch_size
         self._last = (first_step, time.monotonic())
+        self._compiled = False
         _forget_after(workdir / "metrics.jsonl", first_step)
         self._file = (workdir / "metrics.jsonl").open("a")
         # Events of a start that was killed are hidden from this step on.
@@ -56,7 +57,10 @@ class Reporter:
         self._file.close()
 
     def advance(self) -> None:
-        """Counts one step on the bar."""
+        """Counts one step on the bar; the clock starts behind the first, compiling."""
+        if not self._compiled:
+            self._compiled = True
+            self._last = (self._last[0] + 1, time.monotonic())
         self._bar.update()
 
     def train(self, step: int, metrics: dict[str, float]) -> None:

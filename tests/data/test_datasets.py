@@ -1,0 +1,28 @@
+import pytest
+
+from tokret.data import datasets
+from tokret.errors import UserError
+
+
+def test_names_and_fields_are_checked(tmp_path):
+    for options, says in (
+        ({"name": "imagenet"}, "image_folder, synthetic_landmarks"),
+        ({"name": "gldv2"}, "Google Landmarks v2"),
+        ({"name": "synthetic_landmarks", "landmark": 3}, "data.landmarks"),
+        ({"name": "synthetic_landmarks", "landmarks": 0}, "landmarks is 0"),
+    ):
+        with pytest.raises(UserError, match=says):
+            datasets.prepare(str(tmp_path), **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_preparing_says_one_line_and_only_once(photo_folder, tmp_path, capsys):
+    options = {"name": "image_folder", "root": str(photo_folder)}
+    datasets.prepare(str(tmp_path), **options)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("preparing image_folder: 18 photos into ")
+    assert len(captured.err.splitlines()) == 1
+    datasets.prepare(str(tmp_path), **options)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""

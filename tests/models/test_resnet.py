@@ -1,0 +1,39 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tokret.models import TRUNKS
+from tokret.models.resnet import halve, inside, zero_outside
+
+
+@pytest.mark.parametrize(
+    ("trunk", "channels", "stride"),
+    [("resnet50", 2048, 32), ("resnet101", 2048, 32), ("tiny", 128, 16)],
+)
+def test_sides_are_halved_and_rounded_up_at_every_stride(trunk, channels, stride):
+    module = TRUNKS[trunk]()
+    images = jax.ShapeDtypeStruct((2, 97, 130, 3), jnp.float32)
+    sizes = jax.ShapeDtypeStruct((2, 2), jnp.int32)
+
+    def run(x, s):
+        variables = module.init(jax.random.key(0), x, s, train=False)
+        return module.apply(variables, x, s, train=False)
+
+    features, left, stages = jax.eval_shape(run, images, sizes)
+    expected = [-(-side // stride) for side in (97, 130)]
+    assert features.shape == (2, *expected, channels)
+    assert left.shape == (2, 2)
+    assert [stages[name].shape[1] for name in ("block1", "block2")] == [25, 25]
+
+
+def test_true_areas():
+    sizes = jnp.array([[2, 3], [1, 1]])
+    marks = inside(sizes, 2, 4)
+    np.testing.assert_array_equal(marks[0], [[1, 1, 1, 0], [1, 1, 1, 0]])
+    assert marks[1].sum() == 1 and marks[1, 0, 0]
+    x = jnp.full((2, 2, 4, 1), jnp.nan)
+    assert not np.isnan(zero_outside(x, sizes)[1, 1]).any()
+    assert np.isnan(zero_outside(x, None)).all()
+    np.testing.assert_array_equal(halve(jnp.array([[5, 4]])), [[3, 2]])
+    assert halve(None) is None
