@@ -6,21 +6,23 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile much and compute little: XLA's optimiser takes longer than it saves.
+COMPILE_FAST = "--xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    f"--xla_force_host_platform_device_count=4 {COMPILE_FAST} "
+    + os.environ.get("XLA_FLAGS", "")
 )
 
-import jaxtyping
-import numpy as np
-import pytest
-from PIL import Image
+import jaxtyping  # noqa: E402 (the flags above come first)
+import numpy as np  # noqa: E402 (the flags above come first)
+import pytest  # noqa: E402 (the flags above come first)
+from PIL import Image  # noqa: E402 (the flags above come first)
 
 # Before any module of tokret is imported: every annotated function and dataclass of it
 # then checks its arguments' shapes and dtypes.
 jaxtyping.install_import_hook("tokret", "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 
 # The demo, cut short: every field not named here is the demo's own.
 SHORT = (
@@ -52,7 +54,7 @@ def start(tmp_path_factory):
     cache = tmp_path_factory.mktemp("compiled")
     environment = {
         **os.environ,
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": COMPILE_FAST,
         # Programs that many tests start are compiled once.
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -81,6 +83,31 @@ def program(start):
         return process.returncode, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Returns a check that a program refused: one line with these words, status 2."""
+
+    def check(result, *says):
+        status, out, err = result
+        assert status == 2, out + err
+        lines = err.strip().splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        for word in says:
+            assert word in lines[0]
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of ground truths and photos beside the project, where there is one."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,8 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from PIL import Image
-from test_train import refused
 
-GOLDEN_MAP = SHARED / "revisitop" / "golden_map.json"
 LEVELS = {"E": "easy", "M": "medium", "H": "hard"}
 CUTOFFS = ("mP@1", "mP@5", "mP@10")
 
@@ -45,10 +42,8 @@ def evaluate(program, paths):
 
 
 @pytest.mark.slow
-def test_descriptors_are_scored_by_the_official_protocol(program, files, tmp_path):
-    if not GOLDEN_MAP.exists():
-        pytest.skip(f"{GOLDEN_MAP} is missing")
-    truth = SHARED / "revisitop" / "gnd_roxford5k.pkl"
+def test_descriptors_are_scored_by_the_official_protocol(program, files, shared):
+    truth = shared / "revisitop" / "gnd_roxford5k.pkl"
     gnd = pickle.loads(truth.read_bytes())["gnd"]  # noqa: S301 (our own copy)
     count, asked = 4993, len(gnd)
     scores = np.random.RandomState(1).rand(count, asked)  # noqa: NPY002 (the golden's)
@@ -69,7 +64,8 @@ def test_descriptors_are_scored_by_the_official_protocol(program, files, tmp_pat
     status, out, err = evaluate(program, files)
     assert status == 0, out + err
     found = json.loads(files["output"].read_text())
-    golden = json.loads(GOLDEN_MAP.read_text())["roxford5k/noisy_oracle_seed1"]
+    golden = json.loads((shared / "revisitop" / "golden_map.json").read_text())
+    golden = golden["roxford5k/noisy_oracle_seed1"]
     for level, numbers in golden["levels"].items():
         ours = found["benchmarks"]["roxford5k"][LEVELS[level]]
         assert ours["mAP"] == pytest.approx(numbers["mAP"], abs=1e-9)
@@ -129,7 +125,9 @@ def unnamed(files):
         (unnamed, "--output"),
     ],
 )
-def test_bad_files_are_refused_and_nothing_is_written(program, files, spoil, says):
+def test_bad_files_are_refused_and_nothing_is_written(
+    program, refused, files, spoil, says
+):
     output = files["output"]
     spoil(files)
     refused(evaluate(program, files), says)
@@ -177,7 +175,7 @@ def test_a_folder_of_photos_is_evaluated(program, trained, photo_folder):
 
 
 @pytest.mark.slow
-def test_what_a_run_does_not_hold(program, trained, tmp_path):
+def test_what_a_run_does_not_hold(program, refused, trained, tmp_path):
     refused(program("eval.py", f"--workdir={trained}", "--step=5"), "4, 8, 12")
     refused(program("eval.py", f"--workdir={tmp_path}"), "config.json")
     nowhere = ("eval.py", f"--workdir={trained}", "--image_folder=/nowhere")

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -15,18 +16,18 @@ STEPS = 12  # 3 epochs of 32 photos in batches of 8
 
 
 def weights(workdir, step=STEPS):
+    """Everything in a checkpoint: parameters, statistics, momentum, step."""
     path = (workdir / "checkpoints" / str(step)).resolve()
-    return ocp.load_checkpointables(path)["state"]
+    with warnings.catch_warnings():
+        # Without shardings Orbax takes those that were saved.
+        warnings.filterwarnings("ignore", "Sharding info not provided")
+        return ocp.load_checkpointables(path)["state"]
 
 
-def refused(result, *says):
-    status, out, err = result
-    assert status == 2, out + err
-    lines = err.strip().splitlines()
-    assert len(lines) == 1, err
-    assert lines[0].startswith("error: ")
-    for word in says:
-        assert word in lines[0]
+def lines(workdir, kind):
+    text = (workdir / "metrics.jsonl").read_text()
+    found = map(json.loads, text.splitlines())
+    return [line for line in found if line["kind"] == kind]
 
 
 @pytest.mark.slow
@@ -34,9 +35,7 @@ def test_a_run_leaves_what_it_says(trained):
     assert list_steps(trained) == [4, 8, 12]
     config = json.loads((trained / "config.json").read_text())
     assert config["model"]["trunk"] == "tiny" and config["epochs"] == 3
-    lines = [json.loads(li) for li in (trained / "metrics.jsonl").open()]
-    train = [li for li in lines if li["kind"] == "train"]
-    validation = [li for li in lines if li["kind"] == "validation"]
+    train, validation = lines(trained, "train"), lines(trained, "validation")
     assert [li["step"] for li in train] == [2, 4, 6, 8, 10, 12]
     assert [li["step"] for li in validation] == [4, 8, 12]
     for line in train:
@@ -68,11 +67,7 @@ def test_killed_and_started_again_ends_as_if_undisturbed(
     assert f"steps {reached[-1]} to {STEPS}" in out
     jax.tree.map(np.testing.assert_array_equal, weights(workdir), weights(trained))
     # The lines of steps that were done twice stand there once.
-    steps = [
-        json.loads(line)["step"]
-        for line in (workdir / "metrics.jsonl").open()
-        if json.loads(line)["kind"] == "train"
-    ]
+    steps = [line["step"] for line in lines(workdir, "train")]
     assert steps == [2, 4, 6, 8, 10, 12]
     # Finished: the same command again changes nothing and says so.
     status, out, err = program("train.py", *arguments)
@@ -80,7 +75,9 @@ def test_killed_and_started_again_ends_as_if_undisturbed(
 
 
 @pytest.mark.slow
-def test_a_workdir_of_another_config_is_refused(program, demo_arguments, trained):
+def test_a_workdir_of_another_config_is_refused(
+    program, refused, demo_arguments, trained
+):
     before = (trained / "config.json").read_bytes()
     arguments = (*demo_arguments, f"--workdir={trained}", "--config.seed=1")
     refused(program("train.py", *arguments), "config.seed: 0 -> 1", "--workdir")
@@ -119,7 +116,7 @@ def test_a_workdir_of_another_config_is_refused(program, demo_arguments, trained
         ),
     ],
 )
-def test_bad_command_lines(program, tmp_path, monkeypatch, arguments, says):
+def test_bad_command_lines(program, refused, tmp_path, arguments, says):
     arguments = [
         f"--workdir={tmp_path}/w" if a == "--workdir=w" else a for a in arguments
     ]

@@ -25,10 +25,13 @@ def run(main: Callable[[], None]) -> None:
         app.define_help_flags()
         try:
             rest = flags.FLAGS(sys.argv)[1:]
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError) as error:
+            raise UserError(
+                f"a --config flag names no field of the config: {_one_line(error)}; "
+                "configs/base.py lists them"
+            ) from error
+        except (flags.Error, TypeError, ValueError) as error:
             raise UserError(_one_line(error)) from error
-        except (OSError, ImportError) as error:
-            raise UserError(f"--config cannot be read: {_one_line(error)}") from error
         if rest:
             raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
         # Libraries' chatter; what matters they raise.
@@ -41,10 +44,19 @@ def run(main: Callable[[], None]) -> None:
 
 def _one_line(error: Exception) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return re.sub(r"\s+", " ", str(text)).strip()
+    return re.sub(r"\s+", " ", str(text)).strip().rstrip(".")
 
 
 def plain(config: ConfigDict) -> Config:
-    """Returns a config as JSON would give it back: dictionaries, lists, numbers."""
-    loaded: Config = json.loads(json.dumps(config.to_dict()))
+    """Returns a config as JSON would give it back: dictionaries, lists, numbers.
+
+    Raises:
+      UserError: if the file that --config names could not be read.
+    """
+    try:
+        fields = config.to_dict()
+    except OSError as error:  # kept back by the flag until it is looked at
+        missing = re.sub(r".*Attempted \[[^]]*\]:", "", _one_line(error))
+        raise UserError(f"--config cannot be read:{missing}") from error
+    loaded: Config = json.loads(json.dumps(fields))
     return loaded

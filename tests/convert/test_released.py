@@ -4,20 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SHARED
 
 from tokret.convert.released import from_released, variable_path
 from tokret.errors import UserError
 from tokret.models import build_model
 
-NAMES = SHARED / "golden" / "state_dict_names.json"
-
 
 @pytest.mark.parametrize("trunk", ["resnet50", "resnet101"])
-def test_every_released_tensor_is_one_variable_of_its_shape(trunk):
-    if not NAMES.exists():
-        pytest.skip(f"{NAMES} is missing")
-    names = json.loads(NAMES.read_text())[trunk]
+def test_every_released_tensor_is_one_variable_of_its_shape(trunk, shared):
+    text = (shared / "golden" / "state_dict_names.json").read_text()
+    names = json.loads(text)[trunk]
     # Stand-ins of the right shapes, without their memory.
     state_dict = {n: np.broadcast_to(np.float32(0), shape) for n, shape in names}
     converted = from_released(state_dict)

@@ -17,19 +17,20 @@ def small():
         double = jnp.float64
         trunk = ResNet(blocks=(1, 1, 1, 1), width=4, dtype=double)
         model = Token(trunk, TokenHead(**SMALL, dtype=double))
-        variables = jax.jit(
-            lambda: model.init(
-                jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False
-            )
-        )()
-        # Zero output projections would hide what attention does with padding.
-        leaves, tree = jax.tree.flatten(variables)
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        noisy = [
-            leaf + 0.1 * jax.random.uniform(key, leaf.shape, double)
-            for leaf, key in zip(leaves, keys, strict=True)
-        ]
-        yield model, jax.tree.unflatten(tree, noisy)
+        shapes = jax.eval_shape(
+            lambda x: model.init(jax.random.key(0), x, train=False),
+            jax.ShapeDtypeStruct((1, 64, 64, 3), double),
+        )
+        # Everything at random: zero output projections, as training begins with, would
+        # hide what attention does with padding.
+        rng = np.random.default_rng(1)
+        variables = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.uniform(-0.2, 0.4, leaf.shape)), shapes
+        )
+        variables["batch_stats"] = jax.tree.map(
+            lambda leaf: jnp.abs(leaf) + 0.1, variables["batch_stats"]
+        )
+        yield model, variables
 
 
 def test_an_image_in_a_padded_batch_is_as_if_alone(small):

@@ -31,7 +31,7 @@ def test_thumbnail_sizes(golden):
     cases = json.loads(golden("thumbnail_sizes.json").read_text())
     assert cases
     for case in cases:
-        found = thumbnail_size(tuple(case["cropped"]), case["bound"])
+        found = thumbnail_size(tuple(case["cropped"]), float(case["bound"]))
         assert found == tuple(case["result"]), case
 
 
