@@ -9,7 +9,6 @@ The first two write DIR/eval/results.json and, for a benchmark with queries,
 DIR/eval/queries.png.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.retrieval import metrics, results
 from tokret.retrieval.descriptor_files import read_descriptors
-from tokret.retrieval.extraction import extract, make_describe
+from tokret.retrieval.extraction import Extraction, extract, make_describe
 from tokret.retrieval.ground_truth import (
     GroundTruth,
     from_revisited,
@@ -57,25 +56,8 @@ OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .
 System = Callable[[Sequence[View]], np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The fields of `config.evaluation`; configs/base.py says what they are."""
-
-    longest_side: int
-    scales: Sequence[float]
-    batch_size: int
-    canvases: int
-
-    def __post_init__(self) -> None:
-        for field in ("longest_side", "batch_size", "canvases"):
-            if getattr(self, field) < 1:
-                raise UserError(f"config.evaluation.{field} must be at least 1")
-        if not self.scales or min(self.scales) <= 0:
-            raise UserError("config.evaluation.scales must be positive numbers")
-
-
 def token_systems(
-    config: Config, settings: Evaluation, workdir: Path, step: int | None
+    config: Config, settings: Extraction, workdir: Path, step: int | None
 ) -> tuple[dict[str, System], int]:
     """Returns the trained and the untrained model, and the checkpoint's step."""
     model = call(build_model, "model", part(config, "model", dict))
@@ -88,9 +70,7 @@ def token_systems(
                     describe,
                     variables,
                     views,
-                    scales=settings.scales,
-                    batch_size=settings.batch_size,
-                    canvases=settings.canvases,
+                    settings=settings,
                     progress=bar.update,
                 )
 
@@ -121,7 +101,7 @@ def view_of(record: Mapping[str, Any], longest_side: int, box: Any = None) -> Vi
 
 
 def evaluate_benchmark(
-    dataset: Dataset, system: System, settings: Evaluation, picture: Path | None
+    dataset: Dataset, system: System, settings: Extraction, picture: Path | None
 ) -> dict[str, Any]:
     """Measures a system on a dataset's queries, database and ground truth."""
     assert dataset.ground_truth is not None
@@ -147,10 +127,15 @@ def evaluate_benchmark(
 
 
 def evaluate_folder(
-    dataset: Dataset, system: System, settings: Evaluation
+    dataset: Dataset, system: System, settings: Extraction
 ) -> dict[str, Any]:
     """Measures a system on labelled photos, each of which asks all the others."""
     records = dataset.records("train")
+    if len(records) == dataset.classes:
+        raise UserError(
+            f"no class of {dataset.builder.builder_config.description} has two photos: "
+            "none could be found by another"
+        )
     views = [view_of(record, settings.longest_side) for record in records]
     labels = np.array([record["label"] for record in records])
     return {"all": metrics.leave_one_out(system(views), labels)}
@@ -159,7 +144,7 @@ def evaluate_folder(
 def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     """Evaluates a checkpoint of a run, beside the baselines if asked."""
     config = configuration.load(workdir / "config.json")
-    settings = call(Evaluation, "evaluation", part(config, "evaluation", dict))
+    settings = call(Extraction, "evaluation", part(config, "evaluation", dict))
     systems, found_step = token_systems(config, settings, workdir, step)
     if not BASELINES.value:
         del systems["untrained"]
@@ -167,6 +152,8 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
         systems["colour histogram"] = histogram_system
     data_dir = part(part(config, "run", dict), "data_dir", str)
     if folder is not None:
+        if not folder:
+            raise UserError("--image_folder is empty; name a folder of class folders")
         dataset = datasets.prepare(
             data_dir, name="image_folder", root=folder, validation_fraction=0.0
         )
@@ -199,7 +186,8 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     environment = results.environment(
         part(part(config, "model", dict), "dtype", str)
     ) | {"checkpoint_step": found_step}
-    results.write_results(target / "results.json", trained, environment, baselines)
+    path = target / "results.json"
+    results.write_results(path, trained, environment, baselines, merge=True)
     print(results.table(rows))
     print(f"written: {target}")
 
@@ -208,6 +196,7 @@ def evaluate_files(
     descriptors: str, queries: str, ground_truth: str, output: str
 ) -> None:
     """Scores descriptors from anywhere: their dot products, by a ground truth."""
+    check_output(Path(output), [descriptors, queries, ground_truth])
     gnd: GroundTruth = read_ground_truth(ground_truth)
     q = read_descriptors(queries, rows=len(gnd.queries), name="qimlist")
     db = read_descriptors(
@@ -220,6 +209,17 @@ def evaluate_files(
     print(f"written: {output}")
 
 
+def check_output(output: Path, inputs: Sequence[str]) -> None:
+    """Refuses an output that would overwrite an input or cannot be written."""
+    if output.suffix != ".json" or output.is_dir():
+        raise UserError(f"--output={output} must be a file that ends in .json")
+    if not output.parent.is_dir():
+        raise UserError(f"--output={output}: make the folder {output.parent} first")
+    for name in inputs:
+        if output.exists() and Path(name).exists() and output.samefile(name):
+            raise UserError(f"--output={output} would overwrite an input; rename it")
+
+
 def main() -> None:
     """Reads the flags."""
     names = ("descriptors", "queries", "ground_truth", "output")
@@ -228,14 +228,19 @@ def main() -> None:
         workdir = Path(WORKDIR.value).expanduser()
         evaluate_run(workdir, STEP.value, FOLDER.value)
     elif WORKDIR.value is None and any(files.values()):
+        if STEP.value is not None or FOLDER.value is not None or BASELINES.value:
+            raise UserError(
+                "--step, --image_folder and --baselines go with --workdir, not with "
+                "--descriptors"
+            )
         missing = [f"--{name}" for name, value in files.items() if not value]
         if missing:
             raise UserError(f"descriptors need {', '.join(missing)} too")
         evaluate_files(**files)
     else:
         raise UserError(
-            "eval.py needs either --workdir=DIR or --descriptors, --queries, "
-            "--ground_truth and --output"
+            "eval.py needs either --workdir=DIR, or --descriptors, --queries, "
+            "--ground_truth and --output, not both"
         )
 
 

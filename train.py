@@ -9,30 +9,29 @@ checkpoints/, metrics.jsonl and tensorboard/.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from tokret import command_line, configuration
-from tokret.configuration import Config, call, part
+from tokret.configuration import Config, call, part, within
 from tokret.data import datasets
 from tokret.data.augmentation import Augmentation
-from tokret.data.streams import Batch, training_batches, validation_batches
+from tokret.data.datasets import Dataset
+from tokret.data.streams import training_batches, validation_batches
 from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.models.arcface import ArcFace
+from tokret.retrieval.extraction import Extraction
 from tokret.training.checkpoints import Checkpoints
 from tokret.training.optimiser import Schedule, make_optimiser
+from tokret.training.programs import Programs, make_programs
 from tokret.training.reporting import Reporter
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
-from tokret.training.state import abstract_state, new_state
-from tokret.training.step import jit_step, train_step, validation_step
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -56,8 +55,21 @@ class Run:
 
     def __post_init__(self) -> None:
         for field in ("log_every", "checkpoint_every", "keep", "threads"):
-            if getattr(self, field) < 1:
-                raise UserError(f"config.run.{field} must be at least 1")
+            within(f"run.{field}", getattr(self, field), 1)
+
+
+class Plan(NamedTuple):
+    """All that a run needs, checked, before anything of it is written."""
+
+    dataset: Dataset
+    augmentation: Augmentation
+    mesh: Mesh
+    schedule: Schedule
+    programs: Programs
+    run: Run
+    seed: int
+    batch_size: int
+    epoch_steps: int
 
 
 def make_schedule(
@@ -72,6 +84,7 @@ def make_schedule(
     batch_size: int,
 ) -> Schedule:
     """Turns epochs into steps; a scaling batch of 0 stands for the global batch."""
+    within("schedule.warmup_epochs", warmup_epochs, 0, epochs)
     return Schedule(
         base=base,
         batch=batch or batch_size,
@@ -82,151 +95,140 @@ def make_schedule(
     )
 
 
-def validate(
-    step: Callable[..., Any], state: Any, batches: Iterable[Batch], mesh: Mesh
-) -> dict[str, float]:
-    """Returns mean loss, top1 and top5 over all validation photos."""
-    sums: dict[str, float] = {}
-    for batch in batches:
-        on_devices = to_devices(batch, mesh)
-        names = ("images", "labels", "weights")
-        found = step(state, *(on_devices[name] for name in names))
-        sums = {k: sums.get(k, 0.0) + float(v) for k, v in found.items()}
-    count = sums.pop("count")
-    return {name: total / count for name, total in sums.items()}
-
-
-def check_finite(loss: float, step: int, workdir: Path) -> None:
-    """Stops a run whose loss is no number any more, before it is saved."""
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {step}; lower config.schedule.base and start "
-            f"into another --workdir ({workdir} keeps its last good checkpoint)"
-        )
-
-
-def train(config: Config, workdir: Path) -> None:
-    """Trains from wherever the run is to its end."""
-    # What is to be done: every field is somebody's argument, or refused.
+def make_plan(config: Config) -> Plan:
+    """Checks the whole config, prepares the photos and builds what a run calls."""
+    # Every field is somebody's argument, or refused.
     configuration.reject_unknown(config, GROUPS | FIELDS, "config.")
-    run = call(Run, "run", part(config, "run", dict))
-    augmentation = call(
-        Augmentation, "augmentation", part(config, "augmentation", dict)
+    groups = {name: part(config, name, dict) for name in GROUPS}
+    seed, batch_size, epochs = (
+        within(name, part(config, name, int), least, 2**32)
+        for name, least in (("seed", 0), ("batch_size", 1), ("epochs", 1))
     )
-    mesh = call(make_mesh, "mesh", part(config, "mesh", dict))
-    model = call(build_model, "model", part(config, "model", dict))
-    batch_size, epochs, seed = (
-        part(config, name, int) for name in ("batch_size", "epochs", "seed")
-    )
-
-    # The photos.
-    dataset = datasets.prepare(run.data_dir, **part(config, "data", dict))
-    photos, held_out = dataset.records("train"), dataset.records("validation")
-    epoch_steps = len(photos) // batch_size
-    if batch_size < 1 or epoch_steps < 1 or epochs < 1:
-        raise UserError(
-            f"config.batch_size is {batch_size} and config.epochs {epochs}, with "
-            f"{len(photos)} training photos: there is not one full batch to train on"
-        )
+    run = call(Run, "run", groups["run"])
+    augmentation = call(Augmentation, "augmentation", groups["augmentation"])
+    call(Extraction, "evaluation", groups["evaluation"])  # refused now, not at the end
+    mesh = call(make_mesh, "mesh", groups["mesh"])
+    model = call(build_model, "model", groups["model"])
     if batch_size % mesh.size:
         raise UserError(
             f"config.batch_size {batch_size} does not divide among {mesh.size} devices"
         )
 
-    # Model, classifier and optimiser, and where their arrays live.
-    schedule = call(
-        make_schedule,
-        "schedule",
-        part(config, "schedule", dict),
-        epochs=epochs,
-        epoch_steps=epoch_steps,
-        batch_size=batch_size,
-    )
+    dataset = call(datasets.prepare, "data", groups["data"], data_dir=run.data_dir)
+    photos = len(dataset.records("train"))
+    epoch_steps = photos // batch_size
+    if epoch_steps < 1:
+        raise UserError(
+            f"config.batch_size is {batch_size}, but {dataset.name} has only {photos} "
+            "training photos; lower it"
+        )
+    lengths = {"epochs": epochs, "epoch_steps": epoch_steps, "batch_size": batch_size}
+    schedule = call(make_schedule, "schedule", groups["schedule"], **lengths)
     optimiser = call(
-        functools.partial(make_optimiser, schedule),
-        "optimiser",
-        part(config, "optimiser", dict),
+        functools.partial(make_optimiser, schedule), "optimiser", groups["optimiser"]
     )
-    classes = dataset.classes
-    classifier = call(
-        functools.partial(ArcFace, classes, padded_classes(classes, mesh)),
-        "arcface",
-        part(config, "arcface", dict),
-    )
-    parts = (seed, model, classifier, optimiser, mesh)
-    abstract = abstract_state(*parts)
-    modules: dict[str, Any] = {"model": model, "classifier": classifier, "mesh": mesh}
-    do_step = jit_step(
-        functools.partial(train_step, **modules, optimiser=optimiser, seed=seed),
-        abstract,
-        mesh,
-        trains=True,
-    )
-    do_validation = jit_step(
-        functools.partial(validation_step, **modules), abstract, mesh, trains=False
+    rows = padded_classes(dataset.classes, mesh)
+    arcface = functools.partial(ArcFace, dataset.classes, rows)
+    classifier = call(arcface, "arcface", groups["arcface"])
+    programs = make_programs(model, classifier, optimiser, mesh, seed)
+    return Plan(
+        *(dataset, augmentation, mesh, schedule, programs),
+        *(run, seed, batch_size, epoch_steps),
     )
 
-    # From here on something is written.
+
+def validate(plan: Plan, state: Any) -> dict[str, float]:
+    """Returns mean loss, top1 and top5 over all validation photos."""
+    batches = validation_batches(
+        plan.dataset.records("validation"),
+        size=plan.augmentation.size,
+        batch_size=plan.batch_size,
+        process=(jax.process_index(), jax.process_count()),
+        threads=plan.run.threads,
+    )
+    sums: dict[str, float] = {}
+    for batch in batches:
+        arrays = to_devices(batch, plan.mesh)
+        names = ("images", "labels", "weights")
+        found = plan.programs.validate(state, *(arrays[name] for name in names))
+        sums = {k: sums.get(k, 0.0) + float(v) for k, v in found.items()}
+    count = sums.pop("count")
+    return {name: total / count for name, total in sums.items()}
+
+
+def check_finite(metrics: dict[str, float], step: int, saved: int | None) -> None:
+    """Stops a run whose loss or weights are no numbers any more, before it is saved."""
+    for name in ("loss", "weight_norm"):
+        if not math.isfinite(metrics[name]):
+            raise UserError(
+                f"the {name} is {metrics[name]} after step {step}; lower "
+                "config.schedule.base and start into another --workdir (checkpoints "
+                f"of this run: {'none' if saved is None else f'up to step {saved}'})"
+            )
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Trains from wherever the run is to its end."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir: {workdir} is a file; name a folder")
+    plan = make_plan(config)
+    steps, run = plan.schedule.steps, plan.run
+
+    # From here on something is written into the workdir.
     workdir.mkdir(parents=True, exist_ok=True)
-    configuration.settle(config, workdir / "config.json", ("run",))
-    steps = epochs * epoch_steps
+    found = {**config, "dataset": plan.dataset.identity()}
+    configuration.settle(found, workdir / "config.json", ("run",))
     with Checkpoints(workdir, keep=run.keep) as checkpoints:
         # Resuming: the run's own newest checkpoint, else initial weights of the seed.
         first = checkpoints.latest_step()
         if first is None:
-            first, state = 0, new_state(*parts)
+            first, state = 0, plan.programs.new_state()
         else:
-            state = checkpoints.restore(abstract, first)
+            state = checkpoints.restore(plan.programs.abstract, first)
         print(
-            f"{dataset.name}: {len(photos)} photos of {classes} classes, "
-            f"{len(held_out)} for validation; steps {first} to {steps}, "
-            f"{epoch_steps} an epoch; {mesh.size} {jax.devices()[0].device_kind}",
+            f"{plan.dataset.name}: {len(plan.dataset.records('train'))} photos of "
+            f"{plan.dataset.classes} classes; steps {first} to {steps}, "
+            f"{plan.epoch_steps} an epoch; {plan.mesh.size} "
+            f"{jax.devices()[0].device_kind}",
             flush=True,
         )
-        if first == steps:
-            return
-
+        reporter = Reporter(
+            workdir, first_step=first, steps=steps, batch_size=plan.batch_size
+        )
         # The stream is decided by the seed and the step: nothing of it is saved.
         stream = training_batches(
-            photos,
-            augmentation,
-            batch_size=batch_size,
-            seed=seed,
+            plan.dataset.records("train"),
+            plan.augmentation,
+            batch_size=plan.batch_size,
+            seed=plan.seed,
             first_step=first,
             process=(jax.process_index(), jax.process_count()),
             threads=run.threads,
         )
-        with Reporter(
-            workdir, first_step=first, steps=steps, batch_size=batch_size
-        ) as reporter:
+        with reporter:
             for step in range(first + 1, steps + 1):
-                batch = to_devices(next(stream), mesh)
-                state, metrics = do_step(state, batch["images"], batch["labels"])
+                batch = to_devices(next(stream), plan.mesh)
+                state, metrics = plan.programs.train(
+                    state, batch["images"], batch["labels"]
+                )
                 reporter.advance()
-
                 saves = step % run.checkpoint_every == 0 or step == steps
                 if step % run.log_every == 0 or saves:
                     values = {name: float(value) for name, value in metrics.items()}
-                    check_finite(values["loss"], step, workdir)
-                    rate = np.asarray(schedule(step - 1)).item()
+                    check_finite(values, step, checkpoints.latest_step())
+                    rate = float(plan.schedule(step - 1))
                     reporter.train(step, values | {"learning_rate": rate})
+                # Before saving: a run that is killed here does it again.
+                if step % plan.epoch_steps == 0 and plan.dataset.has("validation"):
+                    epoch = step // plan.epoch_steps
+                    reporter.validation(step, epoch, validate(plan, state))
                 if saves:
                     checkpoints.save(state)
-                if step % epoch_steps == 0:
-                    batches = validation_batches(
-                        held_out,
-                        size=augmentation.size,
-                        batch_size=batch_size,
-                        process=(jax.process_index(), jax.process_count()),
-                        threads=run.threads,
-                    )
-                    found = validate(do_validation, state, batches, mesh)
-                    reporter.validation(step, step // epoch_steps, found)
 
 
 def main() -> None:
     """Reads the flags."""
-    if CONFIG.value is None or WORKDIR.value is None:
+    if CONFIG.value is None or not WORKDIR.value:
         raise UserError("train.py needs --config=configs/NAME.py and --workdir=DIR")
     train(command_line.plain(CONFIG.value), Path(WORKDIR.value).expanduser())
 

@@ -92,11 +92,11 @@ def refused():
     def check(result, *says):
         status, out, err = result
         assert status == 2, out + err
-        lines = err.strip().splitlines()
-        assert len(lines) == 1, err
-        assert lines[0].startswith("error: ")
+        *before, last = err.strip().splitlines()
+        assert all(line.startswith("preparing ") for line in before), err
+        assert last.startswith("error: ")
         for word in says:
-            assert word in lines[0]
+            assert word in last
 
     return check
 

@@ -109,6 +109,22 @@ def not_there(files):
     files["descriptors"].unlink()
 
 
+def enormous(files):
+    np.save(files["queries"], np.full((2, 4), 1e300))
+
+
+def over_an_input(files):
+    files["output"] = files["ground_truth"]
+
+
+def into_nowhere(files):
+    files["output"] = files["output"].parent / "none" / "o.json"
+
+
+def with_a_flag_of_the_other_form(files):
+    files["step"] = 3
+
+
 def unnamed(files):
     del files["output"]
 
@@ -123,6 +139,10 @@ def unnamed(files):
         (nothing_to_find, "gnd_small.json"),
         (not_there, "db.npy"),
         (unnamed, "--output"),
+        (enormous, "q.npy"),
+        (over_an_input, "overwrite"),
+        (into_nowhere, "make the folder"),
+        (with_a_flag_of_the_other_form, "--step"),
     ],
 )
 def test_bad_files_are_refused_and_nothing_is_written(
@@ -130,9 +150,11 @@ def test_bad_files_are_refused_and_nothing_is_written(
 ):
     output = files["output"]
     spoil(files)
+    truth = files["ground_truth"].read_bytes()
     refused(evaluate(program, files), says)
     assert not output.exists()
     assert not (output.parent / "owned").exists()
+    assert files["ground_truth"].read_bytes() == truth
 
 
 @pytest.mark.slow
@@ -167,6 +189,8 @@ def test_a_folder_of_photos_is_evaluated(program, trained, photo_folder):
     status, out, err = program("eval.py", *arguments, "--baselines")
     assert status == 0, out + err
     found = json.loads((trained / "eval" / "results.json").read_text())
+    # Measured in the same environment: what was there of other benchmarks stays.
+    assert "synthetic_landmarks" in found["benchmarks"]
     numbers = found["benchmarks"][photo_folder.name]["all"]
     assert set(numbers) == {"mAP", "recall@1"}
     # Each class has a colour of its own.

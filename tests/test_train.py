@@ -1,6 +1,8 @@
 """The training program, started as a user starts it."""
 
 import json
+import math
+import shutil
 import signal
 import time
 import warnings
@@ -10,6 +12,9 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+import train
+from configs import demo
+from tokret.errors import UserError
 from tokret.training.checkpoints import list_steps
 
 STEPS = 12  # 3 epochs of 32 photos in batches of 8
@@ -114,6 +119,8 @@ def test_a_workdir_of_another_config_is_refused(
             ("--config=configs/demo.py", "--workdir=w", "--config.mesh.model=3"),
             ("mesh",),
         ),
+        (("--config=README.md", "--workdir=w"), ("README.md", "not Python")),
+        (("--config=configs/demo.py", "--workdir=setup.cfg"), ("setup.cfg",)),
     ],
 )
 def test_bad_command_lines(program, refused, tmp_path, arguments, says):
@@ -122,3 +129,61 @@ def test_bad_command_lines(program, refused, tmp_path, arguments, says):
     ]
     refused(program("train.py", *arguments), *says)
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 0),
+        ("epochs", -1),
+        ("seed", -1),
+        ("augmentation.size", 0),
+        ("augmentation.min_area", 2.0),
+        ("model.dropout", 1.5),
+        ("model.query_deviation", math.nan),
+        ("arcface.margin", -9.0),
+        ("optimiser.weight_decay", -1.0),
+        ("schedule.base", math.nan),
+        ("schedule.warmup_epochs", math.inf),
+        ("evaluation.scales", []),
+        ("evaluation.longest_side", 0),
+        ("run.log_every", 0),
+        ("run.keep", "three"),
+        ("data.landmarks", 0),
+        ("data.name", ["demo"]),
+        ("model.dmi", 3),
+    ],
+)
+def test_bad_values_are_named_before_anything_is_written(tmp_path, field, value):
+    config = json.loads(json.dumps(demo.get_config().to_dict()))
+    config["run"]["data_dir"] = str(tmp_path / "data")
+    # What is checked after the photos are there is checked on few of them.
+    small = {"landmarks": 2, "photos": 16, "benchmark_landmarks": 1, "distractors": 0}
+    config["data"].update(small, queries_per_landmark=1, longest_side=32)
+    *group, name = field.split(".")
+    (config[group[0]] if group else config)[name] = value
+    with pytest.raises(UserError, match=name):
+        train.train(config, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_other_photos_than_the_run_began_with_are_refused(
+    program, refused, photo_folder, data_dir, tmp_path
+):
+    root, workdir = tmp_path / "photos", tmp_path / "run"
+    shutil.copytree(photo_folder, root)
+    arguments = (
+        "--config=configs/image_folder.py",
+        f"--config.data.root={root}",
+        f"--config.run.data_dir={data_dir}",
+        f"--workdir={workdir}",
+        "--config.epochs=2",
+        "--config.batch_size=8",
+        "--config.schedule.warmup_epochs=1.0",
+        "--config.augmentation.size=32",
+    )
+    status, out, err = program("train.py", *arguments)
+    assert status == 0, out + err
+    (root / "ash").rename(root / "alder")
+    refused(program("train.py", *arguments), "config.dataset.classes")

@@ -32,6 +32,13 @@ def run(main: Callable[[], None]) -> None:
             ) from error
         except (flags.Error, TypeError, ValueError) as error:
             raise UserError(_one_line(error)) from error
+        except SyntaxError as error:
+            raise UserError(
+                f"--config: {error.filename}, line {error.lineno}, is not Python: "
+                f"{error.msg}"
+            ) from error
+        except SystemExit:  # --help: absl exits with 1
+            raise SystemExit(0) from None
         if rest:
             raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
         # Libraries' chatter; what matters they raise.

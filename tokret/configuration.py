@@ -7,6 +7,7 @@ nothing reads and a field that is missing cannot exist: both are errors that nam
 import difflib
 import inspect
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from tokret.errors import UserError
 
 Config = dict[str, Any]
 Result = TypeVar("Result")
+Number = TypeVar("Number", int, float)
 
 
 def call(
@@ -37,6 +39,7 @@ def call(
     if not takes_any:
         reject_unknown(fields, set(parameters) - set(given), f"config.{group}.")
     for name, parameter in parameters.items():
+        _check_type(f"config.{group}.{name}", fields.get(name), parameter.annotation)
         is_optional = parameter.default is not parameter.empty or parameter.kind in (
             parameter.VAR_KEYWORD,
             parameter.VAR_POSITIONAL,
@@ -67,10 +70,33 @@ def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
     Raises:
       UserError: if there is no such name; it lists those there are.
     """
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         names = ", ".join(sorted(table))
         raise UserError(f"{field} is {name!r}; it must be one of: {names}")
     return table[name]
+
+
+def _check_type(field: str, value: Any, kind: Any) -> None:
+    """Refuses a value that is not of a plain annotated type; an int may be a float."""
+    if value is None or kind not in (int, float, str):
+        return
+    right = (int, float) if kind is float else kind
+    if not isinstance(value, right) or isinstance(value, bool):
+        raise UserError(f"{field} is {value!r}; it must be of type {kind.__name__}")
+
+
+def within(
+    field: str, value: Number, least: int | float, most: int | float = math.inf
+) -> Number:
+    """Returns a number that lies in [least, most], which NaN does not.
+
+    Raises:
+      UserError: if it does not.
+    """
+    if not least <= value <= most:
+        limits = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"
+        raise UserError(f"config.{field} is {value}; it must be {limits}")
+    return value
 
 
 def reject_unknown(fields: Mapping[str, Any], known: set[str], prefix: str) -> None:

@@ -19,13 +19,21 @@ def exit_status(program: Callable[[], None]) -> int:
 
     Returns:
       0 when it ends by itself, 2 after a `UserError`, whose message goes to standard
-      error as one line, and 130 after an interrupt from the keyboard. Any other
-      exception is a defect of tokret and passes through with its traceback.
+      error as one line, or after the system's refusal of a file, and 130 after an
+      interrupt from the keyboard. Any other exception is a defect of tokret and passes
+      through with its traceback.
     """
     try:
         program()
     except UserError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # The disk's word on a file or folder that was named to us.
+        line = f"error: {error.filename}: {error.strerror}"
+        print(line, file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201

@@ -9,7 +9,7 @@ from tokret.convert.released import from_released
 from tokret.data.views import View, thumbnail_size
 from tokret.models import TRUNKS
 from tokret.models.token import Token, TokenHead
-from tokret.retrieval.extraction import extract, make_describe, rescale
+from tokret.retrieval.extraction import Extraction, extract, make_describe, rescale
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
 
@@ -61,9 +61,9 @@ def test_from_the_photo_file_to_the_descriptor(golden, draw):
         make_describe(model, SCALES),
         variables,
         views,
-        scales=SCALES,
-        batch_size=3,
-        canvases=1,
+        settings=Extraction(
+            longest_side=setup["longest_side"], scales=SCALES, batch_size=3, canvases=1
+        ),
     )
     theirs = np.load(golden("photos.npz"))["descriptors"]
     # Not 1e-8: the released photos become float32 before they are normalised.

@@ -1,7 +1,9 @@
+import dataclasses
 import io
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tokret.data.views import View
+from tokret.errors import UserError
 from tokret.models.resnet import BasicBlock, ResNet
 from tokret.models.token import Token, TokenHead
 from tokret.retrieval.extraction import (
+    Extraction,
     extract,
     interpolation,
     make_describe,
@@ -41,30 +45,48 @@ def model():
     return make_describe(model, SCALES), init(jnp.zeros((1, 64, 64, 3)))
 
 
+def settings_of(batch_size, canvases):
+    return Extraction(
+        longest_side=64, scales=SCALES, batch_size=batch_size, canvases=canvases
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("longest_side", 0),
+        ("scales", ()),
+        ("scales", 5),
+        ("scales", ("a",)),
+        ("scales", (float("nan"),)),
+        ("canvases", -1),
+    ],
+)
+def test_settings_that_cannot_be(field, value):
+    good = dataclasses.asdict(settings_of(1, 1))
+    with pytest.raises((UserError, jaxtyping.TypeCheckError), match=field):
+        Extraction(**{**good, field: value})
+
+
 def test_batches_of_any_shapes_equal_one_at_a_time(model):
     describe, variables = model
-    options = {"scales": SCALES}
     asked = views(SHAPES)
     done = []
     together = extract(
         describe,
         variables,
         asked,
-        batch_size=2,
-        canvases=1,
+        settings=settings_of(2, 1),
         progress=done.append,
-        **options,
     )
     assert together.shape == (5, 8) and sum(done) == 5
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
     compiled = describe._cache_size()
     assert compiled == 1
-    several = extract(describe, variables, asked, batch_size=2, canvases=2, **options)
+    several = extract(describe, variables, asked, settings=settings_of(2, 2))
     np.testing.assert_allclose(several, together, atol=1e-5)
     assert describe._cache_size() <= compiled + 2
-    alone = extract(
-        describe, variables, asked[2:3], batch_size=1, canvases=1, **options
-    )
+    alone = extract(describe, variables, asked[2:3], settings=settings_of(1, 1))
     np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
 
 

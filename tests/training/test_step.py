@@ -9,9 +9,8 @@ from tokret.models.arcface import ArcFace
 from tokret.models.resnet import BasicBlock, ResNet
 from tokret.models.token import Token, TokenHead
 from tokret.training.optimiser import make_optimiser
+from tokret.training.programs import make_programs
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
-from tokret.training.state import abstract_state, new_state
-from tokret.training.step import jit_step, train_step, validation_step
 
 CLASSES = 5
 
@@ -26,7 +25,7 @@ def batch(seed):
 
 @functools.cache
 def programs(shape, dropout=0.0):
-    """The mesh of this shape, a jitted step on it, and a function to a new state."""
+    """The mesh of this shape, and a small model's programs on it."""
     auto = (jax.sharding.AxisType.Auto,) * 2
     mesh = jax.make_mesh(shape, ("data", "model"), axis_types=auto)
     head = TokenHead(
@@ -43,27 +42,17 @@ def programs(shape, dropout=0.0):
     optimiser = make_optimiser(
         lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4
     )
-    everything = (0, model, classifier, optimiser, mesh)
-    abstract = abstract_state(*everything)
-    modules = {"model": model, "classifier": classifier, "mesh": mesh}
-    train = functools.partial(train_step, **modules, optimiser=optimiser, seed=0)
-    validation = functools.partial(validation_step, **modules)
-    return (
-        mesh,
-        jit_step(train, abstract, mesh, trains=True),
-        jit_step(validation, abstract, mesh, trains=False),
-        functools.partial(new_state, *everything),
-    )
+    return mesh, make_programs(model, classifier, optimiser, mesh, seed=0)
 
 
 def run(steps, shape, dropout=0.0, batches=batch):
     """Losses of some steps, and the state after them."""
-    mesh, step, _, new = programs(shape, dropout)
-    state = new()
+    mesh, made = programs(shape, dropout)
+    state = made.new_state()
     losses = []
     for i in range(steps):
         arrays = to_devices(batches(i), mesh)
-        state, metrics = step(state, arrays["images"], arrays["labels"])
+        state, metrics = made.train(state, arrays["images"], arrays["labels"])
         losses.append(float(metrics["loss"]))
     return losses, state
 
@@ -92,13 +81,13 @@ def test_a_batch_is_learned_and_dropout_follows_the_seed():
 
 
 def test_validation_ignores_filling():
-    mesh, _, step, new = programs((2, 2))
-    state = new()
+    mesh, made = programs((2, 2))
+    state = made.new_state()
 
     def sums(arrays):
         on_devices = to_devices(arrays, mesh)
         names = ("images", "labels", "weights")
-        return step(state, *(on_devices[name] for name in names))
+        return made.validate(state, *(on_devices[name] for name in names))
 
     full = {**batch(0), "weights": np.array([1, 1, 1, 0, 0, 0, 0, 0], np.float32)}
     other = {name: array.copy() for name, array in full.items()}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from tokret.configuration import within
 from tokret.shapes import UInt8
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -41,6 +42,15 @@ class Augmentation:
     contrast: float = 0.4
     saturation: float = 0.2
     hue: float = 0.1
+
+    def __post_init__(self) -> None:
+        within("augmentation.size", self.size, 1, 2**14)
+        within("augmentation.min_area", self.min_area, 0.01, 1)
+        for field in ("flip", "jitter"):
+            within(f"augmentation.{field}", getattr(self, field), 0, 1)
+        for field in ("brightness", "contrast", "saturation"):
+            within(f"augmentation.{field}", getattr(self, field), 0, 10)
+        within("augmentation.hue", self.hue, 0, 0.5)
 
     def __call__(
         self, image: Image, rng: np.random.Generator

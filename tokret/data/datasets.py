@@ -1,6 +1,7 @@
 """Datasets by name: one visible table."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,13 +53,26 @@ class Dataset:
         metadata = self.builder.info.metadata
         return None if metadata is None else metadata.get("ground_truth")
 
+    def has(self, split: str) -> bool:
+        """Says whether there is a split of this name."""
+        return split in self.builder.info.splits
+
+    def identity(self) -> dict[str, Any]:
+        """What a run must find again when it goes on: splits and classes, in JSON."""
+        labels = self.builder.info.features["label"].names
+        digest = hashlib.sha256("\n".join(labels).encode("utf-8", "replace"))
+        counts = {
+            name: split.num_examples for name, split in self.builder.info.splits.items()
+        }
+        return {"classes": digest.hexdigest()[:16], **counts}
+
     def records(self, split: str) -> Sequence[Record]:
         """Returns a split's records, images still encoded, in the dataset's order.
 
         Raises:
           UserError: if there is no such split.
         """
-        if split not in self.builder.info.splits:
+        if not self.has(split):
             raise UserError(
                 f"dataset {self.name} has no split {split!r}; it has "
                 f"{', '.join(self.builder.info.splits)}"

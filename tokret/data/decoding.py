@@ -35,8 +35,8 @@ def open_photo(encoded: bytes, name: str) -> ImageFile.ImageFile:
             photo = Image.open(io.BytesIO(encoded))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"{name} is not a photo that can be read ({len(encoded)} bytes: {error}); "
-            "replace or remove it"
+            f"{name} is no photo of a known format ({len(encoded)} bytes); replace or "
+            "remove it"
         ) from error
     if photo.width * photo.height > MAX_PIXELS:
         raise UserError(

@@ -32,6 +32,12 @@ def find_photos(root: Path) -> dict[str, list[Path]]:
             for path in folder.rglob("*")
             if path.suffix.lower() in SUFFIXES and path.is_file()
         )
+        for path in photos:
+            if not path.as_posix().isprintable():
+                raise UserError(
+                    f"data.root: {str(path)!r} has a name that is not valid text; "
+                    "rename it"
+                )
         if photos:
             classes[folder.name] = photos
     if not classes:
@@ -57,7 +63,7 @@ def held_out(count: int, fraction: float, label: int) -> set[int]:
     """Chooses which of a class's photos are for validation.
 
     At least one of two or more, never the last one left to train on; decided by the
-    label's number alone.
+    label's number and the class's size alone.
 
     Args:
       count: photos of the class.
@@ -85,6 +91,10 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
         self._root = root
         self._classes = classes
         self._fraction = validation_fraction
+        self._validates = any(
+            held_out(len(photos), validation_fraction, label)
+            for label, photos in enumerate(classes.values())
+        )
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -103,7 +113,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
         total = sum(map(len, self._classes.values()))
         self._bar = tqdm(total=total, desc=self.name, unit="photo", disable=None)
         splits = {"train": self._examples(validation=False)}
-        if self._fraction > 0:
+        if self._validates:
             splits["validation"] = self._examples(validation=True)
         return splits
 
@@ -119,7 +129,7 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder):
                     yield key, self._example(photo, label)
                     key += 1
                     self._bar.update()
-        if validation == (self._fraction > 0):  # the last split
+        if validation == self._validates:  # the last split
             self._bar.close()
 
     def _example(self, photo: Path, label: int) -> dict[str, Any]:

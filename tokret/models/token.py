@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.configuration import within
 from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
 from tokret.models.layers import linear, precision_of, uniform_bias, uniform_fan_in
@@ -50,8 +51,11 @@ class TokenHead(nn.Module):
 
     def __post_init__(self) -> None:
         for field in ("dim", "width", "tokens", "heads"):
-            if getattr(self, field) < 1:
-                raise UserError(f"config.model.{field} must be at least 1")
+            within(f"model.{field}", getattr(self, field), 1)
+        for field in ("attention_layers", "refinement_layers", "query_deviation"):
+            within(f"model.{field}", getattr(self, field), 0, 1000)
+        for field in ("dropout", "drop_path"):
+            within(f"model.{field}", getattr(self, field), 0, 0.99)
         if self.width % self.heads:
             raise UserError(
                 f"config.model.width {self.width} does not divide among "

@@ -1,5 +1,6 @@
 """Descriptors that were saved with np.save, read as they lie on the disk."""
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from tokret.shapes import Shaped
 DTYPES = ("float16", "float32", "float64")
 # Rows looked at together in the search for NaN: the file may exceed the memory.
 _CHECKED_ROWS = 16384
+# Products of a million of these still fit into float32, in which scores are computed.
+_LARGEST = np.float64(1e15)
 
 
 def read_descriptors(
@@ -56,7 +59,7 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     # KeyError: version 3, for names of fields, which descriptors do not have.
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"{path}: is no .npy file, write it with np.save") from error
     return shape, dtype
 
@@ -95,12 +98,15 @@ def _check_header(
 def _check_finite(path: Path, array: Shaped[np.ndarray, "n d"]) -> None:
     bad, first = 0, -1
     for start in range(0, len(array), _CHECKED_ROWS):
-        finite = np.isfinite(array[start : start + _CHECKED_ROWS]).all(axis=1)
+        rows = array[start : start + _CHECKED_ROWS]
+        # NaN compares false.
+        finite = (np.abs(rows) <= _LARGEST).all(axis=1)
         if bad == 0 and not finite.all():
             first = start + int(np.argmin(finite))
         bad += int(np.count_nonzero(~finite))
     if bad:
         raise UserError(
-            f"{path}: {bad} of {len(array)} rows hold NaN or infinity, the first is "
+            f"{path}: {bad} of {len(array)} rows hold NaN, infinity or numbers beyond "
+            f"{_LARGEST:g}, whose products float32 cannot hold, the first is "
             f"row {first}; extract them again"
         )

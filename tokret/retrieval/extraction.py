@@ -15,12 +15,47 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from tokret.configuration import within
 from tokret.data.views import View
+from tokret.errors import UserError
 from tokret.models.images import normalise
 from tokret.models.normalisation import l2_normalise
 from tokret.shapes import Array, Float, Int, UInt8
 
 Describe = Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """How descriptors are made; `config.evaluation`.
+
+    Attributes:
+      longest_side: of a database photo, in pixels; larger ones are shrunk.
+      scales: factors of the sides; each gives a descriptor, and their normalised mean
+        is the result.
+      batch_size: views a batch.
+      canvases: most padded shapes; each costs a compilation.
+    """
+
+    longest_side: int
+    scales: Sequence[float]
+    batch_size: int
+    canvases: int
+
+    def __post_init__(self) -> None:
+        for field in ("longest_side", "batch_size", "canvases"):
+            within(f"evaluation.{field}", getattr(self, field), 1)
+        if not isinstance(self.scales, Sequence) or not self.scales:
+            raise UserError(
+                f"config.evaluation.scales is {self.scales!r}; it must be numbers, "
+                "such as (1.0,)"
+            )
+        for scale in self.scales:
+            if not isinstance(scale, (int, float)):
+                raise UserError(
+                    f"config.evaluation.scales holds {scale!r}; it must hold numbers"
+                )
+            within("evaluation.scales", float(scale), 0.05, 20)
 
 
 def interpolation(
@@ -149,21 +184,16 @@ def extract(
     describe: Describe,
     variables: Any,
     views: Sequence[View],
-    *,
-    scales: Sequence[float],
-    batch_size: int,
-    canvases: int,
+    settings: Extraction,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Float[np.ndarray, "n d"]:
     """Describes views of any shape.
 
     Args:
-      describe: what `make_describe` made for the same scales.
+      describe: what `make_describe` made for the settings' scales.
       variables: the model's parameters and statistics.
       views: what to describe.
-      scales: factors of the sides.
-      batch_size: views a batch.
-      canvases: most canvases.
+      settings: how.
       progress: called with the number of views done since the last call.
 
     Returns:
@@ -172,11 +202,13 @@ def extract(
     sizes = np.array([view.size() for view in views], np.int32).reshape(-1, 2)
     rows_of: list[np.ndarray] = []
     found: list[np.ndarray] = []
-    for canvas in plan_canvases(sizes, canvases):
-        for rows, batch in _batches(canvas, views, batch_size):
-            padded = np.ones((batch_size, 2), np.int32)
+    for canvas in plan_canvases(sizes, settings.canvases):
+        for rows, batch in _batches(canvas, views, settings.batch_size):
+            padded = np.ones((settings.batch_size, 2), np.int32)
             padded[: len(rows)] = sizes[rows]
-            rescaled = np.stack([scaled_sizes(padded, scale) for scale in scales])
+            rescaled = np.stack(
+                [scaled_sizes(padded, scale) for scale in settings.scales]
+            )
             described = describe(variables, batch, padded, rescaled)
             found.append(np.asarray(described)[: len(rows)])
             rows_of.append(rows)

@@ -46,6 +46,8 @@ def write_results(
     benchmarks: Mapping[str, Mapping[str, Any]],
     environment: Mapping[str, Any],
     baselines: Mapping[str, Any] | None = None,
+    *,
+    merge: bool = False,
 ) -> None:
     """Writes results.json; whoever reads it sees the old file or the whole new one.
 
@@ -55,14 +57,18 @@ def write_results(
         null.
       environment: what `environment` collects.
       baselines: by system, its own `benchmarks`, measured in the same run.
+      merge: keep what is in the file of other benchmarks, if it was measured in the
+        very same environment.
 
     Raises:
       UserError: the file cannot be written.
     """
     path = Path(path)
-    content = {"benchmarks": benchmarks, "environment": environment}
+    content: dict[str, Any] = {"benchmarks": benchmarks, "environment": environment}
     if baselines:
         content["baselines"] = baselines
+    if merge:
+        content = _merged(path, content)
     text = json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
     # In the same folder: os.replace is atomic only within one file system.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -76,6 +82,29 @@ def write_results(
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _merged(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Adds what is in a file of other benchmarks in the same environment."""
+    try:
+        old = json.loads(path.read_text())
+        if old["environment"] != content["environment"]:
+            return content
+        systems = {**old.get("baselines", {}), **content.get("baselines", {})}
+        baselines = {
+            name: {
+                **old.get("baselines", {}).get(name, {}),
+                **content.get("baselines", {}).get(name, {}),
+            }
+            for name in systems
+        }
+        merged = {
+            "benchmarks": {**old["benchmarks"], **content["benchmarks"]},
+            "environment": content["environment"],
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return content  # not a file of ours, or none
+    return merged | ({"baselines": baselines} if baselines else {})
 
 
 def environment(precision: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tokret.configuration import call, choose
+from tokret.configuration import call, choose, within
 from tokret.errors import UserError
 from tokret.shapes import Array
 
@@ -42,6 +42,9 @@ class Schedule:
             raise UserError(
                 f"schedule.decay is {self.decay!r}; it must be cosine or linear"
             )
+        within("schedule.base", self.base, 0, 1e30)
+        within("schedule.warmup", self.warmup, 0, 1e30)
+        within("schedule.batch", self.batch, 1)
         if not 0 <= self.warmup_steps < self.steps:
             raise UserError(
                 f"schedule: {self.warmup_steps} steps of warm-up do not fit into "
@@ -78,6 +81,8 @@ def sgd(
       momentum: Nesterov's.
       weight_decay: of the parameters that `decays` marks.
     """
+    within("optimiser.momentum", momentum, 0, 1)
+    within("optimiser.weight_decay", weight_decay, 0, 1e30)
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decays),
         optax.trace(decay=momentum, nesterov=True),
@@ -92,6 +97,7 @@ def adamw(schedule: Rate, *, weight_decay: float) -> optax.GradientTransformatio
       schedule: step -> learning rate.
       weight_decay: times the learning rate, of the parameters that `decays` marks.
     """
+    within("optimiser.weight_decay", weight_decay, 0, 1e30)
     return optax.adamw(schedule, weight_decay=weight_decay, mask=decays)
 
 

@@ -59,7 +59,8 @@ def train_step(
       seed: with the step, decides dropout.
 
     Returns:
-      The state after, and the batch's mean loss (nats), top1 and top5 (fractions).
+      The state after, the batch's mean loss (nats), top1 and top5 (fractions), and the
+      norm of all weights after the update.
     """
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
 
@@ -85,7 +86,14 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    metrics = {"loss": loss, "top1": jnp.mean(ranks < 1), "top5": jnp.mean(ranks < 5)}
+    # After the update: what is saved is what was looked at.
+    norm = optax.tree.norm(after.params)
+    metrics = {
+        "weight_norm": norm,
+        "loss": loss,
+        "top1": jnp.mean(ranks < 1),
+        "top5": jnp.mean(ranks < 5),
+    }
     return after, metrics
 
 

@@ -1,0 +1,59 @@
+"""A run's compiled programs, made from its modules."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from tokret.models.arcface import ArcFace
+from tokret.training.state import TrainState, abstract_state, new_state
+from tokret.training.step import jit_step, train_step, validation_step
+
+
+class Programs(NamedTuple):
+    """What a run calls.
+
+    Attributes:
+      abstract: shapes, dtypes and shardings of the state.
+      new_state: makes the initial state on its devices.
+      train: (state, images, labels) -> (state, metrics); the old state's memory is
+        used again.
+      validate: (state, images, labels, weights) -> sums.
+    """
+
+    abstract: Any
+    new_state: Callable[[], TrainState]
+    train: Callable[..., Any]
+    validate: Callable[..., Any]
+
+
+def make_programs(
+    model: nn.Module,
+    classifier: ArcFace,
+    optimiser: optax.GradientTransformation,
+    mesh: Mesh,
+    seed: int,
+) -> Programs:
+    """Jits initialisation, training and validation over a mesh.
+
+    Args:
+      model: the descriptor model.
+      classifier: the ArcFace layer.
+      optimiser: turns gradients into updates.
+      mesh: the mesh that arrays are split over.
+      seed: decides initial weights and dropout.
+    """
+    everything = (seed, model, classifier, optimiser, mesh)
+    abstract = abstract_state(*everything)
+    modules: dict[str, Any] = {"model": model, "classifier": classifier, "mesh": mesh}
+    train = functools.partial(train_step, **modules, optimiser=optimiser, seed=seed)
+    validation = functools.partial(validation_step, **modules)
+    return Programs(
+        abstract,
+        functools.partial(new_state, *everything),
+        jit_step(train, abstract, mesh, trains=True),
+        jit_step(validation, abstract, mesh, trains=False),
+    )
