@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
 
     config.evaluation.longest_side = 128
     config.evaluation.batch_size = 32
-    config.evaluation.canvases = 3
+    config.evaluation.canvases = 2
 
     config.run.log_every = 20
     config.run.checkpoint_every = 256

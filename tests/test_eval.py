@@ -184,21 +184,6 @@ def test_a_run_is_evaluated_beside_its_baselines(program, trained):
 
 
 @pytest.mark.slow
-def test_a_folder_of_photos_is_evaluated(program, trained, photo_folder):
-    arguments = (f"--workdir={trained}", f"--image_folder={photo_folder}")
-    status, out, err = program("eval.py", *arguments, "--baselines")
-    assert status == 0, out + err
-    found = json.loads((trained / "eval" / "results.json").read_text())
-    # Measured in the same environment: what was there of other benchmarks stays.
-    assert "synthetic_landmarks" in found["benchmarks"]
-    numbers = found["benchmarks"][photo_folder.name]["all"]
-    assert set(numbers) == {"mAP", "recall@1"}
-    # Each class has a colour of its own.
-    histogram = found["baselines"]["colour histogram"][photo_folder.name]["all"]
-    assert histogram["recall@1"] == 1
-
-
-@pytest.mark.slow
 def test_what_a_run_does_not_hold(program, refused, trained, tmp_path):
     refused(program("eval.py", f"--workdir={trained}", "--step=5"), "4, 8, 12")
     refused(program("eval.py", f"--workdir={tmp_path}"), "config.json")

@@ -99,3 +99,19 @@ def test_long_names_are_cut_to_the_width_of_a_page():
     assert max(len(line) for line in lines) == results.WIDTH
     assert lines[3].endswith("82.16  82.16      -    95.12  95.12  95.12")
     assert "ss~  " in lines[3] and "bb~  " in lines[3]
+
+
+def test_other_benchmarks_of_the_same_environment_are_kept(tmp_path):
+    path = tmp_path / "results.json"
+    first = {"old": {"b": LABELLED}}
+    results.write_results(path, {"a": LABELLED}, {"commit": "c"}, first, merge=True)
+    second = {"old": {"d": LABELLED}}
+    results.write_results(path, {"e": LEVELS}, {"commit": "c"}, second, merge=True)
+    content = json.loads(path.read_text())
+    assert set(content["benchmarks"]) == {"a", "e"}
+    assert set(content["baselines"]["old"]) == {"b", "d"}
+    results.write_results(path, {"f": LABELLED}, {"commit": "x"}, merge=True)
+    assert set(json.loads(path.read_text())["benchmarks"]) == {"f"}
+    path.write_text("[1]")
+    results.write_results(path, {"g": LABELLED}, {"commit": "x"}, merge=True)
+    assert set(json.loads(path.read_text())["benchmarks"]) == {"g"}

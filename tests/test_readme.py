@@ -1,0 +1,93 @@
+"""What the README tells to type and to look at works."""
+
+import json
+import re
+import shlex
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+ROOT_README = "README.md"
+
+
+@pytest.fixture(scope="module")
+def readme(request):
+    return (request.config.rootpath / ROOT_README).read_text()
+
+
+def blocks(readme, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", readme, re.M | re.S)
+
+
+@pytest.mark.slow
+def test_every_command(
+    readme, program, trained, demo_arguments, photo_folder, tmp_path
+):
+    shutil.copytree(trained, tmp_path / "demo")
+    places = {
+        "runs/demo": str(tmp_path / "demo"),
+        "runs/photos": str(tmp_path / "photos"),
+        "OTHER_PHOTOS": str(photo_folder),
+        "PHOTOS": str(photo_folder),
+        "db.npy": str(tmp_path / "db.npy"),
+        "q.npy": str(tmp_path / "q.npy"),
+        "gnd_roxford5k.pkl": str(tmp_path / "gnd_two.json"),
+        "out.json": str(tmp_path / "out.json"),
+    }
+    lists = {"bbx": [0, 0, 1, 1], "easy": [1], "hard": [], "junk": []}
+    gnd = {"imlist": ["a", "b"], "qimlist": ["c"], "gnd": [lists]}
+    (tmp_path / "gnd_two.json").write_text(json.dumps(gnd))
+    np.save(tmp_path / "db.npy", np.eye(2))
+    np.save(tmp_path / "q.npy", np.array([[0.1, 0.9]]))
+    done = []
+    for line in "".join(blocks(readme, "")).splitlines():
+        if not line.startswith("python "):
+            # CI is `make test`; its demo was run for the README's table.
+            assert line in ("make demo", "make test", "source .venv/bin/activate")
+            continue
+        for name, path in places.items():
+            line = line.replace(f"={name}", f"={path}")
+        _, name, *arguments = shlex.split(line)
+        if name == "train.py":
+            # The same training, cut short; the fields of landmarks only with them.
+            demo = "--config=configs/demo.py" in arguments
+            arguments += [
+                short
+                for short in demo_arguments[1:]
+                if demo or not short.startswith("--config.data.")
+            ]
+        status, out, err = program(name, *arguments)
+        assert status == 0, line + out + err
+        done.append(name)
+    assert sorted(set(done)) == ["eval.py", "train.py"] and len(done) == 5
+
+    found = json.loads((tmp_path / "photos" / "eval" / "results.json").read_text())
+    numbers = found["benchmarks"][photo_folder.name]["all"]
+    assert set(numbers) == {"mAP", "recall@1"}
+    # Each class has a colour of its own.
+    histogram = found["baselines"]["colour histogram"][photo_folder.name]["all"]
+    assert histogram["recall@1"] == 1
+    easy = json.loads((tmp_path / "out.json").read_text())["benchmarks"]["two"]["easy"]
+    assert easy["mAP"] == 1
+
+
+@pytest.mark.slow
+def test_the_model_in_five_lines(readme):
+    (snippet,) = blocks(readme, "python")
+    names = {}
+    exec(snippet, names)  # noqa: S102 (the README's own lines)
+    assert names["descriptor"].shape == (1, 1024)
+    np.testing.assert_allclose(np.linalg.norm(names["descriptor"]), 1, rtol=1e-5)
+    assert names["intermediates"]["attention"].shape == (1, 4, 7, 7)
+    assert isinstance(names["descriptor"], jax.Array)
+
+
+def test_every_path_in_the_map_is_there(readme, request):
+    paths = re.findall(r"^\| (`.*?`) \|", readme, re.M)
+    named = [name for cell in paths for name in re.findall(r"`([^`]+)`", cell)]
+    assert "tokret/models/" in named
+    for name in [*named, *re.findall(r"\]\((docs/[^)]+)\)", readme)]:
+        if "/" in name or name.endswith(".py"):
+            assert (request.config.rootpath / name).exists(), name
