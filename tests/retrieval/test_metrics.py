@@ -112,7 +112,7 @@ def official_rankings(truth):
     n = len(truth.images)
     draw = np.random.RandomState(0)  # noqa: NPY002 the golden file names this generator
     yield "random_seed0", np.stack([draw.permutation(n) for _ in range(70)], 1)
-    scores = np.random.RandomState(1).rand(n, 70)  # noqa: NPY002
+    scores = np.random.RandomState(1).rand(n, 70)  # noqa: NPY002 as above
     for lists, bonus in ((truth.easy, 1.0), (truth.hard, 0.5), (truth.junk, 0.7)):
         for query, items in enumerate(lists):
             scores[items, query] += bonus

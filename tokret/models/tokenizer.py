@@ -38,8 +38,8 @@ class Tokenizer(nn.Module):
       tokens: L.
       query_deviation: standard deviation of the queries at the start. At 1, as
         released, the logits' deviation is the root of the width: nearly every position
-        belongs to one token alone, and so little gradient passes that a trunk which is
-        not pretrained hardly learns.
+        belongs to one token alone and little gradient reaches the assignment, which a
+        trunk that is not pretrained has to learn as well.
       dtype: dtype of the computation.
     """
 
