@@ -1,12 +1,12 @@
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.models.images import normalise
+from tokret.models.images import IMAGENET, normalise
 
 
 def test_bytes_become_imagenets_units():
     images = jnp.array([[[[0, 128, 255]]]], jnp.uint8)
-    found = normalise(images)
+    found = normalise(images, IMAGENET)
     assert found.dtype == jnp.float32
     expected = [
         -0.485 / 0.229,

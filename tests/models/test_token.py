@@ -6,7 +6,8 @@ import pytest
 from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.models.resnet import ResNet
-from tokret.models.token import Token, TokenHead
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.token import TokenHead
 
 SMALL = {"dim": 24, "width": 16, "heads": 2, "tokens": 3}
 
@@ -16,7 +17,7 @@ def small():
     with jax.enable_x64(True):
         double = jnp.float64
         trunk = ResNet(blocks=(1, 1, 1, 1), width=4, dtype=double)
-        model = Token(trunk, TokenHead(**SMALL, dtype=double))
+        model = RetrievalNet(trunk, TokenHead(**SMALL, dtype=double))
         shapes = jax.eval_shape(
             lambda x: model.init(jax.random.key(0), x, train=False),
             jax.ShapeDtypeStruct((1, 64, 64, 3), double),

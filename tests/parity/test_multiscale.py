@@ -8,7 +8,8 @@ import pytest
 from tokret.convert.released import from_released
 from tokret.data.views import View, thumbnail_size
 from tokret.models import TRUNKS
-from tokret.models.token import Token, TokenHead
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.token import TokenHead
 from tokret.retrieval.extraction import Extraction, extract, make_describe, rescale
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
@@ -56,7 +57,9 @@ def test_from_the_photo_file_to_the_descriptor(golden, draw):
     for view, photo in zip(views, setup["photos"], strict=True):
         assert view.size() == tuple(reversed(photo["size_used"]))
     double = jnp.float64
-    model = Token(TRUNKS[setup["backbone"]](dtype=double), TokenHead(dtype=double))
+    model = RetrievalNet(
+        TRUNKS[setup["backbone"]](dtype=double), TokenHead(dtype=double)
+    )
     descriptors = extract(
         make_describe(model, SCALES),
         variables,

@@ -7,7 +7,8 @@ import pytest
 
 from tokret.convert.released import from_released
 from tokret.models import TRUNKS
-from tokret.models.token import Token, TokenHead
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.token import TokenHead
 
 
 def cast(variables, dtype):
@@ -19,7 +20,7 @@ def nhwc(array):
 
 
 def token(trunk, dtype):
-    return Token(TRUNKS[trunk](dtype=dtype), TokenHead(dtype=dtype))
+    return RetrievalNet(TRUNKS[trunk](dtype=dtype), TokenHead(dtype=dtype))
 
 
 @pytest.fixture(scope="module")

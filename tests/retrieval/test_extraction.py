@@ -13,7 +13,8 @@ from PIL import Image
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.models.resnet import BasicBlock, ResNet
-from tokret.models.token import Token, TokenHead
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.token import TokenHead
 from tokret.retrieval.extraction import (
     Extraction,
     extract,
@@ -40,7 +41,7 @@ def views(shapes):
 @pytest.fixture(scope="module")
 def model():
     trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4)
-    model = Token(trunk, TokenHead(dim=8, width=8, heads=2, tokens=2))
+    model = RetrievalNet(trunk, TokenHead(dim=8, width=8, heads=2, tokens=2))
     init = jax.jit(lambda images: model.init(jax.random.key(0), images, train=False))
     return make_describe(model, SCALES), init(jnp.zeros((1, 64, 64, 3)))
 

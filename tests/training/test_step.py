@@ -7,7 +7,8 @@ import pytest
 from tokret.errors import UserError
 from tokret.models.arcface import ArcFace
 from tokret.models.resnet import BasicBlock, ResNet
-from tokret.models.token import Token, TokenHead
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.token import TokenHead
 from tokret.training.optimiser import make_optimiser
 from tokret.training.programs import make_programs
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
@@ -37,7 +38,7 @@ def programs(shape, dropout=0.0):
         dropout=dropout,
         drop_path=dropout,
     )
-    model = Token(ResNet(blocks=(1, 1), block=BasicBlock, width=4), head)
+    model = RetrievalNet(ResNet(blocks=(1, 1), block=BasicBlock, width=4), head)
     classifier = ArcFace(CLASSES, padded_classes(CLASSES, mesh), 4.0, 0.2)
     optimiser = make_optimiser(
         lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4

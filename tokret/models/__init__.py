@@ -9,7 +9,8 @@ from flax import linen as nn
 
 from tokret.configuration import call, choose
 from tokret.models.resnet import BasicBlock, ResNet
-from tokret.models.token import Token, TokenHead
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.token import TokenHead
 
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3)),
@@ -21,7 +22,9 @@ HEADS: dict[str, Callable[..., nn.Module]] = {"token": TokenHead}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def build_model(*, trunk: str, head: str, dtype: str, **head_options: Any) -> Token:
+def build_model(
+    *, trunk: str, head: str, dtype: str, **head_options: Any
+) -> RetrievalNet:
     """Builds a model from plain values, as a config holds them.
 
     Args:
@@ -36,7 +39,7 @@ def build_model(*, trunk: str, head: str, dtype: str, **head_options: Any) -> To
     make_trunk = choose(TRUNKS, trunk, "config.model.trunk")
     make_head = choose(HEADS, head, "config.model.head")
     compute = choose(DTYPES, dtype, "config.model.dtype")
-    return Token(
+    return RetrievalNet(
         make_trunk(dtype=compute),
         call(make_head, "model", head_options, dtype=compute),
     )

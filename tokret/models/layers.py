@@ -11,6 +11,7 @@ from flax import linen as nn
 from tokret.shapes import Array, Float
 
 Initializer = Callable[..., jax.Array]
+Intermediates = dict[str, Array]  # what a module found on its way, by name
 
 # PyTorch's default for linear and convolution weights: uniform in +-1/sqrt(fan in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.models.images import IMAGENET, PixelScale
 from tokret.models.layers import precision_of
 from tokret.models.normalisation import BatchNorm
 from tokret.shapes import Array, Bool, Float, Int
@@ -136,12 +137,14 @@ class ResNet(nn.Module):
       block: Bottleneck, or BasicBlock as in ResNet-18.
       width: channels of the stem and `width` of the first stage's blocks.
       dtype: dtype of the computation; parameters and statistics are float32.
+      pixels: the scale of the images it takes.
     """
 
     blocks: tuple[int, ...]
     block: type[nn.Module] = Bottleneck
     width: int = 64
     dtype: Any = jnp.float32
+    pixels: PixelScale = IMAGENET
 
     @nn.compact
     def __call__(

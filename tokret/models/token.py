@@ -1,4 +1,4 @@
-"""Token: trunk, local features, tokens, one descriptor (paper, figure 2, as released).
+"""Token's head: local features, tokens, one descriptor (paper, figure 2, as released).
 
 The released code fixes 4 tokens, 8 heads, one layer of self-attention, two of
 refinement, 1,024 channels inside and 1,024 dimensions outside; the defaults are those.
@@ -12,14 +12,18 @@ from flax import linen as nn
 from tokret.configuration import within
 from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
-from tokret.models.layers import linear, precision_of, uniform_bias, uniform_fan_in
-from tokret.models.normalisation import BatchNorm, l2_normalise, statistics_dtype
+from tokret.models.layers import (
+    Intermediates,
+    linear,
+    precision_of,
+    uniform_bias,
+    uniform_fan_in,
+)
+from tokret.models.normalisation import BatchNorm
 from tokret.models.refinement import RefinementLayer
 from tokret.models.resnet import inside
 from tokret.models.tokenizer import Tokenizer
 from tokret.shapes import Array, Float, Int
-
-Intermediates = dict[str, Array]
 
 
 class TokenHead(nn.Module):
@@ -122,39 +126,3 @@ class TokenHead(nn.Module):
             name="conv",
         )
         return BatchNorm(name="conv_bn")(conv(features), train=train)
-
-
-class Token(nn.Module):
-    """A trunk and a head.
-
-    Attributes:
-      trunk: module from images to (feature map, true sizes, stages).
-      head: module from a feature map to (embedding, intermediates).
-    """
-
-    trunk: nn.Module
-    head: nn.Module
-
-    def __call__(
-        self,
-        images: Float[Array, "b h w 3"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
-        """Computes descriptors.
-
-        Args:
-          images: normalised RGB images, padded at the right and the bottom.
-          sizes: true heights and widths, or None if all fill the canvas.
-          train: whether dropout and batch statistics are on.
-
-        Returns:
-          L2-normalised descriptors in float32, and the intermediates: the trunk's
-          stages block1 ... block5, those of the head, and `embedding`, the descriptor
-          before normalisation.
-        """
-        features, sizes, taps = self.trunk(images, sizes, train=train)
-        embedding, head_taps = self.head(features, sizes, train=train)
-        embedding = embedding.astype(statistics_dtype(embedding))
-        return l2_normalise(embedding), {**taps, **head_taps, "embedding": embedding}

@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from tokret.configuration import within
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.models.images import normalise
 from tokret.models.normalisation import l2_normalise
+from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float, Int, UInt8
 
 Describe = Callable[..., jax.Array]
@@ -101,7 +101,7 @@ def scaled_sizes(sizes: Int[np.ndarray, "b 2"], scale: float) -> np.ndarray:
     return np.maximum(np.floor(sizes * scale), 1).astype(np.int32)
 
 
-def make_describe(model: nn.Module, scales: Sequence[float]) -> Describe:
+def make_describe(model: RetrievalNet, scales: Sequence[float]) -> Describe:
     """Jits multi-scale description.
 
     Args:
@@ -121,7 +121,7 @@ def make_describe(model: nn.Module, scales: Sequence[float]) -> Describe:
         sizes: Int[Array, "b 2"],
         rescaled: Int[Array, "s b 2"],
     ) -> Float[Array, "b d"]:
-        pixels = normalise(images)
+        pixels = normalise(images, model.pixels)
         total: Any = 0.0
         for i, scale in enumerate(scales):
             scaled = pixels if scale == 1 else rescale(pixels, sizes, scale)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from tokret.models.arcface import ArcFace
+from tokret.models.retrieval_net import RetrievalNet
 from tokret.training.state import TrainState, abstract_state, new_state
 from tokret.training.step import jit_step, train_step, validation_step
 
@@ -31,7 +31,7 @@ class Programs(NamedTuple):
 
 
 def make_programs(
-    model: nn.Module,
+    model: RetrievalNet,
     classifier: ArcFace,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,

@@ -6,10 +6,10 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from tokret.models.arcface import ArcFace
+from tokret.models.retrieval_net import RetrievalNet
 from tokret.training.sharding import state_shardings
 
 
@@ -32,7 +32,7 @@ class TrainState:
 
 def init_state(
     key: jax.Array,
-    model: nn.Module,
+    model: RetrievalNet,
     classifier: ArcFace,
     optimiser: optax.GradientTransformation,
 ) -> TrainState:
@@ -66,7 +66,7 @@ def init_state(
 
 def abstract_state(
     seed: int,
-    model: nn.Module,
+    model: RetrievalNet,
     classifier: ArcFace,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
@@ -86,7 +86,7 @@ def abstract_state(
 
 def new_state(
     seed: int,
-    model: nn.Module,
+    model: RetrievalNet,
     classifier: ArcFace,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding
 
 from tokret.models.arcface import ArcFace, cross_entropy, label_rank
 from tokret.models.images import normalise
+from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float, Int, UInt8
 from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED, state_shardings
 from tokret.training.state import TrainState
@@ -40,7 +40,7 @@ def train_step(
     images: UInt8[Array, "b h w 3"],
     labels: Int[Array, " b"],
     *,
-    model: nn.Module,
+    model: RetrievalNet,
     classifier: ArcFace,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
@@ -67,7 +67,7 @@ def train_step(
     def loss_of(params: Any) -> tuple[Array, tuple[Any, Array]]:
         (descriptors, _), after = model.apply(
             {"params": params["model"], "batch_stats": state.batch_stats},
-            normalise(images),
+            normalise(images, model.pixels),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
@@ -103,7 +103,7 @@ def validation_step(
     labels: Int[Array, " b"],
     weights: Float[Array, " b"],
     *,
-    model: nn.Module,
+    model: RetrievalNet,
     classifier: ArcFace,
     mesh: Mesh,
 ) -> Metrics:
@@ -122,7 +122,7 @@ def validation_step(
       Sums of loss, top1, top5 and count over the batch.
     """
     variables = {"params": state.params["model"], "batch_stats": state.batch_stats}
-    result = model.apply(variables, normalise(images), train=False)
+    result = model.apply(variables, normalise(images, model.pixels), train=False)
     losses, ranks = classify(
         classifier, mesh, state.params["arcface"], result[0], labels
     )

@@ -1,0 +1,51 @@
+"""Images -> descriptors: a trunk and one of the heads."""
+
+from flax import linen as nn
+
+from tokret.models.images import PixelScale
+from tokret.models.layers import Intermediates
+from tokret.models.normalisation import l2_normalise, statistics_dtype
+from tokret.shapes import Float, Int
+
+
+class RetrievalNet(nn.Module):
+    """A trunk and a head.
+
+    Attributes:
+      trunk: module from images to (feature map, true sizes, stages).
+      head: module from a feature map to (embedding, intermediates).
+    """
+
+    trunk: nn.Module
+    head: nn.Module
+
+    @property
+    def pixels(self) -> PixelScale:
+        """The scale of the images it takes: its trunk's."""
+        scale = self.trunk.pixels
+        assert isinstance(scale, PixelScale)
+        return scale
+
+    def __call__(
+        self,
+        images: Float[Array, "b h w 3"],
+        sizes: Int[Array, "b 2"] | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        """Computes descriptors.
+
+        Args:
+          images: normalised RGB images, padded at the right and the bottom.
+          sizes: true heights and widths, or None if all fill the canvas.
+          train: whether dropout and batch statistics are on.
+
+        Returns:
+          L2-normalised descriptors in float32, and the intermediates: the trunk's
+          stages block1 ... block5, those of the head, and `embedding`, the descriptor
+          before normalisation.
+        """
+        features, sizes, taps = self.trunk(images, sizes, train=train)
+        embedding, head_taps = self.head(features, sizes, train=train)
+        embedding = embedding.astype(statistics_dtype(embedding))
+        return l2_normalise(embedding), {**taps, **head_taps, "embedding": embedding}
