@@ -37,7 +37,8 @@ from tokret.retrieval.ground_truth import (
 from tokret.retrieval.histogram import colour_histogram
 from tokret.retrieval.pictures import ranking_picture
 from tokret.retrieval.rankings import ranking_rows
-from tokret.training.checkpoints import replicated, restore_weights
+from tokret.training.start import Start
+from tokret.training.weights import replicated, restore_weights
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if not given.")
@@ -56,10 +57,10 @@ OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .
 System = Callable[[Sequence[View]], np.ndarray]
 
 
-def token_systems(
+def model_systems(
     config: Config, settings: Extraction, workdir: Path, step: int | None
-) -> tuple[dict[str, System], int]:
-    """Returns the trained and the untrained model, and the checkpoint's step."""
+) -> tuple[System, Callable[[], System], int]:
+    """Returns the trained model, a maker of the untrained one, and the step."""
     model = call(build_model, "model", part(config, "model", dict))
     describe = make_describe(model, settings.scales)
 
@@ -83,8 +84,13 @@ def token_systems(
 
     shapes = replicated(jax.eval_shape(initial))
     trained, found = restore_weights(workdir, shapes, step)
-    untrained = jax.jit(initial)()
-    return {"Token": system(trained), "untrained": system(untrained)}, found
+
+    def untrained() -> System:
+        start = call(Start, "init", part(config, "init", dict))
+        drawn = jax.jit(initial)()
+        return system(start.overlay(drawn, shapes, part(config, "model", dict)))
+
+    return system(trained), untrained, found
 
 
 def histogram_system(views: Sequence[View]) -> np.ndarray:
@@ -145,11 +151,11 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     """Evaluates a checkpoint of a run, beside the baselines if asked."""
     config = configuration.load(workdir / "config.json")
     settings = call(Extraction, "evaluation", part(config, "evaluation", dict))
-    systems, found_step = token_systems(config, settings, workdir, step)
-    if not BASELINES.value:
-        del systems["untrained"]
-    else:
-        systems["colour histogram"] = histogram_system
+    trained, untrained, found_step = model_systems(config, settings, workdir, step)
+    head = part(part(config, "model", dict), "head", str)
+    systems = {head: trained}
+    if BASELINES.value:
+        systems |= {"untrained": untrained(), "colour histogram": histogram_system}
     data_dir = part(part(config, "run", dict), "data_dir", str)
     if folder is not None:
         if not folder:
@@ -159,6 +165,11 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
         )
         name = Path(folder).resolve().name
     else:
+        if "data" not in config:
+            raise UserError(
+                f"{workdir} was converted, not trained on a dataset; name photos to "
+                "evaluate on: --image_folder=FOLDER_OF_CLASS_FOLDERS"
+            )
         dataset = datasets.prepare(data_dir, **part(config, "data", dict))
         name = dataset.name
         if dataset.ground_truth is None:
@@ -175,19 +186,19 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
         if folder is not None:
             numbers[label] = evaluate_folder(dataset, system, settings)
         else:
-            picture = target / "queries.png" if label == "Token" else None
+            picture = target / "queries.png" if label == head else None
             numbers[label] = evaluate_benchmark(dataset, system, settings, picture)
     rows = [
         results.TableRow(label, name, found.get("all", found))
         for label, found in numbers.items()
     ]
-    trained = {name: numbers.pop("Token")}
+    measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
     environment = results.environment(
         part(part(config, "model", dict), "dtype", str)
     ) | {"checkpoint_step": found_step}
     path = target / "results.json"
-    results.write_results(path, trained, environment, baselines, merge=True)
+    results.write_results(path, measured, environment, baselines, merge=True)
     print(results.table(rows))
     print(f"written: {target}")
 

@@ -25,20 +25,22 @@ from tokret.data.datasets import Dataset
 from tokret.data.streams import training_batches, validation_batches
 from tokret.errors import UserError
 from tokret.models import build_model
-from tokret.models.arcface import ArcFace
 from tokret.retrieval.extraction import Extraction
 from tokret.training.checkpoints import Checkpoints
 from tokret.training.optimiser import Schedule, make_optimiser
 from tokret.training.programs import Programs, make_programs
 from tokret.training.reporting import Reporter
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
+from tokret.training.start import Start
+from tokret.training.state import TrainState, make_classifiers
+from tokret.training.weights import list_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 
 GROUPS = {
     *("data", "augmentation", "model", "arcface", "schedule", "optimiser", "mesh"),
-    *("evaluation", "run"),
+    *("init", "evaluation", "run"),
 }
 FIELDS = {"seed", "batch_size", "epochs"}
 
@@ -66,6 +68,7 @@ class Plan(NamedTuple):
     mesh: Mesh
     schedule: Schedule
     programs: Programs
+    start: Start
     run: Run
     seed: int
     batch_size: int
@@ -107,6 +110,7 @@ def make_plan(config: Config) -> Plan:
     run = call(Run, "run", groups["run"])
     augmentation = call(Augmentation, "augmentation", groups["augmentation"])
     call(Extraction, "evaluation", groups["evaluation"])  # refused now, not at the end
+    start = call(Start, "init", groups["init"])
     mesh = call(make_mesh, "mesh", groups["mesh"])
     model = call(build_model, "model", groups["model"])
     if batch_size % mesh.size:
@@ -128,12 +132,12 @@ def make_plan(config: Config) -> Plan:
         functools.partial(make_optimiser, schedule), "optimiser", groups["optimiser"]
     )
     rows = padded_classes(dataset.classes, mesh)
-    arcface = functools.partial(ArcFace, dataset.classes, rows)
-    classifier = call(arcface, "arcface", groups["arcface"])
-    programs = make_programs(model, classifier, optimiser, mesh, seed)
+    made = functools.partial(make_classifiers, model, dataset.classes, rows)
+    classifiers = call(made, "arcface", groups["arcface"])
+    programs = make_programs(model, classifiers, optimiser, mesh, seed)
     return Plan(
         *(dataset, augmentation, mesh, schedule, programs),
-        *(run, seed, batch_size, epoch_steps),
+        *(start, run, seed, batch_size, epoch_steps),
     )
 
 
@@ -167,23 +171,36 @@ def check_finite(metrics: dict[str, float], step: int, saved: int | None) -> Non
             )
 
 
+def initial_state(plan: Plan, config: Config) -> TrainState:
+    """Makes the state that a new run begins with."""
+    state, abstract = plan.programs.new_state(), plan.programs.abstract
+    drawn, shapes = (
+        {"params": of.params["model"], "batch_stats": of.batch_stats}
+        for of in (state, abstract)
+    )
+    weights = plan.start.overlay(drawn, shapes, part(config, "model", dict))
+    params = {**state.params, "model": weights["params"]}
+    return dataclasses.replace(state, params=params, batch_stats=weights["batch_stats"])
+
+
 def train(config: Config, workdir: Path) -> None:
     """Trains from wherever the run is to its end."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir: {workdir} is a file; name a folder")
     plan = make_plan(config)
     steps, run = plan.schedule.steps, plan.run
+    # Resuming: the run's own newest checkpoint, else the weights that config.init
+    # names, of the whole model or its trunk, else those of the seed.
+    saved = list_steps(workdir)
+    state = None if saved else initial_state(plan, config)
 
     # From here on something is written into the workdir.
     workdir.mkdir(parents=True, exist_ok=True)
     found = {**config, "dataset": plan.dataset.identity()}
     configuration.settle(found, workdir / "config.json", ("run",))
     with Checkpoints(workdir, keep=run.keep) as checkpoints:
-        # Resuming: the run's own newest checkpoint, else initial weights of the seed.
-        first = checkpoints.latest_step()
-        if first is None:
-            first, state = 0, plan.programs.new_state()
-        else:
+        first = max(saved, default=0)
+        if state is None:
             state = checkpoints.restore(plan.programs.abstract, first)
         print(
             f"{plan.dataset.name}: {len(plan.dataset.records('train'))} photos of "

@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     config.augmentation.saturation = 0.2  # factor from 1 +- this
     config.augmentation.hue = 0.1  # turn of the colour circle from +- this
 
-    # Photos -> descriptors: tokret.models.build_model.
+    # Photos -> descriptors: tokret.models.build_model. The head's own fields are those
+    # of Token here; configs/heads.py has the others'.
     config.model = ConfigDict()
     config.model.trunk = "resnet101"  # a name in TRUNKS
     config.model.head = "token"  # a name in HEADS
@@ -37,12 +38,20 @@ def get_config() -> ConfigDict:
     config.model.dim = 1024  # dimensions of a descriptor
     config.model.width = 1024  # channels of local features and tokens
     config.model.tokens = 4  # number of tokens
+    config.model.tokenizer = "released"  # or "paper": its own equations
     config.model.query_deviation = 1.0  # of the tokenizer's queries at the start
     config.model.heads = 8  # heads of every attention
     config.model.attention_layers = 1  # self-attention among local features
+    config.model.refinement = "released"  # or "paper": its own equations
     config.model.refinement_layers = 2  # refinement of the tokens
     config.model.dropout = 0.1  # in attentions and MLPs
     config.model.drop_path = 0.1  # examples that skip a residual branch
+
+    # Weights of a new run: tokret.training.start.Start. Folders of a run, or of what
+    # `python -m tokret.convert from-torch` wrote; "" draws them by the seed.
+    config.init = ConfigDict()
+    config.init.checkpoint = ""  # the whole model, without its classifier
+    config.init.trunk = ""  # the trunk alone, such as ImageNet's
 
     # Descriptors -> logits: tokret.models.arcface.ArcFace.
     config.arcface = ConfigDict()

@@ -6,11 +6,11 @@ python eval.py --workdir=DIR --baselines
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, heads
 
 
-def get_config() -> ConfigDict:
-    """Returns the config."""
+def get_config(head: str = "token") -> ConfigDict:
+    """Returns the config with a head of `heads.HEADS`."""
     config = base.get_config()
     config.batch_size = 32
     config.epochs = 16
@@ -54,4 +54,4 @@ def get_config() -> ConfigDict:
 
     config.run.log_every = 20
     config.run.checkpoint_every = 256
-    return config
+    return heads.set_head(config, head)

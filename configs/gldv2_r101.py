@@ -9,12 +9,12 @@ Oxford (Medium / Hard); not measured here, since the dataset's builder is still 
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, heads
 
 
-def get_config() -> ConfigDict:
-    """Returns the config."""
+def get_config(head: str = "token") -> ConfigDict:
+    """Returns the config with a head of `heads.HEADS`."""
     config = base.get_config()
     config.model.trunk = "resnet101"
     config.model.dtype = "bfloat16"
-    return config
+    return heads.set_head(config, head)

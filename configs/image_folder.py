@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 from configs import demo
 
 
-def get_config() -> ConfigDict:
-    """Returns the config."""
-    config = demo.get_config()
+def get_config(head: str = "token") -> ConfigDict:
+    """Returns the config with a head of `heads.HEADS`."""
+    config = demo.get_config(head)
     config.epochs = 40
     config.data = ConfigDict()
     config.data.name = "image_folder"

@@ -1,5 +1,7 @@
 """Shapes are checked while the tests run; four CPU devices stand in for a host's."""
 
+import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from PIL import Image  # noqa: E402 (the flags above come first)
 jaxtyping.install_import_hook("tokret", "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = Path(os.environ.get("TOKRET_GOLDEN", ROOT.parent / "shared" / "golden"))
 
 # The demo, cut short: every field not named here is the demo's own.
 SHORT = (
@@ -148,3 +151,29 @@ def photo_folder(tmp_path_factory):
             pixels[:, :, label] += 100
             Image.fromarray(pixels).save(root / name / f"photo {i}.jpg", quality=90)
     return root
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Returns a function from a file's name to its path in the golden folder."""
+    if not (GOLDEN / "recipe.py").exists():
+        pytest.skip(f"no golden cases in {GOLDEN}; set TOKRET_GOLDEN")
+    return lambda name: GOLDEN / name
+
+
+@pytest.fixture(scope="session")
+def draw(golden):
+    """Returns the recipe: (names and shapes, prefix) -> released state dict."""
+    spec = importlib.util.spec_from_file_location("recipe", golden("recipe.py"))
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    seed = json.loads(golden("photos.json").read_text())["seed"]
+
+    def tensors(names, prefix=""):
+        return {
+            prefix + name: np.asarray(recipe.draw(name, tuple(shape), seed))
+            for name, shape in names
+            if not name.endswith("num_batches_tracked")
+        }
+
+    return tensors

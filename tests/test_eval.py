@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokret.retrieval import plain_pickle
+from tokret import plain_pickle
 
 LEVELS = {"E": "easy", "M": "medium", "H": "hard"}
 CUTOFFS = ("mP@1", "mP@5", "mP@10")
@@ -173,7 +173,7 @@ def test_a_run_is_evaluated_beside_its_baselines(program, trained):
     assert found["environment"]["checkpoint_step"] == 12
     with Image.open(trained / "eval" / "queries.png") as picture:
         assert picture.width > 1000
-    for system in ("Token", "untrained", "colour histogram"):
+    for system in ("token", "untrained", "colour histogram"):
         assert system in out
     # An older checkpoint is another model; asked twice it answers the same.
     answers = []

@@ -15,7 +15,7 @@ from orbax.checkpoint import v1 as ocp
 import train
 from configs import demo
 from tokret.errors import UserError
-from tokret.training.checkpoints import list_steps
+from tokret.training.weights import list_steps, load_weights
 
 STEPS = 12  # 3 epochs of 32 photos in batches of 8
 
@@ -187,3 +187,29 @@ def test_other_photos_than_the_run_began_with_are_refused(
     assert status == 0, out + err
     (root / "ash").rename(root / "alder")
     refused(program("train.py", *arguments), "config.dataset.classes")
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_another_ones_trunk(
+    program, refused, trained, demo_arguments, tmp_path
+):
+    workdir = tmp_path / "run"
+    arguments = (
+        *demo_arguments,
+        f"--config.init.trunk={trained}",
+        "--config.model.dim=8",  # another head
+        "--config.epochs=2",
+        "--config.schedule.base=0.0",  # nothing is learned: what began is what ends
+        "--config.schedule.warmup=0.0",
+        f"--workdir={workdir}",
+    )
+    status, out, err = program("train.py", *arguments)
+    assert status == 0, out + err
+    ours, theirs = load_weights(workdir)[0], load_weights(trained)[0]
+    jax.tree.map(
+        np.testing.assert_array_equal, ours["model"]["trunk"], theirs["model"]["trunk"]
+    )
+    nowhere = tmp_path / "nowhere"
+    wrong = (*arguments[:-1], "--config.init.trunk=/none", f"--workdir={nowhere}")
+    refused(program("train.py", *wrong), "/none/config.json does not exist")
+    assert not nowhere.exists()

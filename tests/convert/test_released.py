@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.convert.released import from_released, variable_path
+from tokret.convert.released import from_released, variable_of
 from tokret.errors import UserError
 from tokret.models import build_model
 
@@ -52,4 +52,4 @@ def test_weights_turn_to_flax_layout():
     mlp = params["head"]["encoder0"]["mlp"]["kernel"]
     np.testing.assert_array_equal(mlp, state_dict["tr.encoder.0.mlp.weight"].T)
     assert params["head"]["tokenizer"]["query"].shape == (2, 4)
-    assert variable_path("tr.conv.1.weight", 1) == ("params", "head/conv_bn/scale")
+    assert variable_of("tr.conv.1.weight")[0] == ("params", "head/conv_bn/scale")

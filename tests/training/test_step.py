@@ -39,11 +39,11 @@ def programs(shape, dropout=0.0):
         drop_path=dropout,
     )
     model = RetrievalNet(ResNet(blocks=(1, 1), block=BasicBlock, width=4), head)
-    classifier = ArcFace(CLASSES, padded_classes(CLASSES, mesh), 4.0, 0.2)
+    classifiers = {"arcface": ArcFace(CLASSES, padded_classes(CLASSES, mesh), 4.0, 0.2)}
     optimiser = make_optimiser(
         lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4
     )
-    return mesh, make_programs(model, classifier, optimiser, mesh, seed=0)
+    return mesh, make_programs(model, classifiers, optimiser, mesh, seed=0)
 
 
 def run(steps, shape, dropout=0.0, batches=batch):

@@ -1,134 +1,117 @@
-"""The released PyTorch state dict <-> the variables of `tokret.models`.
+"""PyTorch's state dicts <-> tokret's variables, by the tables of `layouts`."""
 
-One table of patterns says which tensor becomes which variable. Every name must match a
-pattern, and what comes out must be the model's variables to the last name and shape:
-nothing is skipped in silence.
-"""
-
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
+from tokret.convert.layouts import LAYOUTS, Form, Row
 from tokret.errors import UserError
 
-# Released name -> path of the module or parameter, under "trunk", "head" or "arcface".
-PATTERNS: tuple[tuple[str, str], ...] = (
-    (r"backbone\.block1\.0", r"trunk/conv1"),
-    (r"backbone\.block1\.1", r"trunk/bn1"),
-    (r"backbone\.block(\d)\.(\d+)\.(conv\d|bn\d)", r"trunk/layer{stage}_block\2/\3"),
-    (
-        r"backbone\.block(\d)\.(\d+)\.downsample\.0",
-        r"trunk/layer{stage}_block\2/downsample_conv",
-    ),
-    (
-        r"backbone\.block(\d)\.(\d+)\.downsample\.1",
-        r"trunk/layer{stage}_block\2/downsample_bn",
-    ),
-    (r"tr\.token_norm\.0", r"head/tokenizer/linear"),
-    (r"tr\.token_norm\.1", r"head/tokenizer/norm"),
-    (r"tr\.encoder\.(\d+)\.attn\.(q|k|v|proj)", r"head/encoder\1/attn/\2"),
-    (r"tr\.encoder\.(\d+)\.(bn|mlp)", r"head/encoder\1/\2"),
-    (
-        r"tr\.decoder\.(\d+)\.(self_attn|cross_attn)\.(q|k|v|proj)",
-        r"head/decoder\1/\2/\3",
-    ),
-    (r"tr\.decoder\.(\d+)\.bn(\d)", r"head/decoder\1/norm\2"),
-    (r"tr\.decoder\.(\d+)\.mlp\.(fc\d)", r"head/decoder\1/\2"),
-    (r"tr\.(conv|proj)\.0", r"head/\1"),
-    (r"tr\.(conv|proj)\.1", r"head/\1_bn"),
-)
-# Parameters that are not one of a layer's weight, bias and statistics.
-SINGLE = {
-    "tr.query": ("params", "head/tokenizer/query"),
-    "classifier.weight": ("arcface", "weight"),
-}
-LEAVES = {
-    "bias": ("params", "bias"),
-    "running_mean": ("batch_stats", "mean"),
-    "running_var": ("batch_stats", "var"),
-}
+Variable = tuple[str, str]  # (collection, path)
+
+COUNTER = "num_batches_tracked"  # of PyTorch's batch norms; nothing here reads it
+EVERY_ROW = list(dict.fromkeys(row for rows in LAYOUTS.values() for row in rows))
 
 
-def module_path(name: str) -> str | None:
-    """Returns the path of a released module's counterpart, None if there is none."""
-    for pattern, template in PATTERNS:
-        match = re.fullmatch(pattern, name)
-        if match:
-            # The released trunk counts the stem as block1.
-            stage = int(match[1]) - 1 if "{stage}" in template else 0
-            return match.expand(template.replace("{stage}", str(stage)))
-    return None
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)"))
 
 
-def variable_path(name: str, ndim: int) -> tuple[str, str] | None:
-    """Returns (collection, path) of a released tensor's counterpart.
+def _find(name: str, template: str) -> tuple[str, ...] | None:
+    """Returns the numbers in a name, None if it is not of the template."""
+    match = _pattern(template).fullmatch(name)
+    return None if match is None else match.groups()
 
-    Args:
-      name: the tensor's name in the state dict.
-      ndim: its number of axes; a weight with one axis scales a normalisation.
+
+def variable_of(name: str, rows: Iterable[Row] = EVERY_ROW) -> tuple[Variable, Form]:
+    """Returns a released tensor's counterpart.
+
+    Raises:
+      KeyError: if it has none.
     """
-    if name in SINGLE:
-        return SINGLE[name]
-    module, _, leaf = name.rpartition(".")
-    path = module_path(module)
-    if path is None:
-        return None
-    if leaf == "weight":
-        return "params", f"{path}/{'scale' if ndim == 1 else 'kernel'}"
-    if leaf not in LEAVES:
-        return None
-    collection, flax_leaf = LEAVES[leaf]
-    return collection, f"{path}/{flax_leaf}"
+    for row in rows:
+        numbers = _find(name, row.released)
+        if numbers is not None:
+            return (row.collection, row.path.format(*numbers)), row.form
+    raise KeyError(name)
 
 
-def transposed(name: str, tensor: np.ndarray) -> np.ndarray:
-    """Brings a released tensor into Flax's layout of axes.
+def released_name(variable: Variable, rows: Iterable[Row]) -> tuple[str, Form]:
+    """Returns a variable's name in a layout.
 
-    Convolutions are [out, in, h, w] there and [h, w, in, out] here, linears [out, in]
-    and [in, out]; the query loses its leading axis of 1; the class matrix stays.
+    Raises:
+      KeyError: if it has none.
     """
-    if name == "tr.query":
-        return tensor[0]
-    if name == "classifier.weight" or tensor.ndim == 1:
-        return tensor
-    if tensor.ndim == 4:
-        return tensor.transpose(2, 3, 1, 0)
-    return tensor.T
+    for row in rows:
+        if row.collection == variable[0]:
+            numbers = _find(variable[1], row.path)
+            if numbers is not None:
+                return row.released.format(*numbers), row.form
+    raise KeyError(variable)
 
 
 def from_released(
-    state_dict: Mapping[str, np.ndarray],
-    transform: Callable[[str, np.ndarray], np.ndarray] = transposed,
+    state_dict: Mapping[str, np.ndarray], rows: Iterable[Row] = EVERY_ROW
 ) -> dict[str, Any]:
-    """Turns a released state dict into variables.
+    """Turns a released state dict, or a part of one, into variables.
 
     Args:
       state_dict: tensors by their released names; `num_batches_tracked` carry nothing
         and are left out.
-      transform: brings a named tensor into Flax's layout.
+      rows: the layout; by default whichever knows a name.
 
     Returns:
-      Nested dictionaries by collection: params and batch_stats of the model, and
-      arcface, the parameters of the classifier, where they are there.
+      Nested dictionaries by collection.
 
     Raises:
       UserError: if names have no counterpart; all of them are listed.
     """
     flat: dict[str, np.ndarray] = {}
     unknown = []
+    rows = list(rows)
     for name, tensor in state_dict.items():
-        if name.endswith("num_batches_tracked"):
+        if name.endswith(COUNTER):
             continue
-        target = variable_path(name, tensor.ndim)
-        if target is None:
+        try:
+            variable, form = variable_of(name, rows)
+        except KeyError:
             unknown.append(name)
         else:
-            flat["/".join(target)] = transform(name, tensor)
+            flat["/".join(variable)] = form.to_ours(tensor)
     if unknown:
-        raise UserError(
-            f"{len(unknown)} tensors have no place in Token: {', '.join(unknown)}"
-        )
+        raise UserError(f"{len(unknown)} tensors have no place: {', '.join(unknown)}")
     return traverse_util.unflatten_dict(flat, sep="/")
+
+
+def to_released(variables: Mapping[str, Any], rows: Iterable[Row]) -> dict[str, Any]:
+    """Turns variables into a state dict of a layout.
+
+    Args:
+      variables: nested dictionaries by collection, of arrays or of anything that has
+        their transpositions.
+      rows: the layout.
+
+    Raises:
+      UserError: if variables have no name there; all of them are listed.
+    """
+    found: dict[str, Any] = {}
+    nameless = []
+    rows = list(rows)
+    for key, leaf in traverse_util.flatten_dict(variables, sep="/").items():
+        collection, _, path = key.partition("/")
+        try:
+            name, form = released_name((collection, path), rows)
+        except KeyError:
+            nameless.append(path)
+        else:
+            found[name] = form.to_released(leaf)
+    if nameless:
+        raise UserError(
+            f"{len(nameless)} variables have no released name: {', '.join(nameless)}"
+        )
+    return found

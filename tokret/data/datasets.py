@@ -58,13 +58,17 @@ class Dataset:
         return split in self.builder.info.splits
 
     def identity(self) -> dict[str, Any]:
-        """What a run must find again when it goes on: splits and classes, in JSON."""
+        """What a run must find again when it goes on: classes and splits, in JSON."""
         labels = self.builder.info.features["label"].names
         digest = hashlib.sha256("\n".join(labels).encode("utf-8", "replace"))
         counts = {
             name: split.num_examples for name, split in self.builder.info.splits.items()
         }
-        return {"classes": digest.hexdigest()[:16], **counts}
+        return {
+            "labels": digest.hexdigest()[:16],
+            "classes": self.classes,
+            **counts,
+        }
 
     def records(self, split: str) -> Sequence[Record]:
         """Returns a split's records, images still encoded, in the dataset's order.

@@ -8,22 +8,45 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.configuration import call, choose
+from tokret.models.delg import LocalBranch
+from tokret.models.efficientnet import EfficientNetLite
+from tokret.models.gem import GeMHead
+from tokret.models.netvlad import NetVLADHead
 from tokret.models.resnet import BasicBlock, ResNet
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.rmac import RMACHead
+from tokret.models.solar import SolarHead
 from tokret.models.token import TokenHead
 
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet101": functools.partial(ResNet, blocks=(3, 4, 23, 3)),
+    "resnet50_soa4": functools.partial(ResNet, blocks=(3, 4, 6, 3), second_order=True),
+    "resnet101_soa4": functools.partial(
+        ResNet, blocks=(3, 4, 23, 3), second_order=True
+    ),
+    "efficientnet_lite0": EfficientNetLite,
     # Stride 16, for a CPU.
     "tiny": functools.partial(ResNet, blocks=(1, 1, 1), block=BasicBlock, width=32),
 }
-HEADS: dict[str, Callable[..., nn.Module]] = {"token": TokenHead}
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "token": TokenHead,
+    "gem": GeMHead,
+    "rmac": RMACHead,
+    "solar": SolarHead,
+    "netvlad": NetVLADHead,
+    "delg": GeMHead,  # what makes it DELG is its local loss
+}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build_model(
-    *, trunk: str, head: str, dtype: str, **head_options: Any
+    *,
+    trunk: str,
+    head: str,
+    dtype: str,
+    local_loss: bool = False,
+    **head_options: Any,
 ) -> RetrievalNet:
     """Builds a model from plain values, as a config holds them.
 
@@ -31,7 +54,8 @@ def build_model(
       trunk: a name in `TRUNKS`.
       head: a name in `HEADS`.
       dtype: dtype of the computation, a name in `DTYPES`.
-      **head_options: the head's own fields; see `TokenHead`.
+      local_loss: whether DELG's local branch is trained too; it needs a ResNet.
+      **head_options: the head's own fields; see the modules in `HEADS`.
 
     Raises:
       UserError: if a name is unknown, or a field is not one of the head's.
@@ -42,4 +66,5 @@ def build_model(
     return RetrievalNet(
         make_trunk(dtype=compute),
         call(make_head, "model", head_options, dtype=compute),
+        LocalBranch(dtype=compute) if local_loss else None,
     )

@@ -1,4 +1,7 @@
-"""Refinement of the tokens by cross- and self-attention (paper, section 3.4)."""
+"""Refinement of the tokens by cross- and self-attention (paper, section 3.4).
+
+The paper's equations and the released code differ; both forms are here.
+"""
 
 from typing import Any
 
@@ -54,3 +57,43 @@ class RefinementLayer(nn.Module):
         y = linear(2 * width, width, self.dtype, "fc1")(tokens)
         y = dropout(jax.nn.gelu(y, approximate=False))
         return dropout(linear(width, 2 * width, self.dtype, "fc2")(y))
+
+
+class PaperRefinementLayer(nn.Module):
+    """The paper's own form: tokens look at each other first, norms come last, no MLP.
+
+    token = norm(token + self_attention(token)), then
+    token = norm(token + cross_attention(token, x, x)).
+
+    Attributes:
+      heads: heads of both attentions.
+      dropout: rate in the attentions.
+      drop_path: rate at which an example skips a branch.
+      dtype: dtype of the computation.
+    """
+
+    heads: int
+    dropout: float
+    drop_path: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "b l d"],
+        x: Float[Array, "b n d"],
+        mask: Bool[Array, "b n"] | None,
+        *,
+        train: bool,
+    ) -> Float[Array, "b l d"]:
+        """Returns the refined tokens; positions of `x` with False in `mask` are out."""
+        drop = DropPath(self.drop_path)
+        own = Attention(self.heads, self.dropout, self.dtype, name="self_attn")
+        cross = Attention(self.heads, self.dropout, self.dtype, name="cross_attn")
+        y = drop(own(tokens, tokens, train=train), train=train)
+        tokens = layer_norm(self.dtype, "norm1")(tokens + y)
+        y = drop(cross(tokens, x, mask, train=train), train=train)
+        return layer_norm(self.dtype, "norm2")(tokens + y)
+
+
+REFINEMENTS = {"released": RefinementLayer, "paper": PaperRefinementLayer}

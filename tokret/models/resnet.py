@@ -15,8 +15,10 @@ from flax import linen as nn
 from tokret.models.images import IMAGENET, PixelScale
 from tokret.models.layers import precision_of
 from tokret.models.normalisation import BatchNorm
+from tokret.models.second_order import SecondOrderAttention
 from tokret.shapes import Array, Bool, Float, Int
 
+SECOND_ORDER_AFTER = "block4"
 EXPANSION = 4  # a bottleneck's last convolution has 4 times the width of its first
 
 
@@ -136,6 +138,8 @@ class ResNet(nn.Module):
         stride 2.
       block: Bottleneck, or BasicBlock as in ResNet-18.
       width: channels of the stem and `width` of the first stage's blocks.
+      second_order: whether a second-order block of a quarter of the channels follows
+        the third stage (block4), as in SOLAR's released trunk.
       dtype: dtype of the computation; parameters and statistics are float32.
       pixels: the scale of the images it takes.
     """
@@ -143,6 +147,7 @@ class ResNet(nn.Module):
     blocks: tuple[int, ...]
     block: type[nn.Module] = Bottleneck
     width: int = 64
+    second_order: bool = False
     dtype: Any = jnp.float32
     pixels: PixelScale = IMAGENET
 
@@ -163,7 +168,8 @@ class ResNet(nn.Module):
 
         Returns:
           The features, the true sizes at their depth, and every stage's output under
-          the released names block1 (stem) to block5.
+          the released names block1 (stem) to block5; soa4 is that of the second-order
+          block between block4 and block5.
         """
         x = zero_outside(images.astype(self.dtype), sizes)
         x = _conv(self.width, 7, self.dtype, "conv1", stride=2)(x)
@@ -183,4 +189,14 @@ class ResNet(nn.Module):
                 )(x, sizes, train)
                 sizes = halve(sizes) if stride == 2 else sizes
             stages[f"block{stage + 2}"] = x
+            if self.second_order and f"block{stage + 2}" == SECOND_ORDER_AFTER:
+                x = stages["soa4"] = self._second_order(x, sizes, train)
         return x, sizes, stages
+
+    def _second_order(
+        self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
+    ) -> Float[Array, "b h w c"]:
+        x = zero_outside(x, sizes)
+        mask = None if sizes is None else inside(sizes, *x.shape[1:3])
+        block = SecondOrderAttention(x.shape[-1] // 4, self.dtype, name="soa4")
+        return block(x, mask, train=train)

@@ -2,10 +2,12 @@
 
 from flax import linen as nn
 
+from tokret.errors import UserError
+from tokret.models.delg import STAGE
 from tokret.models.images import PixelScale
 from tokret.models.layers import Intermediates
 from tokret.models.normalisation import l2_normalise, statistics_dtype
-from tokret.shapes import Float, Int
+from tokret.shapes import Array, Float, Int
 
 
 class RetrievalNet(nn.Module):
@@ -14,10 +16,13 @@ class RetrievalNet(nn.Module):
     Attributes:
       trunk: module from images to (feature map, true sizes, stages).
       head: module from a feature map to (embedding, intermediates).
+      local: module from the trunk's stage `STAGE` to intermediates that a loss of
+        their own is for; None if there is none.
     """
 
     trunk: nn.Module
     head: nn.Module
+    local: nn.Module | None = None
 
     @property
     def pixels(self) -> PixelScale:
@@ -42,10 +47,18 @@ class RetrievalNet(nn.Module):
 
         Returns:
           L2-normalised descriptors in float32, and the intermediates: the trunk's
-          stages block1 ... block5, those of the head, and `embedding`, the descriptor
-          before normalisation.
+          stages block1 ... block5, those of the head, in training those of `local`,
+          and `embedding`, the descriptor before normalisation.
         """
         features, sizes, taps = self.trunk(images, sizes, train=train)
         embedding, head_taps = self.head(features, sizes, train=train)
         embedding = embedding.astype(statistics_dtype(embedding))
-        return l2_normalise(embedding), {**taps, **head_taps, "embedding": embedding}
+        taps = {**taps, **head_taps, "embedding": embedding}
+        if self.local is not None and (train or self.is_initializing()):
+            if STAGE not in taps:
+                raise UserError(
+                    f"config.model.local_loss needs a trunk with a stage {STAGE}, "
+                    "which this trunk has not; choose another, or False"
+                )
+            taps |= self.local(taps[STAGE])
+        return l2_normalise(embedding), taps

@@ -1,7 +1,9 @@
-"""Token's head: local features, tokens, one descriptor (paper, figure 2, as released).
+"""Token's head: local features, tokens, one descriptor (paper, figure 2).
 
 The released code fixes 4 tokens, 8 heads, one layer of self-attention, two of
 refinement, 1,024 channels inside and 1,024 dimensions outside; the defaults are those.
+Where the paper's equations differ from the code, a field chooses; the default is the
+code, for which there are weights.
 """
 
 from typing import Any
@@ -9,20 +11,15 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.configuration import within
+from tokret.configuration import choose, within
 from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
-from tokret.models.layers import (
-    Intermediates,
-    linear,
-    precision_of,
-    uniform_bias,
-    uniform_fan_in,
-)
+from tokret.models.layers import Intermediates, linear
 from tokret.models.normalisation import BatchNorm
-from tokret.models.refinement import RefinementLayer
+from tokret.models.pointwise import local_features
+from tokret.models.refinement import REFINEMENTS
 from tokret.models.resnet import inside
-from tokret.models.tokenizer import Tokenizer
+from tokret.models.tokenizer import TOKENIZERS
 from tokret.shapes import Array, Float, Int
 
 
@@ -33,9 +30,11 @@ class TokenHead(nn.Module):
       dim: dimensions of the embedding.
       width: channels of local features and tokens (mid_dim in the released code).
       tokens: number of tokens, L.
+      tokenizer: whose form of the tokenizer, a name in `TOKENIZERS`.
       query_deviation: deviation of the tokenizer's queries at the start.
       heads: heads of every attention.
       attention_layers: layers of local feature self-attention.
+      refinement: whose form of the refinement, a name in `REFINEMENTS`.
       refinement_layers: layers of refinement.
       dropout: rate in attentions and MLPs.
       drop_path: rate at which an example skips a residual branch.
@@ -45,9 +44,11 @@ class TokenHead(nn.Module):
     dim: int = 1024
     width: int = 1024
     tokens: int = 4
+    tokenizer: str = "released"
     query_deviation: float = 1.0
     heads: int = 8
     attention_layers: int = 1
+    refinement: str = "released"
     refinement_layers: int = 2
     dropout: float = 0.1
     drop_path: float = 0.1
@@ -60,6 +61,8 @@ class TokenHead(nn.Module):
             within(f"model.{field}", getattr(self, field), 0, 1000)
         for field in ("dropout", "drop_path"):
             within(f"model.{field}", getattr(self, field), 0, 0.99)
+        choose(TOKENIZERS, self.tokenizer, "config.model.tokenizer")
+        choose(REFINEMENTS, self.refinement, "config.model.refinement")
         if self.width % self.heads:
             raise UserError(
                 f"config.model.width {self.width} does not divide among "
@@ -92,37 +95,24 @@ class TokenHead(nn.Module):
         if sizes is not None:
             mask = inside(sizes, height, width).reshape(batch, -1)  # [b, n]
         layer = (self.heads, self.dropout, self.drop_path, self.dtype)
-        x = self._reduce(features, train).reshape(batch, height * width, -1)
+        x = local_features(features, self.width, self.dtype, train=train)
+        x = x.reshape(batch, height * width, self.width)
         taps: Intermediates = {"local": x}
         for i in range(self.attention_layers):
             x = LocalFeatureSelfAttention(*layer, name=f"encoder{i}")(
                 x, mask, train=train
             )
         taps["lfsa"] = x
-        tokenizer = Tokenizer(
+        tokenizer = TOKENIZERS[self.tokenizer](
             self.tokens, self.query_deviation, self.dtype, name="tokenizer"
         )
         tokens, maps = tokenizer(x, mask)
         taps["attention"] = maps.reshape(batch, self.tokens, height, width)
         taps["tokens"] = tokens
         for i in range(self.refinement_layers):
-            refine = RefinementLayer(*layer, name=f"decoder{i}")
+            refine = REFINEMENTS[self.refinement](*layer, name=f"decoder{i}")
             tokens = refine(tokens, x, mask, train=train)
             taps[f"refined{i}"] = tokens
         joined = tokens.reshape(batch, -1)  # [b, tokens * width]
         embedding = linear(self.dim, joined.shape[-1], self.dtype, "proj")(joined)
         return BatchNorm(name="proj_bn")(embedding, train=train), taps
-
-    def _reduce(
-        self, features: Float[Array, "b h w c"], train: bool
-    ) -> Float[Array, "b h w d"]:
-        conv = nn.Conv(
-            self.width,
-            (1, 1),
-            dtype=self.dtype,
-            precision=precision_of(self.dtype),
-            kernel_init=uniform_fan_in,
-            bias_init=uniform_bias(features.shape[-1]),
-            name="conv",
-        )
-        return BatchNorm(name="conv_bn")(conv(features), train=train)

@@ -1,4 +1,7 @@
-"""The visual tokenizer: local features -> L tokens (paper, section 3.3)."""
+"""The visual tokenizer: local features -> L tokens (paper, section 3.3).
+
+The paper's equations and the released code differ; both forms are here.
+"""
 
 from typing import Any
 
@@ -26,6 +29,13 @@ def assign(
     """Shares each position out among the tokens: softmax over the L TOKENS."""
     logits = jnp.einsum("ld,bnd->bln", query, x, precision=precision_of(x.dtype))
     return jax.nn.softmax(logits.astype(statistics_dtype(logits)), axis=1)
+
+
+def gather(weights: Float[Array, "b l n"], x: Float[Array, "b n d"]) -> Array:
+    """Sums the features with each token's weights, [b, l, d]."""
+    return jnp.einsum(
+        "bln,bnd->bld", weights.astype(x.dtype), x, precision=precision_of(x.dtype)
+    )
 
 
 class Tokenizer(nn.Module):
@@ -62,11 +72,44 @@ class Tokenizer(nn.Module):
         weights = assign(query.astype(x.dtype), x)
         if mask is not None:
             weights = jnp.where(mask[:, None, :], weights, 0)
-        tokens = jnp.einsum(
-            "bln,bnd->bld",
-            weights.astype(x.dtype),
-            x,
-            precision=precision_of(x.dtype),
-        )
-        tokens = linear(width, width, self.dtype, "linear")(tokens)
+        tokens = linear(width, width, self.dtype, "linear")(gather(weights, x))
         return layer_norm(self.dtype, "norm")(tokens), weights
+
+
+class PaperTokenizer(nn.Module):
+    """The paper's own form: L maps by a 1x1 convolution, and weighted means.
+
+    A token is the sum over positions of weight times feature, divided by the sum of the
+    weights; no linear layer and no norm come after.
+
+    Attributes:
+      tokens: L.
+      query_deviation: standard deviation of the convolution's weights at the start,
+        which the paper does not give: as the released queries'.
+      dtype: dtype of the computation.
+    """
+
+    tokens: int
+    query_deviation: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "b l n"]]:
+        """Returns the tokens and the attention maps, zero where `mask` is False."""
+        draw = nn.initializers.normal(self.query_deviation)
+        maps = linear(self.tokens, x.shape[-1], self.dtype, "maps", draw)(x)
+        logits = jnp.swapaxes(maps.astype(statistics_dtype(maps)), 1, 2)  # [b, l, n]
+        log_weights = jax.nn.log_softmax(logits, axis=1)
+        weights = jnp.exp(log_weights)
+        if mask is not None:
+            exists = mask[:, None, :]
+            weights = jnp.where(exists, weights, 0)
+            log_weights = jnp.where(exists, log_weights, -jnp.inf)
+        # A weight divided by their sum is a softmax over POSITIONS of its logarithm,
+        # which is exact where all weights of a token vanish.
+        return gather(jax.nn.softmax(log_weights, axis=-1), x), weights
+
+
+TOKENIZERS = {"released": Tokenizer, "paper": PaperTokenizer}

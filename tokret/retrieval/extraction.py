@@ -58,6 +58,12 @@ class Extraction:
             within("evaluation.scales", float(scale), 0.05, 20)
 
 
+# As the authors evaluate (their test.py).
+RELEASED = Extraction(
+    longest_side=1024, scales=(1.0, 2**0.5, 2**-0.5), batch_size=8, canvases=8
+)
+
+
 def interpolation(
     sizes: Int[Array, " b"], inputs: int, outputs: int, scale: float
 ) -> Float[Array, "b o i"]:

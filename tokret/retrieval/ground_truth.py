@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from tokret import plain_pickle
 from tokret.errors import UserError
-from tokret.retrieval import plain_pickle
 from tokret.shapes import Float, Int
 
 # The largest published ground truth has 0.3 MB; this leaves room for a million names.

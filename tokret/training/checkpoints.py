@@ -75,55 +75,41 @@ class Checkpoints:
             "params": abstract_state.params,
             "batch_stats": abstract_state.batch_stats,
         }
-        _check_names(path, wanted)
+        check_names(path, wanted, ("params/", "batch_stats/"))
         loaded = self._checkpointer.load_checkpointables(step, {STATE: abstract_state})
         state = loaded[STATE]
         assert isinstance(state, TrainState)
         return state
 
 
-def _check_names(path: Path, wanted: Any, unused: tuple[str, ...] = ()) -> None:
+def check_names(path: Path, wanted: Any, within: tuple[str, ...]) -> None:
     """Compares names and shapes before anything is loaded.
 
     Orbax alone gives back what it was asked for where a name is missing.
 
     Args:
       path: the checkpoint.
-      wanted: {"params": ..., "batch_stats": ...} of the model.
-      unused: names may be in the checkpoint that begin with these.
+      wanted: {"params": ..., "batch_stats": ...} of shapes.
+      within: only names that begin with one of these are compared.
 
     Raises:
       UserError: if the checkpoint cannot be read; or listing every name that is
         missing, in the way, or of another shape.
     """
-    try:
-        saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
-        if saved is None:
-            raise ValueError("its list of arrays is missing")
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} cannot be read as a checkpoint ({error}); remove it to use the "
-            "one before it"
-        ) from error
     there, here = (
         {
-            jax.tree_util.keystr(key, simple=True, separator="/"): leaf.shape
-            for key, leaf in jax.tree.leaves_with_path(
-                {name: tree[name] for name in ("params", "batch_stats")}
-            )
+            name: tuple(leaf.shape)
+            for name, leaf in _by_name(tree).items()
+            if name.startswith(within)
         }
-        for tree in (saved, wanted)
+        for tree in (read_metadata(path), wanted)
     )
     problems = [f"{name} is missing" for name in here.keys() - there.keys()]
-    problems += [
-        f"{name} is not the model's"
-        for name in there.keys() - here.keys()
-        if not name.startswith(unused)
-    ]
+    problems += [f"{name} is not the model's" for name in there.keys() - here.keys()]
     problems += [
         f"{name} has shape {there[name]}, not {here[name]}"
         for name in here.keys() & there.keys()
-        if tuple(there[name]) != tuple(here[name])
+        if there[name] != here[name]
     ]
     if problems:
         raise UserError(
@@ -131,62 +117,24 @@ def _check_names(path: Path, wanted: Any, unused: tuple[str, ...] = ()) -> None:
         )
 
 
-def list_steps(workdir: Path) -> list[int]:
-    """Lists the steps of a run's complete checkpoints, oldest first."""
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        return []
-    with ocp.training.Checkpointer(folder.resolve()) as checkpointer:
-        return sorted(int(found.step) for found in checkpointer.checkpoints)
+def _by_name(tree: Any) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(key, simple=True, separator="/"): leaf
+        for key, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
-def restore_weights(
-    workdir: Path, variables: Any, step: int | None = None
-) -> tuple[Any, int]:
-    """Restores the model's variables alone, without classifier and optimiser.
-
-    Args:
-      workdir: the run's folder.
-      variables: shapes, dtypes and shardings, {"params": ..., "batch_stats": ...}.
-      step: the checkpoint's step; None takes the newest.
-
-    Returns:
-      The variables and the step they come from.
+def read_metadata(path: Path) -> Any:
+    """Returns {"params": ..., "batch_stats": ...} of a checkpoint's shapes and dtypes.
 
     Raises:
-      UserError: if there is no such checkpoint, or it holds another model.
+      UserError: if the checkpoint cannot be read.
     """
-    steps = list_steps(workdir)
-    if not steps:
+    try:
+        saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
+        return {name: saved[name] for name in ("params", "batch_stats")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{workdir} holds no checkpoint; train first: "
-            f"python train.py --config=... --workdir={workdir}"
-        )
-    if step is None:
-        step = steps[-1]
-    if step not in steps:
-        raise UserError(
-            f"--step={step}: {workdir} holds no such checkpoint; it has "
-            f"{', '.join(map(str, steps))}"
-        )
-    wanted = {
-        "params": {"model": variables["params"]},
-        "batch_stats": variables["batch_stats"],
-    }
-    path = workdir / "checkpoints" / str(step)
-    _check_names(path, wanted, unused=("params/arcface",))
-    context = ocp.Context()
-    context.pytree.loading.partial_load = True
-    with context:
-        loaded = ocp.load_checkpointables(path.resolve(), {STATE: wanted})[STATE]
-    weights = {"params": loaded["params"]["model"]}
-    return {**weights, "batch_stats": loaded["batch_stats"]}, step
-
-
-def replicated(shapes: Any) -> Any:
-    """Gives every shape of a tree a place on the first device of this process."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        shapes,
-    )
+            f"{path} cannot be read as a checkpoint ({error}); remove it to use the "
+            "one before it"
+        ) from error

@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 import optax
 from jax.sharding import Mesh
 
-from tokret.models.arcface import ArcFace
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.training.state import TrainState, abstract_state, new_state
+from tokret.training.state import (
+    Classifiers,
+    TrainState,
+    abstract_state,
+    new_state,
+)
 from tokret.training.step import jit_step, train_step, validation_step
 
 
@@ -32,7 +36,7 @@ class Programs(NamedTuple):
 
 def make_programs(
     model: RetrievalNet,
-    classifier: ArcFace,
+    classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
     seed: int,
@@ -41,14 +45,14 @@ def make_programs(
 
     Args:
       model: the descriptor model.
-      classifier: the ArcFace layer.
+      classifiers: the ArcFace layers.
       optimiser: turns gradients into updates.
       mesh: the mesh that arrays are split over.
       seed: decides initial weights and dropout.
     """
-    everything = (seed, model, classifier, optimiser, mesh)
+    everything = (seed, model, classifiers, optimiser, mesh)
     abstract = abstract_state(*everything)
-    modules: dict[str, Any] = {"model": model, "classifier": classifier, "mesh": mesh}
+    modules: dict[str, Any] = {"model": model, "classifiers": classifiers, "mesh": mesh}
     train = functools.partial(train_step, **modules, optimiser=optimiser, seed=seed)
     validation = functools.partial(validation_step, **modules)
     return Programs(

@@ -1,6 +1,6 @@
 """Where arrays live on the mesh `data` x `model`.
 
-Images and the whole trunk are split over both axes; the class matrix, its momentum and
+Images and the whole trunk are split over both axes; class matrices, their momentum and
 the logits over `model`; all other weights are on every device.
 """
 
@@ -50,14 +50,14 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
     """Returns the sharding of every array of a training state.
 
     Args:
-      abstract_state: a tree of shapes; the class matrix and its momentum are found by
-        the name `arcface` on their path.
+      abstract_state: a tree of shapes; class matrices and their momentum are found by
+        a name on their path that begins with `arcface`.
       mesh: the mesh.
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        names = {getattr(key, "key", None) for key in path}
-        split = "arcface" in names and leaf.ndim == 2
+        names = (str(getattr(key, "key", "")) for key in path)
+        split = leaf.ndim == 2 and any(name.startswith("arcface") for name in names)
         return NamedSharding(mesh, CLASSES if split else REPLICATED)
 
     return jax.tree_util.tree_map_with_path(place, abstract_state)

@@ -1,5 +1,6 @@
 """The training state and how it is born: on its devices, from one seed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -8,9 +9,16 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from tokret.models import delg
 from tokret.models.arcface import ArcFace
+from tokret.models.layers import Intermediates
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.shapes import Array, Float
 from tokret.training.sharding import state_shardings
+
+# By their names among the parameters; both begin alike for sharding and evaluation.
+Classifiers = Mapping[str, ArcFace]
+GLOBAL, LOCAL = "arcface", "arcface_local"
 
 
 @flax.struct.dataclass
@@ -19,7 +27,8 @@ class TrainState:
 
     Attributes:
       step: steps done so far, int32 [].
-      params: parameters of the model, {"model": ..., "arcface": ...}, float32.
+      params: parameters of the model under "model", and of each classifier under its
+        name, float32.
       batch_stats: running statistics of the model's batch norms, float32.
       opt_state: the optimiser's momentum and step.
     """
@@ -30,10 +39,36 @@ class TrainState:
     opt_state: Any
 
 
+def make_classifiers(
+    model: RetrievalNet, classes: int, rows: int, *, scale: float, margin: float
+) -> dict[str, ArcFace]:
+    """Makes the classifiers that train a model.
+
+    Args:
+      model: the descriptor model; a local branch of it has a classifier of its own.
+      classes: number of classes.
+      rows: of a class matrix, at least `classes`.
+      scale: factor of the descriptors' cosines.
+      margin: angle in radians added at the descriptors' labels.
+    """
+    made = {GLOBAL: ArcFace(classes, rows, scale, margin)}
+    if model.local is not None:
+        made[LOCAL] = ArcFace(classes, rows, delg.SCALE, delg.MARGIN)
+    return made
+
+
+def classified(
+    descriptors: Float[Array, "b d"], taps: Intermediates
+) -> dict[str, Float[Array, "b k"]]:
+    """Returns what each classifier sees of a model's outputs, by its name."""
+    seen = {GLOBAL: descriptors}
+    return seen | ({LOCAL: taps["pooled_local"]} if "pooled_local" in taps else {})
+
+
 def init_state(
     key: jax.Array,
     model: RetrievalNet,
-    classifier: ArcFace,
+    classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
 ) -> TrainState:
     """Draws initial weights, as released.
@@ -41,21 +76,19 @@ def init_state(
     Args:
       key: random key; the same key draws the same weights on any mesh.
       model: the descriptor model.
-      classifier: the ArcFace layer.
+      classifiers: the ArcFace layers.
       optimiser: whose state is made for them.
     """
     model_key, classifier_key = jax.random.split(key)
     # Fully convolutional up to the head: parameters do not depend on the image's size.
     images = jnp.zeros((1, 64, 64, 3), jnp.float32)
-    variables = model.init(model_key, images, train=False)
-    (descriptor, _), _ = jax.eval_shape(
-        lambda v: model.apply(v, images, train=False, mutable=["batch_stats"]),
-        variables,
-    )
-    zeros = jnp.zeros(descriptor.shape, descriptor.dtype)
+    outputs, variables = model.init_with_output(model_key, images, train=False)
+    params = {"model": variables["params"]}
     labels = jnp.zeros((1,), jnp.int32)
-    classes = classifier.init(classifier_key, zeros, labels)
-    params = {"model": variables["params"], "arcface": classes["params"]}
+    for i, (name, seen) in enumerate(classified(*outputs).items()):
+        # The first has the key itself: so did runs that had no other.
+        own_key = jax.random.fold_in(classifier_key, i) if i else classifier_key
+        params[name] = classifiers[name].init(own_key, seen, labels)["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -67,13 +100,13 @@ def init_state(
 def abstract_state(
     seed: int,
     model: RetrievalNet,
-    classifier: ArcFace,
+    classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
 ) -> Any:
     """Returns the state's shapes, dtypes and shardings, as checkpoints want them."""
     shapes = jax.eval_shape(
-        lambda: init_state(jax.random.key(seed), model, classifier, optimiser)
+        lambda: init_state(jax.random.key(seed), model, classifiers, optimiser)
     )
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(
@@ -87,15 +120,15 @@ def abstract_state(
 def new_state(
     seed: int,
     model: RetrievalNet,
-    classifier: ArcFace,
+    classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
 ) -> TrainState:
     """Makes the initial state, every array on its devices from the start."""
-    abstract = abstract_state(seed, model, classifier, optimiser, mesh)
+    abstract = abstract_state(seed, model, classifiers, optimiser, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     make = jax.jit(
-        lambda: init_state(jax.random.key(seed), model, classifier, optimiser),
+        lambda: init_state(jax.random.key(seed), model, classifiers, optimiser),
         out_shardings=shardings,
     )
     return make()

@@ -13,7 +13,7 @@ from tokret.models.images import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float, Int, UInt8
 from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED, state_shardings
-from tokret.training.state import TrainState
+from tokret.training.state import GLOBAL, LOCAL, Classifiers, TrainState, classified
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -35,13 +35,25 @@ def classify(
     return cross_entropy(logits, labels), label_rank(logits, labels)
 
 
+def measures(found: dict[str, tuple[Array, Array]]) -> Metrics:
+    """Sums up a training batch from each classifier's losses and ranks."""
+    means = {name: jnp.mean(losses) for name, (losses, _) in found.items()}
+    ranks = found[GLOBAL][1]
+    metrics = {
+        "loss": sum(means.values(), start=jnp.zeros(())),
+        "top1": jnp.mean(ranks < 1),
+        "top5": jnp.mean(ranks < 5),
+    }
+    return metrics | ({"local_loss": means[LOCAL]} if LOCAL in means else {})
+
+
 def train_step(
     state: TrainState,
     images: UInt8[Array, "b h w 3"],
     labels: Int[Array, " b"],
     *,
     model: RetrievalNet,
-    classifier: ArcFace,
+    classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
     seed: int,
@@ -53,32 +65,35 @@ def train_step(
       images: RGB, not yet normalised.
       labels: class of each image.
       model: the descriptor model.
-      classifier: the ArcFace layer.
+      classifiers: the ArcFace layers.
       optimiser: turns gradients into updates.
       mesh: the mesh that the arrays are split over.
       seed: with the step, decides dropout.
 
     Returns:
-      The state after, the batch's mean loss (nats), top1 and top5 (fractions), and the
-      norm of all weights after the update.
+      The state after, and of the batch: the mean loss in nats, summed over classifiers
+      if there are two, of which local_loss is then the local one's; top1 and top5, as
+      fractions, by descriptors; and the norm of all weights after the update.
     """
     dropout = jax.random.fold_in(jax.random.key(seed), state.step)
 
-    def loss_of(params: Any) -> tuple[Array, tuple[Any, Array]]:
-        (descriptors, _), after = model.apply(
+    def loss_of(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
+        outputs, after = model.apply(
             {"params": params["model"], "batch_stats": state.batch_stats},
             normalise(images, model.pixels),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
         )
-        losses, ranks = classify(
-            classifier, mesh, params["arcface"], descriptors, labels
-        )
-        return jnp.mean(losses), (after["batch_stats"], ranks)
+        found = {
+            name: classify(classifiers[name], mesh, params[name], seen, labels)
+            for name, seen in classified(*outputs).items()
+        }
+        metrics = measures(found)
+        return metrics["loss"], (after["batch_stats"], metrics)
 
     grad = jax.value_and_grad(loss_of, has_aux=True)
-    (loss, (batch_stats, ranks)), grads = grad(state.params)
+    (_, (batch_stats, metrics)), grads = grad(state.params)
     updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
     after = TrainState(
         step=state.step + 1,
@@ -87,14 +102,7 @@ def train_step(
         opt_state=opt_state,
     )
     # After the update: what is saved is what was looked at.
-    norm = optax.tree.norm(after.params)
-    metrics = {
-        "weight_norm": norm,
-        "loss": loss,
-        "top1": jnp.mean(ranks < 1),
-        "top5": jnp.mean(ranks < 5),
-    }
-    return after, metrics
+    return after, {"weight_norm": optax.tree.norm(after.params), **metrics}
 
 
 def validation_step(
@@ -104,10 +112,12 @@ def validation_step(
     weights: Float[Array, " b"],
     *,
     model: RetrievalNet,
-    classifier: ArcFace,
+    classifiers: Classifiers,
     mesh: Mesh,
 ) -> Metrics:
     """Sums loss and right guesses over a batch; the loss has the margin, as released.
+
+    Both are those of the descriptors alone: a local branch is for training.
 
     Args:
       state: the state.
@@ -115,7 +125,7 @@ def validation_step(
       labels: class of each image.
       weights: 1 for an image, 0 for what only fills the batch.
       model: the descriptor model.
-      classifier: the ArcFace layer.
+      classifiers: the ArcFace layers.
       mesh: the mesh that the arrays are split over.
 
     Returns:
@@ -124,7 +134,7 @@ def validation_step(
     variables = {"params": state.params["model"], "batch_stats": state.batch_stats}
     result = model.apply(variables, normalise(images, model.pixels), train=False)
     losses, ranks = classify(
-        classifier, mesh, state.params["arcface"], result[0], labels
+        classifiers[GLOBAL], mesh, state.params[GLOBAL], result[0], labels
     )
     sums = {"loss": losses, "top1": ranks < 1, "top5": ranks < 5}
     return {name: jnp.sum(weights * value) for name, value in sums.items()} | {

@@ -1,12 +1,15 @@
+import copyreg
 import os
 import pickle
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.retrieval import plain_pickle
+from tokret import plain_pickle
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -98,3 +101,102 @@ def test_a_state_cannot_be_set_on_the_stand_ins():
 def test_a_huge_memo_index_costs_no_memory():
     # LONG_BINPUT 0xfffffff0: the reader in C would clear 64 GiB for it.
     assert plain_pickle.load(b"\x80\x02]r\xf0\xff\xff\xff.") == []
+
+
+def pickled(*parts):
+    return b"\x80\x04" + b"".join(parts) + b"."
+
+
+DOUBLED = b")" + b"2\x86" * 100  # A pair of a pair of ...: 2 ** 100 leaves.
+
+
+@pytest.mark.parametrize(
+    "key",
+    [DOUBLED, b")" + b"\x85" * 1000, b"\x8a\x09" + b"\0" * 8 + b"\x01", b"N"],
+    ids=["doubled", "deep", "beyond 64 bits", "None"],
+)
+def test_keys_that_are_slow_to_hash_are_refused(key):
+    for item in (b"}" + key + b"Ns", b"}(" + key + b"Nu", b"(" + key + b"Nd"):
+        with pytest.raises(plain_pickle.RefusedError, match="a dict's key"):
+            plain_pickle.load(pickled(item))
+
+
+def test_nesting_has_no_bottom_to_fall_through():
+    depth = 50_000
+    value = plain_pickle.load(pickled(b"]" * depth, b"a" * (depth - 1)))
+    for _ in range(depth - 1):
+        (value,) = value
+    assert value == []
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [b"\x96", b"\x8e", b"\x8d"],
+    ids=["BYTEARRAY8", "BINBYTES8", "BINUNICODE8"],
+)
+def test_a_claimed_length_costs_no_memory(claim):
+    tracemalloc.start()
+    try:
+        with pytest.raises((EOFError, pickle.UnpicklingError)):
+            plain_pickle.load(b"\x80\x05" + claim + struct.pack("<Q", 2**40) + b"short")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        b"(" * 2000,
+        b"}0" * 1000,
+        # One array of 500 numbers, made from the memo again and again.
+        b"cnumpy.core.multiarray\nscalar\n\x94"
+        + b"(" + b"K\x01" * 500 + b"l\x94"
+        + b"h\x00(h\x01h\x01tR0" * 100,
+    ],
+    ids=["marks", "dicts", "calls"],
+)  # fmt: skip
+def test_work_is_bounded(work, monkeypatch):
+    monkeypatch.setattr(plain_pickle, "MAX_STEPS", 1999)
+    monkeypatch.setitem(
+        plain_pickle.NUMPY_STAND_INS,
+        ("numpy.core.multiarray", "scalar"),
+        lambda *lists: sum(map(len, lists)),
+    )
+    with pytest.raises(plain_pickle.RefusedError, match="1999 steps"):
+        plain_pickle.load(pickled(work, b"N"))
+
+
+def test_registered_extensions_are_refused():
+    copyreg.add_extension("os", "getcwd", 240)
+    try:
+        data = pickled(b"\x82\xf0)R")
+        assert pickle.loads(data) == os.getcwd()  # pickle keeps what it once found.
+        with pytest.raises(plain_pickle.RefusedError, match="EXT1"):
+            plain_pickle.load(data)
+    finally:
+        copyreg.remove_extension("os", "getcwd", 240)
+        copyreg.clear_extension_cache()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x06\x00\x00\x00latin1o",
+        b"(cnumpy\ndtype\nX\x02\x00\x00\x00f8o",
+        b"(X\x02\x00\x00\x00f8inumpy\ndtype\n",
+        b"cnumpy\ndtype\n)\x81",
+        b"cnumpy\ndtype\n)}\x92",
+        b"\x8f",
+    ],
+    ids=["OBJ of a function", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX", "EMPTY_SET"],
+)
+def test_stand_ins_are_called_in_one_way_only(make):
+    with pytest.raises(plain_pickle.RefusedError, match="the instruction"):
+        plain_pickle.load(pickled(make))
+
+
+def test_a_refused_name_is_printed_without_its_control_characters():
+    with pytest.raises(plain_pickle.RefusedError) as refusal:
+        plain_pickle.load(pickled(b"cos\nsystem\x1b[2J\n"))
+    assert str(refusal.value) == r"the global os.system\x1b[2J"

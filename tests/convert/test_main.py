@@ -1,0 +1,219 @@
+"""The converter as a user types it."""
+
+import contextlib
+import io
+import json
+import runpy
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from tokret.convert.layouts import LAYOUTS
+from tokret.convert.recognition import Found, header
+from tokret.convert.released import to_released
+from tokret.convert.weight_files import read_weights, write_safetensors
+from tokret.models import build_model
+
+SMALL = {"dim": 8, "width": 16, "tokens": 2, "heads": 2}
+MODELS = {
+    "token": {"trunk": "tiny", "head": "token", **SMALL},
+    "netvlad": {"trunk": "tiny", "head": "netvlad", "dim": 16, "clusters": 2},
+    "delg": {"trunk": "tiny", "head": "delg", "dim": 8, "local_loss": True},
+}
+
+
+def random_weights(head):
+    """A released state dict of random numbers, counters and all."""
+    model = build_model(dtype="float32", **MODELS[head])
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, train=False), images
+    )
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(np.float32), dict(shapes)
+    )
+    variables["arcface"] = {"weight": rng.normal(size=(5, MODELS[head]["dim"]))}
+    tensors = to_released(variables, LAYOUTS[head])
+    counters = {
+        name.replace("running_var", "num_batches_tracked"): np.array(i + 3)
+        for i, name in enumerate(tensors)
+        if name.endswith("running_var")
+    }
+    whole = {**tensors, **counters}
+    return {
+        name: np.asarray(tensor, np.float32 if tensor.ndim else np.int64, order="C")
+        for name, tensor in whole.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return {head: random_weights(head) for head in MODELS}
+
+
+@pytest.fixture
+def convert():
+    """Runs the converter in this process: (status, output, error output)."""
+
+    def run(*arguments):
+        out, err = io.StringIO(), io.StringIO()
+        before, sys.argv = sys.argv, ["convert", *map(str, arguments)]
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                runpy.run_module("tokret.convert", run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        finally:
+            sys.argv = before
+        return status, out.getvalue(), err.getvalue()
+
+    return run
+
+
+def assert_identical(found, expected):
+    assert set(found) == set(expected)  # safetensors has an order of its own
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype, name
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+
+
+@pytest.mark.parametrize("head", MODELS)
+def test_there_and_back_bit_for_bit(weights, convert, tmp_path, head):
+    source = tmp_path / "theirs.safetensors"
+    write_safetensors(source, weights[head], header(Found(head, MODELS[head])))
+    status, out, err = convert("from-torch", source, f"--output={tmp_path / 'run'}")
+    assert status == 0, out + err
+    back = tmp_path / "ours.safetensors"
+    status, out, err = convert("to-torch", tmp_path / "run", f"--output={back}")
+    assert status == 0, out + err
+    assert_identical(read_weights(back).tensors, weights[head])
+    # What tokret wrote says itself what it is.
+    status, out, _ = convert("inspect", back)
+    assert status == 0 and f"layout {head}" in out and "take all of it" in out
+
+
+def test_half_precision_comes_back_as_it_was(weights, convert, tmp_path):
+    half = {
+        name: tensor.astype(np.float16) if tensor.ndim else tensor
+        for name, tensor in weights["token"].items()
+    }
+    source = tmp_path / "half.safetensors"
+    write_safetensors(source, half, {})
+    run, back = tmp_path / "run", tmp_path / "back.safetensors"
+    status, out, err = convert("from-torch", source, f"--output={run}", "--heads=2")
+    assert status == 0, out + err
+    config = json.loads((run / "config.json").read_text())
+    assert config["model"].items() >= MODELS["token"].items()
+    assert convert("to-torch", run, f"--output={back}")[0] == 0
+    assert_identical(read_weights(back).tensors, half)
+
+
+@pytest.mark.slow
+def test_torchs_own_file_without_torch(
+    weights, convert, program, photo_folder, demo_arguments, tmp_path
+):
+    torch = pytest.importorskip("torch")
+    source, run = tmp_path / "weights.pth", tmp_path / "run"
+    tensors = {name: torch.tensor(leaf) for name, leaf in weights["token"].items()}
+    torch.save({"epoch": 3, "state_dict": tensors, "optim": {"state": {}}}, source)
+
+    hide = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module("
+    command = [sys.executable, "-c", f"{hide}'tokret.convert', run_name='__main__')"]
+    arguments = ["from-torch", str(source), f"--output={run}", "--heads=2"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "epoch" in done.stdout
+
+    small = f"{run}/config.json"
+    config = json.loads((run / "config.json").read_text())
+    config["evaluation"] |= {"longest_side": 48, "scales": [1.0], "canvases": 1}
+    with open(small, "w") as file:
+        json.dump(config, file)
+    evaluated = program("eval.py", f"--workdir={run}", f"--image_folder={photo_folder}")
+    assert evaluated[0] == 0, evaluated[2]
+    found = json.loads((run / "eval" / "results.json").read_text())
+    assert 0 < found["benchmarks"][photo_folder.name]["all"]["mAP"] <= 1
+
+    back = tmp_path / "back.pth"
+    status, out, err = convert("to-torch", run, f"--output={back}")
+    assert status == 0, out + err
+    theirs = torch.load(back, weights_only=True)
+    assert list(theirs) == list(tensors)
+    assert all(torch.equal(theirs[name], tensors[name]) for name in tensors)
+
+
+def spoil(tensors, change):
+    tensors = dict(tensors)
+    if change == "renamed":
+        tensors["tr.querry"] = tensors.pop("tr.query")
+    elif change == "missing":
+        del tensors["backbone.block3.0.bn1.running_var"]
+    elif change == "misshapen":
+        tensors["tr.conv.0.weight"] = np.zeros((16, 5, 1, 1), np.float32)
+    elif change == "counted":
+        tensors["tr.query.num_batches_tracked"] = np.array(1)
+        tensors["tr.conv.1.num_batches_tracked"] = np.array([1])
+    elif change == "overflown":
+        tensors["tr.query"] = tensors["tr.query"] * np.float32(np.inf)
+        tensors["tr.conv.0.bias"] = np.zeros(16, np.int32)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("renamed", ("tr.query is missing", "tr.querry is not the model's")),
+        ("missing", ("backbone.block3.0.bn1.running_var is missing",)),
+        ("counted", ("tr.query.num_batches_tracked is not", "has shape [1], not []")),
+        ("overflown", ("tr.query holds values", "tr.conv.0.bias is int32")),
+        ("misshapen", ("tr.conv.0.weight has shape [16, 5, 1, 1], not [16, 128",)),
+    ],
+)
+def test_nothing_is_skipped_and_nothing_written(
+    weights, convert, refused, tmp_path, change, says
+):
+    source, output = tmp_path / "bad.safetensors", tmp_path / "run"
+    write_safetensors(source, spoil(weights["token"], change), {})
+    refused(convert("from-torch", source, f"--output={output}", "--heads=2"), *says)
+    refused(convert("inspect", source, "--heads=2"), "would be refused", *says)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.safetensors"]
+
+
+def test_mistakes_are_one_line(weights, convert, refused, tmp_path):
+    source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
+    write_safetensors(source, weights["token"], {})
+    refused(convert(), "command")
+    refused(convert("from-torch", source), "--output")
+    refused(convert("from-torch", tmp_path / "no.pth", f"--output={run}"), "no.pth")
+    run.mkdir()
+    (run / "mine").touch()
+    refused(convert("from-torch", source, f"--output={run}"), "is there already")
+    refused(convert("from-torch", source, "--output=x", "--heads=3"), "config.model")
+    refused(convert("to-torch", run, "--output=x.npz"), ".safetensors or .pth")
+    refused(convert("to-torch", run, f"--output={source}"), "is there already")
+    back = tmp_path / "back.safetensors"
+    refused(convert("to-torch", run, f"--output={back}"), "config.json")
+    assert not back.exists()
+
+
+def test_a_pickle_that_runs_code_is_refused(convert, refused, tmp_path):
+    source, mark = tmp_path / "evil.pth", tmp_path / "owned"
+    source.write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
+    refused(convert("inspect", source), "evil.pth")
+    assert not mark.exists()
+
+
+@pytest.mark.slow
+def test_a_trained_run_becomes_the_authors_layout(trained, convert, tmp_path):
+    back = tmp_path / "trained.safetensors"
+    status, out, err = convert("to-torch", trained, f"--output={back}")
+    assert status == 0, out + err
+    file = read_weights(back)
+    assert file.tensors["classifier.weight"].shape[0] == 4  # no row of the padding
+    assert file.tensors["tr.conv.1.num_batches_tracked"] == 12
+    status, out, err = convert("from-torch", back, f"--output={tmp_path / 'again'}")
+    assert status == 0, out + err

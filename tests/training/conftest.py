@@ -1,0 +1,42 @@
+"""A run of three saves with one weight, one statistic and one momentum."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tokret.training.checkpoints import Checkpoints
+from tokret.training.state import TrainState
+from tokret.training.weights import replicated
+
+
+@pytest.fixture(scope="session")
+def saved_state():
+    """Returns a function that makes the state of a step."""
+
+    def state(step, width=3):
+        return TrainState(
+            step=jnp.array(step),
+            params={"model": {"w": jnp.full((width,), float(step))}, "arcface": {}},
+            batch_stats={"bn": jnp.arange(2.0)},
+            opt_state={"trace": jnp.full((width,), -1.0)},
+        )
+
+    return state
+
+
+@pytest.fixture(scope="session")
+def abstract(saved_state):
+    """Returns a function that makes the state's shapes."""
+    return lambda width=3: replicated(jax.eval_shape(lambda: saved_state(0, width)))
+
+
+@pytest.fixture(scope="session")
+def saved_run(saved_state, tmp_path_factory):
+    """The folder of a run that saved steps 2, 4 and 6 and kept two of them."""
+    workdir = tmp_path_factory.mktemp("run")
+    with Checkpoints(workdir, keep=2) as checkpoints:
+        assert checkpoints.latest_step() is None
+        for step in (2, 4, 6):
+            checkpoints.save(saved_state(step))
+        checkpoints.save(saved_state(6))  # the end of a run may fall on a saving step
+    return workdir

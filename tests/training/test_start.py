@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tokret import configuration
+from tokret.errors import UserError
+from tokret.training.start import Start
+from tokret.training.weights import replicated, save_weights
+
+MODEL = {"trunk": "tiny"}
+
+
+def variables(value, head=2):
+    trunk, top = jnp.full(3, value), jnp.full(head, value)
+    return {
+        "params": {"trunk": {"w": trunk}, "head": {"w": top}},
+        "batch_stats": {"trunk": {"mean": trunk}, "head": {"mean": top}},
+    }
+
+
+@pytest.fixture
+def source(tmp_path):
+    saved = jax.tree.map(np.asarray, variables(7.0))
+    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"])
+    configuration.save({"model": MODEL}, tmp_path / "config.json")
+    return str(tmp_path)
+
+
+def begin(model=MODEL, head=2, **fields):
+    drawn = variables(1.0, head)
+    abstract = replicated(jax.eval_shape(lambda: drawn))
+    start = Start(**{"checkpoint": "", "trunk": ""} | fields)
+    found = start.overlay(drawn, abstract, model)
+    return jax.tree.map(lambda leaf: float(leaf[0]), found)
+
+
+def test_what_a_run_begins_with(source):
+    assert begin() == jax.tree.map(lambda leaf: 1.0, variables(0.0))
+    assert begin(checkpoint=source) == jax.tree.map(lambda leaf: 7.0, variables(0.0))
+    # The trunk's weights and statistics, under a head of another size.
+    assert begin(trunk=source, head=5) == {
+        "params": {"trunk": {"w": 7.0}, "head": {"w": 1.0}},
+        "batch_stats": {"trunk": {"mean": 7.0}, "head": {"mean": 1.0}},
+    }
+
+
+def test_what_does_not_fit_is_named(source, tmp_path):
+    with pytest.raises(UserError, match="leave one out"):
+        begin(checkpoint=source, trunk=source)
+    with pytest.raises(UserError, match=r"head/w has shape \(2,\), not \(5,\)"):
+        begin(checkpoint=source, head=5)
+    with pytest.raises(UserError, match="holds a tiny, but config.model.trunk is res"):
+        begin(trunk=source, model={"trunk": "resnet50"})
+    with pytest.raises(UserError, match="config.json does not exist"):
+        begin(trunk=str(tmp_path / "nowhere"))

@@ -1,0 +1,81 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tokret.errors import UserError
+from tokret.training.weights import (
+    list_steps,
+    load_weights,
+    replicated,
+    restore_weights,
+    save_weights,
+)
+
+
+@pytest.fixture
+def variables(abstract):
+    def make(width=3):
+        shapes = abstract(width)
+        return {"params": shapes.params["model"], "batch_stats": shapes.batch_stats}
+
+    return make
+
+
+def test_weights_alone_come_back(saved_run, variables):
+    weights, step = restore_weights(saved_run, variables())
+    assert step == 6
+    np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 6.0))
+    weights, step = restore_weights(saved_run, variables(), step=4)
+    assert step == 4
+    np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 4.0))
+
+
+def test_another_model_is_refused_and_every_name_listed(saved_run, variables):
+    with pytest.raises(UserError, match=r"model/w has shape \(3,\), not \(5,\)"):
+        restore_weights(saved_run, variables(width=5))
+    names = {**variables(), "params": {"v": variables()["params"]["w"]}}
+    with pytest.raises(UserError, match=r"model/v is missing; .*model/w is not"):
+        restore_weights(saved_run, names)
+
+
+def test_weights_from_elsewhere_are_saved_and_one_part_is_taken(tmp_path):
+    trunk, head = {"w": np.arange(3.0)}, {"w": np.ones((2, 2))}
+    params = {"model": {"trunk": trunk, "head": head}, "arcface": {"w": np.zeros(4)}}
+    save_weights(tmp_path, params, {"trunk": {"mean": np.full(2, 7.0)}})
+    assert list_steps(tmp_path) == [0]
+    back, statistics, step = load_weights(tmp_path)
+    assert step == 0
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+    np.testing.assert_array_equal(statistics["trunk"]["mean"], [7, 7])
+
+    wanted = replicated(
+        {
+            "params": {"trunk": {"w": jax.ShapeDtypeStruct((3,), jnp.float32)}},
+            "batch_stats": {"trunk": {"mean": jax.ShapeDtypeStruct((2,), jnp.float32)}},
+        }
+    )
+    part, _ = restore_weights(tmp_path, wanted, part="trunk")
+    np.testing.assert_array_equal(part["params"]["trunk"]["w"], [0, 1, 2])
+    with pytest.raises(UserError, match="params/model/head/w is not the model's"):
+        restore_weights(tmp_path, wanted)
+    del wanted["batch_stats"]["trunk"]["mean"]
+    with pytest.raises(UserError, match="batch_stats/trunk/mean is not the model's"):
+        restore_weights(tmp_path, wanted, part="trunk")
+
+
+def test_a_checkpoint_without_its_files_is_named(saved_run, variables, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(saved_run, copy)
+    (copy / "checkpoints" / "6" / "state" / "_METADATA").unlink()
+    with pytest.raises(UserError, match="checkpoints/6 cannot be read"):
+        restore_weights(copy, variables())
+
+
+def test_checkpoints_that_are_not_there(saved_run, variables, tmp_path):
+    with pytest.raises(UserError, match="--step=5.*4, 6"):
+        restore_weights(saved_run, variables(), step=5)
+    with pytest.raises(UserError, match="no checkpoint; train first"):
+        restore_weights(tmp_path, variables())

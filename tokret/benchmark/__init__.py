@@ -1,0 +1,1 @@
+"""Timings, and the rival they are taken against."""

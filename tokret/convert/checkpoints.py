@@ -1,0 +1,158 @@
+"""Converted weights as the folder of a run, and any run's weights back again.
+
+DIR/config.json      the model, for eval.py and train.py
+DIR/origin.json      what the file said that the weights do not: names in order,
+dtypes and the counters of PyTorch's batch norms
+DIR/checkpoints/0/   Orbax, float32
+"""
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tokret import configuration
+from tokret.configuration import part
+from tokret.convert.layouts import LAYOUTS
+from tokret.convert.recognition import CLASSIFIERS, Found
+from tokret.convert.released import COUNTER, from_released, to_released
+from tokret.errors import UserError
+from tokret.retrieval.extraction import RELEASED
+from tokret.training.weights import load_weights, save_weights
+
+Tensors = Mapping[str, np.ndarray]
+
+
+def config_of(found: Found) -> dict[str, Any]:
+    """Makes the config of a converted model: evaluated as the authors did."""
+    return {
+        "seed": 0,
+        "model": {"dtype": "float32", **found.model},
+        "init": {"checkpoint": "", "trunk": ""},
+        "evaluation": dataclasses.asdict(RELEASED),
+        "run": {"data_dir": "~/.cache/tokret"},
+    }
+
+
+def origin_of(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
+    """Records what a round trip needs beside the weights."""
+    return {
+        "source": source,
+        "layout": found.layout,
+        "tensors": {
+            name: int(tensor) if name.endswith(COUNTER) else tensor.dtype.name
+            for name, tensor in tensors.items()
+        },
+    }
+
+
+def write_checkpoint(
+    output: Path, found: Found, tensors: Tensors, origin: dict[str, Any]
+) -> None:
+    """Writes a folder that eval.py and train.py take, whole or not at all.
+
+    Args:
+      output: the folder; not there yet, or empty.
+      found: layout and model.
+      tensors: by their released names; checked before.
+      origin: what `origin_of` made.
+    """
+    variables = from_released(tensors, LAYOUTS[found.layout])
+    float32 = _map(variables, lambda leaf: np.ascontiguousarray(leaf, np.float32))
+    params = {name: float32[name] for name in CLASSIFIERS if name in float32}
+    params["model"] = float32["params"]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(
+        tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent)
+    )
+    try:
+        save_weights(partial, params, float32["batch_stats"])
+        configuration.save(config_of(found), partial / "config.json")
+        configuration.save(origin, partial / "origin.json")
+        partial.chmod(0o755)  # mkdtemp's is for its owner alone
+        os.replace(partial, output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _map(tree: Any, function: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _map(leaf, function) for name, leaf in tree.items()}
+    return function(tree)
+
+
+def read_checkpoint(
+    workdir: Path, step: int | None
+) -> tuple[Found, dict[str, np.ndarray]]:
+    """Reads a run's or a conversion's weights as a released state dict.
+
+    Args:
+      workdir: the run's folder.
+      step: the checkpoint's step; None takes the newest.
+
+    Returns:
+      Layout and model, and the tensors with the names, order and dtypes of the file
+      they came from; of a model trained by tokret, those the authors' would have.
+
+    Raises:
+      UserError: if there is no checkpoint, or its model has no released layout.
+    """
+    config = configuration.load(workdir / "config.json")
+    model = {k: v for k, v in part(config, "model", dict).items() if k != "dtype"}
+    origin = _read_origin(workdir / "origin.json")
+    head = part(model, "head", str)
+    found = Found(origin["layout"] if origin else head, model)
+    params, batch_stats, step = load_weights(workdir, step)
+    variables = {"params": params.pop("model"), "batch_stats": batch_stats, **params}
+    if "dataset" in config and "arcface" in params:
+        # Rows beyond the classes only fill the mesh.
+        classes = part(part(config, "dataset", dict), "classes", int)
+        for name in set(CLASSIFIERS) & set(params):
+            variables[name] = _map(params[name], lambda leaf: leaf[:classes])
+    tensors = to_released(variables, LAYOUTS[found.layout])
+    if origin is None:
+        return found, _with_counters(tensors, step)
+    return found, _as_recorded(tensors, origin["tensors"])
+
+
+def _read_origin(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    origin = configuration.load(path)
+    if origin.get("layout") not in LAYOUTS or not isinstance(
+        origin.get("tensors"), dict
+    ):
+        raise UserError(f"{path} is damaged; convert the weights again")
+    return origin
+
+
+def _as_recorded(
+    tensors: dict[str, np.ndarray], record: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Gives tensors the order, dtypes and counters of the file they came from."""
+    found = {}
+    for name, kept in record.items():
+        if isinstance(kept, int):
+            found[name] = np.array(kept, np.int64)
+        else:
+            dtype = ml_dtypes.bfloat16 if kept == "bfloat16" else np.dtype(kept)
+            found[name] = tensors[name].astype(dtype)
+    return found
+
+
+def _with_counters(tensors: dict[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
+    """Adds the steps that every batch norm has seen, which PyTorch asks for."""
+    found = {}
+    for name, tensor in tensors.items():
+        found[name] = tensor
+        if name.endswith("running_var"):
+            counter = name.replace("running_var", COUNTER)
+            found[counter] = np.array(step, np.int64)
+    return found

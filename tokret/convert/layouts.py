@@ -1,0 +1,180 @@
+"""Names of PyTorch's tensors and of tokret's variables: one table a layout.
+
+Both directions of a conversion read the same rows; `{}` in a row stands for a number. A
+variable is named by its collection and its path there: "params" and "batch_stats" hold
+the model under trunk, head and local, and every classifier is a collection of its own.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+Transform = Callable[[np.ndarray], np.ndarray]
+
+
+class Form(NamedTuple):
+    """How a tensor's axes change.
+
+    Attributes:
+      to_ours: released tensor -> variable.
+      to_released: variable -> released tensor.
+    """
+
+    to_ours: Transform
+    to_released: Transform
+
+
+SAME = Form(lambda tensor: tensor, lambda leaf: leaf)
+CONVOLUTION = Form(  # [out, in, h, w] <-> [h, w, in, out]
+    lambda tensor: tensor.transpose(2, 3, 1, 0),
+    lambda leaf: leaf.transpose(3, 2, 0, 1),
+)
+LINEAR = Form(np.transpose, np.transpose)  # [out, in] <-> [in, out]
+POINTWISE = Form(  # a 1x1 convolution there, a dense layer here
+    lambda tensor: tensor[:, :, 0, 0].T, lambda leaf: leaf.T[:, :, None, None]
+)
+LEADING = Form(lambda tensor: tensor[0], lambda leaf: leaf[None])  # [1, ...] <-> [...]
+
+
+class Row(NamedTuple):
+    """One kind of tensor in both worlds.
+
+    Attributes:
+      released: its name there.
+      collection: the variable's collection.
+      path: the variable's path.
+      form: how the axes change.
+    """
+
+    released: str
+    collection: str
+    path: str
+    form: Form
+
+
+def _layer(released: str, ours: str, form: Form) -> list[Row]:
+    """Rows of a layer with a weight and, perhaps, a bias."""
+    return [
+        Row(f"{released}.weight", "params", f"{ours}/kernel", form),
+        Row(f"{released}.bias", "params", f"{ours}/bias", SAME),
+    ]
+
+
+def _norm(released: str, ours: str) -> list[Row]:
+    """Rows of a layer norm or a batch norm."""
+    return [
+        Row(f"{released}.weight", "params", f"{ours}/scale", SAME),
+        Row(f"{released}.bias", "params", f"{ours}/bias", SAME),
+        Row(f"{released}.running_mean", "batch_stats", f"{ours}/mean", SAME),
+        Row(f"{released}.running_var", "batch_stats", f"{ours}/var", SAME),
+    ]
+
+
+def _resnet(stem: tuple[str, str], stages: Iterable[str]) -> list[Row]:
+    """Rows of a ResNet, given its stem's and its stages' names there."""
+    rows = _layer(stem[0], "trunk/conv1", CONVOLUTION) + _norm(stem[1], "trunk/bn1")
+    for number, stage in enumerate(stages, 1):
+        there, here = f"{stage}.{{}}", f"trunk/layer{number}_block{{}}"
+        rows += _layer(f"{there}.conv{{}}", f"{here}/conv{{}}", CONVOLUTION)
+        rows += _norm(f"{there}.bn{{}}", f"{here}/bn{{}}")
+        rows += _layer(f"{there}.downsample.0", f"{here}/downsample_conv", CONVOLUTION)
+        rows += _norm(f"{there}.downsample.1", f"{here}/downsample_bn")
+    return rows
+
+
+def _attention(there: str, here: str) -> list[Row]:
+    rows = []
+    for name in ("q", "k", "v", "proj"):
+        rows += _layer(f"{there}.{name}", f"{here}/{name}", LINEAR)
+    return rows
+
+
+def _encoder(there: str, here: str) -> list[Row]:
+    """Rows of a layer of local feature self-attention."""
+    return [
+        *_attention(f"{there}.attn", f"{here}/attn"),
+        *_norm(f"{there}.bn", f"{here}/bn"),
+        *_layer(f"{there}.mlp", f"{here}/mlp", LINEAR),
+    ]
+
+
+def _second_order(there: str, here: str) -> list[Row]:
+    rows = []
+    for name in ("f", "g"):
+        rows += _layer(f"{there}.{name}.0", f"{here}/{name}_conv", CONVOLUTION)
+        rows += _norm(f"{there}.{name}.1", f"{here}/{name}_bn")
+    for name in ("h", "v"):
+        rows += _layer(f"{there}.{name}", f"{here}/{name}", CONVOLUTION)
+    return rows
+
+
+_LABELS = Row("classifier.weight", "arcface", "weight", SAME)
+_TRUNK = [
+    # The released trunk counts the stem as block1.
+    *_resnet(
+        ("backbone.block1.0", "backbone.block1.1"),
+        [f"backbone.block{stage}" for stage in range(2, 6)],
+    ),
+    *_second_order("backbone.soa4", "trunk/soa4"),
+]
+_WHITEN = _layer("whiten", "head/whiten", POINTWISE)
+_TOKEN = [
+    Row("tr.query", "params", "head/tokenizer/query", LEADING),
+    *_layer("tr.token_norm.0", "head/tokenizer/linear", LINEAR),
+    *_norm("tr.token_norm.1", "head/tokenizer/norm"),
+    *_encoder("tr.encoder.{}", "head/encoder{}"),
+    *_attention("tr.decoder.{}.self_attn", "head/decoder{}/self_attn"),
+    *_attention("tr.decoder.{}.cross_attn", "head/decoder{}/cross_attn"),
+    *_norm("tr.decoder.{}.bn{}", "head/decoder{}/norm{}"),
+    *_layer("tr.decoder.{}.mlp.fc{}", "head/decoder{}/fc{}", LINEAR),
+    *_layer("tr.conv.0", "head/conv", CONVOLUTION),
+    *_norm("tr.conv.1", "head/conv_bn"),
+    *_layer("tr.proj.0", "head/proj", LINEAR),
+    *_norm("tr.proj.1", "head/proj_bn"),
+]
+_NETVLAD = [
+    Row("vlad.centroids", "params", "head/centroids", LEADING),
+    *_encoder("vlad.encoder", "head/encoder0"),
+    *_layer("vlad.conv.0", "head/conv", CONVOLUTION),
+    *_norm("vlad.conv.1", "head/conv_bn"),
+    *_layer("vlad.proj.0", "head/proj", LINEAR),
+    *_norm("vlad.proj.1", "head/proj_bn"),
+]
+_DELG = [
+    *_WHITEN,
+    Row("classifier_block5.weight", "arcface", "weight", SAME),
+    Row("classifier_block4.weight", "arcface_local", "weight", SAME),
+    *_layer("attention.att_conv1", "local/attention", CONVOLUTION),
+    *_layer("reduction", "local/reduction", CONVOLUTION),
+]
+_TORCHVISION = [
+    *_resnet(("conv1", "bn1"), [f"layer{stage}" for stage in range(1, 5)]),
+    Row("fc.weight", "imagenet", "kernel", LINEAR),
+    Row("fc.bias", "imagenet", "bias", SAME),
+]
+_LITE0 = [
+    *_layer("_conv_stem", "trunk/stem_conv", CONVOLUTION),
+    *_norm("_bn0", "trunk/stem_bn"),
+    *_layer("_blocks.{}._expand_conv", "trunk/block{}/expand_conv", CONVOLUTION),
+    *_norm("_blocks.{}._bn0", "trunk/block{}/expand_bn"),
+    *_layer("_blocks.{}._depthwise_conv", "trunk/block{}/depthwise_conv", CONVOLUTION),
+    *_norm("_blocks.{}._bn1", "trunk/block{}/depthwise_bn"),
+    *_layer("_blocks.{}._project_conv", "trunk/block{}/project_conv", CONVOLUTION),
+    *_norm("_blocks.{}._bn2", "trunk/block{}/project_bn"),
+    *_layer("_conv_head", "trunk/head_conv", CONVOLUTION),
+    *_norm("_bn1", "trunk/head_bn"),
+    Row("_fc.weight", "imagenet", "kernel", LINEAR),
+    Row("_fc.bias", "imagenet", "bias", SAME),
+]
+# By whose file it is; a path of ours means one released name within each of them.
+LAYOUTS: dict[str, list[Row]] = {
+    "token": [*_TRUNK, *_TOKEN, _LABELS],
+    "gem": [*_TRUNK, *_WHITEN, _LABELS],
+    "rmac": [*_TRUNK, *_WHITEN, _LABELS],
+    "solar": [*_TRUNK, *_second_order("pooling", "head/soa"), *_WHITEN, _LABELS],
+    "netvlad": [*_TRUNK, *_NETVLAD, _LABELS],
+    "delg": [*_TRUNK, *_DELG],
+    "torchvision": _TORCHVISION,
+    "efficientnet_lite0": _LITE0,
+}

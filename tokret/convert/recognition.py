@@ -1,0 +1,223 @@
+"""What a weight file holds: whose layout, which model, and whether it is whole.
+
+Names and shapes decide nearly all of it. The number of attention heads leaves no trace
+in either (the released models have 8), and GeM and R-MAC look alike: those two are
+asked for, unless tokret wrote the file and says so in its header.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tokret.configuration import call
+from tokret.convert.layouts import LAYOUTS
+from tokret.convert.released import COUNTER, to_released
+from tokret.errors import UserError
+from tokret.models import build_model
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+HEADER = "tokret"  # the entry of a safetensors header with layout and model
+# A trunk alone is evaluated by the mean over positions: nothing is learned there.
+MEAN_OVER_POSITIONS = {"head": "gem", "p": 1.0, "whiten": False}
+LARGEST_SIDE = 2**16  # of a model that is taken seriously
+CLASSIFIERS = ("arcface", "arcface_local", "imagenet")
+
+
+class Found(NamedTuple):
+    """What a file is taken for.
+
+    Attributes:
+      layout: a name in `LAYOUTS`.
+      model: fields of `config.model`.
+    """
+
+    layout: str
+    model: dict[str, Any]
+
+
+def from_header(metadata: Mapping[str, str]) -> Found | None:
+    """Reads what tokret wrote into a safetensors header; None if it did not.
+
+    Raises:
+      UserError: if it is not what tokret writes.
+    """
+    if HEADER not in metadata:
+        return None
+    try:
+        header = json.loads(metadata[HEADER])
+        found = Found(header["layout"], header["model"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError("its tokret header is damaged; write it again") from error
+    if found.layout not in LAYOUTS or not isinstance(found.model, dict):
+        raise UserError("its tokret header names no known layout; write it again")
+    return found
+
+
+def header(found: Found) -> dict[str, str]:
+    """Makes the safetensors header that `from_header` reads."""
+    return {HEADER: json.dumps(found._asdict())}
+
+
+def recognise(shapes: Shapes, head: str | None, heads: int | None) -> Found:
+    """Tells layout and model from names and shapes.
+
+    Args:
+      shapes: of every tensor, by name.
+      head: what a whitened pooling is, gem or rmac; None if not said.
+      heads: attention heads; None if not said.
+
+    Raises:
+      UserError: if nothing of tokret's is there, or `head` has to be said.
+    """
+    layout = _layout(shapes, head)
+    if layout == "efficientnet_lite0":
+        return Found(layout, {"trunk": layout, **MEAN_OVER_POSITIONS})
+    trunk = _trunk(shapes)
+    if layout == "torchvision":
+        return Found(layout, {"trunk": trunk, **MEAN_OVER_POSITIONS})
+    fields = _head_fields(shapes, layout)
+    if layout in ("token", "netvlad"):
+        fields["heads"] = heads or 8
+    return Found(layout, {"trunk": trunk, "head": layout, **fields})
+
+
+def _layout(shapes: Shapes, head: str | None) -> str:
+    starts = {
+        "_conv_stem.": "efficientnet_lite0",
+        "layer1.0.": "torchvision",
+        "tr.": "token",
+        "vlad.": "netvlad",
+        "pooling.": "solar",
+        "reduction.": "delg",
+        "classifier_block5.": "delg",
+    }
+    for start, layout in starts.items():
+        if any(name.startswith(start) for name in shapes):
+            if head not in (None, layout):
+                raise UserError(f"--head={head}, but its tensors are {layout}'s")
+            return layout
+    if not any(name.startswith(("whiten.", "backbone.")) for name in shapes):
+        some = ", ".join(list(shapes)[:3])
+        raise UserError(
+            f"no tensors of a model that tokret knows ({some}, ...); it takes "
+            f"{', '.join(LAYOUTS)}"
+        )
+    if head not in ("gem", "rmac"):
+        raise UserError(
+            "GeM and R-MAC checkpoints look alike; say which with --head=gem or "
+            "--head=rmac"
+        )
+    return head
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """Returns one more than the largest number that a name has in a pattern."""
+    matches = (re.match(pattern, name) for name in shapes)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)
+
+
+def _trunk(shapes: Shapes) -> str:
+    """Tells the trunk by the depth of its third stage."""
+    depth = _count(shapes, r"(?:backbone\.block4|layer3)\.(\d{1,2})\.")
+    trunk = "resnet101" if depth > 10 else "resnet50" if depth > 1 else "tiny"
+    second_order = any(name.startswith("backbone.soa4.") for name in shapes)
+    return f"{trunk}_soa4" if second_order else trunk
+
+
+def _side(shapes: Shapes, name: str, axis: int, otherwise: int) -> int:
+    """Returns a side of a tensor; where it is missing, the released side."""
+    side = shapes.get(name, ())[axis : axis + 1]
+    return side[0] if side and 1 <= side[0] <= LARGEST_SIDE else otherwise
+
+
+def _head_fields(shapes: Shapes, layout: str) -> dict[str, Any]:
+    """Reads a head's fields off the shapes."""
+    if layout == "token":
+        return {
+            "dim": _side(shapes, "tr.proj.0.weight", 0, 1024),
+            "width": _side(shapes, "tr.query", 2, 1024),
+            "tokens": _side(shapes, "tr.query", 1, 4),
+            "attention_layers": _count(shapes, r"tr\.encoder\.(\d{1,2})\."),
+            "refinement_layers": _count(shapes, r"tr\.decoder\.(\d{1,2})\."),
+        }
+    if layout == "netvlad":
+        return {
+            "dim": _side(shapes, "vlad.proj.0.weight", 0, 1024),
+            "clusters": _side(shapes, "vlad.centroids", 2, 4),
+        }
+    fields: dict[str, Any] = {"dim": _side(shapes, "whiten.weight", 0, 2048)}
+    if layout == "rmac":  # as the authors evaluate it; see tokret.models.rmac
+        fields["normalise_in_evaluation"] = False
+    if layout == "delg":
+        fields["local_loss"] = "reduction.weight" in shapes
+    return fields
+
+
+def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
+    """Returns the released names and shapes of a model, its classifiers included.
+
+    Args:
+      found: layout and model.
+      shapes: of the file: its classifiers are taken whatever their classes are.
+
+    Raises:
+      UserError: if the model's fields are wrong, or it has no released names.
+    """
+    model = call(build_model, "model", {"dtype": "float32", **found.model})
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    abstract = jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, train=False), images
+    )
+    # Of the right shapes, without their memory.
+    variables = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), dict(abstract)
+    )
+    rows = LAYOUTS[found.layout]
+    wanted = {name: leaf.shape for name, leaf in to_released(variables, rows).items()}
+    dims = {"arcface": found.model.get("dim"), "arcface_local": 128}
+    for row in rows:
+        if row.collection in CLASSIFIERS and row.released in shapes:
+            shape = shapes[row.released]
+            dim = dims.get(row.collection)
+            wanted[row.released] = shape if dim is None else (*shape[:1], dim)
+    return wanted
+
+
+def problems(shapes: Shapes, wanted: Shapes) -> list[str]:
+    """Lists every tensor that is missing, unknown or of another shape."""
+    counters = {
+        name.replace("running_var", COUNTER): ()
+        for name in wanted
+        if name.endswith("running_var")
+    }
+    known = {**wanted, **counters}  # files older than the counters lack them
+    return [
+        *(f"{name} is missing" for name in wanted if name not in shapes),
+        *(f"{name} is not the model's" for name in shapes if name not in known),
+        *(
+            f"{name} has shape {list(shape)}, not {list(known[name])}"
+            for name, shape in shapes.items()
+            if name in known and tuple(shape) != tuple(known[name])
+        ),
+    ]
+
+
+def value_problems(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """Lists every tensor whose values no model could have."""
+    found = []
+    for name, tensor in tensors.items():
+        if name.endswith(COUNTER):
+            if tensor.dtype.kind not in "iu":
+                found.append(f"{name} is {tensor.dtype.name}, not a whole number")
+        elif not jnp.issubdtype(tensor.dtype, jnp.floating):
+            found.append(f"{name} is {tensor.dtype.name}, not floating point")
+        elif not np.isfinite(tensor).all():
+            found.append(f"{name} holds values that are no numbers")
+    return found
