@@ -1,7 +1,7 @@
 """Evaluates: a checkpoint, or descriptors from anywhere, -> table, results, picture.
 
     python eval.py --workdir=DIR [--step=N] [--baselines]
-    python eval.py --workdir=DIR --image_folder=PHOTOS [--baselines]
+    python eval.py --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
     python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
         --output=out.json
 
@@ -47,6 +47,12 @@ BASELINES = flags.DEFINE_bool(
 )
 FOLDER = flags.DEFINE_string(
     "image_folder", None, "Folder of class folders; every photo asks all others."
+)
+LONGEST_SIDE = flags.DEFINE_integer(
+    "longest_side", None, "Of a photo, in pixels; the run's own if not given."
+)
+SCALES = flags.DEFINE_list(
+    "scales", None, "Factors of the sides, as 1,0.7; the run's own if not given."
 )
 DESCRIPTORS = flags.DEFINE_string("descriptors", None, "Database, .npy [N, D].")
 QUERIES = flags.DEFINE_string("queries", None, "Queries, .npy [Q, D].")
@@ -147,10 +153,24 @@ def evaluate_folder(
     return {"all": metrics.leave_one_out(system(views), labels)}
 
 
+def make_settings(config: Config) -> Extraction:
+    """Reads how descriptors are made off a run's config and the flags."""
+    fields = part(config, "evaluation", dict)
+    given: dict[str, Any] = {}
+    if LONGEST_SIDE.value is not None:
+        given["longest_side"] = LONGEST_SIDE.value
+    if SCALES.value is not None:
+        try:
+            given["scales"] = [float(scale) for scale in SCALES.value]
+        except ValueError as error:
+            raise UserError(f"--scales must be numbers with commas: {error}") from error
+    return call(Extraction, "evaluation", fields | given)
+
+
 def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     """Evaluates a checkpoint of a run, beside the baselines if asked."""
     config = configuration.load(workdir / "config.json")
-    settings = call(Extraction, "evaluation", part(config, "evaluation", dict))
+    settings = make_settings(config)
     trained, untrained, found_step = model_systems(config, settings, workdir, step)
     head = part(part(config, "model", dict), "head", str)
     systems = {head: trained}
@@ -196,7 +216,11 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     baselines = {label: {name: found} for label, found in numbers.items()}
     environment = results.environment(
         part(part(config, "model", dict), "dtype", str)
-    ) | {"checkpoint_step": found_step}
+    ) | {
+        "checkpoint_step": found_step,
+        "longest_side": settings.longest_side,
+        "scales": list(settings.scales),
+    }
     path = target / "results.json"
     results.write_results(path, measured, environment, baselines, merge=True)
     print(results.table(rows))
@@ -239,10 +263,11 @@ def main() -> None:
         workdir = Path(WORKDIR.value).expanduser()
         evaluate_run(workdir, STEP.value, FOLDER.value)
     elif WORKDIR.value is None and any(files.values()):
-        if STEP.value is not None or FOLDER.value is not None or BASELINES.value:
+        own = (STEP, FOLDER, LONGEST_SIDE, SCALES)
+        if any(flag.value is not None for flag in own) or BASELINES.value:
             raise UserError(
-                "--step, --image_folder and --baselines go with --workdir, not with "
-                "--descriptors"
+                "--step, --image_folder, --baselines, --longest_side and --scales go "
+                "with --workdir, not with --descriptors"
             )
         missing = [f"--{name}" for name, value in files.items() if not value]
         if missing:

@@ -64,8 +64,10 @@ def start(tmp_path_factory):
     }
 
     def popen(program, *arguments):
+        script = str(ROOT / program)
+        named = [script] if program.endswith(".py") else ["-m", program]
         return subprocess.Popen(
-            [sys.executable, str(ROOT / program), *map(str, arguments)],
+            [sys.executable, *named, *map(str, arguments)],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

@@ -9,6 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from tokret.convert.layouts import LAYOUTS
+from tokret.convert.released import to_released
+from tokret.convert.weight_files import write_safetensors
+from tokret.models import build_model
+
 ROOT_README = "README.md"
 
 
@@ -21,14 +26,34 @@ def blocks(readme, language):
     return re.findall(rf"^```{language}\n(.*?)^```", readme, re.M | re.S)
 
 
+@pytest.fixture
+def weight_file(tmp_path):
+    """Weights of a small Token under the released names; of what kind, it says."""
+    fields = {"trunk": "tiny", "head": "token", "dim": 8, "width": 8}
+    model = build_model(dtype="float32", **fields)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, train=False), images
+    )
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), dict(shapes))
+    path = tmp_path / "weights.pth"  # what a file is, its content says
+    write_safetensors(path, to_released(ones, LAYOUTS["token"]), {})
+    return path
+
+
 @pytest.mark.slow
 def test_every_command(
-    readme, program, trained, demo_arguments, photo_folder, tmp_path
+    readme, program, trained, demo_arguments, photo_folder, weight_file, tmp_path
 ):
     shutil.copytree(trained, tmp_path / "demo")
     places = {
         "runs/demo": str(tmp_path / "demo"),
         "runs/photos": str(tmp_path / "photos"),
+        "runs/gem": str(tmp_path / "gem"),
+        "runs/lite0": str(tmp_path / "lite0"),
+        "runs/theirs": str(tmp_path / "theirs"),
+        "WEIGHTS.pth": str(weight_file),
+        "theirs.safetensors": str(tmp_path / "theirs.safetensors"),
         "OTHER_PHOTOS": str(photo_folder),
         "PHOTOS": str(photo_folder),
         "db.npy": str(tmp_path / "db.npy"),
@@ -48,8 +73,10 @@ def test_every_command(
             assert line in ("make demo", "make test", "source .venv/bin/activate")
             continue
         for name, path in places.items():
-            line = line.replace(f"={name}", f"={path}")
+            line = re.sub(rf"(?<=[= ]){re.escape(name)}", path, line)
         _, name, *arguments = shlex.split(line)
+        if name == "-m":
+            name, *arguments = arguments
         if name == "train.py":
             # The same training, cut short; the fields of landmarks only with them.
             demo = "--config=configs/demo.py" in arguments
@@ -61,7 +88,8 @@ def test_every_command(
         status, out, err = program(name, *arguments)
         assert status == 0, line + out + err
         done.append(name)
-    assert sorted(set(done)) == ["eval.py", "train.py"] and len(done) == 5
+    programs = ["eval.py", "tokret.convert", "train.py"]
+    assert sorted(set(done)) == programs and len(done) == 11
 
     found = json.loads((tmp_path / "photos" / "eval" / "results.json").read_text())
     numbers = found["benchmarks"][photo_folder.name]["all"]

