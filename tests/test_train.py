@@ -186,7 +186,7 @@ def test_other_photos_than_the_run_began_with_are_refused(
     status, out, err = program("train.py", *arguments)
     assert status == 0, out + err
     (root / "ash").rename(root / "alder")
-    refused(program("train.py", *arguments), "config.dataset.classes")
+    refused(program("train.py", *arguments), "config.dataset.labels")
 
 
 @pytest.mark.slow
