@@ -6,8 +6,10 @@ from tokret.errors import UserError
 
 def test_names_and_fields_are_checked(tmp_path):
     for options, says in (
-        ({"name": "imagenet"}, "image_folder, synthetic_landmarks"),
-        ({"name": "gldv2"}, "Google Landmarks v2"),
+        ({"name": "imagenet"}, "image_folder, oxford5k, paris6k, revisitop1m"),
+        ({"name": "gldv2"}, "no prepared gldv2 clean-original; .* data.manual_dir"),
+        ({"name": "gldv2", "manual": "x"}, "did you mean config.data.manual_dir"),
+        ({"name": "roxford5k", "resize": 512}, "data.resize is a field that nothing"),
         ({"name": "synthetic_landmarks", "landmark": 3}, "data.landmarks"),
         ({"name": "synthetic_landmarks", "landmarks": 0}, "landmarks is 0"),
     ):

@@ -1,7 +1,10 @@
+import csv
+import io
 import os
 import shutil
 
 import pytest
+from PIL import Image
 
 from tokret.data import datasets, image_folder
 from tokret.errors import UserError
@@ -58,6 +61,24 @@ def test_a_broken_photo_is_named_and_nothing_is_left(photo_folder, tmp_path):
         prepare(tmp_path / "d", root)
     (root / "birch" / "page.jpg").unlink()
     assert prepare(tmp_path / "d", root).classes == 3
+
+
+def test_broken_photos_can_be_left_out_and_large_ones_shrunk(
+    photo_folder, tmp_path, capsys
+):
+    root = tmp_path / "photos"
+    shutil.copytree(photo_folder, root)
+    odd = root / "birch" / 'une "page", 写真.jpg'
+    odd.write_bytes(b"<html>")
+    dataset = prepare(tmp_path / "d", root, skip_bad=True, resize=20, quality=60)
+    assert len(names(dataset, "train")) + len(names(dataset, "validation")) == 18
+    assert "1 photos left out" in capsys.readouterr().err
+    with (dataset.builder.data_path / "problems.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["photo"] == odd.relative_to(root).as_posix()
+    assert row["place"] == str(odd) and row["problem"] == "a web page, not a photo"
+    for record in dataset.records("train"):
+        assert min(Image.open(io.BytesIO(record["image"])).size) == 20
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10])

@@ -6,17 +6,22 @@ with probability 0.8); every draw comes from the generator that is passed in.
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import cv2
 import numpy as np
 
 from tokret.configuration import within
+from tokret.data import colour
+from tokret.data.decoding import decode_fast, read_header
+from tokret.data.resizing import resize
 from tokret.shapes import UInt8
 
 Image = UInt8[np.ndarray, "h w 3"]
+Crop = tuple[int, int, int, int]  # top, left, height, width in pixels
 ASPECTS = (3 / 4, 4 / 3)
 ATTEMPTS = 10
+REDUCTIONS = (8, 4, 2)  # of a photo's sides, that a JPEG decoder offers
+SPARE = 2  # times the view's side that a reduced crop must still have
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,34 +60,64 @@ class Augmentation:
     def __call__(
         self, image: Image, rng: np.random.Generator
     ) -> UInt8[np.ndarray, "s s 3"]:
-        """Returns one augmented view of a photo."""
-        top, left, height, width = random_crop(image.shape[:2], self.min_area, rng)
+        """Returns one augmented view of a decoded photo."""
+        return self._view(image, random_crop(image.shape[:2], self.min_area, rng), rng)
+
+    def view(
+        self, encoded: bytes, name: str, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "s s 3"]:
+        """Decodes a photo and returns one augmented view of it.
+
+        The same as decoding and calling, except that of a JPEG from which a crop
+        of over four times the view's side was drawn only as many pixels are made as
+        leave the crop twice that side.
+
+        Args:
+          encoded: the file's bytes.
+          name: what errors call it.
+          rng: decides the view.
+
+        Raises:
+          UserError: if the photo cannot be decoded.
+        """
+        header = read_header(encoded, name)
+        if not header.is_jpeg:
+            return self(decode_fast(encoded, name), rng)
+        crop = random_crop(header.shape, self.min_area, rng)
+        reduction = reduction_for(crop, self.size)
+        image = decode_fast(encoded, name, reduction)
+        return self._view(image, reduced(crop, reduction), rng)
+
+    def _view(
+        self, image: Image, crop: Crop, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "s s 3"]:
+        top, left, height, width = crop
         view = resize(image[top : top + height, left : left + width], self.size)
         if rng.random() < self.flip:
-            view = np.ascontiguousarray(view[:, ::-1])
+            view = np.asarray(cv2.flip(view, 1))
         if rng.random() < self.jitter:
-            view = self._vary_colours(view, rng)
+            view = colour.vary(view, self.draw_changes(rng))
         return view
 
-    def _vary_colours(self, view: Image, rng: np.random.Generator) -> Image:
-        def factor(range_: float) -> float:
-            return rng.uniform(max(0.0, 1 - range_), 1 + range_)
-
-        changes: list[tuple[Callable[[Image, float], Image], float]] = [
-            (adjust_brightness, factor(self.brightness)),
-            (adjust_contrast, factor(self.contrast)),
-            (adjust_saturation, factor(self.saturation)),
-            (adjust_hue, rng.uniform(-self.hue, self.hue)),
+    def draw_changes(self, rng: np.random.Generator) -> list[tuple[str, float]]:
+        """Draws colour changes, in random order; none where the range is zero."""
+        changes = [
+            (name, rng.uniform(max(0.0, 1 - spread), 1 + spread))
+            for name, spread in (
+                ("brightness", self.brightness),
+                ("contrast", self.contrast),
+                ("saturation", self.saturation),
+            )
+            if spread
         ]
-        for i in rng.permutation(len(changes)):
-            adjust, amount = changes[i]
-            view = adjust(view, amount)
-        return view
+        if self.hue:
+            changes.append(("hue", rng.uniform(-self.hue, self.hue)))
+        return [changes[i] for i in rng.permutation(len(changes))]
 
 
 def random_crop(
     shape: tuple[int, ...], min_area: float, rng: np.random.Generator
-) -> tuple[int, int, int, int]:
+) -> Crop:
     """Draws a crop: area uniform, aspect log-uniform; (top, left, height, width).
 
     After ten crops that do not fit, the largest central one of a permitted aspect.
@@ -102,11 +137,23 @@ def random_crop(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resize(image: Image, size: int) -> UInt8[np.ndarray, "s s 3"]:
-    """Resizes to a square, averaging over areas where it shrinks (antialiased)."""
-    shrinks = image.shape[0] > size or image.shape[1] > size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (size, size), interpolation=method))
+def reduction_for(crop: Crop, size: int) -> int:
+    """Decides by how much a JPEG may be reduced as it is decoded: 1, 2, 4 or 8.
+
+    What is left is at least twice what is wanted, so that the blur of resizing hides
+    that a reduced block of a JPEG is sharper than an average of its pixels.
+    """
+    shorter = min(crop[2:])
+    fitting = (k for k in REDUCTIONS if shorter >= SPARE * size * k)
+    return next(fitting, 1)
+
+
+def reduced(crop: Crop, reduction: int) -> Crop:
+    """Returns the pixels of the reduced photo that a crop touches."""
+    top, left, height, width = crop
+    bottom, right = -(-(top + height) // reduction), -(-(left + width) // reduction)
+    top, left = top // reduction, left // reduction
+    return top, left, bottom - top, right - left
 
 
 def centre_crop(image: Image, size: int) -> UInt8[np.ndarray, "s s 3"]:
@@ -118,32 +165,3 @@ def centre_crop(image: Image, size: int) -> UInt8[np.ndarray, "s s 3"]:
     side = max(1, round(min(height, width) * 7 / 8))
     top, left = (height - side) // 2, (width - side) // 2
     return resize(image[top : top + side, left : left + side], size)
-
-
-def _through_table(image: Image, table: np.ndarray) -> Image:
-    rounded = np.clip(np.rint(table), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(image, rounded))
-
-
-def adjust_brightness(image: Image, factor: float) -> Image:
-    """Blends with black."""
-    return _through_table(image, np.arange(256) * factor)
-
-
-def adjust_contrast(image: Image, factor: float) -> Image:
-    """Blends with the mean grey level."""
-    grey = round(float(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]))
-    return _through_table(image, grey + (np.arange(256) - grey) * factor)
-
-
-def adjust_saturation(image: Image, factor: float) -> Image:
-    """Blends every pixel with its grey level."""
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(image, factor, grey, 1 - factor, 0))
-
-
-def adjust_hue(image: Image, turn: float) -> Image:
-    """Turns the colour circle; 1 is a full turn."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # hue in 0..255
-    hsv[..., 0] += np.uint8(round(turn * 255) % 256)
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,24 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tokret.configuration import call, choose
-from tokret.data import image_folder, synthetic_landmarks
+from tokret.data import (
+    distractors,
+    image_folder,
+    landmarks_v2,
+    revisited,
+    synthetic_landmarks,
+)
 from tokret.data.streams import Record
 from tokret.errors import UserError
 
-
-def _gldv2(data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
-    raise UserError(
-        f"dataset gldv2: {data_dir} holds no prepared Google Landmarks v2, and tokret "
-        "cannot prepare it yet; train on photos of your own with "
-        "--config=configs/image_folder.py --config.data.root=PHOTOS"
-    )
-
-
 DATASETS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
-    "gldv2": _gldv2,
+    "gldv2": landmarks_v2.prepare,
     "image_folder": image_folder.prepare,
+    "oxford5k": revisited.oxford5k,
+    "paris6k": revisited.paris6k,
+    "revisitop1m": distractors.prepare,
+    "roxford5k": revisited.roxford5k,
+    "rparis6k": revisited.rparis6k,
     "synthetic_landmarks": synthetic_landmarks.prepare,
 }
 
@@ -44,22 +45,32 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """The number of classes of the training photos."""
-        return int(self.builder.info.features["label"].num_classes)
+        """The number of classes of the training photos.
+
+        Raises:
+          UserError: if the photos have no labels.
+        """
+        return int(self._label().num_classes)
 
     @property
     def ground_truth(self) -> Mapping[str, Any] | None:
         """The retrieval benchmark in the Revisited form, None if it has none."""
         metadata = self.builder.info.metadata
-        return None if metadata is None else metadata.get("ground_truth")
+        # Not `get`: read lazily from disk, they are not there before they are asked
+        # for all together.
+        return None if metadata is None else dict(metadata.items()).get("ground_truth")
 
     def has(self, split: str) -> bool:
         """Says whether there is a split of this name."""
         return split in self.builder.info.splits
 
     def identity(self) -> dict[str, Any]:
-        """What a run must find again when it goes on: classes and splits, in JSON."""
-        labels = self.builder.info.features["label"].names
+        """What a run must find again when it goes on: classes and splits, in JSON.
+
+        Raises:
+          UserError: if the photos have no labels.
+        """
+        labels = self._label().names
         digest = hashlib.sha256("\n".join(labels).encode("utf-8", "replace"))
         counts = {
             name: split.num_examples for name, split in self.builder.info.splits.items()
@@ -69,6 +80,15 @@ class Dataset:
             "classes": self.classes,
             **counts,
         }
+
+    def _label(self) -> tfds.features.ClassLabel:
+        features = self.builder.info.features
+        if "label" not in features:
+            raise UserError(
+                f"the photos of dataset {self.name} have no labels: it is there to "
+                "evaluate on, and nothing can be trained on it"
+            )
+        return features["label"]
 
     def records(self, split: str) -> Sequence[Record]:
         """Returns a split's records, images still encoded, in the dataset's order.

@@ -2,16 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from tokret.data import preparation
-from tokret.data.decoding import decode_exactly
+from tokret.data.photos import Place, Treatment
+from tokret.data.recipes import Plan, Recipe
+from tokret.data.shards import Item
 from tokret.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -75,72 +75,40 @@ def held_out(count: int, fraction: float, label: int) -> set[int]:
     return {int(i) for i in order[:wanted]}
 
 
-class ImageFolder(tfds.core.GeneratorBasedBuilder):
-    """Photos in class folders, split per class into train and validation."""
+class _Folder(NamedTuple):
+    """The photos of class folders, and which of them are for validation."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    root: Path
+    classes: dict[str, list[Path]]
+    fraction: float
 
-    def __init__(
-        self,
-        *,
-        root: Path,
-        classes: dict[str, list[Path]],
-        validation_fraction: float,
-        **kwargs: Any,
-    ):
-        self._root = root
-        self._classes = classes
-        self._fraction = validation_fraction
-        self._validates = any(
-            held_out(len(photos), validation_fraction, label)
-            for label, photos in enumerate(classes.values())
-        )
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
+    def plan(self, _: Path) -> Plan:
+        splits: dict[str, list[Item]] = {"train": [], "validation": []}
+        for label, photos in enumerate(self.classes.values()):
+            chosen = held_out(len(photos), self.fraction, label)
+            for i, photo in enumerate(photos):
+                split = splits["validation" if i in chosen else "train"]
+                name = str(photo.relative_to(self.root))
+                split.append(Item(name, Place(str(photo)), {"label": label}))
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(shape=(None, None, 3)),
-                "label": tfds.features.ClassLabel(names=list(self._classes)),
+                "label": tfds.features.ClassLabel(names=list(self.classes)),
                 "filename": tfds.features.Text(),
             }
         )
-        return self.dataset_info_from_configs(features=features, disable_shuffling=True)
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager
-        # disable=None: no bar where standard error is no terminal.
-        total = sum(map(len, self._classes.values()))
-        self._bar = tqdm(total=total, desc=self.name, unit="photo", disable=None)
-        splits = {"train": self._examples(validation=False)}
-        if self._validates:
-            splits["validation"] = self._examples(validation=True)
-        return splits
-
-    def _generate_examples(self) -> None:
-        raise AssertionError("the splits bring their own generators")
-
-    def _examples(self, *, validation: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-        key = 0
-        for label, photos in enumerate(self._classes.values()):
-            chosen = held_out(len(photos), self._fraction, label)
-            for i, photo in enumerate(photos):
-                if (i in chosen) == validation:
-                    yield key, self._example(photo, label)
-                    key += 1
-                    self._bar.update()
-        if validation == self._validates:  # the last split
-            self._bar.close()
-
-    def _example(self, photo: Path, label: int) -> dict[str, Any]:
-        encoded = photo.read_bytes()
-        decode_exactly(encoded, str(photo))  # a broken photo is named here, not later
-        filename = str(photo.relative_to(self._root))
-        return {"image": encoded, "label": label, "filename": filename}
+        return Plan(features, {name: items for name, items in splits.items() if items})
 
 
 def prepare(
-    data_dir: str | os.PathLike[str], *, root: str, validation_fraction: float = 0.2
+    data_dir: str | os.PathLike[str],
+    *,
+    root: str,
+    validation_fraction: float = 0.2,
+    resize: int = 0,
+    quality: int = 90,
+    skip_bad: bool = False,
+    workers: int = 0,
 ) -> tfds.core.DatasetBuilder:
     """Brings a folder of class folders into a dataset; once for each of its states.
 
@@ -149,6 +117,10 @@ def prepare(
       root: the folder, ROOT/CLASS/**/PHOTO.jpg (also jpeg, png, webp).
       validation_fraction: share of each class that is held out for validation; 0 puts
         every photo into `train`.
+      resize: longest that a photo's shorter side may be, in pixels; 0 keeps photos.
+      quality: of the JPEGs that shrunk photos become.
+      skip_bad: leave out broken photos, with a warning and a list of them.
+      workers: processes; 0 stands for one a core.
 
     Raises:
       UserError: if the folder has no classes, or a photo cannot be decoded.
@@ -162,16 +134,16 @@ def prepare(
         raise UserError(
             f"data.validation_fraction is {validation_fraction}; it must be in [0, 1)"
         )
+    treatment = Treatment(resize, quality).checked()
     path = Path(root).expanduser().resolve()
     classes = find_photos(path)
-    name = f"{path.name}-{fingerprint(path, classes, validation_fraction)}"
-    config = tfds.core.BuilderConfig(name=name, description=str(path))
-    builder = ImageFolder(
-        root=path,
-        classes=classes,
-        validation_fraction=validation_fraction,
-        data_dir=os.fspath(data_dir),
-        config=config,
+    shrunk = f"-{treatment.name()}" if resize else ""
+    recipe = Recipe(
+        name="image_folder",
+        variant=f"{path.name}{shrunk}",
+        fingerprint=fingerprint(path, classes, validation_fraction),
+        description=str(path),
+        treatment=treatment,
+        plan=_Folder(path, classes, validation_fraction).plan,
     )
-    preparation.prepare(builder, sum(map(len, classes.values())))
-    return builder
+    return preparation.prepare(recipe, data_dir, skip_bad=skip_bad, workers=workers)

@@ -5,9 +5,13 @@ come from a seed. Every landmark and every photo has a random generator of its o
 that neither the counts nor the number of threads change a photo.
 """
 
+import contextlib
 import hashlib
+import io
 import itertools
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +20,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from tokret.data import preparation
 from tokret.data.landmarks import benchmark
 from tokret.data.landmarks.series import (
     BENCHMARK,
@@ -37,6 +40,8 @@ from tokret.errors import UserError
 
 PHOTOS_PER_DISTRACTOR = 2
 SMALLEST_SIDE = 32
+
+_LOCK = threading.Lock()  # standard output and TFDS's bars are the process's
 
 
 @dataclass(frozen=True)
@@ -258,8 +263,21 @@ def prepare(
             name=counts.name(), version="1.0.0", description=str(counts)
         ),
     )
-    preparation.prepare(builder, counts.total())
+    if not builder.data_path.exists():
+        _render(builder, counts.total())
     return builder
+
+
+def _render(builder: SyntheticLandmarks, photos: int) -> None:
+    """Writes the dataset; TFDS's own messages and bars, of downloads, kept quiet."""
+    line = f"preparing {builder.name}: {photos} photos into {builder.data_path}"
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    with _LOCK, contextlib.redirect_stdout(io.StringIO()):
+        tfds.display_progress_bar(enable=False)
+        try:
+            builder.download_and_prepare()
+        finally:
+            tfds.display_progress_bar(enable=True)
 
 
 def _check(arguments: dict[str, int]) -> None:

@@ -1,0 +1,66 @@
+import pytest
+
+from tokret.data import tables
+from tokret.errors import UserError
+
+
+def read(path, text, columns=("id", "n")):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return list(tables.rows(path, columns))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "train.csv"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,n\na,1\nb,2\n",
+        "\ufeffid,n\na,1\nb,2",
+        "id,n\r\na,1\r\nb,2\r\n",
+        "n,url,id\n1,http://x,a\n2,http://y,b\n",
+        'id,n\n"a",1\n b , 2 \n',
+    ],
+)
+def test_every_way_to_write_a_table(path, text):
+    assert read(path, text) == [(2, ["a", "1"]), (3, ["b", "2"])]
+
+
+def test_lines_are_counted_as_an_editor_does(path):
+    text = 'id,url,n\na,"one\ntwo",1\n\nb,x,2\n'
+    assert [line for line, _ in read(path, text)] == [3, 5]
+
+
+def test_ten_thousand_photos_fit_a_field(path):
+    field = " ".join(["0" * 16] * 20_000)
+    assert read(path, f"id,n\n{field},1\n") == [(2, [field, "1"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no column 'id'"),
+        ("<html>404</html>\n", "no column 'id'"),
+        ("id,number\na,1\n", "no column 'n'"),
+        ("id,n\na,1\nb\n", "line 3: has 1 fields, the heading 2"),
+        (b"id,n\n\xff,1\n", "not UTF-8"),
+        ('id,n\n"' + "a" * 2**24 + "b,1\n", "line 2: field larger"),
+    ],
+)
+def test_mistakes_are_named(path, text, says):
+    with pytest.raises(UserError, match=rf"train\.csv.*{says}"):
+        read(path, text)
+
+
+def test_a_file_that_is_not_there_is_named(path):
+    with pytest.raises(UserError, match=r"train\.csv cannot be read"):
+        list(tables.rows(path, ("id",)))
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0", "1e3", "x", "²", "1" * 10, "nan"])
+def test_what_is_no_number_is_named(path, text):
+    assert tables.number("007", path, 5, "label") == 7
+    with pytest.raises(UserError, match=r"train\.csv, line 5: label is .* no number"):
+        tables.number(text, path, 5, "label")
