@@ -6,139 +6,33 @@ The same command again goes on where the run stopped. DIR holds config.json,
 checkpoints/, metrics.jsonl and tensorboard/.
 """
 
-import dataclasses
-import functools
 import math
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import flags
-from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from tokret import command_line, configuration
-from tokret.configuration import Config, call, part, within
-from tokret.data import datasets
-from tokret.data.augmentation import Augmentation
-from tokret.data.datasets import Dataset
-from tokret.data.streams import training_batches, validation_batches
-from tokret.errors import UserError
-from tokret.models import build_model
-from tokret.retrieval.extraction import Extraction
-from tokret.training.checkpoints import Checkpoints
-from tokret.training.optimiser import Schedule, make_optimiser
-from tokret.training.programs import Programs, make_programs
+from tokret.configuration import Config
+from tokret.data.streams import names_of_step, training_batches, validation_batches
+from tokret.errors import StoppedError, UserError
+from tokret.training.checkpoints import Checkpoints, UnreadableError
+from tokret.training.interruption import Interruption, alone_in
+from tokret.training.plan import Plan, initial_state, make_plan
+from tokret.training.profiling import Profile
 from tokret.training.reporting import Reporter
-from tokret.training.sharding import make_mesh, padded_classes, to_devices
-from tokret.training.start import Start
-from tokret.training.state import TrainState, make_classifiers
+from tokret.training.sharding import ahead, to_devices
+from tokret.training.state import TrainState
 from tokret.training.weights import list_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-
-GROUPS = {
-    *("data", "augmentation", "model", "arcface", "schedule", "optimiser", "mesh"),
-    *("init", "evaluation", "run"),
-}
-FIELDS = {"seed", "batch_size", "epochs"}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """The fields of `config.run`; configs/base.py says what they are."""
-
-    data_dir: str
-    log_every: int
-    checkpoint_every: int
-    keep: int
-    threads: int
-
-    def __post_init__(self) -> None:
-        for field in ("log_every", "checkpoint_every", "keep", "threads"):
-            within(f"run.{field}", getattr(self, field), 1)
-
-
-class Plan(NamedTuple):
-    """All that a run needs, checked, before anything of it is written."""
-
-    dataset: Dataset
-    augmentation: Augmentation
-    mesh: Mesh
-    schedule: Schedule
-    programs: Programs
-    start: Start
-    run: Run
-    seed: int
-    batch_size: int
-    epoch_steps: int
-
-
-def make_schedule(
-    *,
-    base: float,
-    batch: int,
-    warmup: float,
-    warmup_epochs: float,
-    decay: str,
-    epochs: int,
-    epoch_steps: int,
-    batch_size: int,
-) -> Schedule:
-    """Turns epochs into steps; a scaling batch of 0 stands for the global batch."""
-    within("schedule.warmup_epochs", warmup_epochs, 0, epochs)
-    return Schedule(
-        base=base,
-        batch=batch or batch_size,
-        warmup=warmup,
-        warmup_steps=round(warmup_epochs * epoch_steps),
-        steps=epochs * epoch_steps,
-        decay=decay,
-    )
-
-
-def make_plan(config: Config) -> Plan:
-    """Checks the whole config, prepares the photos and builds what a run calls."""
-    # Every field is somebody's argument, or refused.
-    configuration.reject_unknown(config, GROUPS | FIELDS, "config.")
-    groups = {name: part(config, name, dict) for name in GROUPS}
-    seed, batch_size, epochs = (
-        within(name, part(config, name, int), least, 2**32)
-        for name, least in (("seed", 0), ("batch_size", 1), ("epochs", 1))
-    )
-    run = call(Run, "run", groups["run"])
-    augmentation = call(Augmentation, "augmentation", groups["augmentation"])
-    call(Extraction, "evaluation", groups["evaluation"])  # refused now, not at the end
-    start = call(Start, "init", groups["init"])
-    mesh = call(make_mesh, "mesh", groups["mesh"])
-    model = call(build_model, "model", groups["model"])
-    if batch_size % mesh.size:
-        raise UserError(
-            f"config.batch_size {batch_size} does not divide among {mesh.size} devices"
-        )
-
-    dataset = call(datasets.prepare, "data", groups["data"], data_dir=run.data_dir)
-    photos = len(dataset.records("train"))
-    epoch_steps = photos // batch_size
-    if epoch_steps < 1:
-        raise UserError(
-            f"config.batch_size is {batch_size}, but {dataset.name} has only {photos} "
-            "training photos; lower it"
-        )
-    lengths = {"epochs": epochs, "epoch_steps": epoch_steps, "batch_size": batch_size}
-    schedule = call(make_schedule, "schedule", groups["schedule"], **lengths)
-    optimiser = call(
-        functools.partial(make_optimiser, schedule), "optimiser", groups["optimiser"]
-    )
-    rows = padded_classes(dataset.classes, mesh)
-    made = functools.partial(make_classifiers, model, dataset.classes, rows)
-    classifiers = call(made, "arcface", groups["arcface"])
-    programs = make_programs(model, classifiers, optimiser, mesh, seed)
-    return Plan(
-        *(dataset, augmentation, mesh, schedule, programs),
-        *(start, run, seed, batch_size, epoch_steps),
-    )
+PROFILE = flags.DEFINE_string(
+    "profile", None, "Steps to trace, as 10:20; the trace goes to WORKDIR/profile."
+)
 
 
 def validate(plan: Plan, state: Any) -> dict[str, float]:
@@ -160,48 +54,61 @@ def validate(plan: Plan, state: Any) -> dict[str, float]:
     return {name: total / count for name, total in sums.items()}
 
 
-def check_finite(metrics: dict[str, float], step: int, saved: int | None) -> None:
-    """Stops a run whose loss or weights are no numbers any more, before it is saved."""
-    for name in ("loss", "weight_norm"):
-        if not math.isfinite(metrics[name]):
-            raise UserError(
-                f"the {name} is {metrics[name]} after step {step}; lower "
-                "config.schedule.base and start into another --workdir (checkpoints "
-                f"of this run: {'none' if saved is None else f'up to step {saved}'})"
-            )
+def check_health(
+    metrics: dict[str, float], reporter: Reporter, plan: Plan, saved: int | None
+) -> None:
+    """Says which update was left out; stops a run that has no healthy ones any more."""
+    step = int(metrics["last_skipped"])
+    if reporter.skipped(int(metrics["skipped"])):
+        names = names_of_step(
+            plan.dataset.records("train"),
+            batch_size=plan.batch_size,
+            seed=plan.seed,
+            step=step,
+        )
+        reporter.update_left_out(step, names)
+    in_row = int(metrics["skipped_in_row"])
+    if in_row > plan.updating.skips or not math.isfinite(metrics["weight_norm"]):
+        raise UserError(
+            f"{in_row} updates in a row held no numbers, the last of them step {step}; "
+            "lower config.schedule.base and start into another --workdir (checkpoints "
+            f"of this run: {'none' if saved is None else f'up to step {saved}'})"
+        )
 
 
-def initial_state(plan: Plan, config: Config) -> TrainState:
-    """Makes the state that a new run begins with."""
-    state, abstract = plan.programs.new_state(), plan.programs.abstract
-    drawn, shapes = (
-        {"params": of.params["model"], "batch_stats": of.batch_stats}
-        for of in (state, abstract)
-    )
-    weights = plan.start.overlay(drawn, shapes, part(config, "model", dict))
-    params = {**state.params, "model": weights["params"]}
-    return dataclasses.replace(state, params=params, batch_stats=weights["batch_stats"])
+def restored(plan: Plan, workdir: Path, checkpoints: Checkpoints) -> TrainState | None:
+    """Restores the newest checkpoint that can be read, None if there is none."""
+    for step in reversed(list_steps(workdir)):
+        try:
+            return checkpoints.restore(plan.programs.abstract, step)
+        except UnreadableError as error:
+            kept = checkpoints.put_aside(step)
+            print(f"warning: {error}; moved to {kept}", file=sys.stderr, flush=True)
+    return None
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, profile: Profile) -> None:
     """Trains from wherever the run is to its end."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir: {workdir} is a file; name a folder")
     plan = make_plan(config)
     steps, run = plan.schedule.steps, plan.run
-    # Resuming: the run's own newest checkpoint, else the weights that config.init
-    # names, of the whole model or its trunk, else those of the seed.
-    saved = list_steps(workdir)
-    state = None if saved else initial_state(plan, config)
+    begun = None if list_steps(workdir) else initial_state(plan, config)
 
     # From here on something is written into the workdir.
     workdir.mkdir(parents=True, exist_ok=True)
-    found = {**config, "dataset": plan.dataset.identity()}
-    configuration.settle(found, workdir / "config.json", ("run",))
-    with Checkpoints(workdir, keep=run.keep) as checkpoints:
-        first = max(saved, default=0)
-        if state is None:
-            state = checkpoints.restore(plan.programs.abstract, first)
+    with (
+        alone_in(workdir),
+        Checkpoints(workdir, keep=run.keep) as checkpoints,
+        Interruption() as interruption,
+    ):
+        found = {**config, "dataset": plan.dataset.identity()}
+        configuration.settle(found, workdir / "config.json", ("run",))
+        # Resuming: the run's own newest checkpoint, else the weights that config.init
+        # names, of the whole model or its trunk, else those of the seed.
+        state = begun or restored(plan, workdir, checkpoints)
+        state = state or initial_state(plan, config)
+        first = int(state.step)
         print(
             f"{plan.dataset.name}: {len(plan.dataset.records('train'))} photos of "
             f"{plan.dataset.classes} classes; steps {first} to {steps}, "
@@ -222,17 +129,25 @@ def train(config: Config, workdir: Path) -> None:
             process=(jax.process_index(), jax.process_count()),
             threads=run.threads,
         )
-        with reporter:
+        batches = ahead(stream, plan.mesh)
+        with reporter, profile.writing_to(workdir / "profile"):
             for step in range(first + 1, steps + 1):
-                batch = to_devices(next(stream), plan.mesh)
-                state, metrics = plan.programs.train(
-                    state, batch["images"], batch["labels"]
-                )
+                with reporter.waiting():
+                    batch = next(batches)
+                # Nothing goes between host and device here unless it is asked for.
+                with profile.of_step(step), jax.transfer_guard("disallow"):
+                    state, metrics = plan.programs.train(
+                        state, batch["images"], batch["labels"]
+                    )
                 reporter.advance()
-                saves = step % run.checkpoint_every == 0 or step == steps
+                stops = interruption.asked(step)
+                saves = step % run.checkpoint_every == 0 or step == steps or stops
                 if step % run.log_every == 0 or saves:
-                    values = {name: float(value) for name, value in metrics.items()}
-                    check_finite(values, step, checkpoints.latest_step())
+                    values = {
+                        name: float(value)
+                        for name, value in jax.device_get(metrics).items()
+                    }
+                    check_health(values, reporter, plan, checkpoints.latest_step())
                     rate = float(plan.schedule(step - 1))
                     reporter.train(step, values | {"learning_rate": rate})
                 # Before saving: a run that is killed here does it again.
@@ -241,13 +156,22 @@ def train(config: Config, workdir: Path) -> None:
                     reporter.validation(step, epoch, validate(plan, state))
                 if saves:
                     checkpoints.save(state)
+                if stops and step < steps:
+                    raise StoppedError(
+                        f"stopped after step {step} of {steps}, which is saved; the "
+                        "same command goes on from there"
+                    )
 
 
 def main() -> None:
     """Reads the flags."""
     if CONFIG.value is None or not WORKDIR.value:
         raise UserError("train.py needs --config=configs/NAME.py and --workdir=DIR")
-    train(command_line.plain(CONFIG.value), Path(WORKDIR.value).expanduser())
+    train(
+        command_line.plain(CONFIG.value),
+        Path(WORKDIR.value).expanduser(),
+        Profile.of_flag(PROFILE.value),
+    )
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def get_config() -> ConfigDict:
     config.model.refinement = "released"  # or "paper": its own equations
     config.model.refinement_layers = 2  # refinement of the tokens
     config.model.dropout = 0.1  # in attentions and MLPs
+    config.model.remat = False  # less memory in training for a third more work
     config.model.drop_path = 0.1  # examples that skip a residual branch
 
     # Weights of a new run: tokret.training.start.Start. Folders of a run, or of what
@@ -73,6 +74,15 @@ def get_config() -> ConfigDict:
     config.optimiser.name = "sgd"  # a name in OPTIMISERS; adamw has no momentum
     config.optimiser.momentum = 0.9  # Nesterov's
     config.optimiser.weight_decay = 1e-4  # not on biases and one-dimensional tensors
+    config.optimiser.clip = 0.0  # largest norm of all gradients together; 0: no limit
+    config.optimiser.trunk_rate = 1.0  # the trunk's learning rate, as a share
+    config.optimiser.frozen_epochs = 0.0  # first epochs in which the trunk stands still
+
+    # From gradients to the next state: tokret.training.updating.Updating.
+    config.updates = ConfigDict()
+    config.updates.parts = 1  # parts of a batch, computed one after the other
+    config.updates.average = 0.0  # kept of the moving average of weights; 0: no average
+    config.updates.skips = 10  # updates without numbers in a row that are left out
 
     # Devices: tokret.training.sharding.make_mesh.
     config.mesh = ConfigDict()

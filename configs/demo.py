@@ -40,8 +40,8 @@ def get_config(head: str = "token") -> ConfigDict:
     config.arcface.scale = 16.0
     config.arcface.margin = 0.1
 
-    config.optimiser = ConfigDict()
     config.optimiser.name = "adamw"
+    del config.optimiser.momentum
     config.optimiser.weight_decay = 1e-3
     config.schedule.base = 1e-3
     config.schedule.batch = 256  # the rate as it stands, whatever the batch

@@ -15,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 import train
 from configs import demo
 from tokret.errors import UserError
+from tokret.training.profiling import Profile
 from tokret.training.weights import list_steps, load_weights
 
 STEPS = 12  # 3 epochs of 32 photos in batches of 8
@@ -163,7 +164,7 @@ def test_bad_values_are_named_before_anything_is_written(tmp_path, field, value)
     *group, name = field.split(".")
     (config[group[0]] if group else config)[name] = value
     with pytest.raises(UserError, match=name):
-        train.train(config, tmp_path / "w")
+        train.train(config, tmp_path / "w", Profile())
     assert not (tmp_path / "w").exists()
 
 
@@ -213,3 +214,54 @@ def test_a_run_begins_with_another_ones_trunk(
     wrong = (*arguments[:-1], "--config.init.trunk=/none", f"--workdir={nowhere}")
     refused(program("train.py", *wrong), "/none/config.json does not exist")
     assert not nowhere.exists()
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_saves_and_goes_on_as_if_undisturbed(
+    start, program, trained, demo_arguments, tmp_path
+):
+    workdir = tmp_path / "run"
+    arguments = ("train.py", *demo_arguments, f"--workdir={workdir}")
+    process = start(*arguments)
+    deadline = time.monotonic() + 300
+    while not (workdir / "config.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)  # while the step is compiled
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 75, out + err
+    assert f"stopped after step 1 of {STEPS}" in err and "Traceback" not in err
+    assert list_steps(workdir) == [1]
+    status, out, err = program(*arguments)
+    assert status == 0, out + err
+    jax.tree.map(np.testing.assert_array_equal, weights(workdir), weights(trained))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut short", "without its list of arrays"])
+def test_a_damaged_checkpoint_is_put_aside(
+    program, trained, demo_arguments, tmp_path, damage
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    newest = workdir / "checkpoints" / str(STEPS)
+    if damage == "cut short":
+        files = [path for path in newest.rglob("d/*") if path.is_file()]
+        for path in files:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        (newest / "state" / "_METADATA").unlink()
+    status, out, err = program("train.py", *demo_arguments, f"--workdir={workdir}")
+    assert status == 0, out + err
+    assert "warning: " in err and f"checkpoints/{STEPS}" in err and "damaged" in err
+    assert f"steps 8 to {STEPS}" in out
+    jax.tree.map(np.testing.assert_array_equal, weights(workdir), weights(trained))
+
+
+@pytest.mark.slow
+def test_steps_are_traced(program, refused, demo_arguments, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = (*demo_arguments, "--config.epochs=2", f"--workdir={workdir}")
+    status, out, err = program("train.py", *arguments, "--profile=2:3")
+    assert status == 0, out + err
+    assert list((workdir / "profile").rglob("*.xplane.pb"))
+    refused(program("train.py", *arguments, "--profile=3:2"), "--profile=3:2", "10:20")

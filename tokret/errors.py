@@ -11,6 +11,13 @@ class UserError(Exception):
     """
 
 
+class StoppedError(UserError):
+    """A run was told to stop, and saved what it had; exit status 75.
+
+    That status is EX_TEMPFAIL: what watches over runs starts them again.
+    """
+
+
 def exit_status(program: Callable[[], None]) -> int:
     """Runs a program and turns its end into an exit status.
 
@@ -19,12 +26,15 @@ def exit_status(program: Callable[[], None]) -> int:
 
     Returns:
       0 when it ends by itself, 2 after a `UserError`, whose message goes to standard
-      error as one line, or after the system's refusal of a file, and 130 after an
-      interrupt from the keyboard. Any other exception is a defect of tokret and passes
-      through with its traceback.
+      error as one line, or after the system's refusal of a file, 75 after a
+      `StoppedError`, and 130 after an interrupt from the keyboard. Any other exception
+      is a defect of tokret and passes through with its traceback.
     """
     try:
         program()
+    except StoppedError as stop:
+        print(stop, file=sys.stderr)  # noqa: T201
+        return 75
     except UserError as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
         return 2

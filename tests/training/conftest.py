@@ -19,6 +19,10 @@ def saved_state():
             params={"model": {"w": jnp.full((width,), float(step))}, "arcface": {}},
             batch_stats={"bn": jnp.arange(2.0)},
             opt_state={"trace": jnp.full((width,), -1.0)},
+            average={},
+            skipped=jnp.array(0),
+            skipped_in_row=jnp.array(0),
+            last_skipped=jnp.array(0),
         )
 
     return state

@@ -13,6 +13,7 @@ from tokret.training.optimiser import make_optimiser
 from tokret.training.programs import make_programs
 from tokret.training.sharding import padded_classes, to_devices
 from tokret.training.state import make_classifiers
+from tokret.training.updating import Updating
 
 CLASSES = 5
 
@@ -25,8 +26,12 @@ def programs(head):
     model = build_model(**config.model)
     rows = padded_classes(CLASSES, mesh)
     classifiers = make_classifiers(model, CLASSES, rows, **config.arcface)
-    optimiser = make_optimiser(lambda step: 1e-3, **config.optimiser)
-    return mesh, classifiers, make_programs(model, classifiers, optimiser, mesh, 0)
+    fields = config.optimiser.to_dict()
+    del fields["frozen_epochs"]
+    optimiser = make_optimiser(lambda step: 1e-3, **fields)
+    updating = Updating(**config.updates)
+    made = make_programs(model, classifiers, optimiser, mesh, 0, updating)
+    return mesh, classifiers, made
 
 
 def batch():
@@ -48,7 +53,8 @@ def test_a_batch_is_learned(head):
         state, metrics = made.train(state, arrays["images"], arrays["labels"])
         found.append({name: float(value) for name, value in metrics.items()})
     assert found[-1]["loss"] < found[0]["loss"] - 0.5
-    names = {"loss", "top1", "top5", "weight_norm"}
+    names = {"loss", "top1", "top5", "weight_norm", "gradient_norm"}
+    names |= {"skipped", "skipped_in_row", "last_skipped"}
     assert set(found[0]) == names | ({"local_loss"} if head == "delg" else set())
     if head == "delg":
         assert found[-1]["local_loss"] < found[0]["local_loss"]

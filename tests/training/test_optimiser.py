@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -61,3 +62,38 @@ def test_optimisers_by_name():
     ):
         with pytest.raises(UserError, match=says):
             make_optimiser(lambda step: 0.1, **options)
+
+
+def updates_of(optimiser, grads, params, steps):
+    state, found = optimiser.init(params), []
+    for _ in range(steps):
+        updates, state = optimiser.update(grads, state, params)
+        found.append(jax.tree.map(lambda leaf: float(leaf[0, 0]), updates["model"]))
+    return found
+
+
+def test_the_trunk_stands_still_and_then_has_a_rate_of_its_own():
+    leaf = {"kernel": jnp.ones((2, 2))}
+    params = {"model": {"trunk": leaf, "head": leaf}, "arcface": {"trunk": leaf}}
+    plain = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}
+    usual = updates_of(make_optimiser(lambda step: 0.1, **plain), params, params, 2)
+    made = make_optimiser(lambda step: 0.1, **plain, frozen_steps=2, trunk_rate=0.5)
+    found = updates_of(made, params, params, 3)
+    trunk = [step["trunk"]["kernel"] for step in found]
+    head = [step["head"]["kernel"] for step in found]
+    assert trunk[:2] == [0, 0]
+    assert head[:2] == [step["head"]["kernel"] for step in usual]
+    # Only weight decay's momentum waited.
+    gradients = [0.1, 0.1, 1.1]
+    trace = sum(g * 0.9**i for i, g in enumerate(reversed(gradients)))
+    assert trunk[2] == pytest.approx(-0.5 * 0.1 * (1.1 + 0.9 * trace))
+
+
+def test_gradients_are_clipped_together():
+    params = {"model": {"trunk": jnp.ones((1, 1)), "head": jnp.ones((1, 1))}}
+    grads = {"model": {"trunk": jnp.array([[3.0]]), "head": jnp.array([[4.0]])}}
+    made = make_optimiser(
+        lambda step: 1.0, name="sgd", momentum=0.0, weight_decay=0.0, clip=1.0
+    )
+    (found,) = updates_of(made, grads, params, 1)
+    assert found == pytest.approx({"trunk": -0.6, "head": -0.8})

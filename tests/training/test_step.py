@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -12,6 +13,7 @@ from tokret.models.token import TokenHead
 from tokret.training.optimiser import make_optimiser
 from tokret.training.programs import make_programs
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
+from tokret.training.updating import Updating
 
 CLASSES = 5
 
@@ -25,7 +27,7 @@ def batch(seed):
 
 
 @functools.cache
-def programs(shape, dropout=0.0):
+def programs(shape, dropout=0.0, parts=1, average=0.0):
     """The mesh of this shape, and a small model's programs on it."""
     auto = (jax.sharding.AxisType.Auto,) * 2
     mesh = jax.make_mesh(shape, ("data", "model"), axis_types=auto)
@@ -43,7 +45,14 @@ def programs(shape, dropout=0.0):
     optimiser = make_optimiser(
         lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4
     )
-    return mesh, make_programs(model, classifiers, optimiser, mesh, seed=0)
+    return mesh, make_programs(
+        model,
+        classifiers,
+        optimiser,
+        mesh,
+        seed=0,
+        updating=Updating(parts=parts, average=average, skips=1),
+    )
 
 
 def run(steps, shape, dropout=0.0, batches=batch):
@@ -105,3 +114,27 @@ def test_validation_ignores_filling():
 def test_meshes_that_cannot_be(shape):
     with pytest.raises(UserError, match="4 devices"):
         make_mesh(data=shape[0], model=shape[1])
+
+
+def test_parts_averages_and_a_batch_without_numbers():
+    mesh, made = programs((2, 2), 0.0, 2, 0.5)
+    state = made.new_state()
+    first = jax.tree.map(np.asarray, state.params["model"])
+    arrays = to_devices(batch(0), mesh)
+    state, metrics = made.train(state, arrays["images"], arrays["labels"])
+    assert int(metrics["skipped"]) == 0 and float(metrics["gradient_norm"]) > 0
+    jax.tree.map(
+        lambda mean, old, new: np.testing.assert_allclose(
+            mean, (old + new) / 2, rtol=1e-5, atol=1e-7
+        ),
+        state.average,
+        first,
+        state.params["model"],
+    )
+    # What a checkpoint of a diverged run would hold.
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, state.params["arcface"])
+    bad = dataclasses.replace(state, params={**state.params, "arcface": broken})
+    kept = jax.tree.map(np.asarray, bad.params["model"])
+    bad, metrics = made.train(bad, arrays["images"], arrays["labels"])
+    assert int(metrics["skipped_in_row"]) == 1 and int(metrics["last_skipped"]) == 2
+    jax.tree.map(np.testing.assert_array_equal, bad.params["model"], kept)

@@ -84,6 +84,22 @@ def training_batches(
     return iter(dataset.to_iter_dataset(options))
 
 
+def names_of_step(
+    records: Sequence[Record], *, batch_size: int, seed: int, step: int
+) -> list[str]:
+    """Lists the file names of the photos that a step of `training_batches` saw.
+
+    Args:
+      records: all records of the training split.
+      batch_size: images in the global batch.
+      seed: the stream's.
+      step: the step, from 1.
+    """
+    order = grain.MapDataset.range(len(records)).seed(seed).shuffle().repeat(None)
+    rows = range((step - 1) * batch_size, step * batch_size)
+    return [records[int(order[row])]["filename"].decode() for row in rows]
+
+
 def validation_batches(
     records: Sequence[Record],
     *,

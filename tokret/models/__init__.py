@@ -46,6 +46,7 @@ def build_model(
     head: str,
     dtype: str,
     local_loss: bool = False,
+    remat: bool = False,
     **head_options: Any,
 ) -> RetrievalNet:
     """Builds a model from plain values, as a config holds them.
@@ -55,6 +56,8 @@ def build_model(
       head: a name in `HEADS`.
       dtype: dtype of the computation, a name in `DTYPES`.
       local_loss: whether DELG's local branch is trained too; it needs a ResNet.
+      remat: whether training computes the insides of the trunk's blocks twice, to save
+        memory.
       **head_options: the head's own fields; see the modules in `HEADS`.
 
     Raises:
@@ -64,7 +67,7 @@ def build_model(
     make_head = choose(HEADS, head, "config.model.head")
     compute = choose(DTYPES, dtype, "config.model.dtype")
     return RetrievalNet(
-        make_trunk(dtype=compute),
+        make_trunk(dtype=compute, remat=remat),
         call(make_head, "model", head_options, dtype=compute),
         LocalBranch(dtype=compute) if local_loss else None,
     )

@@ -149,6 +149,7 @@ class EfficientNetLite(nn.Module):
       stem: channels of the stem.
       head: channels of the features.
       dtype: dtype of the computation; parameters and statistics are float32.
+      remat: whether training computes the insides of blocks twice, to save memory.
       pixels: the scale of the images it takes.
     """
 
@@ -156,6 +157,7 @@ class EfficientNetLite(nn.Module):
     stem: int = 32
     head: int = 1280
     dtype: Any = jnp.float32
+    remat: bool = False
     pixels: PixelScale = LITE
 
     @nn.compact
@@ -185,11 +187,13 @@ class EfficientNetLite(nn.Module):
             for i in range(group.repeats)
         ]
         stages: dict[str, Array] = {}
+        block = InvertedBottleneck
+        if self.remat:
+            block = nn.remat(InvertedBottleneck, static_argnums=(3,))
         for i, (kind, stride) in enumerate(plan):
             if stride == 2:
                 stages[f"block{len(stages) + 1}"] = x
-            block = InvertedBottleneck(kind, stride, self.dtype, name=f"block{i}")
-            x = block(x, sizes, train)
+            x = block(kind, stride, self.dtype, name=f"block{i}")(x, sizes, train)
             sizes = halve(sizes) if stride == 2 else sizes
         x = PointwiseConv(self.head, self.dtype, name="head_conv")(x)
         x = nn.relu6(_norm("head_bn")(x, train=train))

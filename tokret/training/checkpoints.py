@@ -1,5 +1,7 @@
 """Orbax checkpoints of a run: WORKDIR/checkpoints/STEP."""
 
+import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +13,10 @@ from tokret.errors import UserError
 from tokret.training.state import TrainState
 
 STATE = "state"
+
+
+class UnreadableError(UserError):
+    """A checkpoint that is torn, cut short or damaged: an older one may be whole."""
 
 
 class Checkpoints:
@@ -30,11 +36,15 @@ class Checkpoints:
         if keep < 1:
             raise UserError(f"config.run.keep is {keep}; at least 1 must be kept")
         self._folder = workdir / "checkpoints"
+        self._keep = keep
+        self._checkpointer = self._open()
+
+    def _open(self) -> ocp.training.Checkpointer:
         # Every save that is asked for: by default Orbax passes over those that come
         # while one is in flight.
         every = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-        latest = ocp.training.preservation_policies.LatestN(keep)
-        self._checkpointer = ocp.training.Checkpointer(
+        latest = ocp.training.preservation_policies.LatestN(self._keep)
+        return ocp.training.Checkpointer(
             self._folder.resolve(),
             save_decision_policy=every,
             preservation_policy=latest,
@@ -64,6 +74,16 @@ class Checkpoints:
         if self.latest_step() != step:
             self._checkpointer.save_checkpointables_async(step, {STATE: state})
 
+    def put_aside(self, step: int) -> Path:
+        """Moves a damaged checkpoint out of the way; returns where to."""
+        aside = self._folder.parent / "damaged"
+        aside.mkdir(exist_ok=True)
+        target = aside / f"{step}-{time.time_ns()}"
+        os.replace(self._folder / str(step), target)
+        self._checkpointer.close()
+        self._checkpointer = self._open()
+        return target
+
     def restore(self, abstract_state: Any, step: int) -> TrainState:
         """Restores a state to its devices; every name and shape must agree.
 
@@ -76,7 +96,12 @@ class Checkpoints:
             "batch_stats": abstract_state.batch_stats,
         }
         check_names(path, wanted, ("params/", "batch_stats/"))
-        loaded = self._checkpointer.load_checkpointables(step, {STATE: abstract_state})
+        try:
+            loaded = self._checkpointer.load_checkpointables(
+                step, {STATE: abstract_state}
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise UnreadableError(f"{path} is damaged ({str(error)[:200]})") from error
         state = loaded[STATE]
         assert isinstance(state, TrainState)
         return state
@@ -134,7 +159,7 @@ def read_metadata(path: Path) -> Any:
         saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
         return {name: saved[name] for name in ("params", "batch_stats")}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
+        raise UnreadableError(
             f"{path} cannot be read as a checkpoint ({error}); remove it to use the "
             "one before it"
         ) from error

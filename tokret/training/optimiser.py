@@ -107,18 +107,58 @@ OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
+def in_trunk(params: Any) -> Any:
+    """Marks the trunk's parameters."""
+
+    def marked(path: tuple[Any, ...], leaf: jax.Array) -> bool:
+        return [key.key for key in path[:2]] == ["model", "trunk"]
+
+    return jax.tree_util.tree_map_with_path(marked, params)
+
+
+def scale_trunk(factor: Rate) -> optax.GradientTransformation:
+    """Multiplies what passes for the trunk by a factor of the step."""
+    return optax.masked(optax.scale_by_schedule(factor), in_trunk)
+
+
 def make_optimiser(
-    schedule: Rate, *, name: str, **options: Any
+    schedule: Rate,
+    *,
+    name: str,
+    clip: float = 0.0,
+    trunk_rate: float = 1.0,
+    frozen_steps: int = 0,
+    **options: Any,
 ) -> optax.GradientTransformation:
     """Makes an optimiser by name.
 
     Args:
       schedule: step -> learning rate.
       name: a name in `OPTIMISERS`.
+      clip: largest norm of all gradients together; 0 leaves them as they are.
+      trunk_rate: the trunk's learning rate, as a share of the others'.
+      frozen_steps: first steps in which the trunk's weights stay as they are; its batch
+        norms' running statistics follow the photos all the same.
       **options: the optimiser's own fields.
 
     Raises:
       UserError: if the name or a field is unknown.
     """
     make = choose(OPTIMISERS, name, "config.optimiser.name")
-    return call(functools.partial(make, schedule), "optimiser", options)
+    within("optimiser.clip", clip, 0, 1e30)
+    within("optimiser.trunk_rate", trunk_rate, 0, 1e3)
+    optimiser = call(functools.partial(make, schedule), "optimiser", options)
+    if clip:
+        optimiser = optax.chain(optax.clip_by_global_norm(clip), optimiser)
+    if not frozen_steps and trunk_rate == 1:
+        return optimiser
+
+    def thawed(step: jax.Array | int) -> Array:
+        return jnp.where(jnp.asarray(step) < frozen_steps, 0.0, 1.0)
+
+    # Gradients too, so that no momentum waits for the end of the frost.
+    return optax.chain(
+        scale_trunk(thawed),
+        optimiser,
+        scale_trunk(lambda step: trunk_rate * thawed(step)),
+    )

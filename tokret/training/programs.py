@@ -15,6 +15,7 @@ from tokret.training.state import (
     new_state,
 )
 from tokret.training.step import jit_step, train_step, validation_step
+from tokret.training.updating import Updating
 
 
 class Programs(NamedTuple):
@@ -40,6 +41,7 @@ def make_programs(
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
     seed: int,
+    updating: Updating,
 ) -> Programs:
     """Jits initialisation, training and validation over a mesh.
 
@@ -49,11 +51,15 @@ def make_programs(
       optimiser: turns gradients into updates.
       mesh: the mesh that arrays are split over.
       seed: decides initial weights and dropout.
+      updating: how gradients become an update.
     """
-    everything = (seed, model, classifiers, optimiser, mesh)
+    averages = updating.average > 0
+    everything = (seed, model, classifiers, optimiser, mesh, averages)
     abstract = abstract_state(*everything)
     modules: dict[str, Any] = {"model": model, "classifiers": classifiers, "mesh": mesh}
-    train = functools.partial(train_step, **modules, optimiser=optimiser, seed=seed)
+    train = functools.partial(
+        train_step, **modules, optimiser=optimiser, seed=seed, updating=updating
+    )
     validation = functools.partial(validation_step, **modules)
     return Programs(
         abstract,

@@ -1,9 +1,11 @@
 """What a run says: a progress bar or lines, metrics.jsonl, TensorBoard files."""
 
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +28,8 @@ class Reporter:
         self._steps = steps
         self._batch_size = batch_size
         self._last = (first_step, time.monotonic())
+        self._waited = 0.0  # seconds for input since the last report
+        self._skipped: int | None = None
         self._compiled = False
         _forget_after(workdir / "metrics.jsonl", first_step)
         self._file = (workdir / "metrics.jsonl").open("a")
@@ -63,6 +67,33 @@ class Reporter:
             self._last = (self._last[0] + 1, time.monotonic())
         self._bar.update()
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Measures how long the input is waited for."""
+        begun = time.monotonic()
+        yield
+        if self._compiled:
+            self._waited += time.monotonic() - begun
+
+    def skipped(self, count: int) -> bool:
+        """Says whether the number of updates left out grew since it was last asked.
+
+        Args:
+          count: the number; what the run began with is not news.
+        """
+        before, self._skipped = self._skipped, count
+        return count > (before or 0)
+
+    def update_left_out(self, step: int, photos: list[str]) -> None:
+        """Reports an update that held no numbers, and what its batch showed."""
+        line = {"step": step, "kind": "skipped", "photos": photos}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        self.say(
+            f"warning: the update of step {step} held no numbers and was left out; "
+            f"metrics.jsonl names its {len(photos)} photos"
+        )
+
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """Reports a training step.
 
@@ -74,12 +105,18 @@ class Reporter:
         now = time.monotonic()
         speed = (step - last_step) / max(now - last_time, 1e-9)
         self._last = (step, now)
-        metrics = metrics | {"images_per_second": speed * self._batch_size}
+        metrics = metrics | {
+            "images_per_second": speed * self._batch_size,
+            "seconds_per_step": 1 / max(speed, 1e-9),
+            "waiting_for_input": min(self._waited / max(now - last_time, 1e-9), 1.0),
+        }
+        self._waited = 0.0
         self._write(step, "train", metrics)
         left = (self._steps - step) / max(speed, 1e-9)
         text = (
             f"loss {metrics['loss']:.3f}  top1 {metrics['top1']:6.1%}  "
-            f"{metrics['images_per_second']:.0f} images/s"
+            f"{metrics['images_per_second']:.0f} images/s, "
+            f"{metrics['waiting_for_input']:.0%} waiting for input"
         )
         if self._bar.disable:
             print(  # noqa: T201

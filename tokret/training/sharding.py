@@ -4,7 +4,9 @@ Images and the whole trunk are split over both axes; class matrices, their momen
 the logits over `model`; all other weights are on every device.
 """
 
+import collections
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -61,6 +63,24 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, CLASSES if split else REPLICATED)
 
     return jax.tree_util.tree_map_with_path(place, abstract_state)
+
+
+def ahead(
+    batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, depth: int = 2
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields batches on their devices; `depth` are on their way before they are asked.
+
+    Args:
+      batches: this process's parts of global batches.
+      mesh: the mesh.
+      depth: batches held on the devices, beside the one in use.
+    """
+    waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
+    for batch in batches:
+        waiting.append(to_devices(batch, mesh))
+        if len(waiting) > depth:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

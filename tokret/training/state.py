@@ -31,12 +31,20 @@ class TrainState:
         name, float32.
       batch_stats: running statistics of the model's batch norms, float32.
       opt_state: the optimiser's momentum and step.
+      average: exponential moving average of the model's parameters; {} if none is kept.
+      skipped: updates left out so far because they held no numbers, int32 [].
+      skipped_in_row: those since the last one that was made, int32 [].
+      last_skipped: the step that the last of them was for, from 1; 0 if there was none.
     """
 
     step: Any  # trees of shapes and shardings have this form too
     params: Any
     batch_stats: Any
     opt_state: Any
+    average: Any
+    skipped: Any
+    skipped_in_row: Any
+    last_skipped: Any
 
 
 def make_classifiers(
@@ -70,6 +78,7 @@ def init_state(
     model: RetrievalNet,
     classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
+    averages: bool = False,
 ) -> TrainState:
     """Draws initial weights, as released.
 
@@ -78,6 +87,7 @@ def init_state(
       model: the descriptor model.
       classifiers: the ArcFace layers.
       optimiser: whose state is made for them.
+      averages: whether a moving average of the weights is kept.
     """
     model_key, classifier_key = jax.random.split(key)
     # Fully convolutional up to the head: parameters do not depend on the image's size.
@@ -94,6 +104,12 @@ def init_state(
         params=params,
         batch_stats=variables["batch_stats"],
         opt_state=optimiser.init(params),
+        # A copy: the step gives the state's memory away, no two leaves may share it.
+        average=jax.tree.map(jnp.copy, params["model"]) if averages else {},
+        # Three arrays: a donated buffer must not be given twice.
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_row=jnp.zeros((), jnp.int32),
+        last_skipped=jnp.zeros((), jnp.int32),
     )
 
 
@@ -103,10 +119,13 @@ def abstract_state(
     classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
+    averages: bool = False,
 ) -> Any:
     """Returns the state's shapes, dtypes and shardings, as checkpoints want them."""
     shapes = jax.eval_shape(
-        lambda: init_state(jax.random.key(seed), model, classifiers, optimiser)
+        lambda: init_state(
+            jax.random.key(seed), model, classifiers, optimiser, averages
+        )
     )
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(
@@ -123,12 +142,15 @@ def new_state(
     classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
+    averages: bool = False,
 ) -> TrainState:
     """Makes the initial state, every array on its devices from the start."""
-    abstract = abstract_state(seed, model, classifiers, optimiser, mesh)
+    abstract = abstract_state(seed, model, classifiers, optimiser, mesh, averages)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     make = jax.jit(
-        lambda: init_state(jax.random.key(seed), model, classifiers, optimiser),
+        lambda: init_state(
+            jax.random.key(seed), model, classifiers, optimiser, averages
+        ),
         out_shardings=shardings,
     )
     return make()

@@ -14,9 +14,9 @@ from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float, Int, UInt8
 from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED, state_shardings
 from tokret.training.state import GLOBAL, LOCAL, Classifiers, TrainState, classified
+from tokret.training.updating import Metrics, Updating, updated, whole_gradient
 
 Batch = dict[str, Array]
-Metrics = dict[str, Array]
 
 
 def classify(
@@ -57,6 +57,7 @@ def train_step(
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
     seed: int,
+    updating: Updating,
 ) -> tuple[TrainState, Metrics]:
     """Updates the state by one batch.
 
@@ -69,40 +70,57 @@ def train_step(
       optimiser: turns gradients into updates.
       mesh: the mesh that the arrays are split over.
       seed: with the step, decides dropout.
+      updating: how gradients become an update.
 
     Returns:
       The state after, and of the batch: the mean loss in nats, summed over classifiers
       if there are two, of which local_loss is then the local one's; top1 and top5, as
-      fractions, by descriptors; and the norm of all weights after the update.
+      fractions, by descriptors; the norms of the gradient and of all weights after the
+      update; and the updates left out, in all and since the last one made.
     """
-    dropout = jax.random.fold_in(jax.random.key(seed), state.step)
+    step_key = jax.random.fold_in(jax.random.key(seed), state.step)
 
-    def loss_of(params: Any) -> tuple[Array, tuple[Any, Metrics]]:
+    def loss_of(
+        params: Any, batch_stats: Any, part: tuple[Array, Array], number: Any
+    ) -> tuple[Array, tuple[Any, Metrics]]:
+        pixels, classes = part
+        dropout = step_key
+        if updating.parts > 1:
+            dropout = jax.random.fold_in(step_key, number)
         outputs, after = model.apply(
-            {"params": params["model"], "batch_stats": state.batch_stats},
-            normalise(images, model.pixels),
+            {"params": params["model"], "batch_stats": batch_stats},
+            normalise(pixels, model.pixels),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
         )
         found = {
-            name: classify(classifiers[name], mesh, params[name], seen, labels)
+            name: classify(classifiers[name], mesh, params[name], seen, classes)
             for name, seen in classified(*outputs).items()
         }
         metrics = measures(found)
         return metrics["loss"], (after["batch_stats"], metrics)
 
-    grad = jax.value_and_grad(loss_of, has_aux=True)
-    (_, (batch_stats, metrics)), grads = grad(state.params)
-    updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
-    after = TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
+    def gradient(*arguments: Any) -> tuple[Any, Any, Metrics]:
+        grad = jax.value_and_grad(loss_of, has_aux=True)
+        (_, (batch_stats, metrics)), grads = grad(*arguments)
+        return grads, batch_stats, metrics
+
+    grads, batch_stats, metrics = whole_gradient(
+        gradient, state, (images, labels), updating.parts
     )
-    # After the update: what is saved is what was looked at.
-    return after, {"weight_norm": optax.tree.norm(after.params), **metrics}
+    norm = optax.tree.norm(grads)
+    healthy = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    after = updated(state, grads, batch_stats, healthy, optimiser, updating.average)
+    return after, {
+        **metrics,
+        "gradient_norm": norm,
+        # After the update: what is saved is what was looked at.
+        "weight_norm": optax.tree.norm(after.params),
+        "skipped": after.skipped,
+        "skipped_in_row": after.skipped_in_row,
+        "last_skipped": after.last_skipped,
+    }
 
 
 def validation_step(

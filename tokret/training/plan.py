@@ -1,0 +1,169 @@
+"""A config, checked and turned into all that a run calls."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from tokret import configuration
+from tokret.configuration import Config, call, part, within
+from tokret.data import datasets
+from tokret.data.augmentation import Augmentation
+from tokret.data.datasets import Dataset
+from tokret.errors import UserError
+from tokret.models import build_model
+from tokret.retrieval.extraction import Extraction
+from tokret.training.optimiser import Schedule, make_optimiser
+from tokret.training.programs import Programs, make_programs
+from tokret.training.sharding import make_mesh, padded_classes
+from tokret.training.start import Start
+from tokret.training.state import TrainState, make_classifiers
+from tokret.training.updating import Updating
+
+GROUPS = {
+    *("data", "augmentation", "model", "arcface", "schedule", "optimiser", "mesh"),
+    *("init", "updates", "evaluation", "run"),
+}
+FIELDS = {"seed", "batch_size", "epochs"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """The fields of `config.run`; configs/base.py says what they are."""
+
+    data_dir: str
+    log_every: int
+    checkpoint_every: int
+    keep: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        for field in ("log_every", "checkpoint_every", "keep", "threads"):
+            within(f"run.{field}", getattr(self, field), 1)
+
+
+class Plan(NamedTuple):
+    """All that a run needs, checked, before anything of it is written."""
+
+    dataset: Dataset
+    augmentation: Augmentation
+    mesh: Mesh
+    schedule: Schedule
+    programs: Programs
+    start: Start
+    updating: Updating
+    run: Run
+    seed: int
+    batch_size: int
+    epoch_steps: int
+
+
+def make_schedule(
+    *,
+    base: float,
+    batch: int,
+    warmup: float,
+    warmup_epochs: float,
+    decay: str,
+    epochs: int,
+    epoch_steps: int,
+    batch_size: int,
+) -> Schedule:
+    """Turns epochs into steps; a scaling batch of 0 stands for the global batch."""
+    within("schedule.warmup_epochs", warmup_epochs, 0, epochs)
+    return Schedule(
+        base=base,
+        batch=batch or batch_size,
+        warmup=warmup,
+        warmup_steps=round(warmup_epochs * epoch_steps),
+        steps=epochs * epoch_steps,
+        decay=decay,
+    )
+
+
+def make_update(
+    schedule: Schedule, epoch_steps: int, fields: Config
+) -> optax.GradientTransformation:
+    """Makes the optimiser; turns the trunk's frozen epochs into steps."""
+
+    def made(
+        *, name: str, frozen_epochs: float, **options: Any
+    ) -> optax.GradientTransformation:
+        within("optimiser.frozen_epochs", frozen_epochs, 0, 1e6)
+        frozen = round(frozen_epochs * epoch_steps)
+        return make_optimiser(schedule, name=name, frozen_steps=frozen, **options)
+
+    return call(made, "optimiser", fields)
+
+
+def make_plan(config: Config) -> Plan:
+    """Checks the whole config, prepares the photos and builds what a run calls."""
+    # Every field is somebody's argument, or refused.
+    configuration.reject_unknown(config, GROUPS | FIELDS, "config.")
+    groups = {name: part(config, name, dict) for name in GROUPS}
+    seed, batch_size, epochs = (
+        within(name, part(config, name, int), least, 2**32)
+        for name, least in (("seed", 0), ("batch_size", 1), ("epochs", 1))
+    )
+    run = call(Run, "run", groups["run"])
+    augmentation = call(Augmentation, "augmentation", groups["augmentation"])
+    call(Extraction, "evaluation", groups["evaluation"])  # refused now, not at the end
+    start = call(Start, "init", groups["init"])
+    updating = call(Updating, "updates", groups["updates"])
+    mesh = call(make_mesh, "mesh", groups["mesh"])
+    model = call(build_model, "model", groups["model"])
+    if batch_size % (mesh.size * updating.parts):
+        raise UserError(
+            f"config.batch_size {batch_size} does not divide among {mesh.size} devices "
+            f"and {updating.parts} parts (config.updates.parts)"
+        )
+
+    dataset = call(datasets.prepare, "data", groups["data"], data_dir=run.data_dir)
+    photos = len(dataset.records("train"))
+    epoch_steps = photos // batch_size
+    if epoch_steps < 1:
+        raise UserError(
+            f"config.batch_size is {batch_size}, but {dataset.name} has only {photos} "
+            "training photos; lower it"
+        )
+    lengths = {"epochs": epochs, "epoch_steps": epoch_steps, "batch_size": batch_size}
+    schedule = call(make_schedule, "schedule", groups["schedule"], **lengths)
+    optimiser = make_update(schedule, epoch_steps, groups["optimiser"])
+    rows = padded_classes(dataset.classes, mesh)
+    made = functools.partial(make_classifiers, model, dataset.classes, rows)
+    classifiers = call(made, "arcface", groups["arcface"])
+    programs = make_programs(model, classifiers, optimiser, mesh, seed, updating)
+    return Plan(
+        dataset=dataset,
+        augmentation=augmentation,
+        mesh=mesh,
+        schedule=schedule,
+        programs=programs,
+        start=start,
+        updating=updating,
+        run=run,
+        seed=seed,
+        batch_size=batch_size,
+        epoch_steps=epoch_steps,
+    )
+
+
+def initial_state(plan: Plan, config: Config) -> TrainState:
+    """Makes the state that a new run begins with."""
+    state, abstract = plan.programs.new_state(), plan.programs.abstract
+    drawn, shapes = (
+        {"params": of.params["model"], "batch_stats": of.batch_stats}
+        for of in (state, abstract)
+    )
+    weights = plan.start.overlay(drawn, shapes, part(config, "model", dict))
+    params = {**state.params, "model": weights["params"]}
+    return dataclasses.replace(
+        state,
+        params=params,
+        batch_stats=weights["batch_stats"],
+        average=jax.tree.map(jnp.copy, weights["params"]) if state.average else {},
+    )
