@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tokret.data.augmentation import Augmentation
-from tokret.data.streams import training_batches, validation_batches
+from tokret.data.streams import names_of_step, training_batches, validation_batches
 from tokret.errors import UserError
 
 
@@ -87,3 +87,9 @@ def test_a_broken_photo_is_named():
     stream = training_batches(broken, AUGMENTATION, batch_size=4, seed=0)
     with pytest.raises(UserError, match=r"shelf/3\.jpg"):
         next(stream)
+
+
+def test_the_photos_of_a_step_are_known_without_its_batch():
+    for step, batch in enumerate(batches(7), 1):
+        names = names_of_step(RECORDS, batch_size=4, seed=0, step=step)
+        assert names == [f"{label}.png" for label in batch["labels"]]
