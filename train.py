@@ -9,6 +9,7 @@ checkpoints/, metrics.jsonl and tensorboard/.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from tokret.training.optimiser import Schedule, make_optimiser
 from tokret.training.programs import Programs, make_programs
 from tokret.training.reporting import Reporter
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
+from tokret.training.skipping import Skipping
 from tokret.training.start import Start
 from tokret.training.state import TrainState, make_classifiers
 from tokret.training.weights import list_steps
@@ -54,10 +56,12 @@ class Run:
     checkpoint_every: int
     keep: int
     threads: int
+    max_skipped: float
 
     def __post_init__(self) -> None:
         for field in ("log_every", "checkpoint_every", "keep", "threads"):
             within(f"run.{field}", getattr(self, field), 1)
+        within("run.max_skipped", self.max_skipped, 0, 1)
 
 
 class Plan(NamedTuple):
@@ -141,10 +145,12 @@ def make_plan(config: Config) -> Plan:
     )
 
 
-def validate(plan: Plan, state: Any) -> dict[str, float]:
+def validate(plan: Plan, state: Any, say: Callable[[str], None]) -> dict[str, float]:
     """Returns mean loss, top1 and top5 over all validation photos."""
+    records = plan.dataset.records("validation")
+    skipping = Skipping(records, most=plan.run.max_skipped, say=say)
     batches = validation_batches(
-        plan.dataset.records("validation"),
+        records,
         size=plan.augmentation.size,
         batch_size=plan.batch_size,
         process=(jax.process_index(), jax.process_count()),
@@ -152,10 +158,11 @@ def validate(plan: Plan, state: Any) -> dict[str, float]:
     )
     sums: dict[str, float] = {}
     for batch in batches:
-        arrays = to_devices(batch, plan.mesh)
+        arrays = to_devices(skipping.sift(batch), plan.mesh)
         names = ("images", "labels", "weights")
         found = plan.programs.validate(state, *(arrays[name] for name in names))
         sums = {k: sums.get(k, 0.0) + float(v) for k, v in found.items()}
+    skipping.report()
     count = sums.pop("count")
     return {name: total / count for name, total in sums.items()}
 
@@ -213,8 +220,10 @@ def train(config: Config, workdir: Path) -> None:
             workdir, first_step=first, steps=steps, batch_size=plan.batch_size
         )
         # The stream is decided by the seed and the step: nothing of it is saved.
+        records = plan.dataset.records("train")
+        skipping = Skipping(records, most=run.max_skipped, say=reporter.say)
         stream = training_batches(
-            plan.dataset.records("train"),
+            records,
             plan.augmentation,
             batch_size=plan.batch_size,
             seed=plan.seed,
@@ -224,7 +233,7 @@ def train(config: Config, workdir: Path) -> None:
         )
         with reporter:
             for step in range(first + 1, steps + 1):
-                batch = to_devices(next(stream), plan.mesh)
+                batch = to_devices(skipping.sift(next(stream)), plan.mesh)
                 state, metrics = plan.programs.train(
                     state, batch["images"], batch["labels"]
                 )
@@ -234,11 +243,15 @@ def train(config: Config, workdir: Path) -> None:
                     values = {name: float(value) for name, value in metrics.items()}
                     check_finite(values, step, checkpoints.latest_step())
                     rate = float(plan.schedule(step - 1))
-                    reporter.train(step, values | {"learning_rate": rate})
+                    skipped = {"learning_rate": rate, "skipped": skipping.report()}
+                    reporter.train(step, values | skipped)
                 # Before saving: a run that is killed here does it again.
                 if step % plan.epoch_steps == 0 and plan.dataset.has("validation"):
                     epoch = step // plan.epoch_steps
-                    reporter.validation(step, epoch, validate(plan, state))
+                    measured = validate(plan, state, reporter.say)
+                    reporter.validation(step, epoch, measured)
+                if step % plan.epoch_steps == 0:
+                    skipping.new_epoch()
                 if saves:
                     checkpoints.save(state)
 
