@@ -138,19 +138,27 @@ def evaluate_benchmark(
     return dict(found.levels)
 
 
-def evaluate_folder(
-    dataset: Dataset, system: System, settings: Extraction
+def evaluate_labelled(
+    dataset: Dataset, split: str, system: System, settings: Extraction
 ) -> dict[str, Any]:
     """Measures a system on labelled photos, each of which asks all the others."""
-    records = dataset.records("train")
-    if len(records) == dataset.classes:
+    records, side = dataset.records(split), settings.longest_side
+    told = dataset.leave_one_out if split == "benchmark" else None
+    labels = told["labels"] if told else [record["label"] for record in records]
+    boxes = told["boxes"] if told else [None] * len(labels)
+    if len(set(labels)) == len(labels):
         raise UserError(
             f"no class of {dataset.builder.builder_config.description} has two photos: "
             "none could be found by another"
         )
-    views = [view_of(record, settings.longest_side) for record in records]
-    labels = np.array([record["label"] for record in records])
-    return {"all": metrics.leave_one_out(system(views), labels)}
+    cropped = [i for i, box in enumerate(boxes) if box is not None]
+    asked = [view_of(records[i], side, boxes[i]) for i in cropped]
+    described = system([*asked, *(view_of(record, side) for record in records)])
+    database = described[len(asked) :]
+    queries = np.array(database)
+    queries[cropped] = described[: len(asked)]
+    found = metrics.leave_one_out(database, np.array(labels), queries=queries)
+    return {"all": found}
 
 
 def make_settings(config: Config) -> Extraction:
@@ -183,7 +191,7 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
         dataset = datasets.prepare(
             data_dir, name="image_folder", root=folder, validation_fraction=0.0
         )
-        name = Path(folder).resolve().name
+        name, labelled = Path(folder).resolve().name, "train"
     else:
         if "data" not in config:
             raise UserError(
@@ -191,11 +199,12 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
                 "evaluate on: --image_folder=FOLDER_OF_CLASS_FOLDERS"
             )
         dataset = datasets.prepare(data_dir, **part(config, "data", dict))
-        name = dataset.name
-        if dataset.ground_truth is None:
+        name, labelled = dataset.name, "benchmark" if dataset.leave_one_out else ""
+        if dataset.ground_truth is None and not labelled:
             raise UserError(
                 f"dataset {name} has no queries of its own; name photos to evaluate "
-                "on: --image_folder=FOLDER_OF_CLASS_FOLDERS"
+                "on: --image_folder=FOLDER_OF_CLASS_FOLDERS, or train with "
+                "--config.data.benchmark_fraction"
             )
 
     target = workdir / "eval"
@@ -203,8 +212,8 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     numbers: dict[str, dict[str, Any]] = {}
     for label, system in systems.items():
         print(f"{label} on {name} ...", flush=True)
-        if folder is not None:
-            numbers[label] = evaluate_folder(dataset, system, settings)
+        if labelled:
+            numbers[label] = evaluate_labelled(dataset, labelled, system, settings)
         else:
             picture = target / "queries.png" if label == head else None
             numbers[label] = evaluate_benchmark(dataset, system, settings, picture)

@@ -8,6 +8,7 @@ checkpoints/, metrics.jsonl and tensorboard/.
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tokret.training.plan import Plan, initial_state, make_plan
 from tokret.training.profiling import Profile
 from tokret.training.reporting import Reporter
 from tokret.training.sharding import ahead, to_devices
+from tokret.training.skipping import Skipping
 from tokret.training.state import TrainState
 from tokret.training.weights import list_steps
 
@@ -35,10 +37,12 @@ PROFILE = flags.DEFINE_string(
 )
 
 
-def validate(plan: Plan, state: Any) -> dict[str, float]:
+def validate(plan: Plan, state: Any, say: Callable[[str], None]) -> dict[str, float]:
     """Returns mean loss, top1 and top5 over all validation photos."""
+    records = plan.dataset.records("validation")
+    skipping = Skipping(records, most=plan.run.max_skipped, say=say)
     batches = validation_batches(
-        plan.dataset.records("validation"),
+        records,
         size=plan.augmentation.size,
         batch_size=plan.batch_size,
         process=(jax.process_index(), jax.process_count()),
@@ -46,10 +50,11 @@ def validate(plan: Plan, state: Any) -> dict[str, float]:
     )
     sums: dict[str, float] = {}
     for batch in batches:
-        arrays = to_devices(batch, plan.mesh)
+        arrays = to_devices(skipping.sift(batch), plan.mesh)
         names = ("images", "labels", "weights")
         found = plan.programs.validate(state, *(arrays[name] for name in names))
         sums = {k: sums.get(k, 0.0) + float(v) for k, v in found.items()}
+    skipping.report()
     count = sums.pop("count")
     return {name: total / count for name, total in sums.items()}
 
@@ -58,8 +63,8 @@ def check_health(
     metrics: dict[str, float], reporter: Reporter, plan: Plan, saved: int | None
 ) -> None:
     """Says which update was left out; stops a run that has no healthy ones any more."""
-    step = int(metrics["last_skipped"])
-    if reporter.skipped(int(metrics["skipped"])):
+    step = int(metrics["last_left_out"])
+    if reporter.has_left_out(int(metrics["left_out"])):
         names = names_of_step(
             plan.dataset.records("train"),
             batch_size=plan.batch_size,
@@ -67,7 +72,7 @@ def check_health(
             step=step,
         )
         reporter.update_left_out(step, names)
-    in_row = int(metrics["skipped_in_row"])
+    in_row = int(metrics["left_out_in_row"])
     if in_row > plan.updating.skips or not math.isfinite(metrics["weight_norm"]):
         raise UserError(
             f"{in_row} updates in a row held no numbers, the last of them step {step}; "
@@ -113,15 +118,18 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
             f"{plan.dataset.name}: {len(plan.dataset.records('train'))} photos of "
             f"{plan.dataset.classes} classes; steps {first} to {steps}, "
             f"{plan.epoch_steps} an epoch; {plan.mesh.size} "
-            f"{jax.devices()[0].device_kind}",
+            f"{jax.devices()[0].device_kind}"
+            + ("" if first else f"; begins with {plan.start.words}"),
             flush=True,
         )
         reporter = Reporter(
             workdir, first_step=first, steps=steps, batch_size=plan.batch_size
         )
         # The stream is decided by the seed and the step: nothing of it is saved.
+        records = plan.dataset.records("train")
+        skipping = Skipping(records, most=run.max_skipped, say=reporter.say)
         stream = training_batches(
-            plan.dataset.records("train"),
+            records,
             plan.augmentation,
             batch_size=plan.batch_size,
             seed=plan.seed,
@@ -129,7 +137,7 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
             process=(jax.process_index(), jax.process_count()),
             threads=run.threads,
         )
-        batches = ahead(stream, plan.mesh)
+        batches = ahead(map(skipping.sift, stream), plan.mesh)
         with reporter, profile.writing_to(workdir / "profile"):
             for step in range(first + 1, steps + 1):
                 with reporter.waiting():
@@ -149,11 +157,15 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
                     }
                     check_health(values, reporter, plan, checkpoints.latest_step())
                     rate = float(plan.schedule(step - 1))
-                    reporter.train(step, values | {"learning_rate": rate})
+                    skipped = {"learning_rate": rate, "skipped": skipping.report()}
+                    reporter.train(step, values | skipped)
                 # Before saving: a run that is killed here does it again.
                 if step % plan.epoch_steps == 0 and plan.dataset.has("validation"):
                     epoch = step // plan.epoch_steps
-                    reporter.validation(step, epoch, validate(plan, state))
+                    measured = validate(plan, state, reporter.say)
+                    reporter.validation(step, epoch, measured)
+                if step % plan.epoch_steps == 0:
+                    skipping.new_epoch()
                 if saves:
                     checkpoints.save(state)
                 if stops and step < steps:

@@ -14,9 +14,18 @@ def get_config() -> ConfigDict:
     config.batch_size = 320  # images in the global batch (author's log)
     config.epochs = 30  # passes over the training photos
 
-    # Which photos: tokret.data.datasets; further fields are the dataset's own.
+    # Which photos: tokret.data.datasets. The further fields are the dataset's own:
+    # here those of tokret.data.landmarks_v2.builder.prepare.
     config.data = ConfigDict()
     config.data.name = "gldv2"  # a name in DATASETS
+    config.data.manual_dir = ""  # what was downloaded; "" takes what was prepared
+    config.data.subset = "clean"  # or no_overlap, full
+    config.data.leave_out = ""  # a list of ids, for no_overlap
+    config.data.split = ""  # a CSV (id,split) instead of one photo in five
+    config.data.labels = ""  # a CSV (label,landmark_id) instead of the ids' order
+    config.data.resize = 0  # longest shorter side in pixels; 0 keeps photos
+    config.data.quality = 90  # of the JPEGs that shrunk photos become
+    config.data.skip_bad = False  # leave out photos that are missing or broken
 
     # How training photos vary: tokret.data.augmentation.Augmentation.
     config.augmentation = ConfigDict()
@@ -103,4 +112,6 @@ def get_config() -> ConfigDict:
     config.run.checkpoint_every = 1000  # steps between checkpoints; also at the end
     config.run.keep = 3  # newest checkpoints that are kept
     config.run.threads = 16  # threads that decode and augment
+    # Share of an epoch's photos that may be skipped, since they cannot be decoded.
+    config.run.max_skipped = 0.01
     return config

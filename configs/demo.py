@@ -15,6 +15,7 @@ def get_config(head: str = "token") -> ConfigDict:
     config.batch_size = 32
     config.epochs = 16
 
+    config.data = ConfigDict()
     config.data.name = "synthetic_landmarks"
     config.data.landmarks = 128  # classes
     config.data.photos = 16  # of each class to train on

@@ -2,7 +2,9 @@
 
 python train.py --config=configs/image_folder.py --config.data.root=PHOTOS --workdir=DIR
 
-PHOTOS/CLASS/**/PHOTO.jpg (also png, webp).
+PHOTOS/CLASS/**/PHOTO.jpg (also png, webp), or --config.data.table=LIST.csv with the
+columns path,label. With --config.data.benchmark_fraction=0.2 one class in five is not
+trained on, and eval.py --workdir=DIR looks for its photos among each other.
 """
 
 from ml_collections import ConfigDict
@@ -16,6 +18,17 @@ def get_config(head: str = "token") -> ConfigDict:
     config.epochs = 40
     config.data = ConfigDict()
     config.data.name = "image_folder"
-    config.data.root = ""  # the folder of class folders
+    config.data.root = ""  # the folder of class folders, or of a table's photos
+    config.data.table = ""  # a CSV path,label[,x0,y0,x1,y1] instead of class folders
     config.data.validation_fraction = 0.2  # of each class's photos
+    config.data.train_list = ""  # paths, one a line; others are not trained on
+    config.data.validation_list = ""  # paths, one a line, instead of the fraction
+    config.data.benchmark_list = ""  # paths, one a line, to find among each other
+    config.data.benchmark_classes = ""  # names, one a line, instead of that list
+    config.data.benchmark_fraction = 0.0  # share of the classes, instead of both
+    config.data.exif = True  # turn photos as their EXIF orientation says
+    config.data.max_pixels = 100_000_000  # of a photo; a larger one is bad
+    config.data.resize = 0  # longest shorter side in pixels; 0 keeps photos
+    config.data.quality = 90  # of the JPEGs that shrunk photos become
+    config.data.skip_bad = False  # leave out bad photos
     return config

@@ -1,10 +1,12 @@
 """Shapes are checked while the tests run; four CPU devices stand in for a host's."""
 
 import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -152,6 +154,67 @@ def photo_folder(tmp_path_factory):
             pixels = rng.integers(0, 120, (40 + 8 * (i % 2), 56, 3), np.uint8)
             pixels[:, :, label] += 100
             Image.fromarray(pixels).save(root / name / f"photo {i}.jpg", quality=90)
+    return root
+
+
+@pytest.fixture(scope="session")
+def jpeg():
+    """Returns a function that makes a JPEG's bytes, another for each seed."""
+
+    def make(seed=0, size=(40, 30), kind="JPEG", **options):
+        rng = np.random.default_rng(seed)
+        pixels = rng.integers(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, 3), np.uint8)
+        buffer = io.BytesIO()
+        photo = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
+        photo.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_tar():
+    """Returns a function that writes a tar of {name: bytes}, as GNU tar would."""
+
+    def write(path, files, mode="w", **options):
+        options = {"format": tarfile.GNU_FORMAT} | options
+        with tarfile.open(path, mode, **options) as tar:
+            for name, data in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def gldv2_folder(tmp_path_factory, jpeg, write_tar):
+    """Google Landmarks v2 as downloaded, clean: 12 photos of 3 landmarks in 2 tars."""
+    root = tmp_path_factory.mktemp("hosts") / "gldv2"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    ids = [f"{n:016x}" for n in rng.integers(0, 2**64, 12, np.uint64).tolist()]
+    lines = [f"{9 - i},{' '.join(ids[i::3])}\n" for i in range(3)]
+    (root / "train_clean.csv").write_text("landmark_id,images\n" + "".join(lines))
+    for number in range(2):
+        mine = {p: jpeg(i, (64, 48)) for i, p in enumerate(ids) if i % 2 == number}
+        files = {f"{p[0]}/{p[1]}/{p[2]}/{p}.jpg": data for p, data in mine.items()}
+        write_tar(root / f"images_{number:03d}.tar", files)
+    return root
+
+
+@pytest.fixture(scope="session")
+def oxford_folder(tmp_path_factory, jpeg, write_tar):
+    """Revisited Oxford as downloaded, of three photos."""
+    root = tmp_path_factory.mktemp("hosts") / "oxford"
+    root.mkdir()
+    names = [f"all_souls_{i:06d}" for i in range(3)]
+    gnd = [{"bbx": [0, 0, 9, 9], "easy": [0], "hard": [], "junk": [1]}]
+    truth = {"imlist": names[1:], "qimlist": names[:1], "gnd": gnd}
+    (root / "gnd_roxford5k.json").write_text(json.dumps(truth))
+    files = {f"{name}.jpg": jpeg(i) for i, name in enumerate(names)}
+    write_tar(root / "oxbuild_images.tgz", files, "w:gz")
     return root
 
 

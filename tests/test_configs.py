@@ -1,6 +1,7 @@
 """Every head in every recipe, and every row of the ablation, built from its config."""
 
 import dataclasses
+import inspect
 import json
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from configs import ablation, base, demo, gldv2_r50, gldv2_r101, heads, image_folder
 from tokret import models
 from tokret.configuration import call
+from tokret.data.datasets import DATASETS
 from tokret.errors import UserError
 from tokret.models import HEADS, build_model
 from tokret.models.arcface import ArcFace
@@ -58,6 +60,19 @@ def test_every_recipe_takes_every_head(recipe):
         assert config == rest
     with pytest.raises(UserError, match="'solr'; it must be one of: .*solar"):
         recipe.get_config("solr")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_every_recipe_names_every_field_of_its_photos(recipe):
+    fields = dict(recipe.get_config().data)
+    function = DATASETS[fields.pop("name")]
+    takes = dict(inspect.signature(function).parameters)
+    # Where they lie and how fast they are prepared belongs to the machine.
+    for machine in ("data_dir", "workers", "threads"):
+        takes.pop(machine, None)
+    assert set(fields) == set(takes)
+    if recipe is not demo:
+        assert fields == {name: p.default for name, p in takes.items()}
 
 
 @pytest.mark.parametrize("row", ablation.ROWS)

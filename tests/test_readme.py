@@ -43,7 +43,15 @@ def weight_file(tmp_path):
 
 @pytest.mark.slow
 def test_every_command(
-    readme, program, trained, demo_arguments, photo_folder, weight_file, tmp_path
+    readme,
+    program,
+    trained,
+    demo_arguments,
+    photo_folder,
+    gldv2_folder,
+    oxford_folder,
+    weight_file,
+    tmp_path,
 ):
     shutil.copytree(trained, tmp_path / "demo")
     places = {
@@ -54,6 +62,10 @@ def test_every_command(
         "runs/theirs": str(tmp_path / "theirs"),
         "WEIGHTS.pth": str(weight_file),
         "theirs.safetensors": str(tmp_path / "theirs.safetensors"),
+        "GLDV2": str(gldv2_folder),
+        "OXFORD": str(oxford_folder),
+        "DIR": str(tmp_path / "data"),
+        "problems.csv": str(tmp_path / "problems.csv"),
         "OTHER_PHOTOS": str(photo_folder),
         "PHOTOS": str(photo_folder),
         "db.npy": str(tmp_path / "db.npy"),
@@ -86,10 +98,12 @@ def test_every_command(
                 if demo or not short.startswith("--config.data.")
             ]
         status, out, err = program(name, *arguments)
-        assert status == 0, line + out + err
+        # Of the few photos here the doctor finds that more were published.
+        few = "check gldv2" in line and "1,580,470" in out
+        assert status == (1 if few else 0), line + out + err
         done.append(name)
-    programs = ["eval.py", "tokret.convert", "train.py"]
-    assert sorted(set(done)) == programs and len(done) == 11
+    programs = ["eval.py", "tokret.convert", "tokret.data", "train.py"]
+    assert sorted(set(done)) == programs and len(done) == 16
 
     found = json.loads((tmp_path / "photos" / "eval" / "results.json").read_text())
     numbers = found["benchmarks"][photo_folder.name]["all"]

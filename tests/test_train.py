@@ -212,7 +212,7 @@ def test_a_run_begins_with_another_ones_trunk(
     )
     nowhere = tmp_path / "nowhere"
     wrong = (*arguments[:-1], "--config.init.trunk=/none", f"--workdir={nowhere}")
-    refused(program("train.py", *wrong), "/none/config.json does not exist")
+    refused(program("train.py", *wrong), "config.init.trunk=/none", "config.json")
     assert not nowhere.exists()
 
 

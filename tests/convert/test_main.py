@@ -19,6 +19,9 @@ from tokret.models import build_model
 
 SMALL = {"dim": 8, "width": 16, "tokens": 2, "heads": 2}
 MODELS = {
+    "gem": {"trunk": "tiny", "head": "gem", "dim": 8, "p": 2.5},
+    "rmac": {"trunk": "tiny", "head": "rmac", "dim": 8, "levels": 2},
+    "solar": {"trunk": "tiny", "head": "solar", "dim": 8},
     "token": {"trunk": "tiny", "head": "token", **SMALL},
     "netvlad": {"trunk": "tiny", "head": "netvlad", "dim": 16, "clusters": 2},
     "delg": {"trunk": "tiny", "head": "delg", "dim": 8, "local_loss": True},
@@ -91,9 +94,11 @@ def test_there_and_back_bit_for_bit(weights, convert, tmp_path, head):
     status, out, err = convert("to-torch", tmp_path / "run", f"--output={back}")
     assert status == 0, out + err
     assert_identical(read_weights(back).tensors, weights[head])
-    # What tokret wrote says itself what it is.
+    # What tokret wrote says itself what it is, also what no shape shows.
     status, out, _ = convert("inspect", back)
     assert status == 0 and f"layout {head}" in out and "take all of it" in out
+    for name, value in MODELS[head].items():
+        assert f"{name} {value}" in out
 
 
 def test_half_precision_comes_back_as_it_was(weights, convert, tmp_path):
@@ -157,6 +162,10 @@ def spoil(tensors, change):
     elif change == "counted":
         tensors["tr.query.num_batches_tracked"] = np.array(1)
         tensors["tr.conv.1.num_batches_tracked"] = np.array([1])
+    elif change == "impossible":
+        tensors["tr.query"] = tensors["tr.query"] * np.float64(1e300)
+        variance = "backbone.block1.1.running_var"
+        tensors[variance] = -tensors[variance]
     elif change == "overflown":
         tensors["tr.query"] = tensors["tr.query"] * np.float32(np.inf)
         tensors["tr.conv.0.bias"] = np.zeros(16, np.int32)
@@ -170,6 +179,7 @@ def spoil(tensors, change):
         ("missing", ("backbone.block3.0.bn1.running_var is missing",)),
         ("counted", ("tr.query.num_batches_tracked is not", "has shape [1], not []")),
         ("overflown", ("tr.query holds values", "tr.conv.0.bias is int32")),
+        ("impossible", ("tr.query holds values", "running_var holds a variance below")),
         ("misshapen", ("tr.conv.0.weight has shape [16, 5, 1, 1], not [16, 128",)),
     ],
 )
@@ -190,7 +200,6 @@ def test_mistakes_are_one_line(weights, convert, refused, tmp_path):
     refused(convert("from-torch", source), "--output")
     refused(convert("from-torch", tmp_path / "no.pth", f"--output={run}"), "no.pth")
     run.mkdir()
-    (run / "mine").touch()
     refused(convert("from-torch", source, f"--output={run}"), "is there already")
     refused(convert("from-torch", source, "--output=x", "--heads=3"), "config.model")
     refused(convert("to-torch", run, "--output=x.npz"), ".safetensors or .pth")
@@ -217,3 +226,59 @@ def test_a_trained_run_becomes_the_authors_layout(trained, convert, tmp_path):
     assert file.tensors["tr.conv.1.num_batches_tracked"] == 12
     status, out, err = convert("from-torch", back, f"--output={tmp_path / 'again'}")
     assert status == 0, out + err
+
+
+def test_a_header_is_not_contradicted_and_not_trusted(
+    weights, convert, refused, tmp_path
+):
+    source = tmp_path / "theirs.safetensors"
+    write_safetensors(source, weights["token"], header(Found("token", MODELS["token"])))
+    refused(convert("inspect", source, "--heads=4"), str(source), "its header says 2")
+    for model in ({"dim": None}, {"trunk": "tiny", "head": "token", "dim": 1.5}):
+        write_safetensors(source, weights["token"], header(Found("token", model)))
+        refused(convert("inspect", source), str(source))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda origin: origin["tensors"].popitem(),
+        lambda origin: origin["tensors"].update({"tr.query": [5]}),
+        lambda origin: origin["tensors"].update({"tr.query": ["int8"]}),
+        lambda origin: origin["tensors"].update({"tr.conv.0.bias": None}),
+        lambda origin: origin.update(layout=["token"]),
+    ],
+)
+def test_a_damaged_record_writes_nothing(weights, convert, refused, tmp_path, damage):
+    source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
+    write_safetensors(source, weights["token"], {})
+    assert convert("from-torch", source, f"--output={run}", "--heads=2")[0] == 0
+    origin = json.loads((run / "origin.json").read_text())
+    damage(origin)
+    (run / "origin.json").write_text(json.dumps(origin))
+    back = tmp_path / "back.safetensors"
+    refused(convert("to-torch", run, f"--output={back}"), "origin.json")
+    assert not back.exists()
+
+
+def test_damaged_weights_are_one_line(weights, convert, refused, tmp_path):
+    source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
+    write_safetensors(source, weights["token"], {})
+    assert convert("from-torch", source, f"--output={run}", "--heads=2")[0] == 0
+    for path in (run / "checkpoints").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    back = tmp_path / "back.safetensors"
+    refused(convert("to-torch", run, f"--output={back}"), "checkpoints/0")
+    assert not back.exists()
+
+
+def test_the_papers_forms_have_no_released_names(weights, convert, refused, tmp_path):
+    source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
+    write_safetensors(source, weights["token"], {})
+    assert convert("from-torch", source, f"--output={run}", "--heads=2")[0] == 0
+    config = json.loads((run / "config.json").read_text())
+    config["model"]["refinement"] = "paper"
+    (run / "config.json").write_text(json.dumps(config))
+    back = tmp_path / "back.pth"
+    refused(convert("to-torch", run, f"--output={back}"), "config.model.refinement")
+    assert not back.exists()

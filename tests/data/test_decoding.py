@@ -48,7 +48,9 @@ def test_what_is_no_photo_is_named(data):
         decoding.decode_exactly(data, "shelf/photo 1.jpg")
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", b"\xff\xd8\xff"])
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", b"\xff\xd8\xff", encoded(PHOTO)[:900]]
+)
 def test_the_fast_decoder_names_it_too(data):
     with pytest.raises(UserError, match="photo 2"):
         decoding.decode_fast(data, "photo 2")
@@ -64,3 +66,78 @@ def test_a_claim_of_too_many_pixels_is_refused_unread():
     bomb = small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
     with pytest.raises(UserError, match=r"bomb\.png"):
         decoding.open_photo(bomb, "bomb.png")
+
+
+def test_a_jpegs_claim_is_refused_by_the_fast_decoder():
+    data = bytearray(encoded(PHOTO))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = b"\xea\x60\xea\x60"
+    with pytest.raises(UserError, match=r"bomb claims 60000 x 60000 pixels"):
+        decoding.decode_fast(bytes(data), "bomb")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"subsampling": 0},
+        {"exif": b"Exif\0\0" + bytes(40_000)},
+        {"comment": b"\xff\xc0 is no frame here"},
+    ],
+    ids=lambda options: next(iter(options), "plain"),
+)
+def test_the_shape_of_a_jpeg_is_in_its_header(options):
+    data = encoded(PHOTO, **options)
+    assert decoding.jpeg_shape(data) == (40, 60)
+    # A byte of filling before a marker is allowed.
+    assert decoding.jpeg_shape(data[:2] + b"\xff" + data[2:]) == (40, 60)
+    for length in range(0, data.index(b"\xff\xda"), 97):
+        assert decoding.jpeg_shape(data[:length]) in (None, (40, 60))
+    assert decoding.jpeg_shape(encoded(PHOTO, "PNG")) is None
+
+
+@pytest.mark.parametrize("reduction", [2, 4, 8])
+def test_a_reduced_jpeg_is_the_average_of_its_pixels(reduction, monkeypatch):
+    smooth = np.kron(PHOTO[:10, :12] // 2, np.ones((8, 8, 1), np.uint8))
+    photo = decoding.read_header(encoded(smooth, subsampling=0, quality=95), "a")
+    by_pillow = decoding.decode_exactly(photo.encoded, "a", reduction)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode_exactly", None)
+        small = photo.pixels(reduction)
+    sides = (80 // reduction, 96 // reduction)
+    blocks = photo.pixels().reshape(sides[0], reduction, sides[1], reduction, 3)
+    assert np.abs(small - blocks.mean(axis=(1, 3))).max() < 4
+    assert np.abs(small.astype(int) - by_pillow).max() <= 1
+
+
+def test_only_a_jpeg_is_reduced():
+    photo = decoding.read_header(encoded(PHOTO, "PNG"), "a.png")
+    assert photo.shape == (40, 60) and not photo.is_jpeg
+    with pytest.raises(ValueError, match=r"a\.png is no JPEG"):
+        photo.pixels(2)
+
+
+def test_what_opencv_refuses_pillow_decodes(monkeypatch):
+    monkeypatch.setattr(decoding.cv2, "imdecode", lambda *arguments: None)
+    data = encoded(PHOTO)
+    expected = np.asarray(decoding.decode_exactly(data, "a"))
+    np.testing.assert_array_equal(decoding.decode_fast(data, "a"), expected)
+    assert decoding.read_header(data, "a").pixels(8).shape == (5, 8, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
+def test_every_kind_of_png_becomes_rgb(mode):
+    buffer = io.BytesIO()
+    if mode == "I;16":
+        Image.fromarray(PHOTO[..., 0].astype(np.uint16) * 257).save(buffer, "PNG")
+    else:
+        Image.fromarray(PHOTO).convert(mode).save(buffer, "PNG")
+    assert decoding.decode_fast(buffer.getvalue(), "a").shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])
+def test_thin_photos(shape, kind):
+    data = encoded(np.full((*shape, 3), 99, np.uint8), kind)
+    assert (decoding.decode_fast(data, "a") == 99).all()

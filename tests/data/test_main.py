@@ -1,7 +1,7 @@
 """`python -m tokret.data`, as a user starts it."""
 
 import inspect
-import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,17 +28,9 @@ def run(monkeypatch, capsys):
 
 
 @pytest.fixture
-def hosts(tmp_path, jpeg, write_tar):
-    """Revisited Oxford of three photos."""
-    root = tmp_path / "hosts"
-    root.mkdir()
-    names = [f"all_souls_{i:06d}" for i in range(3)]
-    gnd = [{"bbx": [0, 0, 9, 9], "easy": [0], "hard": [], "junk": [1]}]
-    truth = {"imlist": names[1:], "qimlist": names[:1], "gnd": gnd}
-    (root / "gnd_roxford5k.json").write_text(json.dumps(truth))
-    files = {f"{name}.jpg": jpeg(i) for i, name in enumerate(names)}
-    write_tar(root / "oxbuild_images.tgz", files, "w:gz")
-    return root
+def hosts(oxford_folder, tmp_path):
+    """Revisited Oxford of three photos, to be spoilt."""
+    return shutil.copytree(oxford_folder, tmp_path / "hosts")
 
 
 def test_prepare_ends_with_where_and_how_many(run, hosts, tmp_path):
@@ -69,7 +61,7 @@ def test_errors_are_one_line_and_status_2(run, hosts, tmp_path):
         (("prepare", "imagenet"), "invalid choice: 'imagenet'"),
         (("prepare", "gldv2", "--resize=big"), "invalid int value: 'big'"),
         (("prepare", "gldv2", "--resiz=5"), "unrecognized arguments: --resiz=5"),
-        (("prepare", "image_folder"), "required: --root"),
+        (("prepare", "image_folder"), "data.root is empty"),
         (("prepare", "roxford5k", "--resize=512"), "unrecognized arguments"),
         (("prepare", "gldv2", data), "no prepared gldv2"),
         (("prepare", "rparis6k", data, f"--manual_dir={hosts}"), "no photos of Paris"),

@@ -5,7 +5,13 @@ import pytest
 from PIL import Image
 
 from tokret.data.augmentation import Augmentation
-from tokret.data.streams import names_of_step, training_batches, validation_batches
+from tokret.data.streams import (
+    GOOD,
+    names_of_step,
+    training_batches,
+    validation_batches,
+    what_is_wrong,
+)
 from tokret.errors import UserError
 
 
@@ -82,10 +88,76 @@ def test_what_cannot_be_batched():
         batches(1, process=(0, 3))
 
 
-def test_a_broken_photo_is_named():
+def spoilt(*places):
+    return [
+        r | {"image": b"<html>"} if i in places else r for i, r in enumerate(RECORDS)
+    ]
+
+
+def test_bad_photos_are_replaced_alike_whenever_the_stream_begins():
+    def run(count, **options):
+        options = {"batch_size": 4, "seed": 0, "threads": 2, **options}
+        stream = training_batches(spoilt(2, 7), AUGMENTATION, **options)
+        return [next(stream) for _ in range(count)]
+
+    whole, good = run(22), batches(22)
+    same(run(19, first_step=3, threads=5), whole[3:])
+    parts = [run(22, process=(i, 2)) for i in range(2)]
+    bad = np.concatenate([batch["bad"] for batch in whole])
+    together = [np.stack([p[s]["bad"] for p in parts], 1).ravel() for s in range(22)]
+    np.testing.assert_array_equal(np.concatenate(together), bad)
+    # Each of the two once in each of eight epochs of eleven photos.
+    assert sorted(bad[bad != GOOD]) == [2] * 8 + [7] * 8
+    for ours, theirs in zip(whole, good, strict=True):
+        kept = ours["bad"] == GOOD
+        np.testing.assert_array_equal(
+            np.where(kept, theirs["labels"], ours["bad"]), theirs["labels"]
+        )
+        np.testing.assert_array_equal(ours["images"][kept], theirs["images"][kept])
+        assert not set(ours["labels"]) & {2, 7}
+    stand_ins = {int(label) for b in whole for label in b["labels"][b["bad"] != GOOD]}
+    assert len(stand_ins) > 2
+
+
+def test_a_bad_photo_has_no_weight_in_validation():
+    found = list(validation_batches(spoilt(2), size=8, batch_size=4))
+    bad = np.concatenate([batch["bad"] for batch in found])
+    weights = np.concatenate([batch["weights"] for batch in found])
+    assert bad.tolist() == [-1, -1, 2] + [-1] * 9
+    assert weights.tolist() == [1, 1, 0] + [1] * 8 + [0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"image": None},
+        {"image": RECORDS[0]["image"][:40]},
+        {"image": b""},
+        RuntimeError("chunk\nhash mismatch"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(damage):
+    class Rotten:
+        def __len__(self):
+            return len(RECORDS)
+
+        def __getitem__(self, place):
+            if place == 3 and isinstance(damage, Exception):
+                raise damage
+            return RECORDS[place] | (damage if place == 3 else {})
+
+    records = Rotten()
+    (batch,) = validation_batches(records, size=8, batch_size=11, threads=2)
+    assert batch["weights"].tolist() == [1, 1, 1, 0] + [1] * 7
+    words = what_is_wrong(records, 3)
+    assert "3" in words and "\n" not in words
+    assert "second try" in what_is_wrong(records, 4)
+
+
+def test_nothing_but_broken_photos_is_an_error_that_names_one():
     broken = [{**RECORDS[0], "image": b"<html>", "filename": b"shelf/3.jpg"}] * 4
     stream = training_batches(broken, AUGMENTATION, batch_size=4, seed=0)
-    with pytest.raises(UserError, match=r"shelf/3\.jpg"):
+    with pytest.raises(UserError, match=r"64 photos in a row .*shelf/3\.jpg"):
         next(stream)
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
+from tokret.models import build_model
 from tokret.models.rmac import (
     Region,
     RMACHead,
     extra_steps,
+    peak,
     region_table,
     regional_maxima,
     regions_of,
@@ -90,3 +92,26 @@ def test_the_sum_is_normalised_in_training_in_any_case():
     assert np.abs(run(released, False) - run(ours, False)).max() > 0.1
     with pytest.raises(UserError, match=r"config\.model\.levels"):
         RMACHead(levels=0)
+
+
+def test_the_gradient_of_equal_maxima_goes_to_one_position():
+    x = jnp.zeros((1, 2, 2, 1)).at[0, 1].set(3.0)
+    grads = jax.grad(lambda x: peak(x).sum())(x)
+    np.testing.assert_array_equal(grads[0, :, :, 0], [[0, 0], [1, 0]])
+
+
+def test_gradients_through_a_trunk_are_numbers():
+    # A compiler may compute features twice, rounded otherwise: see `peak`.
+    model = build_model(trunk="tiny", head="rmac", dtype="float32", dim=8)
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    variables = jax.jit(lambda x: model.init(jax.random.key(1), x, train=False))(images)
+
+    def loss(params):
+        statistics = {"batch_stats": variables["batch_stats"]}
+        (out, _), _ = model.apply(
+            {"params": params, **statistics}, images, train=True, mutable="batch_stats"
+        )
+        return out[:, 0].sum()
+
+    grads = jax.jit(jax.grad(loss))(variables["params"])
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))

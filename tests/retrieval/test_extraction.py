@@ -121,3 +121,13 @@ def test_interpolation_at_the_edges():
     matrix = np.asarray(interpolation(jnp.array([3]), 5, 6, 2.0))[0]
     line = np.array([0.0, 10.0, 20.0, 99.0, 99.0])  # the last two are padding
     np.testing.assert_allclose(matrix @ line, [0, 2.5, 7.5, 12.5, 17.5, 20], rtol=1e-6)
+
+
+def test_a_model_that_gives_no_numbers_is_refused(model):
+    def describe(variables, batch, sizes, rescaled):
+        found = np.ones((len(batch), 2), np.float32)
+        found[sizes[:, 0] == 33] = np.nan
+        return found
+
+    with pytest.raises(UserError, match="1 of 3 descriptors .* 33x40: the weights"):
+        extract(describe, {}, views([(32, 32), (33, 40), (32, 32)]), settings_of(2, 1))

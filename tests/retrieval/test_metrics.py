@@ -208,3 +208,15 @@ def test_leave_one_out_takes_names_and_leaves_lone_items_out():
     assert metrics.leave_one_out(descriptors, labels) == {"mAP": 1.0, "recall@1": 1.0}
     lone = metrics.leave_one_out(descriptors, np.array(["a", "b", "c", "d"]))
     assert np.isnan(list(lone.values())).all()
+
+
+def test_items_may_ask_by_other_descriptors():
+    descriptors = np.eye(4, dtype=np.float32)
+    labels = np.array([0, 0, 1, 1])
+    # Each asks for the other of its class, or for one of the other class.
+    for order, expected in (([1, 0, 3, 2], 1.0), ([2, 3, 0, 1], 0.0)):
+        asking = descriptors[order]
+        found = metrics.leave_one_out(descriptors, labels, queries=asking)
+        assert found["recall@1"] == expected
+    same = metrics.leave_one_out(descriptors, labels, queries=descriptors)
+    assert same == metrics.leave_one_out(descriptors, labels)

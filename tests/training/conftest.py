@@ -20,9 +20,9 @@ def saved_state():
             batch_stats={"bn": jnp.arange(2.0)},
             opt_state={"trace": jnp.full((width,), -1.0)},
             average={},
-            skipped=jnp.array(0),
-            skipped_in_row=jnp.array(0),
-            last_skipped=jnp.array(0),
+            left_out=jnp.array(0),
+            left_out_in_row=jnp.array(0),
+            last_left_out=jnp.array(0),
         )
 
     return state

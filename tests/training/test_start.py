@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +52,34 @@ def test_what_does_not_fit_is_named(source, tmp_path):
         begin(checkpoint=source, trunk=source)
     with pytest.raises(UserError, match=r"head/w has shape \(2,\), not \(5,\)"):
         begin(checkpoint=source, head=5)
-    with pytest.raises(UserError, match="holds a tiny, but config.model.trunk is res"):
+    with pytest.raises(
+        UserError, match="holds the trunk tiny, but config.model.trunk is res"
+    ):
         begin(trunk=source, model={"trunk": "resnet50"})
-    with pytest.raises(UserError, match="config.json does not exist"):
+    with pytest.raises(UserError, match="init.trunk=.*holds no config.json"):
         begin(trunk=str(tmp_path / "nowhere"))
+
+
+def test_what_leaves_no_trace_in_shapes_is_compared(source):
+    config = {"model": {**MODEL, "heads": 4, "dropout": 0.1}}
+    configuration.save(config, Path(source) / "config.json")
+    same = {**MODEL, "heads": 4, "dropout": 0.0}
+    assert begin(checkpoint=source, model=same)["params"]["head"]["w"] == 7
+    with pytest.raises(UserError, match="was made with model.heads 4, but .* is 2"):
+        begin(checkpoint=source, model={**MODEL, "heads": 2})
+
+
+def test_a_second_order_trunk_begins_with_the_plain_one(tmp_path):
+    plain = {name: {"trunk": tree["trunk"]} for name, tree in variables(7.0).items()}
+    saved = jax.tree.map(np.asarray, plain)
+    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"])
+    configuration.save({"model": {"trunk": "resnet50"}}, tmp_path / "config.json")
+    drawn = variables(1.0)
+    for tree in drawn.values():
+        tree["trunk"]["soa4"] = {"v": jnp.zeros(2)}
+    abstract = replicated(jax.eval_shape(lambda: drawn))
+    start = Start(checkpoint="", trunk=str(tmp_path))
+    found = start.overlay(drawn, abstract, {"trunk": "resnet50_soa4"})
+    assert float(found["params"]["trunk"]["w"][0]) == 7
+    assert float(found["batch_stats"]["trunk"]["mean"][0]) == 7
+    assert float(found["params"]["trunk"]["soa4"]["v"][0]) == 0

@@ -122,7 +122,7 @@ def test_parts_averages_and_a_batch_without_numbers():
     first = jax.tree.map(np.asarray, state.params["model"])
     arrays = to_devices(batch(0), mesh)
     state, metrics = made.train(state, arrays["images"], arrays["labels"])
-    assert int(metrics["skipped"]) == 0 and float(metrics["gradient_norm"]) > 0
+    assert int(metrics["left_out"]) == 0 and float(metrics["gradient_norm"]) > 0
     jax.tree.map(
         lambda mean, old, new: np.testing.assert_allclose(
             mean, (old + new) / 2, rtol=1e-5, atol=1e-7
@@ -136,5 +136,5 @@ def test_parts_averages_and_a_batch_without_numbers():
     bad = dataclasses.replace(state, params={**state.params, "arcface": broken})
     kept = jax.tree.map(np.asarray, bad.params["model"])
     bad, metrics = made.train(bad, arrays["images"], arrays["labels"])
-    assert int(metrics["skipped_in_row"]) == 1 and int(metrics["last_skipped"]) == 2
+    assert int(metrics["left_out_in_row"]) == 1 and int(metrics["last_left_out"]) == 2
     jax.tree.map(np.testing.assert_array_equal, bad.params["model"], kept)

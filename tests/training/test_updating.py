@@ -18,9 +18,9 @@ def state(weight):
         batch_stats={"seen": jnp.zeros(())},
         opt_state=optax.sgd(0.5).init(params),
         average={"w": jnp.zeros(2)},
-        skipped=zero,
-        skipped_in_row=zero,
-        last_skipped=zero,
+        left_out=zero,
+        left_out_in_row=zero,
+        last_left_out=zero,
     )
 
 
@@ -64,7 +64,7 @@ def test_an_update_without_numbers_only_counts():
     np.testing.assert_array_equal(after.params["model"]["w"], [0, -4])
     np.testing.assert_array_equal(after.average["w"], [0, -1])
     assert float(after.batch_stats["seen"]) == 1
-    counts = (after.step, after.skipped, after.skipped_in_row, after.last_skipped)
+    counts = (after.step, after.left_out, after.left_out_in_row, after.last_left_out)
     assert list(map(int, counts)) == [7, 0, 0, 0]
 
     nan = jax.tree.map(lambda leaf: leaf * jnp.nan, grads)
@@ -74,12 +74,12 @@ def test_an_update_without_numbers_only_counts():
             jax.tree.map(
                 np.testing.assert_array_equal, getattr(bad, name), getattr(after, name)
             )
-        assert int(bad.skipped) == int(bad.skipped_in_row) == in_row
-        assert int(bad.last_skipped) == int(bad.step) == 7 + in_row
+        assert int(bad.left_out) == int(bad.left_out_in_row) == in_row
+        assert int(bad.last_left_out) == int(bad.step) == 7 + in_row
         after = bad
     good = updated(bad, grads, bad.batch_stats, jnp.array(True), optimiser, 0.75)
-    assert (int(good.skipped), int(good.skipped_in_row)) == (2, 0)
-    assert int(good.last_skipped) == 9
+    assert (int(good.left_out), int(good.left_out_in_row)) == (2, 0)
+    assert int(good.last_left_out) == 9
 
 
 @pytest.mark.parametrize(

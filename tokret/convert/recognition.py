@@ -26,6 +26,8 @@ Shapes = Mapping[str, Shape]
 HEADER = "tokret"  # the entry of a safetensors header with layout and model
 # A trunk alone is evaluated by the mean over positions: nothing is learned there.
 MEAN_OVER_POSITIONS = {"head": "gem", "p": 1.0, "whiten": False}
+RELEASED_HEADS = 8  # of every attention
+LOCAL_DIM = 128  # of DELG's local features
 LARGEST_SIDE = 2**16  # of a model that is taken seriously
 CLASSIFIERS = ("arcface", "arcface_local", "imagenet")
 
@@ -55,7 +57,11 @@ def from_header(metadata: Mapping[str, str]) -> Found | None:
         found = Found(header["layout"], header["model"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError("its tokret header is damaged; write it again") from error
-    if found.layout not in LAYOUTS or not isinstance(found.model, dict):
+    known = isinstance(found.layout, str) and found.layout in LAYOUTS
+    plain = isinstance(found.model, dict) and all(
+        isinstance(value, str | int | float) for value in found.model.values()
+    )
+    if not known or not plain:
         raise UserError("its tokret header names no known layout; write it again")
     return found
 
@@ -66,7 +72,7 @@ def header(found: Found) -> dict[str, str]:
 
 
 def recognise(shapes: Shapes, head: str | None, heads: int | None) -> Found:
-    """Tells layout and model from names and shapes.
+    """Tells layout and model from names and shapes; what they do not say is released.
 
     Args:
       shapes: of every tensor, by name.
@@ -84,7 +90,7 @@ def recognise(shapes: Shapes, head: str | None, heads: int | None) -> Found:
         return Found(layout, {"trunk": trunk, **MEAN_OVER_POSITIONS})
     fields = _head_fields(shapes, layout)
     if layout in ("token", "netvlad"):
-        fields["heads"] = heads or 8
+        fields["heads"] = RELEASED_HEADS if heads is None else heads
     return Found(layout, {"trunk": trunk, "head": layout, **fields})
 
 
@@ -181,12 +187,17 @@ def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
     )
     rows = LAYOUTS[found.layout]
     wanted = {name: leaf.shape for name, leaf in to_released(variables, rows).items()}
-    dims = {"arcface": found.model.get("dim"), "arcface_local": 128}
+    dims = {
+        "arcface": found.model.get("dim"),
+        "arcface_local": LOCAL_DIM,
+        "imagenet": 1280 if found.layout == "efficientnet_lite0" else 2048,
+    }
     for row in rows:
-        if row.collection in CLASSIFIERS and row.released in shapes:
-            shape = shapes[row.released]
-            dim = dims.get(row.collection)
-            wanted[row.released] = shape if dim is None else (*shape[:1], dim)
+        weight = row.released.replace(".bias", ".weight")
+        if row.collection in CLASSIFIERS and weight in shapes:
+            classes = shapes[weight][:1]
+            matrix = (*classes, dims[row.collection])
+            wanted[row.released] = matrix if row.released == weight else classes
     return wanted
 
 
@@ -218,6 +229,8 @@ def value_problems(tensors: Mapping[str, np.ndarray]) -> list[str]:
                 found.append(f"{name} is {tensor.dtype.name}, not a whole number")
         elif not jnp.issubdtype(tensor.dtype, jnp.floating):
             found.append(f"{name} is {tensor.dtype.name}, not floating point")
-        elif not np.isfinite(tensor).all():
-            found.append(f"{name} holds values that are no numbers")
+        elif not (np.abs(tensor) <= np.finfo(np.float32).max).all():
+            found.append(f"{name} holds values that are no numbers in float32")
+        elif name.endswith("running_var") and (tensor < 0).any():
+            found.append(f"{name} holds a variance below 0")
     return found

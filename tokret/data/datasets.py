@@ -9,13 +9,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tokret.configuration import call, choose
-from tokret.data import (
-    distractors,
-    image_folder,
-    landmarks_v2,
-    revisited,
-    synthetic_landmarks,
-)
+from tokret.data import synthetic_landmarks
+from tokret.data.image_folder import builder as image_folder
+from tokret.data.landmarks_v2 import builder as landmarks_v2
+from tokret.data.revisited import builder as revisited
+from tokret.data.revisited import distractors
 from tokret.data.streams import Record
 from tokret.errors import UserError
 
@@ -55,10 +53,22 @@ class Dataset:
     @property
     def ground_truth(self) -> Mapping[str, Any] | None:
         """The retrieval benchmark in the Revisited form, None if it has none."""
+        return self._metadata().get("ground_truth")
+
+    @property
+    def leave_one_out(self) -> Mapping[str, Any] | None:
+        """What split `benchmark`, to be found among each other, holds; None without.
+
+        `labels` and `boxes`, None or x0, y0, x1, y1, of its photos in order, and
+        `classes`, the labels' names.
+        """
+        return self._metadata().get("leave_one_out")
+
+    def _metadata(self) -> dict[str, Any]:
         metadata = self.builder.info.metadata
         # Not `get`: read lazily from disk, they are not there before they are asked
         # for all together.
-        return None if metadata is None else dict(metadata.items()).get("ground_truth")
+        return {} if metadata is None else dict(metadata.items())
 
     def has(self, split: str) -> bool:
         """Says whether there is a split of this name."""

@@ -1,11 +1,13 @@
 """Grain streams: records -> batches, decided by the seed and the step alone.
 
 A training stream starts at any step without running through those before it, and gives
-the same global batches whatever the number of threads and processes.
+the same global batches whatever the number of threads and processes. A photo that went
+bad after it was prepared ends no run: in training another stands in for it, chosen by
+the seed and the position, and in validation its weight is zero.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -17,25 +19,103 @@ from tokret.errors import UserError
 Record = Mapping[str, Any]  # image: encoded bytes, label: int, filename: bytes
 Batch = dict[str, np.ndarray]
 
+GOOD = -1  # in a batch's `bad`, which else holds the position of a record that is bad
+ATTEMPTS = 64  # photos tried for one place in a batch
+
+
+@runtime_checkable
+class Records(Protocol):
+    """Records of a split; to read one takes the disk, and may fail."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Record: ...
+
+
+class BadRecordError(Exception):
+    """A record that cannot be read or decoded; the message says why."""
+
 
 def decoded(record: Record) -> np.ndarray:
     """Decodes a record's image; errors call it by its file name."""
     return decode_fast(record["image"], record["filename"].decode())
 
 
-class _AugmentRecord(grain.transforms.RandomMap):
+def read(records: Records, place: int) -> Record:
+    """Reads a record.
+
+    Raises:
+      BadRecordError: if the disk does not give it back as it was written.
+    """
+    try:
+        record = records[place]
+    # array_record's and TFDS's own, and the system's.
+    except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise BadRecordError(f"record {place} cannot be read: {words}") from error
+    # What array_record gives of a file that was cut short.
+    if not record["image"]:
+        raise BadRecordError(f"record {place} is empty: its file is cut short")
+    return record
+
+
+def _viewed(
+    records: Records,
+    place: int,
+    view: Callable[[bytes, str], np.ndarray],
+) -> Batch:
+    """Reads a record, and decodes what a view needs of it.
+
+    Raises:
+      BadRecordError: if it cannot be.
+    """
+    record = read(records, place)
+    try:
+        image = view(record["image"], record["filename"].decode())
+    except UserError as error:
+        raise BadRecordError(str(error)) from error
+    label = np.array(record["label"], np.int32)
+    return {"images": image, "labels": label, "bad": np.array(GOOD, np.int64)}
+
+
+def what_is_wrong(records: Records, place: int) -> str:
+    """Says which record is bad, and why."""
+    try:
+        _viewed(records, place, decode_fast)
+    except BadRecordError as error:
+        return str(error)
+    return f"record {place} could be read at the second try"
+
+
+class _View(grain.transforms.RandomMap):
     """Decodes and augments; Grain's generator depends on seed and position alone."""
 
-    def __init__(self, augmentation: Augmentation):
+    def __init__(self, records: Records, augmentation: Augmentation):
+        self._records = records
         self._augmentation = augmentation
 
-    def random_map(self, element: Record, rng: np.random.Generator) -> Batch:
-        image = self._augmentation(decoded(element), rng)
-        return {"images": image, "labels": np.array(element["label"], np.int32)}
+    def random_map(self, element: int, rng: np.random.Generator) -> Batch:
+        bad, place = GOOD, int(element)
+        for _ in range(ATTEMPTS):
+            try:
+                batch = _viewed(
+                    self._records,
+                    place,
+                    lambda encoded, name: self._augmentation.view(encoded, name, rng),
+                )
+            except BadRecordError:
+                bad = place if bad == GOOD else bad
+                place = int(rng.integers(len(self._records)))
+            else:
+                return batch | {"bad": np.array(bad, np.int64)}
+        raise UserError(
+            f"{ATTEMPTS} photos in a row cannot be decoded, the first is: "
+            f"{what_is_wrong(self._records, bad)}; prepare the dataset again"
+        )
 
 
 def training_batches(
-    records: Sequence[Record],
+    records: Records,
     augmentation: Augmentation,
     *,
     batch_size: int,
@@ -58,6 +138,10 @@ def training_batches(
       threads: threads that decode and augment.
       prefetch: records that are ready ahead.
 
+    Returns:
+      Batches with images, labels and bad: the position of a record that could not be
+      decoded and that another stands in for, GOOD where there is none.
+
     Raises:
       UserError: if the batch is larger than the dataset or does not divide among the
         processes.
@@ -73,11 +157,11 @@ def training_batches(
             "photos; lower batch_size"
         )
     dataset = (
-        grain.MapDataset.source(records)
+        grain.MapDataset.range(len(records))
         .seed(seed)
         .shuffle()
         .repeat(None)
-        .random_map(_AugmentRecord(augmentation))[index::count]
+        .random_map(_View(records, augmentation))[index::count]
         .batch(batch_size // count, drop_remainder=True)[first_step:]
     )
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
@@ -101,7 +185,7 @@ def names_of_step(
 
 
 def validation_batches(
-    records: Sequence[Record],
+    records: Records,
     *,
     size: int,
     batch_size: int,
@@ -118,36 +202,47 @@ def validation_batches(
       threads: threads that decode.
 
     Returns:
-      Batches with images, labels and weights: 1 for a photo, 0 for filling.
+      Batches with images, labels, weights, 1 for a photo and 0 for filling or a photo
+      that cannot be decoded, and bad, as `training_batches`.
     """
     index, count = process
     part = batch_size // count
 
-    def view(record: Record) -> Batch:
-        return {
-            "images": centre_crop(decoded(record), size),
-            "labels": np.array(record["label"], np.int32),
-            "weights": np.array(1, np.float32),
-        }
+    def view(place: int) -> Batch:
+        try:
+            batch = _viewed(
+                records,
+                place,
+                lambda encoded, name: centre_crop(decode_fast(encoded, name), size),
+            )
+        except BadRecordError:
+            (batch,) = _rows(_filled_from_nothing(size, 1))
+            return batch | {"bad": np.array(place, np.int64)}
+        return batch | {"weights": np.array(1, np.float32)}
 
     whole = -(-len(records) // batch_size) * part  # records a process reads or fills
-    mine = grain.MapDataset.source(records)[index::count].map(view).batch(part)
+    mine = grain.MapDataset.range(len(records))[index::count].map(view).batch(part)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=part)
     done = 0
     for batch in mine.to_iter_dataset(options):
         done += part
-        yield _filled(batch, part)
+        yield _filled(batch, size, part)
     for _ in range(done, whole, part):
         yield _filled_from_nothing(size, part)
 
 
-def _filled(batch: Batch, rows: int) -> Batch:
-    """Fills a short batch with zeros up to `rows`."""
-    missing = rows - len(batch["labels"])
-    return {
-        name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
-        for name, array in batch.items()
-    }
+def _rows(batch: Batch) -> list[Batch]:
+    """A batch's examples, one by one."""
+    return [
+        {name: array[i] for name, array in batch.items()}
+        for i in range(len(batch["labels"]))
+    ]
+
+
+def _filled(batch: Batch, size: int, rows: int) -> Batch:
+    """Fills a short batch with nothing up to `rows`."""
+    filling = _filled_from_nothing(size, rows - len(batch["labels"]))
+    return {name: np.concatenate([batch[name], filling[name]]) for name in batch}
 
 
 def _filled_from_nothing(size: int, rows: int) -> Batch:
@@ -155,4 +250,5 @@ def _filled_from_nothing(size: int, rows: int) -> Batch:
         "images": np.zeros((rows, size, size, 3), np.uint8),
         "labels": np.zeros(rows, np.int32),
         "weights": np.zeros(rows, np.float32),
+        "bad": np.full(rows, GOOD, np.int64),
     }

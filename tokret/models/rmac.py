@@ -90,6 +90,17 @@ def unit(maxima: Float[Array, "b c"]) -> Float[Array, "b c"]:
     return maxima / (jnp.sqrt(jnp.maximum(squares, 1e-24)) + EPSILON)
 
 
+def peak(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Returns the maximum over positions, whose gradient goes to one position.
+
+    Chosen by index: the gradient of `max` compares values, and a compiler may compute
+    them twice, rounded otherwise, so that none of them is the maximum (0 / 0).
+    """
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    at = jnp.argmax(flat, axis=1, keepdims=True)
+    return jnp.take_along_axis(flat, at, axis=1)[:, 0]
+
+
 def regional_maxima(
     x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, levels: int
 ) -> Float[Array, "b c"]:
@@ -105,7 +116,7 @@ def regional_maxima(
             (slice(None), slice(i, i + h), slice(j, j + w))
             for i, j, h, w in regions_of(x.shape[1], x.shape[2], levels)
         )
-        vectors = [unit(jnp.max(x[corner], axis=(1, 2))) for corner in corners]
+        vectors = [unit(peak(x[corner])) for corner in corners]
         return functools.reduce(jnp.add, vectors)
     return _masked_regional_maxima(x, sizes, levels)
 
@@ -123,7 +134,7 @@ def _masked_regional_maxima(
         rows = (row >= top) & (row < top + height)  # [b, h]
         columns = (column >= left) & (column < left + width)  # [b, w]
         within_it = rows[:, :, None, None] & columns[:, None, :, None]
-        maxima = jnp.max(jnp.where(within_it, x, -jnp.inf), axis=(1, 2))
+        maxima = peak(jnp.where(within_it, x, -jnp.inf))
         return total + unit(jnp.where(height > 0, maxima, 0)), None
 
     nothing = jnp.zeros((x.shape[0], x.shape[3]), statistics_dtype(x))

@@ -204,6 +204,9 @@ def extract(
 
     Returns:
       Descriptors in the order of the views, float32, L2-normalised.
+
+    Raises:
+      UserError: if the model gives something other than numbers.
     """
     sizes = np.array([view.size() for view in views], np.int32).reshape(-1, 2)
     rows_of: list[np.ndarray] = []
@@ -222,7 +225,17 @@ def extract(
     descriptors = np.concatenate(found)
     ordered = np.empty_like(descriptors)
     ordered[np.concatenate(rows_of)] = descriptors
+    _check_finite(ordered, views)
     return ordered
+
+
+def _check_finite(descriptors: np.ndarray, views: Sequence[View]) -> None:
+    bad = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{len(bad)} of {len(views)} descriptors are no numbers, the first that of "
+            f"{views[bad[0]].name}: the weights are damaged, or their training diverged"
+        )
 
 
 def _batches(

@@ -183,6 +183,7 @@ def leave_one_out(
     descriptors: Shaped[Array | np.ndarray, "n d"],
     labels: Shaped[np.ndarray, " n"],
     block: int = search.BLOCK,
+    queries: Shaped[Array | np.ndarray, "n d"] | None = None,
 ) -> dict[str, float]:
     """Each item asks all the others for those of its label.
 
@@ -194,6 +195,7 @@ def leave_one_out(
       descriptors: [N, D], computed with in float32, all on the device.
       labels: [N] numbers or strings.
       block: rows of the database, and at most a quarter as many queries, at once.
+      queries: [N, D] by which the items ask; None takes their descriptors.
 
     Returns:
       "mAP": the mean of the plain average precision, and "recall@1": the share of
@@ -212,7 +214,8 @@ def leave_one_out(
     first: list[bool] = []
     for start in range(0, len(asking), step):
         asked = asking[start : start + step]
-        for rank in _ranks_of_classmates(descriptors, blocks, classes, asked, step):
+        by = descriptors if queries is None else queries
+        for rank in _ranks_of_classmates(by, blocks, classes, asked, step):
             average.append(plain_average_precision(rank))
             first.append(bool(rank.min() == 0))
     if not asking:
@@ -221,7 +224,7 @@ def leave_one_out(
 
 
 def _ranks_of_classmates(
-    descriptors: Shaped[Array | np.ndarray, "n d"],
+    asking: Shaped[Array | np.ndarray, "n d"],
     blocks: search.Blocks,
     classes: Sequence[Int[np.ndarray, " _"]],
     asked: Sequence[int],
@@ -234,8 +237,8 @@ def _ranks_of_classmates(
     items = np.full((rows, 1 + (1 << (width - 1).bit_length())), -1, np.int32)
     items[: len(asked), 0] = asked
     items[: len(asked), 1:] = _padded(mates, items.shape[1] - 1)
-    queries = np.zeros((rows, descriptors.shape[1]), np.float32)
-    queries[: len(asked)] = np.asarray(descriptors[np.asarray(asked)])
+    queries = np.zeros((rows, asking.shape[1]), np.float32)
+    queries[: len(asked)] = np.asarray(asking[np.asarray(asked)])
     ranks = search.count_ranks_in(queries, blocks, items)
     return [
         without_junk(row[1 : 1 + len(mine)], row[:1])

@@ -40,10 +40,12 @@ class Run:
     checkpoint_every: int
     keep: int
     threads: int
+    max_skipped: float
 
     def __post_init__(self) -> None:
         for field in ("log_every", "checkpoint_every", "keep", "threads"):
             within(f"run.{field}", getattr(self, field), 1)
+        within("run.max_skipped", self.max_skipped, 0, 1)
 
 
 class Plan(NamedTuple):

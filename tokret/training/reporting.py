@@ -29,7 +29,7 @@ class Reporter:
         self._batch_size = batch_size
         self._last = (first_step, time.monotonic())
         self._waited = 0.0  # seconds for input since the last report
-        self._skipped: int | None = None
+        self._left_out: int | None = None
         self._compiled = False
         _forget_after(workdir / "metrics.jsonl", first_step)
         self._file = (workdir / "metrics.jsonl").open("a")
@@ -75,18 +75,18 @@ class Reporter:
         if self._compiled:
             self._waited += time.monotonic() - begun
 
-    def skipped(self, count: int) -> bool:
+    def has_left_out(self, count: int) -> bool:
         """Says whether the number of updates left out grew since it was last asked.
 
         Args:
           count: the number; what the run began with is not news.
         """
-        before, self._skipped = self._skipped, count
+        before, self._left_out = self._left_out, count
         return count > (before or 0)
 
     def update_left_out(self, step: int, photos: list[str]) -> None:
         """Reports an update that held no numbers, and what its batch showed."""
-        line = {"step": step, "kind": "skipped", "photos": photos}
+        line = {"step": step, "kind": "left_out", "photos": photos}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         self.say(

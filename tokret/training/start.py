@@ -8,6 +8,9 @@ from tokret import configuration
 from tokret.errors import UserError
 from tokret.training.weights import restore_weights
 
+# Fields of config.model that change training, but not what weights mean.
+FREE = {"dtype", "dropout", "drop_path", "query_deviation", "remat", "local_loss"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
@@ -29,6 +32,13 @@ class Start:
                 "first has a trunk too, so leave one out"
             )
 
+    @property
+    def words(self) -> str:
+        """Says where the weights come from."""
+        if self.checkpoint:
+            return f"the weights of {self.checkpoint}"
+        return f"the trunk of {self.trunk}" if self.trunk else "weights of its seed"
+
     def overlay(self, variables: Any, abstract: Any, model: dict[str, Any]) -> Any:
         """Puts the named weights over those that the seed drew.
 
@@ -45,15 +55,50 @@ class Start:
             return variables
         folder = Path(source).expanduser()
         field = "config.init.checkpoint" if self.checkpoint else "config.init.trunk"
-        config = configuration.load(folder / "config.json")
-        theirs = configuration.part(config, "model", dict).get("trunk")
-        if theirs != model["trunk"]:
+        if not (folder / "config.json").is_file():
             raise UserError(
-                f"{field}={source} holds a {theirs}, but config.model.trunk is "
-                f"{model['trunk']}"
+                f"{field}={source} is not the folder of a run or of a conversion: it "
+                "holds no config.json"
             )
+        config = configuration.load(folder / "config.json")
+        theirs = configuration.part(config, "model", dict)
         if self.checkpoint:
+            _check_same_model(f"{field}={source}", theirs, model)
             return restore_weights(folder, abstract)[0]
-        groups = {name: {"trunk": tree["trunk"]} for name, tree in abstract.items()}
+        # A second-order block between two stages changes nothing at the start.
+        if theirs.get("trunk") not in (model["trunk"], _without_soa4(model["trunk"])):
+            raise UserError(
+                f"{field}={source} holds the trunk {theirs.get('trunk')}, but "
+                f"config.model.trunk is {model['trunk']}"
+            )
+        groups = {
+            name: {"trunk": dict(tree["trunk"])} for name, tree in abstract.items()
+        }
+        if theirs.get("trunk") != model["trunk"]:
+            for group in groups.values():
+                del group["trunk"]["soa4"]
         restored, _ = restore_weights(folder, groups, part="trunk")
-        return {name: {**tree, **restored[name]} for name, tree in variables.items()}
+        return {
+            name: {**tree, "trunk": {**tree["trunk"], **restored[name]["trunk"]}}
+            for name, tree in variables.items()
+        }
+
+
+def _without_soa4(trunk: str) -> str:
+    return trunk.removesuffix("_soa4")
+
+
+def _check_same_model(
+    source: str, theirs: dict[str, Any], ours: dict[str, Any]
+) -> None:
+    """Refuses weights of a model that computes something else with them.
+
+    Some fields, as the heads of attentions, leave no trace in names and shapes. Fields
+    that one of the two does not give have their released values there.
+    """
+    for name in theirs.keys() & ours.keys() - FREE:
+        if theirs[name] != ours[name]:
+            raise UserError(
+                f"{source} was made with model.{name} {theirs[name]!r}, but "
+                f"config.model.{name} is {ours[name]!r}"
+            )

@@ -32,9 +32,9 @@ class TrainState:
       batch_stats: running statistics of the model's batch norms, float32.
       opt_state: the optimiser's momentum and step.
       average: exponential moving average of the model's parameters; {} if none is kept.
-      skipped: updates left out so far because they held no numbers, int32 [].
-      skipped_in_row: those since the last one that was made, int32 [].
-      last_skipped: the step that the last of them was for, from 1; 0 if there was none.
+      left_out: updates left out so far because they held no numbers, int32 [].
+      left_out_in_row: those since the last one that was made, int32 [].
+      last_left_out: the step that the last of them was for, from 1; 0 for none.
     """
 
     step: Any  # trees of shapes and shardings have this form too
@@ -42,9 +42,9 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     average: Any
-    skipped: Any
-    skipped_in_row: Any
-    last_skipped: Any
+    left_out: Any
+    left_out_in_row: Any
+    last_left_out: Any
 
 
 def make_classifiers(
@@ -107,9 +107,9 @@ def init_state(
         # A copy: the step gives the state's memory away, no two leaves may share it.
         average=jax.tree.map(jnp.copy, params["model"]) if averages else {},
         # Three arrays: a donated buffer must not be given twice.
-        skipped=jnp.zeros((), jnp.int32),
-        skipped_in_row=jnp.zeros((), jnp.int32),
-        last_skipped=jnp.zeros((), jnp.int32),
+        left_out=jnp.zeros((), jnp.int32),
+        left_out_in_row=jnp.zeros((), jnp.int32),
+        last_left_out=jnp.zeros((), jnp.int32),
     )
 
 

@@ -117,9 +117,9 @@ def train_step(
         "gradient_norm": norm,
         # After the update: what is saved is what was looked at.
         "weight_norm": optax.tree.norm(after.params),
-        "skipped": after.skipped,
-        "skipped_in_row": after.skipped_in_row,
-        "last_skipped": after.last_skipped,
+        "left_out": after.left_out,
+        "left_out_in_row": after.left_out_in_row,
+        "last_left_out": after.last_left_out,
     }
 
 

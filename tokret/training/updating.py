@@ -110,7 +110,7 @@ def updated(
         batch_stats=batch_stats,
         opt_state=opt_state,
         average=means,
-        skipped=state.skipped + bad,
-        skipped_in_row=(state.skipped_in_row + bad) * bad,
-        last_skipped=jnp.where(healthy, state.last_skipped, state.step + 1),
+        left_out=state.left_out + bad,
+        left_out_in_row=(state.left_out_in_row + bad) * bad,
+        last_left_out=jnp.where(healthy, state.last_left_out, state.step + 1),
     )

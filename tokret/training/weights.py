@@ -97,8 +97,13 @@ def save_weights(workdir: Path, params: Any, batch_stats: Any) -> None:
 def _load(path: Path, wanted: Any) -> Any:
     context = ocp.Context()
     context.pytree.loading.partial_load = True
-    with context:
-        return ocp.load_checkpointables(path.resolve(), {STATE: wanted})[STATE]
+    try:
+        with context:
+            return ocp.load_checkpointables(path.resolve(), {STATE: wanted})[STATE]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} is damaged ({str(error)[:200]}); use another checkpoint"
+        ) from error
 
 
 def replicated(shapes: Any) -> Any:

@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from tokret.benchmark.turns import environment, spread, take_turns
+
+
+def test_cases_take_turns_and_the_first_turn_does_not_count():
+    seen, now = [], [0.0]
+
+    def case(name, seconds):
+        def run(item):
+            seen.append((name, item))
+            now[0] += seconds * item * (10 if len(seen) <= 4 else 1)
+
+        return run
+
+    cases = {"a": case("a", 1.0), "b": case("b", 0.5)}
+    times = take_turns(cases, lambda: [1, 2], 3, clock=lambda: now[0])
+    assert times == {"a": [3.0] * 3, "b": [1.5] * 3}
+    assert seen == [("a", 1), ("b", 1), ("a", 2), ("b", 2)] * 4
+
+
+def test_a_spread_is_a_median_between_extremes():
+    assert spread([3.0, 1.0, 10.0]) == (3.0, 1.0, 10.0)
+    assert spread([1.0, 2.0]).median == pytest.approx(1.5)
+
+
+def test_the_environment_is_said():
+    found = json.loads(json.dumps(environment("numpy", "pillow")))
+    assert found["cores"] >= 1 and found["processor"]
+    assert set(found["versions"]) == {"tokret", "python", "numpy", "pillow"}

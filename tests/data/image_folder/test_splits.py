@@ -1,0 +1,141 @@
+"""Which photo is in which split: by lists, by fraction, by class."""
+
+from pathlib import Path
+
+import pytest
+
+from tokret.data.image_folder.photos import Photo
+from tokret.data.image_folder.splits import (
+    Lists,
+    choose_classes,
+    held_out,
+    read_list,
+    share_out,
+)
+from tokret.errors import UserError
+
+NOTHING = Lists(0.0, "", "", "", "", 0.0)
+PHOTOS = [
+    Photo(f"{label}/{i} ñ, 写.jpg", Path("/x"), label)
+    for label in ("ash", "birch", "oak", "yew")
+    for i in range(5)
+]
+
+
+def names(photos):
+    return {photo.name for photo in photos}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to(name, lines, end="\n"):
+        path = tmp_path / name
+        path.write_bytes("".join(line + end for line in lines).encode("utf-8-sig"))
+        return str(path)
+
+    return to
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.2, 0.99])
+def test_held_out_photos(count, fraction):
+    chosen = held_out(count, fraction, 7)
+    assert chosen <= set(range(count))
+    assert len(chosen) < count
+    if fraction == 0:
+        assert not chosen
+    elif count > 1:
+        assert chosen
+    assert chosen == held_out(count, fraction, 7)
+
+
+def test_all_are_trained_on_unless_asked_otherwise():
+    splits = share_out(PHOTOS, NOTHING)
+    assert splits.train == PHOTOS and not splits.validation and not splits.benchmark
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_lists(write, kind, end):
+    def listed(name, photos):
+        if kind == "txt":
+            return write(f"{name}.txt", [photo.name for photo in photos], end)
+        lines = [f'{photo.label},"./{photo.name}"' for photo in photos]
+        return write(f"{name}.csv", ["label,path", *lines], end)
+
+    held = [PHOTOS[0], PHOTOS[6]]
+    lists = NOTHING._replace(validation_list=listed("v", held))
+    splits = share_out(PHOTOS, lists)
+    assert splits.validation == held and len(splits.train) == 18
+
+    asked = PHOTOS[15:]
+    lists = lists._replace(benchmark_list=listed("b", asked))
+    splits = share_out(PHOTOS, lists)
+    assert splits.benchmark == asked and splits.classes() == ["ash", "birch", "oak"]
+
+    # Of those that are trained on a fraction, and nothing of the others.
+    trained = [*PHOTOS[1:4], *PHOTOS[8:10]]
+    lists = NOTHING._replace(train_list=listed("t", trained), validation_fraction=0.2)
+    splits = share_out(PHOTOS, lists)
+    assert names(splits.train) | names(splits.validation) == names(trained)
+    assert len(splits.validation) == 2
+
+
+def test_classes_for_the_benchmark(write):
+    lists = NOTHING._replace(benchmark_classes=write("c", ["oak", "ash"]))
+    splits = share_out(PHOTOS, lists._replace(validation_fraction=0.2))
+    assert {photo.label for photo in splits.benchmark} == {"ash", "oak"}
+    assert {photo.label for photo in splits.train} == {"birch", "yew"}
+    assert len(splits.validation) == 2
+    # A list that names photos of all classes is as good.
+    everything = write("t", [photo.name for photo in PHOTOS])
+    again = share_out(PHOTOS, lists._replace(train_list=everything))
+    assert names(again.benchmark) == names(splits.benchmark)
+
+    lists = NOTHING._replace(benchmark_fraction=0.5)
+    splits = share_out(PHOTOS, lists)
+    assert len(splits.classes()) == 2 and len(splits.benchmark) == 10
+
+
+def test_a_classs_part_changes_little():
+    classes = {f"class {i}" for i in range(100)}
+    chosen = choose_classes(classes, 0.2)
+    assert len(chosen) == 20
+    assert len(chosen & choose_classes(classes | {"another"}, 0.2)) >= 19
+    assert len(choose_classes({"a", "b"}, 0.99)) == 1
+    assert len(choose_classes({"a", "b"}, 0.01)) == 1
+    assert not choose_classes({"a"}, 0.5)
+
+
+def test_lists_that_do_not_fit(write, tmp_path):
+    first, second = PHOTOS[0].name, PHOTOS[1].name
+    for text, says in (
+        (write("a", [first, first]), "a, line 2: .* stands in line 1"),
+        (write("b", [first, "ash/none.jpg"]), "b, line 2: there is no photo"),
+        (write("c", []), "names no photo"),
+        (str(tmp_path / "none"), "cannot be read"),
+        (write("d.csv", ["x,y", "1,2"]), "no column 'path'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            read_list(text, names(PHOTOS), "photo", paths=True)
+    both = write("e", [first]), write("f", [second, first])
+    for fields, says in (
+        (
+            {"train_list": both[0], "validation_list": both[1]},
+            "train_list and in data.v",
+        ),
+        ({"benchmark_classes": write("g", ["elm"])}, "no class 'elm'"),
+        (
+            {"train_list": write("h", [PHOTOS[9].name]), "validation_list": both[0]},
+            "no photo of its class ash",
+        ),
+        ({"validation_list": write("i", names(PHOTOS))}, "no photo is left to train"),
+    ):
+        with pytest.raises(UserError, match=says):
+            share_out(PHOTOS, NOTHING._replace(**fields))
+    for fields, says in (
+        ({"benchmark_fraction": 1.0}, "benchmark_fraction is 1.0"),
+        ({"benchmark_fraction": 0.1, "benchmark_list": "x"}, "exclude each other"),
+    ):
+        with pytest.raises(UserError, match=says):
+            NOTHING._replace(**fields).checked()

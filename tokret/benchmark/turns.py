@@ -1,0 +1,91 @@
+"""Timings taken in turns: whatever else a machine does meets every case alike."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import tokret
+from tokret.retrieval.results import commit
+
+Item = TypeVar("Item")
+Times = dict[str, list[float]]  # case -> seconds of each turn
+
+
+class Spread(NamedTuple):
+    """A median and the extremes.
+
+    Attributes:
+      median: over the turns.
+      low: the smallest.
+      high: the largest.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+def take_turns(
+    cases: Mapping[str, Callable[[Item], object]],
+    items: Callable[[], Sequence[Item]],
+    turns: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
+    """Times every case on every item once a turn, all cases of an item in a row.
+
+    The first turn, which warms up, does not count.
+
+    Args:
+      cases: what is timed, by name.
+      items: makes each turn's items, untimed.
+      turns: how often.
+      clock: says the time in seconds.
+    """
+    times: Times = {name: [] for name in cases}
+    for turn in range(turns + 1):
+        taken = dict.fromkeys(cases, 0.0)
+        for item in items():
+            for name, case in cases.items():
+                start = clock()
+                case(item)
+                taken[name] += clock() - start
+        for name in cases if turn else ():
+            times[name].append(taken[name])
+    return times
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Returns the median, the smallest and the largest value."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def environment(*packages: str) -> dict[str, Any]:
+    """What timings depend on: commit, versions, platform, processor, cores at hand."""
+    return {
+        "commit": commit(Path(tokret.__file__).resolve().parents[1]),
+        "versions": {
+            "tokret": tokret.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in packages},
+        },
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
+
+
+def processor() -> str:
+    """Names the processor, as well as the system can tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor() or platform.machine()

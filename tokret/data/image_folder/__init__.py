@@ -1,0 +1,1 @@
+"""Photos of your own: class folders, or a CSV of paths and labels."""

@@ -1,0 +1,1 @@
+"""Google Landmarks v2, from its hosts' lists and tars."""

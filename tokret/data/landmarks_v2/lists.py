@@ -1,0 +1,184 @@
+"""Google Landmarks v2's lists: photos, their landmarks, what is left out.
+
+Weyand et al., "Google Landmarks Dataset v2", CVPR 2020. Ids of photos are 16
+hexadecimal digits and are kept as 64-bit numbers: the four million rows of train.csv
+take 100 MB here, and some GB as strings.
+"""
+
+import re
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tokret.data.preparing import tables
+from tokret.errors import UserError
+
+PHOTO = re.compile(r"[0-9a-f]{16}")
+
+
+class Listed(NamedTuple):
+    """N photos in order of id.
+
+    Attributes:
+      ids: [N] uint64.
+      landmarks: [N] int64.
+    """
+
+    ids: np.ndarray
+    landmarks: np.ndarray
+
+
+def photo_name(number: int) -> str:
+    """A photo's id as it is written."""
+    return f"{number:016x}"
+
+
+def photo_id(text: str, path: Path, line: int) -> int:
+    """Reads a photo's id.
+
+    Raises:
+      UserError: if it is none.
+    """
+    if not PHOTO.fullmatch(text):
+        raise tables.problem(
+            path, line, f"{text[:40]!r} is no photo's id, 16 of the digits 0-9 and a-f"
+        )
+    return int(text, 16)
+
+
+def read_full(path: Path) -> Listed:
+    """Reads train.csv (id,url,landmark_id).
+
+    Raises:
+      UserError: names the line that is malformed, or repeats an id.
+    """
+
+    def entries() -> Iterator[tuple[int, int, int]]:
+        for line, (photo, landmark) in tables.rows(path, ("id", "landmark_id")):
+            number = tables.number(landmark, path, line, "landmark_id")
+            yield line, photo_id(photo, path, line), number
+
+    return Listed(*collect(entries(), path)[:2])
+
+
+def read_clean(path: Path) -> Listed:
+    """Reads train_clean.csv (landmark_id,images: ids with spaces between them).
+
+    Raises:
+      UserError: names the line that is malformed, or repeats a landmark or an id.
+    """
+
+    def entries() -> Iterator[tuple[int, int, int]]:
+        seen: dict[int, int] = {}
+        for line, (text, images) in tables.rows(path, ("landmark_id", "images")):
+            landmark = tables.number(text, path, line, "landmark_id")
+            if landmark in seen:
+                raise tables.problem(
+                    path, line, f"landmark {landmark} stands in line {seen[landmark]}"
+                )
+            seen[landmark] = line
+            for photo in images.split():
+                yield line, photo_id(photo, path, line), landmark
+
+    return Listed(*collect(entries(), path)[:2])
+
+
+class Rows(NamedTuple):
+    """N rows of a file, in order of id.
+
+    Attributes:
+      ids: [N] uint64, no two alike.
+      values: [N] int64.
+      lines: [N] int64, where they stand.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray
+    lines: np.ndarray
+
+
+def collect(entries: Iterator[tuple[int, int, int]], path: Path) -> Rows:
+    """Brings a file's rows (line, id, value) into arrays.
+
+    Raises:
+      UserError: if there is none, or names the line that repeats an id.
+    """
+    lines, ids, values = array("q"), array("Q"), array("q")
+    for line, photo, value in entries:
+        lines.append(line)
+        ids.append(photo)
+        values.append(value)
+    if not ids:
+        raise UserError(f"{path} names no photo")
+    numbers = np.frombuffer(ids, np.uint64)
+    order = np.argsort(numbers, kind="stable")
+    rows = Rows(
+        numbers[order],
+        np.frombuffer(values, np.int64)[order],
+        np.frombuffer(lines, np.int64)[order],
+    )
+    again = np.flatnonzero(rows.ids[1:] == rows.ids[:-1])
+    if len(again):
+        row = int(again[np.argmin(rows.lines[again + 1])])
+        raise tables.problem(
+            path,
+            int(rows.lines[row + 1]),
+            f"photo {photo_name(int(rows.ids[row]))} stands in line "
+            f"{rows.lines[row]} too",
+        )
+    return rows
+
+
+def find(ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Looks ids up among others.
+
+    Args:
+      ids: [N] uint64 in order, N > 0.
+      wanted: [M] uint64.
+
+    Returns:
+      [M] int64 rows of `ids`, and [M] bool: whether the row is the wanted one.
+    """
+    rows = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
+    return rows, ids[rows] == wanted
+
+
+def leave_out(listed: Listed, path: Path) -> Listed:
+    """Leaves out what a file lists, one landmark's or photo's id a line.
+
+    Of a line with commas the first field counts; the first line may be a heading.
+
+    Raises:
+      UserError: names the line that is neither, or an id that is not in the dataset.
+    """
+    kept = np.ones(len(listed.ids), bool)
+    known = set(np.unique(listed.landmarks).tolist())
+    landmarks = set()
+    for line, text in _ids(path):
+        if PHOTO.fullmatch(text):
+            row, known_photo = find(listed.ids, np.array([int(text, 16)], np.uint64))
+            if not known_photo[0]:
+                raise tables.problem(path, line, f"photo {text} is not in the dataset")
+            kept[row] = False
+        else:
+            landmark = tables.number(text, path, line, "a landmark's or photo's id")
+            if landmark not in known:
+                raise tables.problem(path, line, f"landmark {text} is not in it")
+            landmarks.add(landmark)
+    kept &= ~np.isin(listed.landmarks, sorted(landmarks))
+    return Listed(listed.ids[kept], listed.landmarks[kept])
+
+
+def _ids(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        text = line.partition(",")[0].strip()
+        heading = number == 1 and text and not text[0].isdigit()
+        if text and not (heading and not PHOTO.fullmatch(text)):
+            yield number, text

@@ -1,0 +1,1 @@
+"""From files as they lie about to a dataset in whole shards, restartable."""

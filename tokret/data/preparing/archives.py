@@ -1,0 +1,224 @@
+"""Photos inside tar archives, found without unpacking them.
+
+Nothing is ever written to a path that an archive names: of each regular file in it the
+place of its bytes is listed, and photos are read from there. Archives come from the
+internet, and no claim of theirs is believed before it is checked against the file.
+
+Formats: POSIX ustar and pax, GNU tar, and the old form before both (IEEE Std 1003.1,
+"pax"; GNU tar manual, "Basic Tar Format").
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tokret.data.preparing.photos import MAX_BYTES
+from tokret.errors import UserError
+
+BLOCK = 512
+MAX_NAME = 2**16  # bytes of a long name
+MAX_ATTRIBUTES = 2**20  # bytes of a member's pax attributes
+_ZEROS = bytes(BLOCK)
+_LENGTH = re.compile(rb"([1-9][0-9]{0,6}) ")
+
+_REFUSED = {
+    b"1": "a link",
+    b"2": "a link",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a pipe",
+    b"S": "a file with holes",
+}
+
+
+class Member(NamedTuple):
+    """A regular file in a tar.
+
+    Attributes:
+      name: with its folders; bytes that are not UTF-8 stand escaped.
+      offset: of its first byte in the tar.
+      size: in bytes.
+    """
+
+    name: str
+    offset: int
+    size: int
+
+
+def members(path: Path) -> Iterator[Member]:
+    """Lists the regular files of a plain tar, in their order.
+
+    Args:
+      path: the archive.
+
+    Raises:
+      UserError: if it is no tar, is damaged or cut short, or holds a file twice, a
+        link, a device, a path out of its folder, or a file of more than MAX_BYTES.
+    """
+    seen = set()
+    file = os.open(path, os.O_RDONLY)
+    try:
+        for member in _Tar(path, file).members():
+            if member.name in seen:
+                raise UserError(f"{path} holds {shown(member.name)} twice")
+            seen.add(member.name)
+            yield member
+    finally:
+        os.close(file)
+
+
+def shown(name: str) -> str:
+    """A name from an archive, fit to stand in a line of an error."""
+    short = name if len(name) <= 80 else f"{name[:40]}...{name[-37:]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
+
+
+class _Header(NamedTuple):
+    """A block before a member's data."""
+
+    name: bytes
+    size: int
+    kind: bytes
+
+
+class _Tar:
+    """Walks from header to header."""
+
+    def __init__(self, path: Path, file: int):
+        self._path = path
+        self._file = file
+        self._end = os.fstat(file).st_size
+        self._offset = 0
+
+    def members(self) -> Iterator[Member]:
+        extended: dict[str, bytes] = {}  # what the blocks before said of the next one
+        while (header := self._header()) is not None:
+            start = self._offset
+            if header.kind in b"LKxg":
+                extended |= self._extended(header)
+                size = header.size
+            else:
+                name = extended.get("path", header.name)
+                size = self._number(extended, header)
+                extended = {}
+                checked = self._checked(name, size, header)
+                if checked is None:
+                    size = 0  # a folder has no data, whatever it claims
+                else:
+                    self._reject_cut(start + size, checked)
+                    yield Member(checked, start, size)
+            self._offset = start + -(-size // BLOCK) * BLOCK
+
+    def _header(self) -> _Header | None:
+        block = os.pread(self._file, BLOCK, self._offset)
+        # A tar ends with blocks of zeros. Without them it may be cut between two
+        # members; whoever knows which should be there will find the others missing.
+        if not block or block == _ZEROS:
+            if self._offset == 0:
+                raise self._error("is empty")
+            return None
+        if len(block) < BLOCK:
+            raise self._error("is cut short")
+        if not _sums_agree(block):
+            damage = f"is damaged at byte {self._offset}"
+            raise self._error(damage if self._offset else "is no tar archive")
+        self._offset += BLOCK
+        name = block[:100].split(b"\0", 1)[0]
+        if block[257:263] == b"ustar\0" and block[345]:
+            name = block[345:500].split(b"\0", 1)[0] + b"/" + name
+        return _Header(name, self._size(block[124:136]), block[156:157])
+
+    def _size(self, field: bytes) -> int:
+        if field[0] == 0x80:  # GNU's form of large numbers; 0xff begins negative ones
+            return int.from_bytes(field[1:], "big")
+        digits = field.strip(b" \0")
+        if not re.fullmatch(rb"[0-7]*", digits):
+            raise self._error(f"has no size in its header at byte {self._offset}")
+        return int(digits or b"0", 8)
+
+    def _extended(self, header: _Header) -> dict[str, bytes]:
+        """What a block says of the next member: its long name or attributes."""
+        most = MAX_NAME if header.kind in b"LK" else MAX_ATTRIBUTES
+        if header.size > most:
+            raise self._error(
+                f"has a name or attributes of {header.size} bytes at {self._offset}"
+            )
+        data = os.pread(self._file, header.size, self._offset)
+        if len(data) < header.size:
+            raise self._error("is cut short")
+        if header.kind == b"K":  # a link's target: links are refused
+            return {}
+        if header.kind == b"L":
+            return {"path": data.split(b"\0", 1)[0]}
+        found = self._attributes(data)
+        if header.kind == b"g" and found:
+            raise self._error("gives all its members one path or size")
+        return found
+
+    def _attributes(self, data: bytes) -> dict[str, bytes]:
+        """Those of pax's attributes, LENGTH KEY=VALUE and a newline, that matter."""
+        found = {}
+        start = 0
+        while start < len(data):
+            match = _LENGTH.match(data, start)
+            end = start + int(match[1]) if match else 0
+            record = data[match.end() : end] if match and end <= len(data) else b""
+            key, equals, value = record.partition(b"=")
+            if not equals or not value.endswith(b"\n"):
+                raise self._error(f"has malformed attributes at byte {self._offset}")
+            if key.startswith(b"GNU.sparse"):
+                raise self._error(f"holds a file with holes at byte {self._offset}")
+            if key in (b"path", b"size"):
+                found[key.decode()] = value[:-1]
+            start = end
+        return found
+
+    def _number(self, extended: dict[str, bytes], header: _Header) -> int:
+        size = extended.get("size")
+        if size is None:
+            return header.size
+        if not re.fullmatch(rb"\d{1,19}", size):
+            raise self._error(f"has no size in its attributes at byte {self._offset}")
+        return int(size)
+
+    def _checked(self, raw: bytes, size: int, header: _Header) -> str | None:
+        """The name of a regular file, None for a folder; all else is refused."""
+        name = raw.decode("utf-8", "backslashreplace")
+        if header.kind in _REFUSED:
+            raise self._error(f"holds {_REFUSED[header.kind]}, {shown(name)}")
+        if header.kind not in (b"0", b"\0", b"7", b"5"):
+            raise self._error(f"holds a member of unknown kind, {shown(name)}")
+        if raw.startswith(b"/") or b".." in raw.split(b"/") or not raw:
+            raise self._error(f"holds a path that leads out of it, {shown(name)!r}")
+        if header.kind == b"5" or (header.kind == b"\0" and raw.endswith(b"/")):
+            return None
+        if size > MAX_BYTES:
+            raise self._error(
+                f"claims {size} bytes for {shown(name)}, more than {MAX_BYTES}"
+            )
+        return name
+
+    def _reject_cut(self, end: int, name: str) -> None:
+        if end > self._end:
+            raise self._error(
+                f"is cut short: {shown(name)} ends at byte {end}, the file has "
+                f"{self._end}"
+            )
+
+    def _error(self, words: str) -> UserError:
+        return UserError(f"{self._path} {words}; get it again from its host")
+
+
+def _sums_agree(block: bytes) -> bool:
+    """Checks a header's sum, in which its own eight bytes count as spaces."""
+    digits = block[148:156].strip(b" \0")
+    if not re.fullmatch(rb"[0-7]{1,8}", digits):
+        return False
+    total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+    if total == int(digits, 8):
+        return True
+    # Some old programs summed signed bytes.
+    high = sum(byte > 127 for byte in block[:148] + block[156:])
+    return total - 256 * high == int(digits, 8)
