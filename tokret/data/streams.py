@@ -169,7 +169,7 @@ def training_batches(
 
 
 def names_of_step(
-    records: Sequence[Record], *, batch_size: int, seed: int, step: int
+    records: Records, *, batch_size: int, seed: int, step: int
 ) -> list[str]:
     """Lists the file names of the photos that a step of `training_batches` saw.
 
