@@ -41,12 +41,16 @@ def run(main: Callable[[], None]) -> None:
             raise SystemExit(0) from None
         if rest:
             raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
-        # Libraries' chatter; what matters they raise.
-        absl_logging.set_verbosity(absl_logging.ERROR)
-        logging.getLogger("jax").setLevel(logging.ERROR)
+        quieten()
         main()
 
     sys.exit(exit_status(program))
+
+
+def quieten() -> None:
+    """Silences libraries' chatter; what matters they raise."""
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
 
 
 def _one_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from tokret.command_line import quieten
 from tokret.convert import checkpoints, parity, weight_files
 from tokret.convert.recognition import (
     Found,
@@ -204,6 +205,7 @@ def to_torch(flags: argparse.Namespace) -> None:
 
 def main() -> None:
     """Reads the flags."""
+    quieten()
     flags = _flags().parse_args()
     commands = {"inspect": inspect, "from-torch": from_torch, "to-torch": to_torch}
     commands[flags.command](flags)

@@ -157,6 +157,8 @@ def read_metadata(path: Path) -> Any:
     """
     try:
         saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
+        if saved is None:
+            raise ValueError("its list of arrays is missing or damaged")
         return {name: saved[name] for name in ("params", "batch_stats")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnreadableError(
