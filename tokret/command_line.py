@@ -51,6 +51,8 @@ def quieten() -> None:
     """Silences libraries' chatter; what matters they raise."""
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("jax").setLevel(logging.ERROR)
+    # Orbax leaves the reads of a damaged checkpoint behind, each with a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def _one_line(error: Exception) -> str:
