@@ -45,6 +45,9 @@ STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if not given."
 BASELINES = flags.DEFINE_bool(
     "baselines", False, "Also the untrained model and a colour histogram."
 )
+AVERAGE = flags.DEFINE_bool(
+    "average", False, "The moving average of weights, if the run keeps one."
+)
 FOLDER = flags.DEFINE_string(
     "image_folder", None, "Folder of class folders; every photo asks all others."
 )
@@ -89,7 +92,7 @@ def model_systems(
         return model.init(key, np.zeros((1, 64, 64, 3), np.float32), train=False)
 
     shapes = replicated(jax.eval_shape(initial))
-    trained, found = restore_weights(workdir, shapes, step)
+    trained, found = restore_weights(workdir, shapes, step, averaged=AVERAGE.value)
 
     def untrained() -> System:
         start = call(Start, "init", part(config, "init", dict))
@@ -227,6 +230,7 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
         part(part(config, "model", dict), "dtype", str)
     ) | {
         "checkpoint_step": found_step,
+        "averaged_weights": AVERAGE.value,
         "longest_side": settings.longest_side,
         "scales": list(settings.scales),
     }
@@ -273,10 +277,11 @@ def main() -> None:
         evaluate_run(workdir, STEP.value, FOLDER.value)
     elif WORKDIR.value is None and any(files.values()):
         own = (STEP, FOLDER, LONGEST_SIDE, SCALES)
-        if any(flag.value is not None for flag in own) or BASELINES.value:
+        asked = BASELINES.value or AVERAGE.value
+        if any(flag.value is not None for flag in own) or asked:
             raise UserError(
-                "--step, --image_folder, --baselines, --longest_side and --scales go "
-                "with --workdir, not with --descriptors"
+                "--step, --image_folder, --baselines, --average, --longest_side and "
+                "--scales go with --workdir, not with --descriptors"
             )
         missing = [f"--{name}" for name, value in files.items() if not value]
         if missing:

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import jax
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
+from tokret.training.checkpoints import Checkpoints
 from tokret.training.weights import (
     list_steps,
     load_weights,
@@ -31,6 +33,21 @@ def test_weights_alone_come_back(saved_run, variables):
     weights, step = restore_weights(saved_run, variables(), step=4)
     assert step == 4
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 4.0))
+
+
+def test_a_moving_average_comes_back_in_their_place(
+    saved_run, saved_state, variables, tmp_path
+):
+    average = {"w": jnp.full(3, 0.5)}
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(dataclasses.replace(saved_state(2), average=average))
+    weights, _ = restore_weights(tmp_path, variables(), averaged=True)
+    np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 0.5))
+    np.testing.assert_array_equal(weights["batch_stats"]["bn"], [0, 1])
+    weights, _ = restore_weights(tmp_path, variables())
+    np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 2.0))
+    with pytest.raises(UserError, match="no moving average"):
+        restore_weights(saved_run, variables(), averaged=True)
 
 
 def test_another_model_is_refused_and_every_name_listed(saved_run, variables):

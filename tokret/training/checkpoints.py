@@ -150,7 +150,7 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def read_metadata(path: Path) -> Any:
-    """Returns {"params": ..., "batch_stats": ...} of a checkpoint's shapes and dtypes.
+    """Returns shapes and dtypes of a checkpoint's weights, by name.
 
     Raises:
       UserError: if the checkpoint cannot be read.
@@ -159,7 +159,8 @@ def read_metadata(path: Path) -> Any:
         saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
         if saved is None:
             raise ValueError("its list of arrays is missing or damaged")
-        return {name: saved[name] for name in ("params", "batch_stats")}
+        names = ("params", "batch_stats", "average")  # only runs keep the last
+        return {name: saved[name] for name in names if name in saved}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnreadableError(
             f"{path} cannot be read as a checkpoint ({error}); remove it to use the "

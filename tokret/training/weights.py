@@ -43,7 +43,11 @@ def find_step(workdir: Path, step: int | None) -> int:
 
 
 def restore_weights(
-    workdir: Path, variables: Any, step: int | None = None, part: str = ""
+    workdir: Path,
+    variables: Any,
+    step: int | None = None,
+    part: str = "",
+    averaged: bool = False,
 ) -> tuple[Any, int]:
     """Restores a model's variables, or one part's, without classifier and optimiser.
 
@@ -52,6 +56,7 @@ def restore_weights(
       variables: shapes, dtypes and shardings, {"params": ..., "batch_stats": ...}.
       step: the checkpoint's step; None takes the newest.
       part: "" for the whole model; "trunk" where `variables` hold the trunk alone.
+      averaged: whether the moving average of the parameters is taken for them.
 
     Returns:
       The variables and the step they come from.
@@ -61,15 +66,22 @@ def restore_weights(
     """
     step = find_step(workdir, step)
     path = workdir / "checkpoints" / str(step)
-    wanted = {
-        "params": {"model": variables["params"]},
-        "batch_stats": variables["batch_stats"],
-    }
-    end = f"{part}/" if part else ""
-    check_names(path, wanted, (f"params/model/{end}", f"batch_stats/{end}"))
+    wanted = {"batch_stats": variables["batch_stats"]}
+    params, end = variables["params"], f"{part}/" if part else ""
+    if averaged:
+        if not read_metadata(path).get("average"):
+            raise UserError(
+                f"{path} holds no moving average of weights; its run had "
+                "config.updates.average=0"
+            )
+        wanted["average"] = params
+    else:
+        wanted["params"] = {"model": params}
+    prefixes = ("average/" if averaged else "params/model/", "batch_stats/")
+    check_names(path, wanted, tuple(f"{prefix}{end}" for prefix in prefixes))
     loaded = _load(path, wanted)
-    weights = {"params": loaded["params"]["model"]}
-    return {**weights, "batch_stats": loaded["batch_stats"]}, step
+    params = loaded["average"] if averaged else loaded["params"]["model"]
+    return {"params": params, "batch_stats": loaded["batch_stats"]}, step
 
 
 def load_weights(workdir: Path, step: int | None = None) -> tuple[Any, Any, int]:
@@ -83,7 +95,8 @@ def load_weights(workdir: Path, step: int | None = None) -> tuple[Any, Any, int]
     """
     step = find_step(workdir, step)
     path = workdir / "checkpoints" / str(step)
-    loaded = jax.tree.map(np.asarray, _load(path, replicated(read_metadata(path))))
+    saved = {name: read_metadata(path)[name] for name in ("params", "batch_stats")}
+    loaded = jax.tree.map(np.asarray, _load(path, replicated(saved)))
     return loaded["params"], loaded["batch_stats"], step
 
 
