@@ -1,11 +1,12 @@
 """Evaluates: a checkpoint, or descriptors from anywhere, -> table, results, picture.
 
     python eval.py --workdir=DIR [--step=N] [--baselines]
+    python eval.py --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--average]
     python eval.py --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
     python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
         --output=out.json
 
-The first two write DIR/eval/results.json and, for a benchmark with queries,
+The first three write DIR/eval/results.json and, for a benchmark with queries,
 DIR/eval/queries.png.
 """
 
@@ -56,6 +57,12 @@ LONGEST_SIDE = flags.DEFINE_integer(
 )
 SCALES = flags.DEFINE_list(
     "scales", None, "Factors of the sides, as 1,0.7; the run's own if not given."
+)
+BENCHMARK = flags.DEFINE_string(
+    "benchmark", None, "A prepared dataset with queries, such as roxford5k."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where prepared datasets lie; the run's own if not given."
 )
 DESCRIPTORS = flags.DEFINE_string("descriptors", None, "Database, .npy [N, D].")
 QUERIES = flags.DEFINE_string("queries", None, "Queries, .npy [Q, D].")
@@ -178,6 +185,37 @@ def make_settings(config: Config) -> Extraction:
     return call(Extraction, "evaluation", fields | given)
 
 
+def chosen_dataset(config: Config, folder: str | None) -> tuple[Dataset, str, str]:
+    """Returns what to evaluate on, its name, and its labelled split ("" if none)."""
+    run = part(config, "run", dict)
+    data_dir = DATA_DIR.value or part(run, "data_dir", str)
+    if folder is not None:
+        if not folder:
+            raise UserError("--image_folder is empty; name a folder of class folders")
+        dataset = datasets.prepare(
+            data_dir, name="image_folder", root=folder, validation_fraction=0.0
+        )
+        return dataset, Path(folder).resolve().name, "train"
+    if BENCHMARK.value is not None:
+        dataset = datasets.prepare(data_dir, name=BENCHMARK.value)
+    elif "data" in config:
+        dataset = datasets.prepare(data_dir, **part(config, "data", dict))
+    else:
+        raise UserError(
+            "these weights were converted, not trained on a dataset; name photos to "
+            "evaluate on: --image_folder=FOLDER_OF_CLASS_FOLDERS, or a prepared "
+            "benchmark: --benchmark=roxford5k"
+        )
+    labelled = "benchmark" if dataset.leave_one_out else ""
+    if dataset.ground_truth is None and not labelled:
+        raise UserError(
+            f"dataset {dataset.name} has no queries of its own; name photos to "
+            "evaluate on: --image_folder=FOLDER_OF_CLASS_FOLDERS, "
+            "--benchmark=roxford5k, or train with --config.data.benchmark_fraction"
+        )
+    return dataset, dataset.name, labelled
+
+
 def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     """Evaluates a checkpoint of a run, beside the baselines if asked."""
     config = configuration.load(workdir / "config.json")
@@ -187,28 +225,7 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     systems = {head: trained}
     if BASELINES.value:
         systems |= {"untrained": untrained(), "colour histogram": histogram_system}
-    data_dir = part(part(config, "run", dict), "data_dir", str)
-    if folder is not None:
-        if not folder:
-            raise UserError("--image_folder is empty; name a folder of class folders")
-        dataset = datasets.prepare(
-            data_dir, name="image_folder", root=folder, validation_fraction=0.0
-        )
-        name, labelled = Path(folder).resolve().name, "train"
-    else:
-        if "data" not in config:
-            raise UserError(
-                f"{workdir} was converted, not trained on a dataset; name photos to "
-                "evaluate on: --image_folder=FOLDER_OF_CLASS_FOLDERS"
-            )
-        dataset = datasets.prepare(data_dir, **part(config, "data", dict))
-        name, labelled = dataset.name, "benchmark" if dataset.leave_one_out else ""
-        if dataset.ground_truth is None and not labelled:
-            raise UserError(
-                f"dataset {name} has no queries of its own; name photos to evaluate "
-                "on: --image_folder=FOLDER_OF_CLASS_FOLDERS, or train with "
-                "--config.data.benchmark_fraction"
-            )
+    dataset, name, labelled = chosen_dataset(config, folder)
 
     target = workdir / "eval"
     target.mkdir(exist_ok=True)
@@ -276,12 +293,13 @@ def main() -> None:
         workdir = Path(WORKDIR.value).expanduser()
         evaluate_run(workdir, STEP.value, FOLDER.value)
     elif WORKDIR.value is None and any(files.values()):
-        own = (STEP, FOLDER, LONGEST_SIDE, SCALES)
+        own = (STEP, FOLDER, LONGEST_SIDE, SCALES, BENCHMARK, DATA_DIR)
         asked = BASELINES.value or AVERAGE.value
         if any(flag.value is not None for flag in own) or asked:
             raise UserError(
-                "--step, --image_folder, --baselines, --average, --longest_side and "
-                "--scales go with --workdir, not with --descriptors"
+                "--step, --image_folder, --benchmark, --data_dir, --baselines, "
+                "--average, --longest_side and --scales go with --workdir, not with "
+                "--descriptors"
             )
         missing = [f"--{name}" for name, value in files.items() if not value]
         if missing:

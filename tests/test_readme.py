@@ -103,7 +103,7 @@ def test_every_command(
         assert status == (1 if few else 0), line + out + err
         done.append(name)
     programs = ["eval.py", "tokret.convert", "tokret.data", "train.py"]
-    assert sorted(set(done)) == programs and len(done) == 16
+    assert sorted(set(done)) == programs and len(done) == 17
 
     found = json.loads((tmp_path / "photos" / "eval" / "results.json").read_text())
     numbers = found["benchmarks"][photo_folder.name]["all"]

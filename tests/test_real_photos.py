@@ -130,3 +130,21 @@ def test_photos_that_rot_are_skipped_and_told(program, refused, photo_folder, tm
     rot("train", 99)
     result = program("train.py", *arguments, f"--workdir={tmp_path / 'b'}")
     refused(result, "cannot be decoded", "record ")
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_on_a_prepared_benchmark(
+    program, refused, trained, oxford_folder, tmp_path
+):
+    data = f"--data_dir={tmp_path}"
+    asked = ("eval.py", f"--workdir={trained}", "--benchmark=roxford5k", data)
+    refused(program(*asked), "roxford5k", "manual_dir")
+    made = program(
+        "tokret.data", "prepare", "roxford5k", f"--manual_dir={oxford_folder}", data
+    )
+    assert made[0] == 0, made[2]
+    status, out, err = program(*asked)
+    assert status == 0, out + err
+    found = json.loads((trained / "eval" / "results.json").read_text())
+    # Of two photos one is right and the other is junk.
+    assert found["benchmarks"]["roxford5k"]["medium"]["mAP"] == 1
