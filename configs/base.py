@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
     config.arcface.scale = 32.0  # of the cosines; released: sqrt(dim)
     config.arcface.margin = 0.2  # in radians
 
-    # Learning rates: train.make_schedule.
+    # Learning rates: tokret.training.plan.make_schedule.
     config.schedule = ConfigDict()
     config.schedule.base = 0.01  # peak learning rate for a batch of 256
     # The batch by which the rate is scaled, / 256: that of one GPU, as released (320
@@ -98,14 +98,14 @@ def get_config() -> ConfigDict:
     config.mesh.data = -1  # devices that split the images; -1: all that are left
     config.mesh.model = 1  # devices that split the class matrix
 
-    # Descriptors for retrieval: eval.Evaluation.
+    # Descriptors for retrieval: tokret.retrieval.extraction.Extraction.
     config.evaluation = ConfigDict()
     config.evaluation.longest_side = 1024  # of a database photo, in pixels
     config.evaluation.scales = (1.0, 2**0.5, 2**-0.5)  # factors of the sides
     config.evaluation.batch_size = 8  # views a batch
     config.evaluation.canvases = 8  # most padded shapes; each costs a compilation
 
-    # What does not change the result: train.Run.
+    # What does not change the result: tokret.training.plan.Run.
     config.run = ConfigDict()
     config.run.data_dir = "~/.cache/tokret"  # where prepared datasets lie
     config.run.log_every = 50  # steps between lines of metrics

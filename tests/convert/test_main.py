@@ -3,9 +3,11 @@
 import contextlib
 import io
 import json
+import pickle
 import runpy
 import subprocess
 import sys
+import zipfile
 
 import jax
 import numpy as np
@@ -211,9 +213,19 @@ def test_mistakes_are_one_line(weights, convert, refused, tmp_path):
 
 def test_a_pickle_that_runs_code_is_refused(convert, refused, tmp_path):
     source, mark = tmp_path / "evil.pth", tmp_path / "owned"
-    source.write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
-    refused(convert("inspect", source), "evil.pth")
-    assert not mark.exists()
+    command = f"touch {mark}".encode()
+    call = b"\x80\x02cos\nsystem\nX" + len(command).to_bytes(4, "little") + command
+    attack = call + b"\x85R."
+    pickle.loads(attack)  # noqa: S301 (the attack is a real one)
+    mark.unlink()
+    with zipfile.ZipFile(source, "w") as archive:  # as torch writes it
+        archive.writestr("archive/data.pkl", attack)
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/version", "3\n")
+    refused(convert("inspect", source), "evil.pth", "os.system")
+    run = tmp_path / "run"
+    refused(convert("from-torch", source, f"--output={run}"), "os.system")
+    assert not mark.exists() and not run.exists()
 
 
 @pytest.mark.slow
