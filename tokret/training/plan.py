@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from tokret.data.augmentation import Augmentation
 from tokret.data.datasets import Dataset
 from tokret.errors import UserError
 from tokret.models import build_model
+from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction
 from tokret.training.optimiser import Schedule, make_optimiser
 from tokret.training.programs import Programs, make_programs
@@ -102,8 +104,39 @@ def make_update(
     return call(made, "optimiser", fields)
 
 
-def make_plan(config: Config) -> Plan:
-    """Checks the whole config, prepares the photos and builds what a run calls."""
+class Checked(NamedTuple):
+    """A config's fields that need no photos to be checked, and what they make."""
+
+    groups: dict[str, Config]
+    run: Run
+    augmentation: Augmentation
+    start: Start
+    updating: Updating
+    mesh: Mesh
+    model: RetrievalNet
+    seed: int
+    batch_size: int
+    epochs: int
+
+
+class Recipe(NamedTuple):
+    """What follows from a checked config and numbers of photos and classes."""
+
+    schedule: Schedule
+    programs: Programs
+    epoch_steps: int
+
+
+def check(config: Config, devices: Sequence[Any]) -> Checked:
+    """Checks all of a config that can be checked before its photos are there.
+
+    Args:
+      config: the whole config.
+      devices: that the mesh is made of.
+
+    Raises:
+      UserError: for a field that is missing, that nothing reads or that cannot be.
+    """
     # Every field is somebody's argument, or refused.
     configuration.reject_unknown(config, GROUPS | FIELDS, "config.")
     groups = {name: part(config, name, dict) for name in GROUPS}
@@ -111,46 +144,86 @@ def make_plan(config: Config) -> Plan:
         within(name, part(config, name, int), least, 2**32)
         for name, least in (("seed", 0), ("batch_size", 1), ("epochs", 1))
     )
-    run = call(Run, "run", groups["run"])
-    augmentation = call(Augmentation, "augmentation", groups["augmentation"])
     call(Extraction, "evaluation", groups["evaluation"])  # refused now, not at the end
-    start = call(Start, "init", groups["init"])
     updating = call(Updating, "updates", groups["updates"])
-    mesh = call(make_mesh, "mesh", groups["mesh"])
-    model = call(build_model, "model", groups["model"])
+    mesh = call(functools.partial(make_mesh, devices), "mesh", groups["mesh"])
     if batch_size % (mesh.size * updating.parts):
         raise UserError(
             f"config.batch_size {batch_size} does not divide among {mesh.size} devices "
             f"and {updating.parts} parts (config.updates.parts)"
         )
+    return Checked(
+        groups=groups,
+        run=call(Run, "run", groups["run"]),
+        augmentation=call(Augmentation, "augmentation", groups["augmentation"]),
+        start=call(Start, "init", groups["init"]),
+        updating=updating,
+        mesh=mesh,
+        model=call(build_model, "model", groups["model"]),
+        seed=seed,
+        batch_size=batch_size,
+        epochs=epochs,
+    )
 
-    dataset = call(datasets.prepare, "data", groups["data"], data_dir=run.data_dir)
-    photos = len(dataset.records("train"))
+
+def make_recipe(checked: Checked, *, photos: int, classes: int, name: str) -> Recipe:
+    """Builds what a run calls; nothing is compiled, and no device is touched.
+
+    Args:
+      checked: the config.
+      photos: photos to train with.
+      classes: their classes.
+      name: the dataset's, for errors.
+
+    Raises:
+      UserError: for a field that is not one of a module's, or too few photos.
+    """
+    groups, mesh, batch_size = checked.groups, checked.mesh, checked.batch_size
     epoch_steps = photos // batch_size
     if epoch_steps < 1:
         raise UserError(
-            f"config.batch_size is {batch_size}, but {dataset.name} has only {photos} "
+            f"config.batch_size is {batch_size}, but {name} has only {photos} "
             "training photos; lower it"
         )
-    lengths = {"epochs": epochs, "epoch_steps": epoch_steps, "batch_size": batch_size}
-    schedule = call(make_schedule, "schedule", groups["schedule"], **lengths)
+    lengths = {"epochs": checked.epochs, "batch_size": batch_size}
+    schedule = call(
+        make_schedule,
+        "schedule",
+        groups["schedule"],
+        epoch_steps=epoch_steps,
+        **lengths,
+    )
     optimiser = make_update(schedule, epoch_steps, groups["optimiser"])
-    rows = padded_classes(dataset.classes, mesh)
-    made = functools.partial(make_classifiers, model, dataset.classes, rows)
+    rows = padded_classes(classes, mesh)
+    made = functools.partial(make_classifiers, checked.model, classes, rows)
     classifiers = call(made, "arcface", groups["arcface"])
-    programs = make_programs(model, classifiers, optimiser, mesh, seed, updating)
+    programs = make_programs(
+        checked.model, classifiers, optimiser, mesh, checked.seed, checked.updating
+    )
+    return Recipe(schedule, programs, epoch_steps)
+
+
+def make_plan(config: Config) -> Plan:
+    """Checks the whole config, prepares the photos and builds what a run calls."""
+    checked = check(config, jax.devices())
+    data_dir = checked.run.data_dir
+    dataset = call(datasets.prepare, "data", checked.groups["data"], data_dir=data_dir)
+    photos = len(dataset.records("train"))
+    recipe = make_recipe(
+        checked, photos=photos, classes=dataset.classes, name=dataset.name
+    )
     return Plan(
         dataset=dataset,
-        augmentation=augmentation,
-        mesh=mesh,
-        schedule=schedule,
-        programs=programs,
-        start=start,
-        updating=updating,
-        run=run,
-        seed=seed,
-        batch_size=batch_size,
-        epoch_steps=epoch_steps,
+        augmentation=checked.augmentation,
+        mesh=checked.mesh,
+        schedule=recipe.schedule,
+        programs=recipe.programs,
+        start=checked.start,
+        updating=checked.updating,
+        run=checked.run,
+        seed=checked.seed,
+        batch_size=checked.batch_size,
+        epoch_steps=recipe.epoch_steps,
     )
 
 

@@ -6,11 +6,12 @@ the logits over `model`; all other weights are on every device.
 
 import collections
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tokret.errors import UserError
@@ -21,26 +22,32 @@ CLASSES = PartitionSpec("model")
 REPLICATED = PartitionSpec()
 
 
-def make_mesh(*, data: int, model: int) -> Mesh:
-    """Makes the mesh over all devices of all hosts.
+def make_mesh(devices: Sequence[Any], *, data: int, model: int) -> Mesh:
+    """Makes the mesh over devices.
 
     Args:
+      devices: all of them, of all hosts; some may be there to compile for alone.
       data: devices along `data`; -1 takes what `model` leaves.
       model: devices along `model`.
 
     Raises:
       UserError: if the two do not multiply to the number of devices.
     """
-    devices = jax.device_count()
+    count = len(devices)
     if data == -1 and model > 0:
-        data = devices // model
-    if model < 1 or data * model != devices:
+        data = count // model
+    if model < 1 or data * model != count:
         raise UserError(
-            f"mesh: data x model is {data} x {model}, but there are {devices} devices; "
+            f"mesh: data x model is {data} x {model}, but there are {count} devices; "
             "choose mesh.model to divide them, and mesh.data=-1 for the rest"
         )
+    # jax.make_mesh splits a pod's physical axes on v5e alone: 64 x 4 on a 16 x 16 torus
+    # of another kind it refuses.
+    placed = mesh_utils.create_device_mesh(
+        (data, model), devices, allow_split_physical_axes=True
+    )
     auto = (AxisType.Auto,) * 2
-    return jax.make_mesh((data, model), ("data", "model"), axis_types=auto)
+    return Mesh(placed, ("data", "model"), axis_types=auto)
 
 
 def padded_classes(classes: int, mesh: Mesh) -> int:
