@@ -1,4 +1,8 @@
-"""Flags of the two programs: absl's, with one-line errors and exit status 2."""
+"""Flags of the two programs: absl's, with one-line errors and exit status 2.
+
+On several hosts the same command is started on each: where the platform does not tell
+(`tokret.cluster`), --coordinator, --num_processes and --process_id do.
+"""
 
 import json
 import logging
@@ -10,8 +14,17 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
+from tokret import cluster
 from tokret.configuration import Config
-from tokret.errors import UserError, exit_status
+from tokret.errors import UserError
+
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where several work together."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes that work together; 1: alone, come what may."
+)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's, from 0.")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -42,9 +55,10 @@ def run(main: Callable[[], None]) -> None:
         if rest:
             raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
         quieten()
+        cluster.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         main()
 
-    sys.exit(exit_status(program))
+    sys.exit(cluster.together(program))
 
 
 def quieten() -> None:
