@@ -95,7 +95,7 @@ def evaluate_ranks(ranks: Int[np.ndarray, "q l"], truth: GroundTruth) -> Evaluat
     Returns:
       The means and each query's average precision.
     """
-    by_list = [_split(row, truth, query) for query, row in enumerate(ranks)]
+    by_list = [split_ranks(row, truth, query) for query, row in enumerate(ranks)]
     levels, average = {}, {}
     for level, protocol in PROTOCOLS.items():
         values = np.array([_query_values(lists, protocol) for lists in by_list])
@@ -105,6 +105,28 @@ def evaluate_ranks(ranks: Int[np.ndarray, "q l"], truth: GroundTruth) -> Evaluat
         names = ("mAP", *(f"mP@{k}" for k in CUTOFFS))
         levels[level] = dict(zip(names, means.tolist(), strict=True))
     return Evaluation(levels, average)
+
+
+def split_ranks(
+    ranks: Int[np.ndarray, " l"], truth: GroundTruth, query: int
+) -> dict[str, Int[np.ndarray, " _"]]:
+    """Names the parts of one row that follows `labelled_items`.
+
+    Args:
+      ranks: [L] of the query's labelled items, from 0, and padding behind them.
+      truth: the benchmark.
+      query: its index.
+
+    Returns:
+      Ranks by list: easy, hard, junk.
+    """
+    easy, hard = len(truth.easy[query]), len(truth.hard[query])
+    junk = len(truth.junk[query])
+    return {
+        "easy": ranks[:easy],
+        "hard": ranks[easy : easy + hard],
+        "junk": ranks[easy + hard : easy + hard + junk],
+    }
 
 
 def without_junk(
@@ -187,6 +209,46 @@ def leave_one_out(
 ) -> dict[str, float]:
     """Each item asks all the others for those of its label.
 
+    Args:
+      descriptors: as of `leave_one_out_ranks`.
+      labels: as there.
+      block: as there.
+      queries: as there.
+
+    Returns:
+      What `leave_one_out_numbers` makes of the ranks.
+    """
+    ranks = leave_one_out_ranks(descriptors, labels, block, queries)
+    return leave_one_out_numbers(ranks)
+
+
+def leave_one_out_numbers(
+    ranks: Mapping[int, Int[np.ndarray, " _"]],
+) -> dict[str, float]:
+    """Measures the rankings of `leave_one_out_ranks`.
+
+    Args:
+      ranks: by item that asks.
+
+    Returns:
+      "mAP": the mean of the plain average precision, and "recall@1": the share of
+      queries whose first hit has their label; NaN where no item asks.
+    """
+    if not ranks:
+        return {"mAP": float("nan"), "recall@1": float("nan")}
+    average = [plain_average_precision(rank) for rank in ranks.values()]
+    first = [bool(rank.min() == 0) for rank in ranks.values()]
+    return {"mAP": float(np.mean(average)), "recall@1": float(np.mean(first))}
+
+
+def leave_one_out_ranks(
+    descriptors: Shaped[Array | np.ndarray, "n d"],
+    labels: Shaped[np.ndarray, " n"],
+    block: int = search.BLOCK,
+    queries: Shaped[Array | np.ndarray, "n d"] | None = None,
+) -> dict[int, Int[np.ndarray, " _"]]:
+    """Ranks of the items of each item's label among all the others.
+
     An item without another of its label does not ask. The item itself is ranked with
     the rest and then passed over. Work grows as N * N * (largest class): a hundred
     thousand items want an accelerator.
@@ -198,8 +260,7 @@ def leave_one_out(
       queries: [N, D] by which the items ask; None takes their descriptors.
 
     Returns:
-      "mAP": the mean of the plain average precision, and "recall@1": the share of
-      queries whose first hit has their label; NaN where no item asks.
+      By item that asks, the ranks from 0 of the others of its label, rising.
     """
     blocks = search.hold_blocks(descriptors, block)
     classes = _classmates(labels)
@@ -210,17 +271,13 @@ def leave_one_out(
         key=lambda query: len(classes[query]),
     )
     step = max(1, blocks.rows // 4)
-    average: list[float] = []
-    first: list[bool] = []
+    by = descriptors if queries is None else queries
+    ranks: dict[int, Int[np.ndarray, " _"]] = {}
     for start in range(0, len(asking), step):
         asked = asking[start : start + step]
-        by = descriptors if queries is None else queries
-        for rank in _ranks_of_classmates(by, blocks, classes, asked, step):
-            average.append(plain_average_precision(rank))
-            first.append(bool(rank.min() == 0))
-    if not asking:
-        return {"mAP": float("nan"), "recall@1": float("nan")}
-    return {"mAP": float(np.mean(average)), "recall@1": float(np.mean(first))}
+        found = _ranks_of_classmates(by, blocks, classes, asked, step)
+        ranks |= zip(asked, found, strict=True)
+    return ranks
 
 
 def _ranks_of_classmates(
@@ -261,19 +318,6 @@ def _padded(
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
     return padded
-
-
-def _split(
-    ranks: Int[np.ndarray, " l"], truth: GroundTruth, query: int
-) -> dict[str, Int[np.ndarray, " _"]]:
-    """Names the parts of one row that follows `labelled_items`."""
-    easy, hard = len(truth.easy[query]), len(truth.hard[query])
-    junk = len(truth.junk[query])
-    return {
-        "easy": ranks[:easy],
-        "hard": ranks[easy : easy + hard],
-        "junk": ranks[easy + hard : easy + hard + junk],
-    }
 
 
 def _query_values(
