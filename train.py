@@ -123,7 +123,11 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
             flush=True,
         )
         reporter = Reporter(
-            workdir, first_step=first, steps=steps, batch_size=plan.batch_size
+            workdir,
+            first_step=first,
+            steps=steps,
+            batch_size=plan.batch_size,
+            peak_images=plan.peak_images,
         )
         # The stream is decided by the seed and the step: nothing of it is saved.
         records = plan.dataset.records("train")

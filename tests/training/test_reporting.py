@@ -5,8 +5,9 @@ from tokret.training.reporting import Reporter
 METRICS = {"loss": 2.0, "top1": 0.25, "top5": 0.5, "learning_rate": 0.1}
 
 
-def report(workdir, first_step, steps, until):
-    with Reporter(workdir, first_step=first_step, steps=steps, batch_size=4) as it:
+def report(workdir, first_step, steps, until, **peak):
+    fields = {"first_step": first_step, "steps": steps, "batch_size": 4, **peak}
+    with Reporter(workdir, **fields) as it:
         for step in range(first_step + 1, until + 1):
             it.advance()
             it.train(step, METRICS)
@@ -35,3 +36,13 @@ def test_going_on_forgets_what_is_done_again(tmp_path):
     report(tmp_path, 2, 4, 4)
     assert steps_in(tmp_path, "train") == [1, 2, 3, 4]
     assert steps_in(tmp_path, "validation") == [4]
+
+
+def test_utilisation_is_reported_where_the_peak_is_known(tmp_path, capsys):
+    report(tmp_path, 0, 4, 2)
+    assert "MFU" not in capsys.readouterr().out
+    assert "mfu" not in (tmp_path / "metrics.jsonl").read_text()
+    report(tmp_path, 2, 4, 3, peak_images=lambda: 1e9)
+    assert "images/s, MFU 0%, " in capsys.readouterr().out
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[3])
+    assert line["mfu"] == line["images_per_second"] / 1e9

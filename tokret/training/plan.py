@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.start import Start
 from tokret.training.state import TrainState, make_classifiers
 from tokret.training.updating import Updating
+from tokret.training.utilisation import peak_images
 
 GROUPS = {
     *("data", "augmentation", "model", "arcface", "schedule", "optimiser", "mesh"),
@@ -64,6 +65,7 @@ class Plan(NamedTuple):
     seed: int
     batch_size: int
     epoch_steps: int
+    peak_images: Callable[[], float | None]
 
 
 def make_schedule(
@@ -125,6 +127,7 @@ class Recipe(NamedTuple):
     schedule: Schedule
     programs: Programs
     epoch_steps: int
+    peak_images: Callable[[], float | None]
 
 
 def check(config: Config, devices: Sequence[Any]) -> Checked:
@@ -200,7 +203,16 @@ def make_recipe(checked: Checked, *, photos: int, classes: int, name: str) -> Re
     programs = make_programs(
         checked.model, classifiers, optimiser, mesh, checked.seed, checked.updating
     )
-    return Recipe(schedule, programs, epoch_steps)
+    state = programs.abstract
+    peak = functools.partial(
+        peak_images,
+        list(mesh.devices.flat),
+        checked.model,
+        {"params": state.params["model"], "batch_stats": state.batch_stats},
+        classifiers,
+        checked.augmentation.size,
+    )
+    return Recipe(schedule, programs, epoch_steps, peak)
 
 
 def make_plan(config: Config) -> Plan:
@@ -224,6 +236,7 @@ def make_plan(config: Config) -> Plan:
         seed=checked.seed,
         batch_size=checked.batch_size,
         epoch_steps=recipe.epoch_steps,
+        peak_images=recipe.peak_images,
     )
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +16,15 @@ from tqdm import tqdm
 class Reporter:
     """Writes the metrics of a run and shows how far it is; a context manager."""
 
-    def __init__(self, workdir: Path, *, first_step: int, steps: int, batch_size: int):
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        first_step: int,
+        steps: int,
+        batch_size: int,
+        peak_images: Callable[[], float | None] = lambda: None,
+    ):
         """Opens the run's metrics for appending.
 
         Args:
@@ -24,7 +32,11 @@ class Reporter:
           first_step: steps done before this start.
           steps: all steps of the run.
           batch_size: images a step, for images/s.
+          peak_images: says the images/s of a model FLOP utilisation (mfu) of 1, None if
+            the devices' peak is not known; asked once, while the first step runs.
         """
+        self._peak_images = peak_images
+        self._peak: float | None = None
         self._steps = steps
         self._batch_size = batch_size
         self._last = (first_step, time.monotonic())
@@ -64,6 +76,7 @@ class Reporter:
         """Counts one step on the bar; the clock starts behind the first, compiling."""
         if not self._compiled:
             self._compiled = True
+            self._peak = self._peak_images()
             self._last = (self._last[0] + 1, time.monotonic())
         self._bar.update()
 
@@ -111,12 +124,15 @@ class Reporter:
             "waiting_for_input": min(self._waited / max(now - last_time, 1e-9), 1.0),
         }
         self._waited = 0.0
+        if self._peak is not None:
+            metrics["mfu"] = metrics["images_per_second"] / self._peak
         self._write(step, "train", metrics)
         left = (self._steps - step) / max(speed, 1e-9)
         text = (
             f"loss {metrics['loss']:.3f}  top1 {metrics['top1']:6.1%}  "
             f"{metrics['images_per_second']:.0f} images/s, "
-            f"{metrics['waiting_for_input']:.0%} waiting for input"
+            + (f"MFU {metrics['mfu']:.0%}, " if "mfu" in metrics else "")
+            + f"{metrics['waiting_for_input']:.0%} waiting for input"
         )
         if self._bar.disable:
             print(  # noqa: T201

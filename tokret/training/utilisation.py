@@ -1,0 +1,104 @@
+"""Model FLOP of training, and the rate of images at which devices would be at peak."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tokret.chips import CHIPS
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.training.state import Classifiers, classified
+
+
+def peak_images(
+    devices: Sequence[Any],
+    model: RetrievalNet,
+    variables: Any,
+    classifiers: Classifiers,
+    size: int,
+) -> float | None:
+    """Returns images/s if devices trained at their published bfloat16 peak.
+
+    Measured images/s, divided by it, are the model FLOP utilisation (MFU).
+
+    Args:
+      devices: all devices of a run, of one kind.
+      model: the descriptor model.
+      variables: its parameters and statistics, or their shapes.
+      classifiers: the ArcFace layers.
+      size: side of the training square in pixels.
+
+    Returns:
+      None for devices of which no peak is known.
+    """
+    chip = CHIPS.get(devices[0].device_kind)
+    if chip is None:
+        return None
+    return chip.peak * len(devices) / training_flop(model, variables, classifiers, size)
+
+
+def training_flop(
+    model: RetrievalNet, variables: Any, classifiers: Classifiers, size: int
+) -> float:
+    """Counts an image's model FLOP in training.
+
+    Those of matrix products and convolutions of the forward pass, times three: the
+    backward pass has two products for each (Chowdhery et al., PaLM, appendix B). What
+    `remat` computes again does not count, nor do normalisations, activations and the
+    update of the weights.
+
+    Args:
+      model: the descriptor model.
+      variables: its parameters and statistics, or their shapes.
+      classifiers: the ArcFace layers.
+      size: side of the training square in pixels.
+    """
+
+    def forward(variables: Any, images: jax.Array) -> Any:
+        outputs, _ = model.apply(
+            variables,
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )
+        return classified(*outputs)
+
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    traced, seen = jax.make_jaxpr(forward, return_shape=True)(variables, image)
+    logits = sum(
+        2 * shape.shape[-1] * classifiers[name].classes for name, shape in seen.items()
+    )
+    return 3.0 * (product_flop(traced.jaxpr) + logits)
+
+
+def product_flop(jaxpr: Any) -> int:
+    """Counts the FLOP of a jaxpr's matrix products and convolutions."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            depth = math.prod(left[axis] for axis in contracted)
+            total += 2 * depth * math.prod(equation.outvars[0].aval.shape)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            positions = math.prod(equation.outvars[0].aval.shape)
+            total += 2 * positions * math.prod(kernel) // outputs
+        else:
+            turns = equation.params.get("length", 1)  # of a scan
+            total += turns * sum(map(product_flop, _inner(equation.params)))
+    return total
+
+
+def _inner(params: dict[str, Any]) -> Iterator[Any]:
+    """Yields the jaxprs among an equation's parameters."""
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if hasattr(item, "jaxpr"):
+                yield item.jaxpr
+            elif hasattr(item, "eqns"):
+                yield item
