@@ -132,7 +132,10 @@ def test_the_official_numbers_on_revisited_oxford():
         # Item order[r, q] scores -r for query q: integers, exact in float32.
         database = np.empty(order.shape, np.float32)
         np.put_along_axis(database, order, -np.arange(len(order))[:, None], axis=0)
-        result = metrics.evaluate(np.eye(70, dtype=np.float32), database, truth)
+        queries = np.eye(70, dtype=np.float32)
+        result = metrics.evaluate(queries, database, truth)
+        in_blocks = metrics.evaluate(queries, database, truth, block=700)
+        assert in_blocks.levels == result.levels
         for short, level in LEVELS.items():
             values = expected["levels"][short]
             got = result.levels[level]

@@ -1,4 +1,12 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,3 +122,152 @@ def test_arrays_on_the_device_are_searched_like_numpy_arrays():
         search.count_ranks(jnp.asarray(queries), jnp.asarray(database), labelled, 128),
         search.count_ranks(queries, database, labelled, 128),
     )
+
+
+def test_what_could_not_be_described_comes_last_in_the_order_of_indices():
+    queries, database, _ = tied_case(5)
+    scores = queries @ database.T
+    bad = [3, 129, 299]
+    database[bad], scores[:, bad] = np.nan, -1e30
+    labelled = np.arange(300, dtype=np.int32)[None].repeat(3, 0)
+    expected = sorted_ranks(scores, labelled)
+    assert expected[:, bad].tolist() == [[297, 298, 299]] * 3
+    np.testing.assert_array_equal(
+        search.count_ranks(queries, database, labelled, 128), expected
+    )
+    _, items = search.top_k(queries, database, 300, 128)
+    np.testing.assert_array_equal(items[:, -3:], [bad] * 3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_devices_share_the_blocks_and_change_nothing(count):
+    draw = np.random.default_rng(7)
+    queries = draw.normal(size=(5, 96)).astype(np.float32)
+    # Ties between blocks of different devices.
+    database = np.tile(draw.normal(size=(190, 96)).astype(np.float32), (4, 1))
+    labelled = np.tile(np.arange(0, 760, 11, dtype=np.int32), (5, 1))
+    devices = jax.devices()[:count]
+    blocks = search.stream_blocks(database, 128, devices)
+    assert {blocks.device(i) for i in range(len(blocks))} == set(devices)
+    np.testing.assert_array_equal(
+        search.count_ranks_in(queries, blocks, labelled),
+        search.count_ranks(queries, database, labelled, devices=devices[:1]),
+    )
+    for k in (3, 200):
+        best, items = search.top_k_in(queries, blocks, k)
+        whole = search.top_k(queries, database, k, devices=devices[:1])
+        np.testing.assert_array_equal(items, whole[1])
+        np.testing.assert_array_equal(best, whole[0])
+
+
+IN_TWO_PROCESSES = """
+import sys
+import jax, numpy as np
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
+from tokret.retrieval import search
+case = np.load(sys.argv[3])
+parts = [case[name] for name in ("queries", "database", "labelled")]
+assert len(jax.devices()) == 8 and len(jax.local_devices()) == 4
+# In one block, the second process has nothing to do.
+for block, name in ((128, "many"), (8192, "one")):
+    ranks = search.count_ranks(*parts, block)
+    best, items = search.top_k(*parts[:2], 20, block)
+    np.savez(f"{sys.argv[3]}.{name}.{sys.argv[2]}", ranks=ranks, best=best, items=items)
+"""
+
+
+def test_two_processes_share_the_blocks_and_change_nothing(tmp_path):
+    queries, database, labelled = tied_case(3, n=1200)
+    path = tmp_path / "case.npz"
+    np.savez(path, queries=queries, database=database, labelled=labelled)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = Path(__file__).parents[2]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    }
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", IN_TWO_PROCESSES, str(port), str(number), str(path)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in running:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+    expected = search.count_ranks(queries, database, labelled)
+    best, items = search.top_k(queries, database, 20)
+    for name in ("many", "one"):
+        for number in range(2):
+            found = np.load(f"{path}.{name}.{number}.npz")
+            np.testing.assert_array_equal(found["ranks"], expected)
+            np.testing.assert_array_equal(found["items"], items)
+            np.testing.assert_array_equal(found["best"], best)
+
+
+def test_bfloat16_is_searched_like_the_float32_it_stands_for():
+    draw = np.random.default_rng(4)
+    queries = draw.normal(size=(3, 64)).astype(np.float32)
+    database = draw.normal(size=(300, 64)).astype(ml_dtypes.bfloat16)
+    labelled = np.arange(300, dtype=np.int32)[None].repeat(3, 0)
+    assert search.stream_blocks(database).load(0).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(
+        search.count_ranks(queries, database, labelled, 128),
+        search.count_ranks(queries, database.astype(np.float32), labelled),
+    )
+
+
+@FEW
+@given(seed=st.integers(0, 10**6), dims=st.sampled_from([3, 1024, 1500, 2048]))
+def test_int8_scores_are_the_exact_integers(seed, dims):
+    draw = np.random.default_rng(seed)
+    queries = draw.integers(-127, 128, (3, dims)).astype(np.int8)
+    database = draw.integers(-127, 128, (150, dims)).astype(np.int8)
+    database[:2] = [[127], [-127]]  # the largest sums there can be
+    queries[0] = 127
+    scores = queries.astype(np.int64) @ database.T.astype(np.int64)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    best, items = search.top_k(queries, database, 150, 128)
+    assert best.dtype == np.int32
+    np.testing.assert_array_equal(items, order)
+    np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
+    labelled = np.arange(150, dtype=np.int32)[None].repeat(3, 0)
+    np.testing.assert_array_equal(
+        search.count_ranks(queries, database, labelled, 128),
+        sorted_ranks(scores, labelled),
+    )
+
+
+def test_int8_is_searched_by_int8_alone():
+    queries, database, labelled = tied_case(0)
+    for q, db in ((queries.astype(np.int8), database), (queries, database.astype("b"))):
+        with pytest.raises(ValueError, match="int8 is searched by int8"):
+            search.count_ranks(q, db, labelled)
+        with pytest.raises(ValueError, match="int8 is searched by int8"):
+            search.top_k(q, db, 3)
+
+
+def test_nearly_the_best_are_all_of_them_where_the_device_has_no_faster_way():
+    draw = np.random.default_rng(4)
+    queries, database = draw.normal(size=(3, 16)), draw.normal(size=(500, 16))
+    exact = search.top_k(queries, database, 10, 128)
+    nearly = search.top_k(queries, database, 10, 128, recall_target=0.9)
+    np.testing.assert_array_equal(nearly[1], exact[1])
+    np.testing.assert_array_equal(nearly[0], exact[0])
+
+
+def test_more_queries_than_are_asked_at_once(monkeypatch):
+    queries, database, labelled = tied_case(2, q=7)
+    whole = search.count_ranks(queries, database, labelled)
+    best = search.top_k(queries, database, 5)
+    monkeypatch.setattr(search, "QUERIES", 3)
+    np.testing.assert_array_equal(
+        search.count_ranks(queries, database, labelled), whole
+    )
+    np.testing.assert_array_equal(search.top_k(queries, database, 5)[1], best[1])

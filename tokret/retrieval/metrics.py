@@ -270,7 +270,7 @@ def leave_one_out_ranks(
         (query for query, mates in enumerate(classes) if len(mates) > 1),
         key=lambda query: len(classes[query]),
     )
-    step = max(1, blocks.rows // 4)
+    step = min(search.QUERIES, max(1, blocks.rows // 4))
     by = descriptors if queries is None else queries
     ranks: dict[int, Int[np.ndarray, " _"]] = {}
     for start in range(0, len(asking), step):

@@ -1,81 +1,51 @@
 """Exact search by dot products, one block of the database at a time.
 
 A rank is a count: how many items score higher, an equal score at a smaller index
-counting as higher. So nothing is sorted, and the database may be longer than any
-device's memory. The same order decides `top_k`.
+counting as higher. So nothing is sorted as a whole, and the database may be longer than
+any device's memory. The same order decides `top_k`.
 
 Float32 products of one pair may differ in the last bit between programs and between
 block shapes. Therefore one program computes the scores of every block, the last block
 is padded to the shape of the others, and an item's own score is read from its block's
 product, never computed apart: what is compared always comes from the same program.
+
+The blocks are spread over all devices of all processes. What each finds are counts and
+short lists, which are put together at the end: the numbers do not depend on the devices
+as long as these are of one kind.
+
+A row of NaN stands for an image that could not be described: it comes after all others.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tokret.shapes import Array, Float, Int, Shaped
+from tokret.retrieval import counting, selection
+from tokret.retrieval.blocks import (
+    BLOCK,
+    Blocks,
+    Everywhere,
+    hold_blocks,
+    of_all_processes,
+    stream_blocks,
+)
+from tokret.retrieval.scores import block_scores, queries_like
+from tokret.shapes import Array, Int, Shaped
 
-BLOCK = 8192
-# XLA's CPU product treats whole vectors of columns alike and a remainder by other code:
-# in multiples of this, it gives the same scores for blocks of any size.
-ALIGNMENT = 128
+__all__ = [
+    "BLOCK",
+    "Blocks",
+    "count_ranks",
+    "count_ranks_in",
+    "count_ranks_of_scores",
+    "hold_blocks",
+    "stream_blocks",
+    "top_k",
+    "top_k_in",
+]
 
-
-@dataclass(frozen=True)
-class Blocks:
-    """A database cut into blocks of one shape.
-
-    Attributes:
-      total: N, its number of rows.
-      rows: rows of each block; the last one ends with rows of zeros.
-      load: gives block i as [rows, D] float32 on the device.
-    """
-
-    total: int
-    rows: int
-    load: Callable[[int], Array]
-
-    def __len__(self) -> int:
-        """The number of blocks."""
-        return -(-self.total // self.rows)
-
-
-def stream_blocks(
-    database: Shaped[Array | np.ndarray, "n d"], block: int = BLOCK
-) -> Blocks:
-    """Blocks that are read, and moved to the device, each time they are asked for.
-
-    Args:
-      database: [N, D] descriptors; a memory-mapped file stays on the disk.
-      block: rows of a block, rounded up to a multiple of 128 and never much over N.
-    """
-    total = len(database)
-    rows = _aligned(max(1, min(block, total)))
-
-    def load(number: int) -> Array:
-        start = number * rows
-        part = np.asarray(database[start : start + rows], np.float32)
-        return jnp.asarray(np.pad(part, ((0, rows - len(part)), (0, 0))))
-
-    return Blocks(total, rows, load)
-
-
-def hold_blocks(
-    database: Shaped[Array | np.ndarray, "n d"], block: int = BLOCK
-) -> Blocks:
-    """Blocks that all stay on the device, for a database that is passed many times.
-
-    Args:
-      database: [N, D] descriptors.
-      block: rows of a block, rounded up to a multiple of 128 and never much over N.
-    """
-    streamed = stream_blocks(database, block)
-    held = [streamed.load(number) for number in range(len(streamed))]
-    return Blocks(streamed.total, streamed.rows, held.__getitem__)
+QUERIES = 1024  # that are asked at once: 64 MiB of scores for each block
 
 
 def count_ranks(
@@ -83,23 +53,26 @@ def count_ranks(
     database: Shaped[Array | np.ndarray, "n d"],
     labelled: Int[np.ndarray, "q l"],
     block: int = BLOCK,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Int[np.ndarray, "q l"]:
     """Ranks of a few labelled items of each query among the whole database.
 
     Args:
-      queries: [Q, D] descriptors, computed with in float32.
-      database: [N, D] descriptors, computed with in float32; of a memory-mapped file
-        one block is in memory at a time.
+      queries: [Q, D] descriptors, computed with in float32; int8 for such a database.
+      database: [N, D] descriptors, computed with in float32, or int8, whose scores are
+        int32 and exact; of a memory-mapped file a few blocks are in memory at a time.
       labelled: [Q, L] indices into the database, padded with -1.
-      block: database rows on the device at once.
+      block: database rows on a device at once.
+      devices: that share the work; None takes all devices of all processes, and then
+        every process must make the same call.
 
     Returns:
       [Q, L] int32 ranks from 0; -1 where `labelled` is -1.
 
     Raises:
-      ValueError: an index lies outside the database.
+      ValueError: an index lies outside the database, or only one side is int8.
     """
-    return count_ranks_in(queries, stream_blocks(database, block), labelled)
+    return count_ranks_in(queries, stream_blocks(database, block, devices), labelled)
 
 
 def count_ranks_in(
@@ -109,11 +82,11 @@ def count_ranks_in(
 ) -> Int[np.ndarray, "q l"]:
     """`count_ranks` over a database that is cut into blocks already.
 
-    Two passes: the first reads the labelled items' own scores, from the few blocks
-    that hold them; the second counts what comes before each.
+    Two passes: the first reads the labelled items' own scores, from the blocks that
+    hold them; the second counts what comes before each.
 
     Args:
-      queries: [Q, D] descriptors, computed with in float32.
+      queries: [Q, D] descriptors, as for `count_ranks`.
       blocks: the database.
       labelled: [Q, L] indices into the database, padded with -1.
 
@@ -121,22 +94,66 @@ def count_ranks_in(
       [Q, L] int32 ranks from 0; -1 where `labelled` is -1.
 
     Raises:
-      ValueError: an index lies outside the database.
+      ValueError: an index lies outside the database, or only one side is int8.
     """
     _check_labelled(labelled, blocks.total)
-    asked = jnp.asarray(queries, jnp.float32)
-    items = jnp.asarray(labelled, jnp.int32)
-    own = jnp.zeros(items.shape, jnp.float32)
-    for number in np.unique(labelled[labelled >= 0] // blocks.rows).tolist():
-        scores = _block_scores(asked, blocks.load(number))
-        own = _gather_own(scores, own, items, number * blocks.rows)
-    ranks = jnp.zeros(items.shape, jnp.int32)
-    for number in range(len(blocks)):
-        scores = _block_scores(asked, blocks.load(number))
-        ranks = _add_before(
-            ranks, scores, own, items, number * blocks.rows, blocks.total
+    asked = queries_like(queries, blocks.dtype)
+    items = np.asarray(labelled, np.int32)
+    ranks = [_count_in(asked[part], blocks, items[part]) for part in _parts(len(asked))]
+    return np.where(items >= 0, np.concatenate(ranks), np.int32(-1))
+
+
+def _count_in(
+    queries: Shaped[np.ndarray, "q d"], blocks: Blocks, items: Int[np.ndarray, "q l"]
+) -> Int[np.ndarray, "q l"]:
+    own = _own_scores(queries, blocks, items)
+    asked, mine, wanted = (Everywhere(array) for array in (queries, own, items))
+    on_host = blocks.devices[0].platform == "cpu"
+    ranks = np.zeros(items.shape, np.int32)
+    counts: dict[jax.Device, Array] = {}
+    scored: list[tuple[int, Array]] = []
+
+    def add_oldest() -> None:
+        start, scores = scored.pop(0)
+        ranks[:] += counting.sort_and_find(
+            np.asarray(scores), own, items, start, blocks.total
         )
-    return np.where(labelled >= 0, np.asarray(ranks), np.int32(-1))
+
+    for number, block in blocks.each(range(len(blocks))):
+        start, place = number * blocks.rows, blocks.device(number)
+        scores = block_scores(asked[place], block)
+        if on_host:
+            # One block's products are computed while another's are counted.
+            scored.append((start, scores))
+            if len(scored) > 1:
+                add_oldest()
+            continue
+        found = counting.compare_all(
+            scores, mine[place], wanted[place], start, blocks.total
+        )
+        counts[place] = counts[place] + found if place in counts else found
+    while scored:
+        add_oldest()
+    for found in counts.values():
+        ranks += np.asarray(found)
+    return of_all_processes(ranks, blocks).sum(axis=0, dtype=np.int32)
+
+
+def _own_scores(
+    queries: Shaped[np.ndarray, "q d"], blocks: Blocks, items: Int[np.ndarray, "q l"]
+) -> Shaped[np.ndarray, "q l"]:
+    """The labelled items' scores, each from its block's product."""
+    dtype = np.int32 if blocks.dtype == np.int8 else np.float32
+    own = np.zeros(items.shape, dtype)
+    asked, wanted = Everywhere(queries), Everywhere(items)
+    holder = np.where(items >= 0, items // blocks.rows, -1)
+    for number, block in blocks.each(np.unique(holder[holder >= 0]).tolist()):
+        place = blocks.device(number)
+        scores = block_scores(asked[place], block)
+        found = counting.gather_own(scores, wanted[place], number * blocks.rows)
+        own = np.where(holder == number, np.asarray(found), own)
+    # Each item's score was found by one process; the others hold 0 there.
+    return of_all_processes(own, blocks).sum(axis=0, dtype=dtype)
 
 
 def count_ranks_of_scores(
@@ -154,14 +171,12 @@ def count_ranks_of_scores(
     Raises:
       ValueError: an index lies outside the database.
     """
-    _check_labelled(labelled, scores.shape[1])
-    ranks = np.full(labelled.shape, -1, np.int32)
-    for (query, column), item in np.ndenumerate(labelled):
-        if item >= 0:
-            row = scores[query]
-            ties_before = np.count_nonzero(row[:item] == row[item])
-            ranks[query, column] = np.count_nonzero(row > row[item]) + ties_before
-    return ranks
+    total = scores.shape[1]
+    _check_labelled(labelled, total)
+    items = np.maximum(labelled, 0)
+    own = np.take_along_axis(scores, items, axis=1)
+    ranks = counting.sort_and_find(scores, own, labelled, 0, total)
+    return np.where(labelled >= 0, ranks, np.int32(-1))
 
 
 def top_k(
@@ -169,38 +184,104 @@ def top_k(
     database: Shaped[Array | np.ndarray, "n d"],
     k: int,
     block: int = BLOCK,
-) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+    devices: Sequence[jax.Device] | None = None,
+    recall_target: float | None = None,
+) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
     """The best k items of each query, exactly; ties by index.
 
     Args:
-      queries: [Q, D] descriptors, computed with in float32.
-      database: [N, D] descriptors, computed with in float32; of a memory-mapped file
-        one block is in memory at a time.
+      queries: [Q, D] descriptors, computed with in float32; int8 for such a database.
+      database: [N, D] descriptors, computed with in float32, or int8; of a
+        memory-mapped file a few blocks are in memory at a time.
       k: how many, 1 to N.
-      block: database rows on the device at once.
+      block: database rows on a device at once.
+      devices: that share the work; None takes all devices of all processes, and then
+        every process must make the same call.
+      recall_target: None for exactness; else the share of the best k that a TPU should
+        find, faster, by `jax.lax.approx_max_k`. A CPU and a GPU find all of them then,
+        in no less time, and ties in any order.
 
     Returns:
-      [Q, k] float32 scores, falling, and [Q, k] int32 indices into the database.
+      [Q, k] scores, falling, float32 or int32, and [Q, k] int32 indices into the
+      database.
 
     Raises:
-      ValueError: k is not in 1 to N.
+      ValueError: k is not in 1 to N, or only one side is int8.
     """
-    if not 1 <= k <= len(database):
-        raise ValueError(f"k is {k}, and the database has {len(database)} items")
-    blocks = stream_blocks(database, block)
-    asked = jnp.asarray(queries, jnp.float32)
-    best = jnp.full((len(queries), k), -jnp.inf)
-    items = jnp.full((len(queries), k), -1, jnp.int32)
-    for number in range(len(blocks)):
-        scores = _block_scores(asked, blocks.load(number))
-        best, items = _merge_best(
-            best, items, scores, number * blocks.rows, blocks.total
+    blocks = stream_blocks(database, block, devices)
+    return top_k_in(queries, blocks, k, recall_target)
+
+
+def top_k_in(
+    queries: Shaped[Array | np.ndarray, "q d"],
+    blocks: Blocks,
+    k: int,
+    recall_target: float | None = None,
+) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+    """`top_k` over a database that is cut into blocks already.
+
+    Args:
+      queries: [Q, D] descriptors, as for `top_k`.
+      blocks: the database.
+      k: how many, 1 to N.
+      recall_target: as for `top_k`.
+
+    Returns:
+      [Q, k] scores, falling, and [Q, k] int32 indices into the database.
+
+    Raises:
+      ValueError: k is not in 1 to N, or only one side is int8.
+    """
+    if not 1 <= k <= blocks.total:
+        raise ValueError(f"k is {k}, and the database has {blocks.total} items")
+    asked = queries_like(queries, blocks.dtype)
+    found = [
+        _best_in(asked[part], blocks, k, recall_target) for part in _parts(len(asked))
+    ]
+    scores, items = zip(*found, strict=True)
+    return np.concatenate(scores), np.concatenate(items)
+
+
+def _best_in(
+    queries: Shaped[np.ndarray, "q d"],
+    blocks: Blocks,
+    k: int,
+    recall_target: float | None,
+) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+    asked = Everywhere(queries)
+    best: dict[jax.Device, tuple[Array, Array]] = {}
+    for number, block in blocks.each(range(len(blocks))):
+        place = blocks.device(number)
+        found = selection.best_of_block(
+            block_scores(asked[place], block),
+            number * blocks.rows,
+            blocks.total,
+            k=min(k, blocks.rows),
+            recall_target=recall_target,
         )
-    return np.asarray(best), np.asarray(items)
+        if place in best:
+            length = min(k, best[place][0].shape[1] + found[0].shape[1])
+            found = selection.merge_best(best[place], found, k=length)
+        best[place] = found
+    # A process whose devices got no block has empty lists; all are of one shape.
+    dtype = np.int32 if blocks.dtype == np.int8 else np.float32
+    width = k * len(jax.local_devices())
+    scores = np.zeros((len(queries), width), dtype)
+    items = np.full((len(queries), width), -1, np.int32)
+    column = 0
+    for some, which in best.values():
+        stop = column + some.shape[1]
+        scores[:, column:stop], items[:, column:stop] = some, which
+        column = stop
+    return selection.merge_lists(
+        np.concatenate(of_all_processes(scores, blocks), axis=1),
+        np.concatenate(of_all_processes(items, blocks), axis=1),
+        k,
+    )
 
 
-def _aligned(rows: int) -> int:
-    return -(-rows // ALIGNMENT) * ALIGNMENT
+def _parts(queries: int) -> list[slice]:
+    return [slice(i, i + QUERIES) for i in range(0, max(1, queries), QUERIES)]
 
 
 def _check_labelled(labelled: Int[np.ndarray, "q l"], total: int) -> None:
@@ -210,72 +291,3 @@ def _check_labelled(labelled: Int[np.ndarray, "q l"], total: int) -> None:
             f"labelled indices run from {labelled.min()} to {labelled.max()}, and the "
             f"database has {total} items"
         )
-
-
-@jax.jit
-def _block_scores(
-    queries: Float[Array, "q d"], block: Float[Array, "b d"]
-) -> Float[Array, "q b"]:
-    return jnp.matmul(queries, block.T, precision=jax.lax.Precision.HIGHEST)
-
-
-@jax.jit
-def _gather_own(
-    scores: Float[Array, "q b"],
-    own: Float[Array, "q l"],
-    labelled: Int[Array, "q l"],
-    start: Int[Array, ""] | int,
-) -> Float[Array, "q l"]:
-    """Fills in the own scores of the labelled items that lie in this block."""
-    column = labelled - start
-    inside = (column >= 0) & (column < scores.shape[1])
-    gathered = jnp.take_along_axis(scores, jnp.where(inside, column, 0), axis=1)
-    return jnp.where(inside, gathered, own)
-
-
-@jax.jit
-def _add_before(
-    ranks: Int[Array, "q l"],
-    scores: Float[Array, "q b"],
-    own: Float[Array, "q l"],
-    labelled: Int[Array, "q l"],
-    start: Int[Array, ""] | int,
-    total: Int[Array, ""] | int,
-) -> Int[Array, "q l"]:
-    """Adds how many of this block's items come before each labelled one."""
-    index = start + jnp.arange(scores.shape[1], dtype=jnp.int32)
-    exists = index < total
-
-    def count(
-        query: tuple[Float[Array, " b"], Float[Array, " l"], Int[Array, " l"]],
-    ) -> Int[Array, " l"]:
-        row, mine, item = query
-        tie_before = (row == mine[:, None]) & (index < item[:, None])  # [l, b]
-        before = ((row > mine[:, None]) | tie_before) & exists
-        return jnp.sum(before, axis=1, dtype=jnp.int32)
-
-    # One query at a time: XLA for CPU would store all of [q, l, b], gigabytes.
-    return ranks + jax.lax.map(count, (scores, own, labelled))
-
-
-@jax.jit
-def _merge_best(
-    best: Float[Array, "q k"],
-    items: Int[Array, "q k"],
-    scores: Float[Array, "q b"],
-    start: Int[Array, ""] | int,
-    total: Int[Array, ""] | int,
-) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
-    """The best k of what was best before and of this block.
-
-    `jax.lax.top_k` puts the first of equal values first: earlier blocks stand in front,
-    so ties stay in the order of their indices.
-    """
-    index = start + jnp.arange(scores.shape[1], dtype=jnp.int32)
-    scores = jnp.where(index < total, scores, -jnp.inf)
-    index = jnp.broadcast_to(jnp.where(index < total, index, -1), scores.shape)
-    best, position = jax.lax.top_k(
-        jnp.concatenate([best, scores], axis=1), best.shape[1]
-    )
-    items = jnp.concatenate([items, index], axis=1)
-    return best, jnp.take_along_axis(items, position, axis=1)

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokret.retrieval import selection
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 10**6),
+    k=st.sampled_from([1, 3, 15, 16, 200]),
+    dtype=st.sampled_from([np.float32, np.int32]),
+    values=st.sampled_from([2, 50, 10**6]),
+)
+def test_two_steps_find_what_a_stable_sort_finds(seed, k, dtype, values):
+    draw = np.random.default_rng(seed)
+    scores = draw.integers(-values, values, (3, 1024)).astype(dtype)
+    total = 5000 + 1000  # the last 24 are not there
+    order = np.argsort(-scores[:, :1000].astype(float), axis=1, kind="stable")[:, :k]
+    best, items = map(np.asarray, selection.best_of_block(scores, 5000, total, k=k))
+    np.testing.assert_array_equal(items, order + 5000)
+    np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_behind_what_there_is_comes_nothing(dtype):
+    scores = np.full((1, 128), 7, dtype)
+    _, items = selection.best_of_block(scores, 0, 2, k=4)
+    assert np.asarray(items).tolist() == [[0, 1, -1, -1]]
+
+
+def test_lists_are_merged_in_the_order_of_scores_and_indices():
+    scores = np.array([[5, 2, 0, 5, 5, 9]], np.float32)
+    items = np.array([[8, 9, -1, 3, 40, 1]], np.int32)
+    best, which = selection.merge_lists(scores, items, 4)
+    assert which.tolist() == [[1, 3, 8, 40]]
+    assert best.tolist() == [[9, 5, 5, 5]]

@@ -1,0 +1,159 @@
+"""A database of descriptors, cut into blocks that take turns on the devices.
+
+Block i lies on device i modulo the number of devices. A process loads only the blocks
+of its own devices; a thread of its own reads the next one from the disk meanwhile.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from tokret.shapes import Array, Shaped
+
+# 64 MiB of 1,024 float32: enough that starting programs costs nothing beside them.
+BLOCK = 16384
+# XLA's CPU product treats whole vectors of columns alike and a remainder by other code:
+# in multiples of this, it gives the same scores for blocks of any size.
+ALIGNMENT = 128
+# These stay as they are on the device; the others are computed with in float32.
+KEPT = (jnp.int8, jnp.bfloat16)
+_AHEAD = 2  # blocks that are read before they are asked for
+_PAGE = 4096  # bytes
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A database cut into blocks of one shape.
+
+    Attributes:
+      total: N, its number of rows.
+      rows: rows of each block; the last one ends with rows of zeros.
+      dtype: of a block: float32, bfloat16 or int8.
+      devices: on which the blocks take turns, of all processes.
+      load: gives block i as [rows, D] on its device, which must be this process's.
+    """
+
+    total: int
+    rows: int
+    dtype: np.dtype
+    devices: tuple[jax.Device, ...]
+    load: Callable[[int], Array]
+
+    def __len__(self) -> int:
+        """The number of blocks."""
+        return -(-self.total // self.rows)
+
+    def device(self, number: int) -> jax.Device:
+        """The device of block i."""
+        return self.devices[number % len(self.devices)]
+
+    def local(self, numbers: Sequence[int]) -> list[int]:
+        """Those of some blocks that lie on this process's devices."""
+        here = jax.process_index()
+        return [i for i in numbers if self.device(i).process_index == here]
+
+    def each(self, numbers: Sequence[int]) -> Iterator[tuple[int, Array]]:
+        """Loads this process's among some blocks, and reads ahead: (i, block i)."""
+        rest = self.local(numbers)
+        waiting: list[tuple[int, Future[Array]]] = []
+        with ThreadPoolExecutor(1) as reader:
+            while rest or waiting:
+                while rest and len(waiting) < _AHEAD:
+                    number = rest.pop(0)
+                    waiting.append((number, reader.submit(self.load, number)))
+                number, block = waiting.pop(0)
+                yield number, block.result()
+
+
+def stream_blocks(
+    database: Shaped[Array | np.ndarray, "n d"],
+    block: int = BLOCK,
+    devices: Sequence[jax.Device] | None = None,
+) -> Blocks:
+    """Blocks that are read, and moved to the device, each time they are asked for.
+
+    On a CPU nothing is copied of a float32, bfloat16 or int8 file that is mapped into
+    memory, but for the last block: the program reads the file's own pages.
+
+    Args:
+      database: [N, D] descriptors; a memory-mapped file stays on the disk.
+      block: rows of a block, rounded up to a multiple of 128 and never much over N.
+      devices: on which the blocks take turns; None takes all devices of all processes,
+        and then every process must make the same calls.
+    """
+    total = len(database)
+    rows = aligned(max(1, min(block, total)))
+    places = tuple(jax.devices() if devices is None else devices)
+    dtype = np.dtype(database.dtype if database.dtype in KEPT else np.float32)
+
+    def load(number: int) -> Array:
+        start = number * rows
+        part = np.asarray(database[start : start + rows], dtype)
+        if len(part) < rows:
+            part = np.pad(part, ((0, rows - len(part)), (0, 0)))
+        _read_pages(part)
+        # The buffer may be the file itself; nobody writes to it.
+        return jax.device_put(part, places[number % len(places)], may_alias=True)
+
+    return Blocks(total, rows, dtype, places, load)
+
+
+def hold_blocks(
+    database: Shaped[Array | np.ndarray, "n d"],
+    block: int = BLOCK,
+    devices: Sequence[jax.Device] | None = None,
+) -> Blocks:
+    """Blocks that all stay on the devices, for a database that is passed many times.
+
+    Args:
+      database: [N, D] descriptors.
+      block: rows of a block, rounded up to a multiple of 128 and never much over N.
+      devices: as for `stream_blocks`.
+    """
+    streamed = stream_blocks(database, block, devices)
+    held = dict(streamed.each(range(len(streamed))))
+    return Blocks(
+        streamed.total,
+        streamed.rows,
+        streamed.dtype,
+        streamed.devices,
+        held.__getitem__,
+    )
+
+
+class Everywhere:
+    """An array that is copied to a device when that first asks for it."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        self._copies: dict[jax.Device, Array] = {}
+
+    def __getitem__(self, device: jax.Device) -> Array:
+        if device not in self._copies:
+            self._copies[device] = jax.device_put(self._array, device)
+        return self._copies[device]
+
+
+def of_all_processes(
+    array: Shaped[np.ndarray, "..."], blocks: Blocks
+) -> Shaped[np.ndarray, "p ..."]:
+    """What each process with a part of the database holds, in a row."""
+    if len({device.process_index for device in blocks.devices}) == 1:
+        return array[None]
+    return np.asarray(multihost_utils.process_allgather(array))
+
+
+def aligned(rows: int) -> int:
+    """Rounds a number of rows up to one whose products depend on nothing else."""
+    return -(-rows // ALIGNMENT) * ALIGNMENT
+
+
+def _read_pages(part: Shaped[np.ndarray, "b d"]) -> None:
+    """Touches each page, so that the disk is waited for here and not in a product."""
+    if part.flags.c_contiguous:
+        part.reshape(-1).view(np.uint8)[::_PAGE].max(initial=0)

@@ -1,0 +1,85 @@
+"""Dot products of queries with one block of a database.
+
+One program computes the scores of every block: float32 products of one pair may differ
+in the last bit between programs, and what is compared must be the same number.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tokret.shapes import Array, Shaped
+
+# Products of two int8 numbers, 127 * 127 at most, summed over this many dimensions stay
+# below 2**24: float32 holds every partial sum exactly, in whatever order.
+EXACT_DIMS = 1024
+
+
+def queries_like(
+    queries: Shaped[Array | np.ndarray, "q d"], dtype: np.dtype
+) -> Shaped[np.ndarray, "q d"]:
+    """Queries in the form that a database of some dtype is asked in.
+
+    Args:
+      queries: [Q, D] descriptors.
+      dtype: of the database's blocks.
+
+    Returns:
+      [Q, D] float32, or int8 as they were given.
+
+    Raises:
+      ValueError: the database is int8 and the queries are not, or the reverse.
+    """
+    asked = np.asarray(queries)
+    if (asked.dtype == np.int8) != (dtype == np.int8):
+        raise ValueError(
+            f"queries are {asked.dtype} and the database {dtype}: int8 is searched by "
+            "int8"
+        )
+    return asked if asked.dtype == np.int8 else asked.astype(np.float32)
+
+
+@jax.jit
+def block_scores(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """Scores of a block's items for each query.
+
+    Args:
+      queries: [Q, D] float32, or int8 for an int8 block.
+      block: [B, D] float32, bfloat16 or int8.
+
+    Returns:
+      [Q, B] float32; int32 and exact for an int8 block. A row of NaN, which stands for
+      an image that could not be described, scores lower than any other.
+    """
+    if block.dtype == jnp.int8:
+        return jax.lax.platform_dependent(
+            queries, block, cpu=_exact_by_float32, default=_by_int32
+        )
+    wide = block.astype(jnp.float32)
+    scores = jnp.matmul(queries, wide.T, precision=jax.lax.Precision.HIGHEST)
+    # Not -inf, which stands for what is not there.
+    return jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
+
+
+def _by_int32(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    return jnp.matmul(queries, block.T, preferred_element_type=jnp.int32)
+
+
+def _exact_by_float32(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """The same int32 scores by float32 products, for which a CPU is made."""
+    scores = jnp.zeros((len(queries), len(block)), jnp.int32)
+    for start in range(0, block.shape[1], EXACT_DIMS):
+        part = slice(start, start + EXACT_DIMS)
+        product = jnp.matmul(
+            queries[:, part].astype(jnp.float32),
+            block[:, part].astype(jnp.float32).T,
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        scores += product.astype(jnp.int32)
+    return scores
