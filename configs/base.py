@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
     config.model.refinement_layers = 2  # refinement of the tokens
     config.model.dropout = 0.1  # in attentions and MLPs
     config.model.remat = False  # less memory in training for a third more work
+    config.model.frozen_stages = 0  # first stages of the trunk that stand still
     config.model.drop_path = 0.1  # examples that skip a residual branch
 
     # Weights of a new run: tokret.training.start.Start. Folders of a run, or of what

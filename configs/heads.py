@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from tokret.configuration import choose
 
 # Every head has these, whatever it is.
-COMMON = ("trunk", "head", "dtype", "dim", "remat")
+COMMON = ("trunk", "head", "dtype", "dim", "remat", "frozen_stages")
 # The fields of a head: those it shares with Token, which keep the recipe's values, and
 # its own, with the released ones.
 HEADS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {

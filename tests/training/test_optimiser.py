@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from tokret.errors import UserError
-from tokret.training.optimiser import Schedule, decays, make_optimiser
+from tokret.training.optimiser import Schedule, decays, keep_still, make_optimiser
 
 RATES = {"base": 0.01, "batch": 256, "warmup": 1e-4, "warmup_steps": 5, "steps": 25}
 
@@ -97,3 +97,19 @@ def test_gradients_are_clipped_together():
     )
     (found,) = updates_of(made, grads, params, 1)
     assert found == pytest.approx({"trunk": -0.6, "head": -0.8})
+
+
+def test_modules_that_stand_still_do_not_even_decay_and_have_no_momentum():
+    leaf = {"kernel": jnp.ones((2, 2))}
+    trunk = {"stem": leaf, "block0": leaf}
+    params = {"model": {"trunk": trunk, "head": leaf}, "arcface": {"stem": leaf}}
+    plain = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}
+    usual = make_optimiser(lambda step: 0.1, **plain)
+    still = keep_still(usual, ["stem"])
+    wanted, _ = usual.update(params, usual.init(params), params)
+    found, state = still.update(params, still.init(params), params)
+    assert float(jnp.abs(found["model"]["trunk"].pop("stem")["kernel"]).max()) == 0
+    del wanted["model"]["trunk"]["stem"]
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    momenta = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim == 2]
+    assert len(momenta) == 3  # block0, head, arcface

@@ -47,6 +47,7 @@ def build_model(
     dtype: str,
     local_loss: bool = False,
     remat: bool = False,
+    frozen_stages: int = 0,
     **head_options: Any,
 ) -> RetrievalNet:
     """Builds a model from plain values, as a config holds them.
@@ -58,6 +59,7 @@ def build_model(
       local_loss: whether DELG's local branch is trained too; it needs a ResNet.
       remat: whether training computes the insides of the trunk's blocks twice, to save
         memory.
+      frozen_stages: first stages of the trunk that stand still in training.
       **head_options: the head's own fields; see the modules in `HEADS`.
 
     Raises:
@@ -67,7 +69,7 @@ def build_model(
     make_head = choose(HEADS, head, "config.model.head")
     compute = choose(DTYPES, dtype, "config.model.dtype")
     return RetrievalNet(
-        make_trunk(dtype=compute, remat=remat),
+        make_trunk(dtype=compute, remat=remat, frozen_stages=frozen_stages),
         call(make_head, "model", head_options, dtype=compute),
         LocalBranch(dtype=compute) if local_loss else None,
     )

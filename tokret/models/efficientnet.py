@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.models.depthwise import DepthwiseConv
+from tokret.models.frozen import Frozen
 from tokret.models.images import PixelScale
 from tokret.models.layers import linear, precision_of
 from tokret.models.normalisation import BatchNorm
@@ -150,6 +151,7 @@ class EfficientNetLite(nn.Module):
       head: channels of the features.
       dtype: dtype of the computation; parameters and statistics are float32.
       remat: whether training computes the insides of blocks twice, to save memory.
+      frozen_stages: stages that stand still in training, from block1 on.
       pixels: the scale of the images it takes.
     """
 
@@ -158,7 +160,27 @@ class EfficientNetLite(nn.Module):
     head: int = 1280
     dtype: Any = jnp.float32
     remat: bool = False
+    frozen_stages: int = 0
     pixels: PixelScale = LITE
+
+    @property
+    def frozen_modules(self) -> tuple[str, ...]:
+        """Names of the modules that stand still."""
+        plan = self._plan()
+        last = plan[-1][0]
+        stages = {"stem_conv": 1, "stem_bn": 1, "head_conv": last, "head_bn": last}
+        stages |= {f"block{i}": stage for i, (stage, *_) in enumerate(plan)}
+        return tuple(n for n, stage in stages.items() if stage <= self.frozen_stages)
+
+    def _plan(self) -> list[tuple[int, Group, int]]:
+        """Every block's stage, its numbers and its stride."""
+        plan, stage = [], 1
+        for group in self.groups:
+            for i in range(group.repeats):
+                stride = group.stride if i == 0 else 1
+                stage += stride == 2
+                plan.append((stage, group, stride))
+        return plan
 
     @nn.compact
     def __call__(
@@ -179,25 +201,24 @@ class EfficientNetLite(nn.Module):
           The features, the true sizes at their depth, and each scale's last output:
           block1 (stride 2), block2 and so on; the last one is the features.
         """
-        x = self._stem(images.astype(self.dtype), sizes, train)
+        plan = self._plan()
+        frozen = Frozen(self.frozen_stages, plan[-1][0])
+        x = self._stem(images.astype(self.dtype), sizes, frozen.learns(1, train))
         sizes = halve(sizes)
-        plan = [
-            (group, group.stride if i == 0 else 1)
-            for group in self.groups
-            for i in range(group.repeats)
-        ]
         stages: dict[str, Array] = {}
         block = InvertedBottleneck
         if self.remat:
             block = nn.remat(InvertedBottleneck, static_argnums=(3,))
-        for i, (kind, stride) in enumerate(plan):
+        for i, (stage, kind, stride) in enumerate(plan):
             if stride == 2:
-                stages[f"block{len(stages) + 1}"] = x
-            x = block(kind, stride, self.dtype, name=f"block{i}")(x, sizes, train)
+                x = stages[f"block{stage - 1}"] = frozen.leave(stage - 1, x)
+            x = block(kind, stride, self.dtype, name=f"block{i}")(
+                x, sizes, frozen.learns(stage, train)
+            )
             sizes = halve(sizes) if stride == 2 else sizes
         x = PointwiseConv(self.head, self.dtype, name="head_conv")(x)
-        x = nn.relu6(_norm("head_bn")(x, train=train))
-        stages[f"block{len(stages) + 1}"] = x
+        x = nn.relu6(_norm("head_bn")(x, train=frozen.learns(stage, train)))
+        x = stages[f"block{stage}"] = frozen.leave(stage, x)
         return x, sizes, stages
 
     def _stem(

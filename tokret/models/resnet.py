@@ -12,13 +12,14 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.models.frozen import Frozen
 from tokret.models.images import IMAGENET, PixelScale
 from tokret.models.layers import precision_of
 from tokret.models.normalisation import BatchNorm
 from tokret.models.second_order import SecondOrderAttention
 from tokret.shapes import Array, Bool, Float, Int
 
-SECOND_ORDER_AFTER = "block4"
+SECOND_ORDER_STAGE = 4  # block4, after which the second-order block comes
 EXPANSION = 4  # a bottleneck's last convolution has 4 times the width of its first
 
 
@@ -143,6 +144,7 @@ class ResNet(nn.Module):
       dtype: dtype of the computation; parameters and statistics are float32.
       remat: whether training computes a block's insides again for its gradient, rather
         than keep them: less memory for about a third more work.
+      frozen_stages: stages that stand still in training, from block1 on.
       pixels: the scale of the images it takes.
     """
 
@@ -152,7 +154,19 @@ class ResNet(nn.Module):
     second_order: bool = False
     dtype: Any = jnp.float32
     remat: bool = False
+    frozen_stages: int = 0
     pixels: PixelScale = IMAGENET
+
+    @property
+    def frozen_modules(self) -> tuple[str, ...]:
+        """Names of the modules that stand still."""
+        stages = [["conv1", "bn1"]] + [
+            [f"layer{stage}_block{i}" for i in range(count)]
+            for stage, count in enumerate(self.blocks, 1)
+        ]
+        if self.second_order and self.frozen_stages > SECOND_ORDER_STAGE:
+            stages[0].append("soa4")
+        return tuple(sum(stages[: self.frozen_stages], start=[]))
 
     @nn.compact
     def __call__(
@@ -174,27 +188,32 @@ class ResNet(nn.Module):
           the released names block1 (stem) to block5; soa4 is that of the second-order
           block between block4 and block5.
         """
+        frozen = Frozen(self.frozen_stages, 1 + len(self.blocks))
         x = zero_outside(images.astype(self.dtype), sizes)
         x = _conv(self.width, 7, self.dtype, "conv1", stride=2)(x)
-        x, sizes = nn.relu(BatchNorm(name="bn1")(x, train=train)), halve(sizes)
+        x = nn.relu(BatchNorm(name="bn1")(x, train=frozen.learns(1, train)))
+        sizes = halve(sizes)
         # Nothing here is negative, so zeros around the true area pool as -inf would.
         x = nn.max_pool(zero_outside(x, sizes), (3, 3), (2, 2), [(1, 1), (1, 1)])
         sizes = halve(sizes)
+        x = frozen.leave(1, x)
         stages: dict[str, Array] = {"block1": x}
         block = nn.remat(self.block, static_argnums=(3,)) if self.remat else self.block
-        for stage, count in enumerate(self.blocks):
+        for stage, count in enumerate(self.blocks, 2):
+            learns = frozen.learns(stage, train)
             for i in range(count):
-                stride = 2 if stage > 0 and i == 0 else 1
+                stride = 2 if stage > 2 and i == 0 else 1
                 x = block(
-                    self.width * 2**stage,
+                    self.width * 2 ** (stage - 2),
                     stride,
                     self.dtype,
-                    name=f"layer{stage + 1}_block{i}",
-                )(x, sizes, train)
+                    name=f"layer{stage - 1}_block{i}",
+                )(x, sizes, learns)
                 sizes = halve(sizes) if stride == 2 else sizes
-            stages[f"block{stage + 2}"] = x
-            if self.second_order and f"block{stage + 2}" == SECOND_ORDER_AFTER:
-                x = stages["soa4"] = self._second_order(x, sizes, train)
+            x = stages[f"block{stage}"] = frozen.leave(stage, x)
+            if self.second_order and stage == SECOND_ORDER_STAGE:
+                learns = frozen.learns(stage + 1, train)
+                x = stages["soa4"] = self._second_order(x, sizes, learns)
         return x, sizes, stages
 
     def _second_order(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -119,6 +119,28 @@ def in_trunk(params: Any) -> Any:
 def scale_trunk(factor: Rate) -> optax.GradientTransformation:
     """Multiplies what passes for the trunk by a factor of the step."""
     return optax.masked(optax.scale_by_schedule(factor), in_trunk)
+
+
+def keep_still(
+    optimiser: optax.GradientTransformation, modules: Collection[str]
+) -> optax.GradientTransformation:
+    """Leaves modules of the trunk as they are, weight decay included.
+
+    Args:
+      optimiser: of all else; what stands still has no momentum.
+      modules: names of the trunk's modules.
+    """
+
+    def labels(params: Any) -> Any:
+        def label(path: tuple[Any, ...], leaf: jax.Array) -> str:
+            names = [key.key for key in path[:3]]
+            still = names[:2] == ["model", "trunk"] and names[2] in modules
+            return "still" if still else "learns"
+
+        return jax.tree_util.tree_map_with_path(label, params)
+
+    kinds = {"learns": optimiser, "still": optax.set_to_zero()}
+    return optax.partition(kinds, labels)
 
 
 def make_optimiser(

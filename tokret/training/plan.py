@@ -19,7 +19,7 @@ from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction
-from tokret.training.optimiser import Schedule, make_optimiser
+from tokret.training.optimiser import Schedule, keep_still, make_optimiser
 from tokret.training.programs import Programs, make_programs
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.start import Start
@@ -197,6 +197,8 @@ def make_recipe(checked: Checked, *, photos: int, classes: int, name: str) -> Re
         **lengths,
     )
     optimiser = make_update(schedule, epoch_steps, groups["optimiser"])
+    if checked.model.trunk.frozen_modules:
+        optimiser = keep_still(optimiser, checked.model.trunk.frozen_modules)
     rows = padded_classes(classes, mesh)
     made = functools.partial(make_classifiers, checked.model, classes, rows)
     classifiers = call(made, "arcface", groups["arcface"])

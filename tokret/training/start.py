@@ -9,7 +9,9 @@ from tokret.errors import UserError
 from tokret.training.weights import restore_weights
 
 # Fields of config.model that change training, but not what weights mean.
-FREE = {"dtype", "dropout", "drop_path", "query_deviation", "remat", "local_loss"}
+FREE = frozenset(
+    "dtype dropout drop_path query_deviation remat local_loss frozen_stages".split()
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
