@@ -3,13 +3,18 @@
     python eval.py --workdir=DIR [--step=N] [--baselines]
     python eval.py --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--average]
     python eval.py --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
+    python eval.py --workdir=DIR --benchmark=revisitop1m --describe
     python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
         --output=out.json
 
 The first three write DIR/eval/results.json and, for a benchmark with queries,
-DIR/eval/queries.png.
+DIR/eval/queries.png. Descriptors stay in DIR/eval/descriptors, a folder for each
+dataset, checkpoint and way of describing; a run that was killed goes on with them, and
+what is there is not computed again. `--descriptors` and `--queries` take such a folder
+(.../query, .../database) too.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +23,29 @@ from absl import flags
 from tokret import command_line, configuration
 from tokret.configuration import part
 from tokret.errors import UserError
-from tokret.evaluation.benchmarks import evaluate_on
+from tokret.evaluation.benchmarks import (
+    Benchmark,
+    bad_counts,
+    bad_words,
+    good_queries,
+)
 from tokret.evaluation.choices import check_output, choose_dataset, make_settings
-from tokret.evaluation.systems import histogram_system, model_systems
+from tokret.evaluation.sides import read_side
+from tokret.evaluation.systems import (
+    Described,
+    System,
+    histogram_system,
+    model_systems,
+)
 from tokret.retrieval import metrics, results
-from tokret.retrieval.descriptor_files import read_descriptors
-from tokret.retrieval.ground_truth import GroundTruth, read_ground_truth
+from tokret.retrieval.ground_truth import (
+    GroundTruth,
+    keep_queries,
+    read_ground_truth,
+)
+from tokret.training.weights import find_step
+
+STORES = "descriptors"  # below DIR/eval
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if not given.")
@@ -48,9 +70,17 @@ BENCHMARK = flags.DEFINE_string(
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where prepared datasets lie; the run's own if not given."
 )
-DESCRIPTORS = flags.DEFINE_string("descriptors", None, "Database, .npy [N, D].")
-QUERIES = flags.DEFINE_string("queries", None, "Queries, .npy [Q, D].")
+DESCRIPTORS = flags.DEFINE_string(
+    "descriptors", None, "Database: .npy [N, D], or a store."
+)
+QUERIES = flags.DEFINE_string("queries", None, "Queries: .npy [Q, D], or a store.")
 GROUND_TRUTH = flags.DEFINE_string("ground_truth", None, "gnd_NAME.pkl or .json.")
+SKIP_BAD = flags.DEFINE_bool(
+    "skip_bad", False, "Leave out queries whose photo is bad, rather than stop."
+)
+DESCRIBE = flags.DEFINE_bool(
+    "describe", False, "Describe the photos and measure nothing: any dataset will do."
+)
 OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .json.")
 
 
@@ -58,24 +88,32 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     """Evaluates a checkpoint of a run, beside the baselines if asked."""
     config = configuration.load(workdir / "config.json")
     settings = make_settings(config, LONGEST_SIDE.value, SCALES.value)
-    trained, untrained, found_step = model_systems(
-        config, settings, workdir, step, AVERAGE.value
+    step = find_step(workdir, step)
+    dataset, name, labelled = choose_dataset(
+        config, DATA_DIR.value, folder, BENCHMARK.value, ask=not DESCRIBE.value
     )
+    target = workdir / "eval"
+    trained, untrained = model_systems(
+        config, settings, workdir, step, AVERAGE.value, target / STORES / name, tell
+    )
+    benchmark = Benchmark(dataset, labelled, settings.longest_side, SKIP_BAD.value)
     head = part(part(config, "model", dict), "head", str)
-    systems = {head: trained}
+    systems: dict[str, System] = {head: trained}
     if BASELINES.value:
         systems |= {"untrained": untrained(), "colour histogram": histogram_system}
-    dataset, name, labelled = choose_dataset(
-        config, DATA_DIR.value, folder, BENCHMARK.value
-    )
-
-    target = workdir / "eval"
     target.mkdir(exist_ok=True)
+    if DESCRIBE.value:
+        if BASELINES.value:
+            raise UserError("--describe measures nothing: leave out --baselines")
+        tell_bad(trained(benchmark.parts()))
+        print(f"written: {trained.folder}")
+        return
+
     numbers: dict[str, dict[str, Any]] = {}
     for label, system in systems.items():
-        print(f"{label} on {name} ...", flush=True)
+        tell(f"{label} on {name} ...")
         picture = target / "queries.png" if label == head else None
-        numbers[label] = evaluate_on(dataset, labelled, system, settings, picture)
+        numbers[label] = benchmark.evaluate(system, picture, tell_bad)
     rows = [
         results.TableRow(label, name, found.get("all", found))
         for label, found in numbers.items()
@@ -85,7 +123,7 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     environment = results.environment(
         part(part(config, "model", dict), "dtype", str)
     ) | {
-        "checkpoint_step": found_step,
+        "checkpoint_step": step,
         "averaged_weights": AVERAGE.value,
         "longest_side": settings.longest_side,
         "scales": list(settings.scales),
@@ -96,19 +134,36 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     print(f"written: {target}")
 
 
+def tell(line: str) -> None:
+    """Says at once what is going on."""
+    print(line, flush=True)
+
+
+def tell_bad(found: Mapping[str, Described]) -> None:
+    """Says which photos could not be described, and why."""
+    for name, described in found.items():
+        if described.bad:
+            tell(f"{len(described.bad)} bad photos of the {name}:")
+            for line in bad_words(described):
+                tell(line)
+
+
 def evaluate_files(
     descriptors: str, queries: str, ground_truth: str, output: str
 ) -> None:
     """Scores descriptors from anywhere: their dot products, by a ground truth."""
     check_output(Path(output), [descriptors, queries, ground_truth])
     gnd: GroundTruth = read_ground_truth(ground_truth)
-    q = read_descriptors(queries, rows=len(gnd.queries), name="qimlist")
-    db = read_descriptors(
-        descriptors, rows=len(gnd.images), name="imlist", dims=q.shape[1]
-    )
-    levels = metrics.evaluate(q, db, gnd).levels
-    environment = results.environment(str(db.dtype))
-    results.write_results(Path(output), {gnd.name: levels}, environment)
+    q = read_side(queries, gnd.queries, "qimlist")
+    db = read_side(descriptors, gnd.images, "imlist", like=q)
+    tell_bad({"qimlist": q.described, "imlist": db.described})
+    kept = good_queries(q.described, SKIP_BAD.value)
+    asked = q.described.descriptors[kept]
+    database = db.described.descriptors
+    levels = metrics.evaluate(asked, database, keep_queries(gnd, kept)).levels
+    environment = results.environment(str(database.dtype))
+    measured = {gnd.name: levels | bad_counts(db.described, q.described)}
+    results.write_results(Path(output), measured, environment)
     print(results.table([results.TableRow(Path(descriptors).stem, gnd.name, levels)]))
     print(f"written: {output}")
 
@@ -122,12 +177,12 @@ def main() -> None:
         evaluate_run(workdir, STEP.value, FOLDER.value)
     elif WORKDIR.value is None and any(files.values()):
         own = (STEP, FOLDER, LONGEST_SIDE, SCALES, BENCHMARK, DATA_DIR)
-        asked = BASELINES.value or AVERAGE.value
+        asked = BASELINES.value or AVERAGE.value or DESCRIBE.value
         if any(flag.value is not None for flag in own) or asked:
             raise UserError(
                 "--step, --image_folder, --benchmark, --data_dir, --baselines, "
-                "--average, --longest_side and --scales go with --workdir, not with "
-                "--descriptors"
+                "--average, --longest_side, --scales and --describe go with --workdir, "
+                "not with --descriptors"
             )
         missing = [f"--{name}" for name, value in files.items() if not value]
         if missing:

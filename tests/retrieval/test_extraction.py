@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from tokret.data.views import View
@@ -20,7 +18,6 @@ from tokret.retrieval.extraction import (
     extract,
     interpolation,
     make_describe,
-    plan_canvases,
 )
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
@@ -91,32 +88,6 @@ def test_batches_of_any_shapes_equal_one_at_a_time(model):
     np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
-@given(
-    st.lists(
-        st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=30
-    ),
-    st.integers(1, 5),
-)
-def test_every_view_gets_one_canvas_that_holds_it(shapes, limit):
-    sizes = np.array(shapes, np.int32)
-    canvases = plan_canvases(sizes, limit)
-    assert len(canvases) <= limit
-    rows = sorted(row for canvas in canvases for row in canvas.rows)
-    assert rows == list(range(len(sizes)))
-    for canvas in canvases:
-        assert canvas.height % 32 == canvas.width % 32 == 0
-        for row in canvas.rows:
-            height, width = sizes[row]
-            assert height <= canvas.height and width <= canvas.width
-
-
-def test_portrait_and_landscape_are_kept_apart_where_two_canvases_may_be():
-    sizes = np.array([(96, 160)] * 5 + [(160, 96)] * 5 + [(96, 128)], np.int32)
-    shapes = [(c.height, c.width) for c in plan_canvases(sizes, 2)]
-    assert shapes == [(96, 160), (160, 96)]
-
-
 def test_interpolation_at_the_edges():
     matrix = np.asarray(interpolation(jnp.array([3]), 5, 6, 2.0))[0]
     line = np.array([0.0, 10.0, 20.0, 99.0, 99.0])  # the last two are padding
@@ -129,5 +100,5 @@ def test_a_model_that_gives_no_numbers_is_refused(model):
         found[sizes[:, 0] == 33] = np.nan
         return found
 
-    with pytest.raises(UserError, match="1 of 3 descriptors .* 33x40: the weights"):
+    with pytest.raises(UserError, match="of 33x40 is no numbers: the weights"):
         extract(describe, {}, views([(32, 32), (33, 40), (32, 32)]), settings_of(2, 1))

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 
 import jax
@@ -33,7 +34,7 @@ def test_a_write_that_fails_keeps_the_old_results(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"results\.json: .*No space left"):
         results.write_results(path, {}, {})
     assert path.read_text() == "old"

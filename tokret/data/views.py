@@ -10,7 +10,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from tokret.data.decoding import decode_exactly, open_photo
+from tokret.data.decoding import MAX_PIXELS, decode_exactly, open_photo
+from tokret.errors import UserError
 from tokret.shapes import UInt8
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
@@ -57,19 +58,33 @@ class View:
         if self.box is None:
             return None
         x0, y0, x1, y1 = (round(side) for side in self.box)
-        return x1 - x0, y1 - y0
+        size = x1 - x0, y1 - y0
+        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+            raise UserError(
+                f"{self.name}: its box {self.box} has {size[0]} x {size[1]} pixels; "
+                "correct it in the ground truth"
+            )
+        return size
 
     def _final_size(self, photo: Size) -> Size:
         size = self._cropped() or photo
         return thumbnail_size(size, self.longest_side * max(size) / max(photo))
 
     def size(self) -> tuple[int, int]:
-        """Returns the view's height and width; only the photo's header is read."""
+        """Returns the view's height and width; only the photo's header is read.
+
+        Raises:
+          UserError: if it is no photo, or the box no part of one.
+        """
         width, height = self._final_size(open_photo(self.encoded, self.name).size)
         return height, width
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
-        """Decodes, crops and shrinks, with LANCZOS."""
+        """Decodes, crops and shrinks, with LANCZOS.
+
+        Raises:
+          UserError: if the photo cannot be decoded to its end.
+        """
         photo = decode_exactly(self.encoded, self.name)
         size = self._final_size(photo.size)
         if self.box is not None:

@@ -1,102 +1,222 @@
-"""A system on a dataset -> its numbers: queries and ground truth, or labels alone."""
+"""A system on a dataset -> its numbers: queries and ground truth, or labels alone.
 
-from collections.abc import Mapping
+A database photo that cannot be described is ranked last; a query that cannot be is an
+error, or is left out where that was asked for.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tokret.data.datasets import Dataset
-from tokret.data.streams import decoded
-from tokret.data.views import View
+from tokret.data.record_views import RecordViews
+from tokret.data.streams import BadRecordError, Records, decoded, read
+from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.evaluation.systems import System
+from tokret.evaluation.systems import Described, System
 from tokret.retrieval import metrics
-from tokret.retrieval.extraction import Extraction
-from tokret.retrieval.ground_truth import from_revisited
+from tokret.retrieval.ground_truth import GroundTruth, from_revisited, keep_queries
 from tokret.retrieval.pictures import ranking_picture
 from tokret.retrieval.rankings import ranking_rows
 
+_GREY = np.full((8, 8, 3), 128, np.uint8)  # for a photo that cannot be shown
 
-def evaluate_on(
-    dataset: Dataset,
-    labelled: str,
-    system: System,
-    settings: Extraction,
-    picture: Path | None,
-) -> dict[str, Any]:
-    """Measures a system on a dataset.
 
-    Args:
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Photos and what should be found among them.
+
+    Attributes:
       dataset: a prepared one.
       labelled: its split of labelled photos; "" where it has queries.
-      system: what is measured.
-      settings: how descriptors are made.
-      picture: where rankings of queries are drawn; None for nowhere.
-
-    Returns:
-      By level, the numbers as fractions.
-
-    Raises:
-      UserError: if nothing could be found, or a photo cannot be read.
+      longest_side: of a photo after shrinking, in pixels.
+      skip_bad: whether queries that cannot be described are left out.
     """
-    if labelled:
-        return evaluate_labelled(dataset, labelled, system, settings)
-    return evaluate_benchmark(dataset, system, settings, picture)
 
+    dataset: Dataset
+    labelled: str
+    longest_side: int
+    skip_bad: bool
 
-def view_of(record: Mapping[str, Any], longest_side: int, box: Any = None) -> View:
-    """Makes a view of a dataset's record."""
-    name = record["filename"].decode()
-    return View(
-        record["image"], name, None if box is None else tuple(box), longest_side
-    )
+    def parts(self) -> dict[str, RecordViews]:
+        """The photos to describe: the queries and the database, or every split."""
+        if self.labelled:
+            cropped = [i for i, box in enumerate(self._told_boxes()) if box is not None]
+            boxes = [self._told_boxes()[i] for i in cropped]
+            database = {"database": self._views(self.labelled)}
+            if not cropped:
+                return database
+            return {"query": self._views(self.labelled, cropped, boxes), **database}
+        truth = self.dataset.ground_truth
+        if truth is None:
+            return {
+                split: self._views(split) for split in self.dataset.builder.info.splits
+            }
+        revisited = from_revisited(truth, self.dataset.name)
+        boxes = [None] * len(revisited.queries)
+        if revisited.boxes is not None:
+            boxes = [_box(box) for box in revisited.boxes.tolist()]
+        places = range(len(boxes))
+        return {
+            "query": self._views("query", places, boxes),
+            "database": self._views("database"),
+        }
 
+    def evaluate(
+        self,
+        system: System,
+        picture: Path | None,
+        tell_bad: Callable[[Mapping[str, Described]], None],
+    ) -> dict[str, Any]:
+        """Measures a system.
 
-def evaluate_benchmark(
-    dataset: Dataset, system: System, settings: Extraction, picture: Path | None
-) -> dict[str, Any]:
-    """Measures a system on a dataset's queries, database and ground truth."""
-    assert dataset.ground_truth is not None
-    truth = from_revisited(dataset.ground_truth, dataset.name)
-    boxes = [None] * len(truth.queries) if truth.boxes is None else truth.boxes
-    queries, database = dataset.records("query"), dataset.records("database")
-    side = settings.longest_side
-    asked = [view_of(queries[i], side, box) for i, box in enumerate(boxes)]
-    stored = [view_of(record, side) for record in database]
-    described = system([*asked, *stored])
-    q, db = described[: len(asked)], described[len(asked) :]
-    found = metrics.evaluate(q, db, truth)
-    if picture is not None:
+        Args:
+          system: what is measured.
+          picture: where rankings of queries are drawn; None for nowhere.
+          tell_bad: told what was described, to name what could not be.
+
+        Returns:
+          By level, the numbers as fractions; `bad` counts photos that could not be
+          described, if there are any.
+
+        Raises:
+          UserError: if nothing could be found, or a query cannot be described.
+        """
+        if self.labelled:
+            labels = self._labels()
+            found = system(self.parts())
+            tell_bad(found)
+            return self._evaluate_labelled(found, labels)
+        found = system(self.parts())
+        tell_bad(found)
+        return self._evaluate_revisited(found, picture)
+
+    def _views(
+        self,
+        split: str,
+        places: Sequence[int] | None = None,
+        boxes: Sequence[Box | None] | None = None,
+    ) -> RecordViews:
+        records = self.dataset.records(split)
+        return RecordViews(records, self.longest_side, places, boxes)
+
+    def _told_boxes(self) -> list[Box | None]:
+        told = self.dataset.leave_one_out if self.labelled == "benchmark" else None
+        return [None if b is None else _box(b) for b in told["boxes"]] if told else []
+
+    def _evaluate_revisited(
+        self, found: Mapping[str, Described], picture: Path | None
+    ) -> dict[str, Any]:
+        assert self.dataset.ground_truth is not None
+        truth = from_revisited(self.dataset.ground_truth, self.dataset.name)
+        queries, database = found["query"], found["database"]
+        kept = good_queries(queries, self.skip_bad)
+        asked, truth = queries.descriptors[kept], keep_queries(truth, kept)
+        numbers = metrics.evaluate(asked, database.descriptors, truth)
+        if picture is not None:
+            self._draw((asked, database), truth, kept, numbers, picture)
+        return dict(numbers.levels) | bad_counts(database, queries)
+
+    def _draw(
+        self,
+        described: tuple[np.ndarray, Described],
+        truth: GroundTruth,
+        kept: Sequence[int],
+        numbers: metrics.Evaluation,
+        picture: Path,
+    ) -> None:
+        asked, database = described
+        whole, stored = self.dataset.records("query"), self.dataset.records("database")
         rows = ranking_rows(
-            (q, db),
+            (asked, database.descriptors),
             truth,
-            found.average_precision["medium"],
-            lambda i: decoded(queries[i]),
-            lambda i: decoded(database[i]),
+            numbers.average_precision["medium"],
+            lambda i: decoded(whole[kept[i]]),
+            lambda i: _GREY if i in database.bad else decoded(stored[i]),
         )
         ranking_picture(rows, picture)
-    return dict(found.levels)
 
+    def _labels(self) -> list[int]:
+        told = self.dataset.leave_one_out if self.labelled == "benchmark" else None
+        records = self.dataset.records(self.labelled)
+        labels = told["labels"] if told else _labels(records)
+        if len(set(labels)) == len(labels):
+            raise UserError(
+                f"no class of {self.dataset.builder.builder_config.description} has "
+                "two photos: none could be found by another"
+            )
+        return list(labels)
 
-def evaluate_labelled(
-    dataset: Dataset, split: str, system: System, settings: Extraction
-) -> dict[str, Any]:
-    """Measures a system on labelled photos, each of which asks all the others."""
-    records, side = dataset.records(split), settings.longest_side
-    told = dataset.leave_one_out if split == "benchmark" else None
-    labels = told["labels"] if told else [record["label"] for record in records]
-    boxes = told["boxes"] if told else [None] * len(labels)
-    if len(set(labels)) == len(labels):
-        raise UserError(
-            f"no class of {dataset.builder.builder_config.description} has two photos: "
-            "none could be found by another"
+    def _evaluate_labelled(
+        self, found: Mapping[str, Described], labels: list[int]
+    ) -> dict[str, Any]:
+        database = found["database"]
+        asking = np.array(database.descriptors)
+        bad = dict(database.bad)
+        cropped = [i for i, box in enumerate(self._told_boxes()) if box is not None]
+        if cropped:
+            asking[cropped] = found["query"].descriptors
+            of_boxes = found["query"].bad
+            bad |= {cropped[row]: why for row, why in of_boxes.items()}
+        queries = Described(database.names, asking, bad)
+        kept = good_queries(queries, self.skip_bad)
+        numbers = metrics.leave_one_out(
+            database.descriptors, np.array(labels), queries=asking, asking=kept
         )
-    cropped = [i for i, box in enumerate(boxes) if box is not None]
-    asked = [view_of(records[i], side, boxes[i]) for i in cropped]
-    described = system([*asked, *(view_of(record, side) for record in records)])
-    database = described[len(asked) :]
-    queries = np.array(database)
-    queries[cropped] = described[: len(asked)]
-    found = metrics.leave_one_out(database, np.array(labels), queries=queries)
-    return {"all": found}
+        return {"all": numbers} | bad_counts(database, queries)
+
+
+def _labels(records: Records) -> list[int]:
+    try:
+        return [int(read(records, place)["label"]) for place in range(len(records))]
+    except BadRecordError as error:
+        raise UserError(f"{error}; its label is lost, prepare it again") from error
+
+
+def good_queries(queries: Described, skip_bad: bool) -> list[int]:
+    """Lists the queries that can ask.
+
+    Args:
+      queries: all of them.
+      skip_bad: whether the others are left out.
+
+    Raises:
+      UserError: a query is bad and is not to be left out; or all are.
+    """
+    bad = queries.bad
+    if bad and not skip_bad:
+        first = min(bad)
+        raise UserError(
+            f"{len(bad)} of {len(queries.names)} queries cannot be described, the "
+            f"first is {queries.names[first]} ({bad[first]}); mend the photos, or "
+            "leave such queries out: --skip_bad"
+        )
+    kept = [row for row in range(len(queries.names)) if row not in bad]
+    if not kept:
+        raise UserError(f"no query can be described; of the first: {bad[min(bad)]}")
+    return kept
+
+
+def bad_counts(database: Described, queries: Described) -> dict[str, Any]:
+    """Counts photos that could not be described, for results; {} if all could be."""
+    counts = {"database": len(database.bad), "queries": len(queries.bad)}
+    return {"bad": counts} if any(counts.values()) else {}
+
+
+def bad_words(described: Described, shown: int = 5) -> list[str]:
+    """Says which photos could not be described, in lines; the first few by name."""
+    lines = [
+        f"  {described.names[row]}: {why}"
+        for row, why in sorted(described.bad.items())[:shown]
+    ]
+    if len(described.bad) > shown:
+        lines.append(f"  and {len(described.bad) - shown} more")
+    return lines
+
+
+def _box(sides: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = (float(side) for side in sides)
+    return x0, y0, x1, y1

@@ -37,7 +37,11 @@ def make_settings(
 
 
 def choose_dataset(
-    config: Config, data_dir: str | None, folder: str | None, benchmark: str | None
+    config: Config,
+    data_dir: str | None,
+    folder: str | None,
+    benchmark: str | None,
+    ask: bool = True,
 ) -> tuple[Dataset, str, str]:
     """Prepares what to evaluate on.
 
@@ -46,6 +50,7 @@ def choose_dataset(
       data_dir: --data_dir, where prepared datasets lie; None takes the run's.
       folder: --image_folder, of class folders.
       benchmark: --benchmark, a dataset's name.
+      ask: whether there must be something to ask for.
 
     Returns:
       The dataset, its name in results, and its labelled split ("" if it has queries).
@@ -72,7 +77,7 @@ def choose_dataset(
             "benchmark: --benchmark=roxford5k"
         )
     labelled = "benchmark" if dataset.leave_one_out else ""
-    if dataset.ground_truth is None and not labelled:
+    if ask and dataset.ground_truth is None and not labelled:
         raise UserError(
             f"dataset {dataset.name} has no queries of its own; name photos to "
             "evaluate on: --image_folder=FOLDER_OF_CLASS_FOLDERS, "

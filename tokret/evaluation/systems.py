@@ -1,6 +1,8 @@
 """What is measured: a trained model, the same one untrained, a colour histogram."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,54 +11,157 @@ import numpy as np
 from tqdm import tqdm
 
 from tokret.configuration import Config, call, part
-from tokret.data.views import View
+from tokret.errors import UserError
+from tokret.evaluation.parts import Chain, ChainedRows, Parts
 from tokret.models import build_model
-from tokret.retrieval.extraction import Extraction, extract, make_describe
+from tokret.retrieval.canvases import plan_canvases, plan_words
+from tokret.retrieval.extraction import (
+    Describe,
+    Extraction,
+    extract_into,
+    make_describe,
+)
 from tokret.retrieval.histogram import colour_histogram
+from tokret.retrieval.loading import survey
+from tokret.retrieval.rows import RowsInMemory
+from tokret.retrieval.store.record import Record, weights_digest
+from tokret.retrieval.store.writing import making
+from tokret.shapes import Float
 from tokret.training.start import Start
 from tokret.training.weights import replicated, restore_weights
 
-# Views -> descriptors [n, d]: a model with its weights, or a baseline.
-System = Callable[[Sequence[View]], np.ndarray]
+INTERPOLATION = "photos by Pillow's LANCZOS thumbnail, scales of them bilinearly"
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A part's descriptors.
+
+    Attributes:
+      names: of the images.
+      descriptors: [N, D]; NaN where the image is bad.
+      bad: by row, why an image could not be described.
+    """
+
+    names: tuple[str, ...]
+    descriptors: Float[np.ndarray, "n d"]
+    bad: Mapping[int, str]
+
+
+# Parts -> their descriptors: a model with its weights, or a baseline.
+System = Callable[[Parts], dict[str, Described]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSystem:
+    """A model with its weights, whose descriptors stay in stores, one a part.
+
+    Attributes:
+      describe: what `make_describe` made for the settings' scales.
+      variables: the model's parameters and statistics.
+      settings: how descriptors are made.
+      model: the model's description, `config.model`.
+      folder: of the stores, each called by its part.
+      say: told, in lines, what is going to be computed.
+    """
+
+    describe: Describe
+    variables: Any
+    settings: Extraction
+    model: dict[str, Any]
+    folder: Path
+    say: Callable[[str], None]
+
+    def __call__(self, parts: Parts) -> dict[str, Described]:
+        """Describes what is not in the stores yet.
+
+        Raises:
+          UserError: if a store holds other descriptors, or no photo can be read.
+        """
+        views, settings = Chain(parts), self.settings
+        with _bar("reading", len(views)) as bar:
+            photos = survey(views, bar.update)
+        canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
+        with contextlib.ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(making(self.folder / name, record))
+                for name, record in self._records(views, photos).items()
+            }
+            rows = ChainedRows(views.ranges, writers)
+            there = int(rows.finished.sum())
+            self.say(f"descriptors: {self.folder}: {there} of {len(views)} are there")
+            if there < len(views):
+                for line in plan_words(canvases, photos.sizes, settings.batch_size):
+                    self.say(line)
+            with _bar("describing", len(views), there) as bar:
+                extract_into(
+                    rows,
+                    self.describe,
+                    self.variables,
+                    views,
+                    photos,
+                    canvases,
+                    settings,
+                    bar.update,
+                )
+            for name, of_part in views.surveys(photos).items():
+                writers[name].mark_bad(of_part.bad)
+            stores = {name: writer.finish() for name, writer in writers.items()}
+        return {
+            name: Described(store.names, store.descriptors, store.bad)
+            for name, store in stores.items()
+        }
+
+    def _records(self, views: Chain, photos: Any) -> dict[str, Record]:
+        preprocessing = {
+            "longest_side": self.settings.longest_side,
+            "scales": [float(scale) for scale in self.settings.scales],
+            "interpolation": INTERPOLATION,
+        }
+        digest = weights_digest(self.variables)
+        return {
+            name: Record(self.model, digest, preprocessing, of_part.images)
+            for name, of_part in views.surveys(photos).items()
+        }
+
+
+def _bar(what: str, total: int, initial: int = 0) -> Any:
+    return tqdm(total=total, initial=initial, unit="photo", desc=what, disable=None)
 
 
 def model_systems(
     config: Config,
     settings: Extraction,
     workdir: Path,
-    step: int | None,
+    step: int,
     averaged: bool,
-) -> tuple[System, Callable[[], System], int]:
+    stores: Path,
+    say: Callable[[str], None],
+) -> tuple[ModelSystem, Callable[[], ModelSystem]]:
     """Restores a run's model.
 
     Args:
       config: the run's.
       settings: how descriptors are made.
       workdir: the run's folder.
-      step: the checkpoint's step; None takes the newest.
+      step: the checkpoint's.
       averaged: whether the moving average of the weights is taken for them.
+      stores: folder of the dataset's stores, one below for each model and settings.
+      say: told, in lines, what is going to be computed.
 
     Returns:
-      The trained model, a maker of the untrained one, and the step.
+      The trained model, and a maker of the untrained one.
 
     Raises:
       UserError: if there is no such checkpoint, or it holds another model.
     """
-    model = call(build_model, "model", part(config, "model", dict))
+    fields = part(config, "model", dict)
+    model = call(build_model, "model", fields)
     describe = make_describe(model, settings.scales)
 
-    def system(variables: Any) -> System:
-        def run(views: Sequence[View]) -> np.ndarray:
-            with tqdm(total=len(views), unit="photo", disable=None) as bar:
-                return extract(
-                    describe,
-                    variables,
-                    views,
-                    settings=settings,
-                    progress=bar.update,
-                )
-
-        return run
+    def system(variables: Any, name: str) -> ModelSystem:
+        folder = stores / f"{name}-{settings_name(settings)}"
+        return ModelSystem(describe, variables, settings, fields, folder, say)
 
     def initial() -> Any:
         # The key of tokret.training.state.init_state: the weights training began with.
@@ -64,16 +169,39 @@ def model_systems(
         return model.init(key, np.zeros((1, 64, 64, 3), np.float32), train=False)
 
     shapes = replicated(jax.eval_shape(initial))
-    trained, found = restore_weights(workdir, shapes, step, averaged=averaged)
+    trained, _ = restore_weights(workdir, shapes, step, averaged=averaged)
 
-    def untrained() -> System:
+    def untrained() -> ModelSystem:
         start = call(Start, "init", part(config, "init", dict))
         drawn = jax.jit(initial)()
-        return system(start.overlay(drawn, shapes, part(config, "model", dict)))
+        return system(start.overlay(drawn, shapes, fields), "untrained")
 
-    return system(trained), untrained, found
+    name = f"step-{step}{'-average' if averaged else ''}"
+    return system(trained, name), untrained
 
 
-def histogram_system(views: Sequence[View]) -> np.ndarray:
-    """Describes views by their colours alone."""
-    return np.stack([colour_histogram(view.pixels()) for view in views])
+def settings_name(settings: Extraction) -> str:
+    """What a folder of stores is called by: side and scales, as 1024px-1-1.4142."""
+    scales = "-".join(f"{scale:.5g}" for scale in settings.scales)
+    return f"{settings.longest_side}px-{scales}"
+
+
+def histogram_system(parts: Parts) -> dict[str, Described]:
+    """Describes photos by their colours alone."""
+    found = {}
+    for name, views in parts.items():
+        rows, names = RowsInMemory(len(views)), []
+        for row in range(len(views)):
+            try:
+                names.append(f"record {row}")
+                view = views[row]
+                names[row] = view.name
+                described = colour_histogram(view.pixels())[None]
+            except UserError as error:
+                rows.bad[row] = str(error)
+                continue
+            rows.write(np.array([row]), described, {})
+        if rows.descriptors is None:
+            raise UserError(f"no photo of the {name} can be read: {rows.bad.get(0)}")
+        found[name] = Described(tuple(names), rows.descriptors, rows.bad)
+    return found

@@ -6,8 +6,7 @@ view were alone, and an evaluation compiles one program a canvas.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +19,12 @@ from tokret.errors import UserError
 from tokret.models.images import normalise
 from tokret.models.normalisation import l2_normalise
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.retrieval.canvases import Canvas, plan_canvases
+from tokret.retrieval.loading import Survey, load_batches, survey
+from tokret.retrieval.rows import Rows, RowsInMemory
 from tokret.shapes import Array, Float, Int, UInt8
 
+PROGRAMS = 12  # most canvases of an evaluation, each of which is compiled
 Describe = Callable[..., jax.Array]
 
 
@@ -34,7 +37,7 @@ class Extraction:
       scales: factors of the sides; each gives a descriptor, and their normalised mean
         is the result.
       batch_size: views a batch.
-      canvases: most padded shapes; each costs a compilation.
+      canvases: most padded shapes, up to 12; each costs a compilation.
     """
 
     longest_side: int
@@ -43,8 +46,9 @@ class Extraction:
     canvases: int
 
     def __post_init__(self) -> None:
-        for field in ("longest_side", "batch_size", "canvases"):
+        for field in ("longest_side", "batch_size"):
             within(f"evaluation.{field}", getattr(self, field), 1)
+        within("evaluation.canvases", self.canvases, 1, PROGRAMS)
         if not isinstance(self.scales, Sequence) or not self.scales:
             raise UserError(
                 f"config.evaluation.scales is {self.scales!r}; it must be numbers, "
@@ -138,54 +142,6 @@ def make_describe(model: RetrievalNet, scales: Sequence[float]) -> Describe:
     return jax.jit(describe)
 
 
-@dataclasses.dataclass(frozen=True)
-class Canvas:
-    """A padded shape and the views that go onto it.
-
-    Attributes:
-      height: in pixels.
-      width: in pixels.
-      rows: indices of the views.
-    """
-
-    height: int
-    width: int
-    rows: tuple[int, ...]
-
-
-def plan_canvases(
-    sizes: Int[np.ndarray, "n 2"], limit: int, step: int = 32
-) -> list[Canvas]:
-    """Chooses at most `limit` canvases with little padding.
-
-    Sides are rounded up to multiples of `step`; then, while there are too many, the two
-    canvases are joined whose joining pads the fewest pixels.
-
-    Args:
-      sizes: heights and widths.
-      limit: most canvases; each costs a compilation.
-      step: canvases' sides are multiples of it.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for row, (height, width) in enumerate(-(-sizes // step) * step):
-        groups.setdefault((int(height), int(width)), []).append(row)
-    while len(groups) > max(limit, 1):
-        shapes = sorted(groups)
-        pairs = [(a, b) for i, a in enumerate(shapes) for b in shapes[i + 1 :]]
-        a, b = min(pairs, key=lambda pair: _cost_of_joining(groups, *pair))
-        joined = (max(a[0], b[0]), max(a[1], b[1]))
-        rows = groups.pop(a) + groups.pop(b)
-        groups.setdefault(joined, []).extend(rows)
-    return [Canvas(*shape, tuple(sorted(groups[shape]))) for shape in sorted(groups)]
-
-
-def _cost_of_joining(
-    groups: dict[tuple[int, int], list[int]], a: tuple[int, int], b: tuple[int, int]
-) -> int:
-    area = max(a[0], b[0]) * max(a[1], b[1])
-    return sum(len(groups[shape]) * (area - shape[0] * shape[1]) for shape in (a, b))
-
-
 def extract(
     describe: Describe,
     variables: Any,
@@ -193,7 +149,7 @@ def extract(
     settings: Extraction,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Float[np.ndarray, "n d"]:
-    """Describes views of any shape.
+    """Describes views of any shape, in memory; each of them must be good.
 
     Args:
       describe: what `make_describe` made for the settings' scales.
@@ -203,59 +159,86 @@ def extract(
       progress: called with the number of views done since the last call.
 
     Returns:
-      Descriptors in the order of the views, float32, L2-normalised.
+      Descriptors in the order of the views, L2-normalised.
+
+    Raises:
+      UserError: if a photo is bad, or the model gives something other than numbers.
+    """
+    photos = survey(views)
+    rows = RowsInMemory(len(views))
+    if not photos.bad:
+        canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
+        extract_into(
+            rows, describe, variables, views, photos, canvases, settings, progress
+        )
+    for why in [*photos.bad.values(), *rows.bad.values()]:
+        raise UserError(why)
+    assert rows.descriptors is not None
+    return rows.descriptors
+
+
+def extract_into(
+    rows: Rows,
+    describe: Describe,
+    variables: Any,
+    views: Sequence[View],
+    photos: Survey,
+    canvases: Sequence[Canvas],
+    settings: Extraction,
+    progress: Callable[[int], Any] = lambda done: None,
+) -> None:
+    """Describes, batch by batch, the views whose rows are not there yet.
+
+    Batches are the same whichever rows are there, so what is described again is
+    described with the same neighbours.
+
+    Args:
+      rows: where descriptors go.
+      describe: what `make_describe` made for the settings' scales.
+      variables: the model's parameters and statistics.
+      views: what to describe.
+      photos: what `survey` said of the views.
+      canvases: what `plan_canvases` made of their sizes.
+      settings: how.
+      progress: called with the number of views done since the last call.
 
     Raises:
       UserError: if the model gives something other than numbers.
     """
-    sizes = np.array([view.size() for view in views], np.int32).reshape(-1, 2)
-    rows_of: list[np.ndarray] = []
-    found: list[np.ndarray] = []
-    for canvas in plan_canvases(sizes, settings.canvases):
-        for rows, batch in _batches(canvas, views, settings.batch_size):
-            padded = np.ones((settings.batch_size, 2), np.int32)
-            padded[: len(rows)] = sizes[rows]
-            rescaled = np.stack(
-                [scaled_sizes(padded, scale) for scale in settings.scales]
-            )
-            described = describe(variables, batch, padded, rescaled)
-            found.append(np.asarray(described)[: len(rows)])
-            rows_of.append(rows)
-            progress(len(rows))
-    descriptors = np.concatenate(found)
-    ordered = np.empty_like(descriptors)
-    ordered[np.concatenate(rows_of)] = descriptors
-    _check_finite(ordered, views)
-    return ordered
+    sizes = photos.sizes
+    batches = [b for c in canvases for b in c.batches(settings.batch_size)]
+    left = [b for b in batches if not rows.finished[list(b.rows)].all()]
+    running: tuple[Canvas, dict[int, str], jax.Array] | None = None
+    for batch, images, bad in load_batches(views, left, sizes, settings.batch_size):
+        padded = np.ones((settings.batch_size, 2), np.int32)
+        padded[: len(batch.rows)] = sizes[list(batch.rows)]
+        rescaled = np.stack([scaled_sizes(padded, scale) for scale in settings.scales])
+        following = batch, bad, describe(variables, images, padded, rescaled)
+        # The device works on the next batch while this one is written.
+        if running is not None:
+            progress(_keep(rows, photos, *running))
+        running = following
+    if running is not None:
+        progress(_keep(rows, photos, *running))
 
 
-def _check_finite(descriptors: np.ndarray, views: Sequence[View]) -> None:
-    bad = np.flatnonzero(~np.isfinite(descriptors).all(axis=1))
-    if len(bad):
+def _keep(
+    rows: Rows,
+    photos: Survey,
+    batch: Canvas,
+    bad: Mapping[int, str],
+    described: jax.Array | np.ndarray,
+) -> int:
+    """Writes a batch, NaN for what is bad in it; returns how many views it has."""
+    mine = np.array(batch.rows)
+    descriptors = np.array(described)[: len(mine)]
+    good = np.array([row not in bad for row in batch.rows])
+    wrong = mine[good & ~np.isfinite(descriptors).all(axis=1)]
+    if len(wrong):
         raise UserError(
-            f"{len(bad)} of {len(views)} descriptors are no numbers, the first that of "
-            f"{views[bad[0]].name}: the weights are damaged, or their training diverged"
+            f"the descriptor of {photos.images.names[wrong[0]]} is no numbers: the "
+            "weights are damaged, or their training diverged"
         )
-
-
-def _batches(
-    canvas: Canvas, views: Sequence[View], batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (rows, padded batch); the next batch is decoded while one is described."""
-    rows = np.array(canvas.rows)
-    parts = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-
-    def load(part: np.ndarray) -> np.ndarray:
-        batch = np.zeros((batch_size, canvas.height, canvas.width, 3), np.uint8)
-        for i, row in enumerate(part):
-            pixels = views[row].pixels()
-            batch[i, : pixels.shape[0], : pixels.shape[1]] = pixels
-        return batch
-
-    with ThreadPoolExecutor(1) as ahead:
-        pending = ahead.submit(load, parts[0])
-        for part, following in zip(parts, [*parts[1:], None], strict=True):
-            batch = pending.result()
-            if following is not None:
-                pending = ahead.submit(load, following)
-            yield part, batch
+    descriptors[~good] = np.nan
+    rows.write(mine, descriptors, bad)
+    return len(mine)

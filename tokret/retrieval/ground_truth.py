@@ -6,6 +6,7 @@ Benchmarking", CVPR 2018: a mapping with `imlist` (names of the database's image
 `junk` of indices into `imlist` and the query's box `bbx`.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,6 +124,18 @@ def from_revisited(
         queries=queries,
         boxes=_boxes(entries, source),
         **{key: tuple(lists[key] for lists in labelled) for key in LISTS},
+    )
+
+
+def keep_queries(truth: GroundTruth, kept: Sequence[int]) -> GroundTruth:
+    """Returns the benchmark with only these of its queries, in this order."""
+    return dataclasses.replace(
+        truth,
+        queries=tuple(truth.queries[i] for i in kept),
+        boxes=None if truth.boxes is None else truth.boxes[list(kept)],
+        easy=tuple(truth.easy[i] for i in kept),
+        hard=tuple(truth.hard[i] for i in kept),
+        junk=tuple(truth.junk[i] for i in kept),
     )
 
 

@@ -206,6 +206,7 @@ def leave_one_out(
     labels: Shaped[np.ndarray, " n"],
     block: int = search.BLOCK,
     queries: Shaped[Array | np.ndarray, "n d"] | None = None,
+    asking: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """Each item asks all the others for those of its label.
 
@@ -214,11 +215,12 @@ def leave_one_out(
       labels: as there.
       block: as there.
       queries: as there.
+      asking: as there.
 
     Returns:
       What `leave_one_out_numbers` makes of the ranks.
     """
-    ranks = leave_one_out_ranks(descriptors, labels, block, queries)
+    ranks = leave_one_out_ranks(descriptors, labels, block, queries, asking)
     return leave_one_out_numbers(ranks)
 
 
@@ -246,6 +248,7 @@ def leave_one_out_ranks(
     labels: Shaped[np.ndarray, " n"],
     block: int = search.BLOCK,
     queries: Shaped[Array | np.ndarray, "n d"] | None = None,
+    asking: Sequence[int] | None = None,
 ) -> dict[int, Int[np.ndarray, " _"]]:
     """Ranks of the items of each item's label among all the others.
 
@@ -258,6 +261,7 @@ def leave_one_out_ranks(
       labels: [N] numbers or strings.
       block: rows of the database, and at most a quarter as many queries, at once.
       queries: [N, D] by which the items ask; None takes their descriptors.
+      asking: the items that ask; None for all.
 
     Returns:
       By item that asks, the ranks from 0 of the others of its label, rising.
@@ -266,8 +270,9 @@ def leave_one_out_ranks(
     classes = _classmates(labels)
     # In the order of class sizes, so that the queries of a block need about the same
     # number of columns.
+    may_ask = range(len(classes)) if asking is None else asking
     asking = sorted(
-        (query for query, mates in enumerate(classes) if len(mates) > 1),
+        (query for query in may_ask if len(classes[query]) > 1),
         key=lambda query: len(classes[query]),
     )
     step = min(search.QUERIES, max(1, blocks.rows // 4))

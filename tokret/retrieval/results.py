@@ -6,7 +6,6 @@ commit, versions, device and precision is not a result.
 
 import json
 import math
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import jax
 
 import tokret
-from tokret.errors import UserError
+from tokret.whole_files import write_whole
 
 WIDTH = 88
 _LEVELS = {"easy": "Easy", "medium": "Medium", "hard": "Hard"}
@@ -70,18 +69,7 @@ def write_results(
     if merge:
         content = _merged(path, content)
     text = json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n"
-    # In the same folder: os.replace is atomic only within one file system.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, text)
 
 
 def _merged(path: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A run that is told to stop, and two runs in one folder."""
 
 import contextlib
-import fcntl
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from tokret.errors import UserError
+from tokret.locking import held
 
 
 class Interruption:
@@ -58,12 +57,8 @@ def alone_in(workdir: Path) -> Iterator[None]:
     if jax.process_index():
         yield
         return
-    with (workdir / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another run is training in {workdir}; stop it, or choose another "
-                "--workdir"
-            ) from error
+    refusal = (
+        f"another run is training in {workdir}; stop it, or choose another --workdir"
+    )
+    with held(workdir / ".lock", refusal):
         yield

@@ -1,0 +1,36 @@
+"""Text files that are there whole or not at all, whatever ends the process."""
+
+import os
+from pathlib import Path
+
+from tokret.errors import UserError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file; whoever reads it sees the old one or the whole new one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    # In the same folder: os.replace is atomic only within one file system.
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes it last which names a folder holds, not only what is in the files."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
