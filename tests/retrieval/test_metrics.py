@@ -223,3 +223,17 @@ def test_items_may_ask_by_other_descriptors():
         assert found["recall@1"] == expected
     same = metrics.leave_one_out(descriptors, labels, queries=descriptors)
     assert same == metrics.leave_one_out(descriptors, labels)
+
+
+def test_items_that_cannot_ask_are_still_looked_for():
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    descriptors = rng.normal(size=(6, 4)).astype(np.float32)
+    descriptors[1] = np.nan
+    asking = [0, 2, 3, 4, 5]
+    ranks = metrics.leave_one_out_ranks(descriptors, labels, asking=asking)
+    assert sorted(ranks) == asking
+    # Last of the five others.
+    assert ranks[0].max() == ranks[2].max() == 4
+    found = metrics.leave_one_out(descriptors, labels, asking=asking)
+    assert found == metrics.leave_one_out_numbers(ranks)
