@@ -16,7 +16,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from tokret import command_line, configuration
+from tokret import cluster, command_line, configuration
 from tokret.configuration import Config
 from tokret.data.streams import names_of_step, training_batches, validation_batches
 from tokret.errors import StoppedError, UserError
@@ -84,11 +84,18 @@ def check_health(
 def restored(plan: Plan, workdir: Path, checkpoints: Checkpoints) -> TrainState | None:
     """Restores the newest checkpoint that can be read, None if there is none."""
     for step in reversed(list_steps(workdir)):
+        state, problem = None, ""
         try:
-            return checkpoints.restore(plan.programs.abstract, step)
+            state = checkpoints.restore(plan.programs.abstract, step)
         except UnreadableError as error:
-            kept = checkpoints.put_aside(step)
-            print(f"warning: {error}; moved to {kept}", file=sys.stderr, flush=True)
+            problem = str(error)
+        # What one process cannot read none of them takes.
+        problem = max(cluster.gathered_words(problem))
+        if not problem:
+            return state
+        kept = checkpoints.put_aside(step)
+        if cluster.is_first():
+            print(f"warning: {problem}; moved to {kept}", file=sys.stderr, flush=True)
     return None
 
 
@@ -99,6 +106,7 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
     plan = make_plan(config)
     steps, run = plan.schedule.steps, plan.run
     begun = None if list_steps(workdir) else initial_state(plan, config)
+    cluster.wait("all have looked into the workdir")
 
     # From here on something is written into the workdir.
     workdir.mkdir(parents=True, exist_ok=True)
@@ -108,7 +116,8 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
         Interruption() as interruption,
     ):
         found = {**config, "dataset": plan.dataset.identity()}
-        configuration.settle(found, workdir / "config.json", ("run",))
+        if cluster.is_first():
+            configuration.settle(found, workdir / "config.json", ("run",))
         # Resuming: the run's own newest checkpoint, else the weights that config.init
         # names, of the whole model or its trunk, else those of the seed.
         state = begun or restored(plan, workdir, checkpoints)

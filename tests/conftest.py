@@ -65,13 +65,13 @@ def start(tmp_path_factory):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
-    def popen(program, *arguments):
+    def popen(program, *arguments, devices=1):
         script = str(ROOT / program)
         named = [script] if program.endswith(".py") else ["-m", program]
         return subprocess.Popen(
             [sys.executable, *named, *map(str, arguments)],
             cwd=ROOT,
-            env=environment,
+            env=environment | {"JAX_NUM_CPU_DEVICES": str(devices)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -62,7 +62,7 @@ def test_processes_share_out_the_same_global_batch():
     whole = batches(3)
     parts = [batches(3, process=(i, 2)) for i in range(2)]
     for step in range(3):
-        together = np.stack([part[step]["labels"] for part in parts], 1).ravel()
+        together = np.concatenate([part[step]["labels"] for part in parts])
         np.testing.assert_array_equal(together, whole[step]["labels"])
 
 
@@ -104,7 +104,7 @@ def test_bad_photos_are_replaced_alike_whenever_the_stream_begins():
     same(run(19, first_step=3, threads=5), whole[3:])
     parts = [run(22, process=(i, 2)) for i in range(2)]
     bad = np.concatenate([batch["bad"] for batch in whole])
-    together = [np.stack([p[s]["bad"] for p in parts], 1).ravel() for s in range(22)]
+    together = [part[step]["bad"] for step in range(22) for part in parts]
     np.testing.assert_array_equal(np.concatenate(together), bad)
     # Each of the two once in each of eight epochs of eleven photos.
     assert sorted(bad[bad != GOOD]) == [2] * 8 + [7] * 8

@@ -161,8 +161,10 @@ def training_batches(
         .seed(seed)
         .shuffle()
         .repeat(None)
-        .random_map(_View(records, augmentation))[index::count]
-        .batch(batch_size // count, drop_remainder=True)[first_step:]
+        .random_map(_View(records, augmentation))
+        # Neighbours, as their devices are: the rows of a global batch, and with them
+        # dropout, do not depend on the number of processes.
+        .batch(batch_size // count, drop_remainder=True)[index::count][first_step:]
     )
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(dataset.to_iter_dataset(options))

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from tokret import cluster
 from tokret.errors import UserError
 from tokret.training.state import TrainState
 
@@ -79,7 +80,10 @@ class Checkpoints:
         aside = self._folder.parent / "damaged"
         aside.mkdir(exist_ok=True)
         target = aside / f"{step}-{time.time_ns()}"
-        os.replace(self._folder / str(step), target)
+        cluster.wait(f"none reads checkpoint {step}")
+        if cluster.is_first():
+            os.replace(self._folder / str(step), target)
+        cluster.wait(f"checkpoint {step} is put aside")
         self._checkpointer.close()
         self._checkpointer = self._open()
         return target

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from tokret import configuration
+from tokret import cluster, configuration
 from tokret.configuration import Config, call, part, within
 from tokret.data import datasets
 from tokret.data.augmentation import Augmentation
@@ -221,7 +221,10 @@ def make_plan(config: Config) -> Plan:
     """Checks the whole config, prepares the photos and builds what a run calls."""
     checked = check(config, jax.devices())
     data_dir = checked.run.data_dir
-    dataset = call(datasets.prepare, "data", checked.groups["data"], data_dir=data_dir)
+    fields = checked.groups["data"]
+    dataset = cluster.first_alone(
+        lambda: call(datasets.prepare, "data", fields, data_dir=data_dir), "dataset"
+    )
     photos = len(dataset.records("train"))
     recipe = make_recipe(
         checked, photos=photos, classes=dataset.classes, name=dataset.name

@@ -1,4 +1,7 @@
-"""What a run says: a progress bar or lines, metrics.jsonl, TensorBoard files."""
+"""What a run says: a progress bar or lines, metrics.jsonl, TensorBoard files.
+
+Of several processes the first alone says it.
+"""
 
 import contextlib
 import json
@@ -11,6 +14,8 @@ from types import TracebackType
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from tokret import cluster
 
 
 class Reporter:
@@ -43,18 +48,23 @@ class Reporter:
         self._waited = 0.0  # seconds for input since the last report
         self._left_out: int | None = None
         self._compiled = False
-        _forget_after(workdir / "metrics.jsonl", first_step)
-        self._file = (workdir / "metrics.jsonl").open("a")
+        speaks = cluster.is_first()
+        metrics = workdir / "metrics.jsonl" if speaks else Path(os.devnull)
+        if speaks:
+            _forget_after(metrics, first_step)
+        self._file = metrics.open("a")
         # Events of a start that was killed are hidden from this step on.
         self._tensorboard = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step + 1
+            str(workdir / "tensorboard"),
+            purge_step=first_step + 1,
+            write_to_disk=speaks,
         )
         self._bar = tqdm(
             total=steps,
             initial=first_step,
             unit="step",
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=not (speaks and sys.stderr.isatty()),
         )
 
     def __enter__(self) -> "Reporter":
