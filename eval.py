@@ -7,6 +7,7 @@
     python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
         --output=out.json
 
+Any of them with --rerank=aqe:n=10,alpha=3 is measured before and after re-ranking.
 The first three write DIR/eval/results.json and, for a benchmark with queries,
 DIR/eval/queries.png. Descriptors stay in DIR/eval/descriptors, a folder for each
 dataset, checkpoint and way of describing; a run that was killed goes on with them, and
@@ -14,6 +15,7 @@ what is there is not computed again. `--descriptors` and `--queries` take such a
 (.../query, .../database) too.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,10 @@ from tokret.evaluation.benchmarks import (
     bad_counts,
     bad_words,
     good_queries,
+    levels_of,
 )
 from tokret.evaluation.choices import check_output, choose_dataset, make_settings
+from tokret.evaluation.reranked import measure_chain, report
 from tokret.evaluation.sides import read_side
 from tokret.evaluation.systems import (
     Described,
@@ -37,12 +41,14 @@ from tokret.evaluation.systems import (
     histogram_system,
     model_systems,
 )
-from tokret.retrieval import metrics, results
+from tokret.retrieval import results
 from tokret.retrieval.ground_truth import (
     GroundTruth,
     keep_queries,
     read_ground_truth,
 )
+from tokret.retrieval.reranking.chain import parse_chain
+from tokret.retrieval.reranking.ranking import Ranking
 from tokret.training.weights import find_step
 
 STORES = "descriptors"  # below DIR/eval
@@ -81,11 +87,15 @@ SKIP_BAD = flags.DEFINE_bool(
 DESCRIBE = flags.DEFINE_bool(
     "describe", False, "Describe the photos and measure nothing: any dataset will do."
 )
+RERANK = flags.DEFINE_string(
+    "rerank", None, "Re-rankings, as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500."
+)
 OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .json.")
 
 
 def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     """Evaluates a checkpoint of a run, beside the baselines if asked."""
+    rerank = parse_chain(RERANK.value) if RERANK.value is not None else ()
     config = configuration.load(workdir / "config.json")
     settings = make_settings(config, LONGEST_SIDE.value, SCALES.value)
     step = find_step(workdir, step)
@@ -96,15 +106,19 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     trained, untrained = model_systems(
         config, settings, workdir, step, AVERAGE.value, target / STORES / name, tell
     )
-    benchmark = Benchmark(dataset, labelled, settings.longest_side, SKIP_BAD.value)
+    benchmark = Benchmark(
+        dataset, labelled, settings.longest_side, SKIP_BAD.value, rerank
+    )
     head = part(part(config, "model", dict), "head", str)
     systems: dict[str, System] = {head: trained}
     if BASELINES.value:
         systems |= {"untrained": untrained(), "colour histogram": histogram_system}
     target.mkdir(exist_ok=True)
     if DESCRIBE.value:
-        if BASELINES.value:
-            raise UserError("--describe measures nothing: leave out --baselines")
+        if BASELINES.value or rerank:
+            raise UserError(
+                "--describe measures nothing: leave out --baselines and --rerank"
+            )
         tell_bad(trained(benchmark.parts()))
         print(f"written: {trained.folder}")
         return
@@ -114,10 +128,7 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
         tell(f"{label} on {name} ...")
         picture = target / "queries.png" if label == head else None
         numbers[label] = benchmark.evaluate(system, picture, tell_bad)
-    rows = [
-        results.TableRow(label, name, found.get("all", found))
-        for label, found in numbers.items()
-    ]
+    summary = report(name, numbers)
     measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
     environment = results.environment(
@@ -130,7 +141,7 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     }
     path = target / "results.json"
     results.write_results(path, measured, environment, baselines, merge=True)
-    print(results.table(rows))
+    print(summary)
     print(f"written: {target}")
 
 
@@ -152,6 +163,7 @@ def evaluate_files(
     descriptors: str, queries: str, ground_truth: str, output: str
 ) -> None:
     """Scores descriptors from anywhere: their dot products, by a ground truth."""
+    rerank = parse_chain(RERANK.value) if RERANK.value is not None else ()
     check_output(Path(output), [descriptors, queries, ground_truth])
     gnd: GroundTruth = read_ground_truth(ground_truth)
     q = read_side(queries, gnd.queries, "qimlist")
@@ -160,11 +172,13 @@ def evaluate_files(
     kept = good_queries(q.described, SKIP_BAD.value)
     asked = q.described.descriptors[kept]
     database = db.described.descriptors
-    levels = metrics.evaluate(asked, database, keep_queries(gnd, kept)).levels
+    measure = functools.partial(levels_of, truth=keep_queries(gnd, kept))
+    ranking = Ranking(asked, database)
+    found = measure_chain(measure(ranking), rerank, ranking, measure)
     environment = results.environment(str(database.dtype))
-    measured = {gnd.name: levels | bad_counts(db.described, q.described)}
+    measured = {gnd.name: found | bad_counts(db.described, q.described)}
     results.write_results(Path(output), measured, environment)
-    print(results.table([results.TableRow(Path(descriptors).stem, gnd.name, levels)]))
+    print(report(gnd.name, {Path(descriptors).stem: found}))
     print(f"written: {output}")
 
 

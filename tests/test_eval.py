@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from tokret import plain_pickle
+from tokret.retrieval import metrics
+from tokret.retrieval.ground_truth import read_ground_truth
 
 LEVELS = {"E": "easy", "M": "medium", "H": "hard"}
 CUTOFFS = ("mP@1", "mP@5", "mP@10")
@@ -75,6 +77,35 @@ def test_descriptors_are_scored_by_the_official_protocol(program, files, shared)
             assert ours[name] == pytest.approx(value, abs=1e-9)
     assert {"commit", "versions", "device", "precision"} <= set(found["environment"])
     assert "roxford5k" in out
+
+
+def test_a_reranking_is_measured_before_and_after(program, files):
+    for name in ("descriptors", "queries"):
+        rows = np.load(files[name])
+        np.save(files[name], rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    searched = np.load(files["queries"]), np.load(files["descriptors"])
+    plain = metrics.evaluate(*searched, read_ground_truth(files["ground_truth"])).levels
+    files["rerank"] = "dba:n=1,aqe:n=2,superglobal:top=4"
+    status, out, err = evaluate(program, files)
+    assert status == 0, out + err
+    found = json.loads(files["output"].read_text())["benchmarks"]["small"]
+    after = found.pop("reranked")
+    assert found == plain and set(after["numbers"]) == set(plain)
+    assert after["numbers"] != plain
+    assert [step["name"] for step in after["steps"]] == ["dba", "aqe", "superglobal"]
+    last = after["steps"][-1]
+    assert last["arguments"] == {"top": 4, "k": 9, "beta": 0.15}
+    assert last["seconds"] > 0 and last["peak_bytes"] >= 0
+    assert "db + dba + aqe + superglobal" in out
+    assert "superglobal (top=4, k=9, beta=0.15): " in out
+
+
+def no_such_reranking(files):
+    files["rerank"] = "aqe,qe"
+
+
+def lengths_that_differ(files):
+    files["rerank"] = "aqe"
 
 
 def hostile(files):
@@ -145,6 +176,8 @@ def unnamed(files):
         (over_an_input, "overwrite"),
         (into_nowhere, "make the folder"),
         (with_a_flag_of_the_other_form, "--step"),
+        (no_such_reranking, "qe"),
+        (lengths_that_differ, "row 0 of the queries has length"),
     ],
 )
 def test_bad_files_are_refused_and_nothing_is_written(

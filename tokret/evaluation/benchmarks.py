@@ -5,6 +5,7 @@ error, or is left out where that was asked for.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from tokret.data.record_views import RecordViews
 from tokret.data.streams import BadRecordError, Records, decoded, read
 from tokret.data.views import Box
 from tokret.errors import UserError
+from tokret.evaluation.reranked import measure_chain
 from tokret.evaluation.systems import Described, System
 from tokret.retrieval import metrics
 from tokret.retrieval.ground_truth import GroundTruth, from_revisited, keep_queries
 from tokret.retrieval.pictures import ranking_picture
 from tokret.retrieval.rankings import ranking_rows
+from tokret.retrieval.reranking.chain import Step, check_among_labels
+from tokret.retrieval.reranking.ranking import Ranking
 
 _GREY = np.full((8, 8, 3), 128, np.uint8)  # for a photo that cannot be shown
 
@@ -34,12 +38,14 @@ class Benchmark:
       labelled: its split of labelled photos; "" where it has queries.
       longest_side: of a photo after shrinking, in pixels.
       skip_bad: whether queries that cannot be described are left out.
+      rerank: a chain of re-rankings, which is measured too.
     """
 
     dataset: Dataset
     labelled: str
     longest_side: int
     skip_bad: bool
+    rerank: Sequence[Step] = ()
 
     def parts(self) -> dict[str, RecordViews]:
         """The photos to describe: the queries and the database, or every split."""
@@ -75,17 +81,20 @@ class Benchmark:
 
         Args:
           system: what is measured.
-          picture: where rankings of queries are drawn; None for nowhere.
+          picture: where rankings of queries are drawn, before any re-ranking; None
+            for nowhere.
           tell_bad: told what was described, to name what could not be.
 
         Returns:
           By level, the numbers as fractions; `bad` counts photos that could not be
-          described, if there are any.
+          described, if there are any; `reranked` is what `measure_chain` adds.
 
         Raises:
-          UserError: if nothing could be found, or a query cannot be described.
+          UserError: if nothing could be found, a query cannot be described, or the
+            re-ranking does not suit the dataset.
         """
         if self.labelled:
+            check_among_labels(self.rerank)
             labels = self._labels()
             found = system(self.parts())
             tell_bad(found)
@@ -118,7 +127,10 @@ class Benchmark:
         numbers = metrics.evaluate(asked, database.descriptors, truth)
         if picture is not None:
             self._draw((asked, database), truth, kept, numbers, picture)
-        return dict(numbers.levels) | bad_counts(database, queries)
+        ranking = Ranking(asked, database.descriptors)
+        measure = functools.partial(levels_of, truth=truth)
+        told = measure_chain(numbers.levels, self.rerank, ranking, measure)
+        return told | bad_counts(database, queries)
 
     def _draw(
         self,
@@ -163,10 +175,18 @@ class Benchmark:
             bad |= {cropped[row]: why for row, why in of_boxes.items()}
         queries = Described(database.names, asking, bad)
         kept = good_queries(queries, self.skip_bad)
-        numbers = metrics.leave_one_out(
-            database.descriptors, np.array(labels), queries=asking, asking=kept
-        )
-        return {"all": numbers} | bad_counts(database, queries)
+        own = np.arange(len(asking), dtype=np.int32)
+        ranking = Ranking(asking, database.descriptors, own)
+
+        def measure(ranking: Ranking) -> dict[str, Any]:
+            by, among, head = ranking.queries, ranking.database, ranking.head
+            numbers = metrics.leave_one_out(
+                among, np.array(labels), queries=by, asking=kept, head=head
+            )
+            return {"all": numbers}
+
+        told = measure_chain(measure(ranking), self.rerank, ranking, measure)
+        return told | bad_counts(database, queries)
 
 
 def _labels(records: Records) -> list[int]:
@@ -174,6 +194,12 @@ def _labels(records: Records) -> list[int]:
         return [int(read(records, place)["label"]) for place in range(len(records))]
     except BadRecordError as error:
         raise UserError(f"{error}; its label is lost, prepare it again") from error
+
+
+def levels_of(ranking: Ranking, truth: GroundTruth) -> dict[str, dict[str, float]]:
+    """The numbers of a ranking by a ground truth, by level."""
+    by, among, head = ranking.queries, ranking.database, ranking.head
+    return metrics.evaluate(by, among, truth, head=head).levels
 
 
 def good_queries(queries: Described, skip_bad: bool) -> list[int]:

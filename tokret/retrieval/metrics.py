@@ -12,6 +12,7 @@ import numpy as np
 
 from tokret.retrieval import search
 from tokret.retrieval.ground_truth import GroundTruth
+from tokret.retrieval.reranking.ranking import place_head
 from tokret.shapes import Array, Float, Int, Shaped
 
 CUTOFFS = (1, 5, 10)
@@ -52,6 +53,7 @@ def evaluate(
     database: Shaped[Array | np.ndarray, "n d"],
     truth: GroundTruth,
     block: int = search.BLOCK,
+    head: Int[np.ndarray, "q m"] | None = None,
 ) -> Evaluation:
     """Searches the database for every query and measures the rankings.
 
@@ -61,12 +63,16 @@ def evaluate(
         nothing labels, may follow as distractors.
       truth: the benchmark.
       block: database rows on the device at once.
+      head: [Q, M] each query's first items in the order that a re-ranking gave them.
 
     Returns:
       The means and each query's average precision.
     """
     labelled = labelled_items(truth)
-    return evaluate_ranks(search.count_ranks(queries, database, labelled, block), truth)
+    ranks = search.count_ranks(queries, database, labelled, block)
+    if head is not None:
+        ranks = place_head(ranks, labelled, head)
+    return evaluate_ranks(ranks, truth)
 
 
 def labelled_items(truth: GroundTruth) -> Int[np.ndarray, "q l"]:
@@ -207,6 +213,7 @@ def leave_one_out(
     block: int = search.BLOCK,
     queries: Shaped[Array | np.ndarray, "n d"] | None = None,
     asking: Sequence[int] | None = None,
+    head: Int[np.ndarray, "n m"] | None = None,
 ) -> dict[str, float]:
     """Each item asks all the others for those of its label.
 
@@ -216,11 +223,12 @@ def leave_one_out(
       block: as there.
       queries: as there.
       asking: as there.
+      head: as there.
 
     Returns:
       What `leave_one_out_numbers` makes of the ranks.
     """
-    ranks = leave_one_out_ranks(descriptors, labels, block, queries, asking)
+    ranks = leave_one_out_ranks(descriptors, labels, block, queries, asking, head)
     return leave_one_out_numbers(ranks)
 
 
@@ -249,6 +257,7 @@ def leave_one_out_ranks(
     block: int = search.BLOCK,
     queries: Shaped[Array | np.ndarray, "n d"] | None = None,
     asking: Sequence[int] | None = None,
+    head: Int[np.ndarray, "n m"] | None = None,
 ) -> dict[int, Int[np.ndarray, " _"]]:
     """Ranks of the items of each item's label among all the others.
 
@@ -262,6 +271,8 @@ def leave_one_out_ranks(
       block: rows of the database, and at most a quarter as many queries, at once.
       queries: [N, D] by which the items ask; None takes their descriptors.
       asking: the items that ask; None for all.
+      head: [N, M] each one's first other items in the order that a re-ranking gave
+        them.
 
     Returns:
       By item that asks, the ranks from 0 of the others of its label, rising.
@@ -280,7 +291,7 @@ def leave_one_out_ranks(
     ranks: dict[int, Int[np.ndarray, " _"]] = {}
     for start in range(0, len(asking), step):
         asked = asking[start : start + step]
-        found = _ranks_of_classmates(by, blocks, classes, asked, step)
+        found = _ranks_of_classmates(by, blocks, classes, asked, step, head)
         ranks |= zip(asked, found, strict=True)
     return ranks
 
@@ -291,6 +302,7 @@ def _ranks_of_classmates(
     classes: Sequence[Int[np.ndarray, " _"]],
     asked: Sequence[int],
     rows: int,
+    head: Int[np.ndarray, "n m"] | None,
 ) -> list[Int[np.ndarray, " _"]]:
     """The ranks of each query's classmates among all items but the query."""
     mates = [classes[query][classes[query] != query] for query in asked]
@@ -302,10 +314,14 @@ def _ranks_of_classmates(
     queries = np.zeros((rows, asking.shape[1]), np.float32)
     queries[: len(asked)] = np.asarray(asking[np.asarray(asked)])
     ranks = search.count_ranks_in(queries, blocks, items)
-    return [
-        without_junk(row[1 : 1 + len(mine)], row[:1])
-        for row, mine in zip(ranks, mates, strict=False)
-    ]
+    found = []
+    for query, row, mine in zip(asked, ranks, mates, strict=False):
+        among = row[1 : 1 + len(mine)]
+        others = among - (among > row[0])
+        if head is not None:
+            others = place_head(others[None], mine[None], head[query][None])[0]
+        found.append(np.sort(others))
+    return found
 
 
 def _classmates(labels: Shaped[np.ndarray, " n"]) -> list[Int[np.ndarray, " _"]]:

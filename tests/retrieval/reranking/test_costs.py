@@ -1,0 +1,37 @@
+"""Seconds and bytes of a step."""
+
+import time
+
+import numpy as np
+import pytest
+
+from tokret.retrieval.reranking import costs
+
+
+def test_time_and_a_passing_peak_are_seen():
+    def work():
+        held = np.ones(64 * 2**20, np.uint8)
+        time.sleep(0.1)
+        return int(held[0])
+
+    result, cost = costs.costed(work)
+    assert result == 1
+    assert cost.seconds >= 0.1
+    assert cost.peak_bytes >= 48 * 2**20
+
+
+def test_where_nothing_tells_of_memory_only_time_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "_STATM", tmp_path / "none")
+    result, cost = costs.costed(lambda: "done")
+    assert result == "done" and cost.peak_bytes is None
+
+
+def test_a_device_that_keeps_its_own_peak_is_believed(monkeypatch):
+    held = iter([(100, 500), *[(200, 900)] * 10**4])
+    monkeypatch.setattr(costs, "_bytes_held", lambda: next(held))
+    assert costs.costed(lambda: 1)[1].peak_bytes == 800
+
+
+def test_an_error_passes_through():
+    with pytest.raises(ZeroDivisionError):
+        costs.costed(lambda: 1 / 0)

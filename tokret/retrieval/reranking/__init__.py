@@ -1,0 +1,1 @@
+"""Re-ranking: better rankings from the same descriptors, after the search."""

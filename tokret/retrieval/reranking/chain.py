@@ -1,0 +1,235 @@
+"""Re-rankings by name, one after the other: "dba:n=10,aqe:n=10,alpha=3"."""
+
+import inspect
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from tokret.configuration import choose, reject_unknown
+from tokret.errors import UserError
+from tokret.retrieval.reranking.diffusion import rerank_diffusion
+from tokret.retrieval.reranking.expansion import augment_database, expand_queries
+from tokret.retrieval.reranking.k_reciprocal import rerank_k_reciprocal
+from tokret.retrieval.reranking.ranking import Progress, Ranking, ignore_progress
+from tokret.retrieval.reranking.superglobal import rerank_superglobal
+from tokret.retrieval.search import BLOCK
+from tokret.shapes import Array, Shaped
+
+# How far from 1 a descriptor's length may be: half precision on the disk is nearer.
+LENGTH_TOLERANCE = 0.01
+LARGEST = 10**6
+# Some gigabytes, in methods that hold the products of the first items.
+TOP = 20_000
+
+
+class Method(NamedTuple):
+    """A re-ranking that has a name.
+
+    Attributes:
+      run: takes a ranking and, by keyword, the arguments below; gives a ranking.
+      reorders: whether it orders the first items anew instead of making descriptors;
+        `run` then takes `progress` too.
+      least: the smallest value of each argument that is a number.
+      most: the largest, where it is not LARGEST.
+    """
+
+    run: Callable[..., Ranking]
+    reorders: bool
+    least: Mapping[str, int | float]
+    most: Mapping[str, int | float]
+
+
+# The arguments' defaults stand in the functions' signatures.
+METHODS: Mapping[str, Method] = {
+    "dba": Method(augment_database, False, {"n": 1}, {}),
+    "aqe": Method(expand_queries, False, {"n": 1, "alpha": 0}, {}),
+    "superglobal": Method(
+        rerank_superglobal, True, {"top": 1, "k": 1, "beta": 0}, {"top": TOP}
+    ),
+    "k_reciprocal": Method(
+        rerank_k_reciprocal,
+        True,
+        {"top": 1, "k1": 1, "k2": 1, "lambda": 0},
+        {"top": TOP, "lambda": 1},
+    ),
+    "diffusion": Method(
+        rerank_diffusion,
+        True,
+        {"top": 1, "k": 1, "kq": 1, "alpha": 0, "gamma": 0, "iterations": 1},
+        {"top": TOP, "alpha": 0.9999},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One re-ranking of a chain.
+
+    Attributes:
+      name: one of METHODS.
+      arguments: all of its arguments, defaults among them.
+    """
+
+    name: str
+    arguments: Mapping[str, int | float | str]
+
+
+def parse_chain(text: str) -> tuple[Step, ...]:
+    """Reads a chain: names with commas, each with its arguments after a colon.
+
+    Args:
+      text: such as "aqe", or "dba:n=10,weighting=equal,aqe:n=5,alpha=3,diffusion".
+
+    Returns:
+      The steps in the order they are taken.
+
+    Raises:
+      UserError: names a method or an argument that does not exist, a value that cannot
+        be, or an order that makes no sense.
+    """
+    given: list[tuple[str, dict[str, str]]] = []
+    for part in text.split(","):
+        first, _, argument = part.strip().partition(":")
+        if "=" in first:
+            argument = part.strip()  # one more of the last method
+        else:
+            choose(METHODS, first, "a method of --rerank")
+            given.append((first, {}))
+        if argument:
+            _add_argument(given, argument, text)
+    steps = tuple(Step(name, _arguments(name, values)) for name, values in given)
+    _check_order(steps)
+    return steps
+
+
+def run_step(
+    step: Step, ranking: Ranking, progress: Progress = ignore_progress
+) -> Ranking:
+    """Takes one step.
+
+    Args:
+      step: what `parse_chain` gave.
+      ranking: its head is None: `parse_chain` sees to that.
+      progress: told of every query of a step that orders first items anew.
+
+    Returns:
+      The new ranking.
+    """
+    method = METHODS[step.name]
+    # `lambda` is no name for an argument in Python.
+    known = inspect.signature(method.run).parameters
+    arguments: dict[str, Any] = {
+        name if name in known else f"{name}_": value
+        for name, value in step.arguments.items()
+    }
+    if method.reorders:
+        arguments["progress"] = progress
+    return method.run(ranking, **arguments)
+
+
+def check_rankable(ranking: Ranking) -> None:
+    """Refuses what the formulas of re-rankings do not hold for.
+
+    Args:
+      ranking: before the first step.
+
+    Raises:
+      UserError: a descriptor is neither of length 1 nor zeros.
+    """
+    _check_lengths(ranking.queries, "queries")
+    _check_lengths(ranking.database, "database")
+
+
+def check_among_labels(steps: Sequence[Step]) -> None:
+    """Refuses a chain that cannot be measured where items ask for each other.
+
+    Raises:
+      UserError: a step mixes the item that asks into the others' descriptors, where it
+        would vote for itself.
+    """
+    if any(step.name == "dba" for step in steps):
+        raise UserError(
+            "--rerank: dba would mix each photo that asks into those it looks for; "
+            "among labelled photos leave dba out"
+        )
+
+
+def _check_lengths(rows: Shaped[Array | np.ndarray, "n d"], what: str) -> None:
+    for start in range(0, len(rows), BLOCK):
+        part = np.asarray(rows[start : start + BLOCK], np.float32)
+        length = np.asarray(jnp.linalg.norm(jnp.asarray(part), axis=1))
+        wrong = (np.abs(length - 1) > LENGTH_TOLERANCE) & (length > 0)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise UserError(
+                f"--rerank: row {start + row} of the {what} has length "
+                f"{length[row]:.4g}; products of descriptors must be cosines: divide "
+                "each row by its length"
+            )
+
+
+def _add_argument(
+    given: list[tuple[str, dict[str, str]]], argument: str, text: str
+) -> None:
+    """Adds name=value to the last method named."""
+    name, equals, value = argument.partition("=")
+    if not (given and name and equals and value):
+        raise UserError(
+            f"--rerank={text}: {argument!r} is no argument of a method; write "
+            "METHOD:NAME=VALUE,NAME=VALUE,METHOD"
+        )
+    method, arguments = given[-1]
+    if name in arguments:
+        raise UserError(f"--rerank={text}: {method} has {name} twice; remove one")
+    arguments[name] = value
+
+
+def _arguments(name: str, values: Mapping[str, str]) -> dict[str, int | float | str]:
+    """A method's arguments: its defaults, and the values given, checked."""
+    method = METHODS[name]
+    parameters = {
+        parameter.name.rstrip("_"): parameter
+        for parameter in inspect.signature(method.run).parameters.values()
+        if parameter.name not in ("ranking", "progress")
+    }
+    reject_unknown(values, set(parameters), f"--rerank={name}:")
+    arguments = {key: parameter.default for key, parameter in parameters.items()}
+    for key, text in values.items():
+        where = f"--rerank={name}:{key}={text}"
+        kind = parameters[key].annotation
+        if typing.get_origin(kind) is typing.Literal:
+            names = typing.get_args(kind)
+            arguments[key] = choose(dict(zip(names, names, strict=True)), text, where)
+        else:
+            limits = method.least[key], method.most.get(key, LARGEST)
+            arguments[key] = _number(where, text, kind, limits)
+    return arguments
+
+
+def _number(
+    where: str, text: str, kind: type, limits: tuple[int | float, int | float]
+) -> int | float:
+    least, most = limits
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value <= most:
+        whole = "a whole number" if kind is int else "a number"
+        raise UserError(f"{where}: must be {whole} in [{least}, {most}]")
+    return value
+
+
+def _check_order(steps: Sequence[Step]) -> None:
+    """Steps that order first items anew start from products: one at most, and last."""
+    for step, after in zip(steps, steps[1:], strict=False):
+        if METHODS[step.name].reorders:
+            raise UserError(
+                f"--rerank: {step.name} orders the first items anew, and {after.name} "
+                f"would start from the descriptors again; {step.name} must be the last"
+            )
