@@ -7,6 +7,7 @@ of its own devices; a thread of its own reads the next one from the disk meanwhi
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +22,28 @@ BLOCK = 16384
 # in multiples of this, it gives the same scores for blocks of any size.
 ALIGNMENT = 128
 # These stay as they are on the device; the others are computed with in float32.
-KEPT = (jnp.int8, jnp.bfloat16)
+KEPT = (jnp.int8, jnp.uint8, jnp.bfloat16)
 _AHEAD = 2  # blocks that are read before they are asked for
 _PAGE = 4096  # bytes
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Descriptors [N, D] that give slices of rows: an array, or something like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """Of the numbers."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +53,7 @@ class Blocks:
     Attributes:
       total: N, its number of rows.
       rows: rows of each block; the last one ends with rows of zeros.
-      dtype: of a block: float32, bfloat16 or int8.
+      dtype: of a block: float32, bfloat16, int8, or uint8 for product codes.
       devices: on which the blocks take turns, of all processes.
       load: gives block i as [rows, D] on its device, which must be this process's.
     """
@@ -71,7 +91,7 @@ class Blocks:
 
 
 def stream_blocks(
-    database: Shaped[Array | np.ndarray, "n d"],
+    database: Rows,
     block: int = BLOCK,
     devices: Sequence[jax.Device] | None = None,
 ) -> Blocks:
@@ -104,7 +124,7 @@ def stream_blocks(
 
 
 def hold_blocks(
-    database: Shaped[Array | np.ndarray, "n d"],
+    database: Rows,
     block: int = BLOCK,
     devices: Sequence[jax.Device] | None = None,
 ) -> Blocks:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokret.retrieval import search
+from tokret.retrieval.blocks import Rows
 from tokret.retrieval.ground_truth import GroundTruth
 from tokret.retrieval.reranking.ranking import place_head
 from tokret.shapes import Array, Float, Int, Shaped
@@ -49,8 +50,8 @@ class Evaluation:
 
 
 def evaluate(
-    queries: Shaped[Array | np.ndarray, "q d"],
-    database: Shaped[Array | np.ndarray, "n d"],
+    queries: Shaped[Array | np.ndarray, "q ..."],
+    database: Rows,
     truth: GroundTruth,
     block: int = search.BLOCK,
     head: Int[np.ndarray, "q m"] | None = None,
@@ -58,7 +59,8 @@ def evaluate(
     """Searches the database for every query and measures the rankings.
 
     Args:
-      queries: [Q, D] descriptors in the order of the ground truth's queries.
+      queries: [Q, D] descriptors in the order of the ground truth's queries, in the
+        form that `search.count_ranks` wants for the database.
       database: [N, D] descriptors in the order of its images; further ones, which
         nothing labels, may follow as distractors.
       truth: the benchmark.

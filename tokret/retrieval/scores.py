@@ -1,4 +1,4 @@
-"""Dot products of queries with one block of a database.
+"""Scores of queries with one block of a database: dot products, or sums from tables.
 
 One program computes the scores of every block: float32 products of one pair may differ
 in the last bit between programs, and what is compared must be the same number.
@@ -16,21 +16,27 @@ EXACT_DIMS = 1024
 
 
 def queries_like(
-    queries: Shaped[Array | np.ndarray, "q d"], dtype: np.dtype
-) -> Shaped[np.ndarray, "q d"]:
+    queries: Shaped[Array | np.ndarray, "q ..."], dtype: np.dtype
+) -> Shaped[np.ndarray, "q ..."]:
     """Queries in the form that a database of some dtype is asked in.
 
     Args:
-      queries: [Q, D] descriptors.
+      queries: [Q, D] descriptors; of product codes [Q, M, 256] tables.
       dtype: of the database's blocks.
 
     Returns:
-      [Q, D] float32, or int8 as they were given.
+      The same in float32, or int8 as they were given.
 
     Raises:
-      ValueError: the database is int8 and the queries are not, or the reverse.
+      ValueError: the database is int8 and the queries are not, or the reverse; or the
+        database are product codes and the queries no tables, or the reverse.
     """
     asked = np.asarray(queries)
+    if (asked.ndim == 3) != (dtype == np.uint8):
+        raise ValueError(
+            f"queries have shape {asked.shape} and the database is {dtype}: product "
+            "codes, uint8, are searched by tables [queries, codes, 256]"
+        )
     if (asked.dtype == np.int8) != (dtype == np.int8):
         raise ValueError(
             f"queries are {asked.dtype} and the database {dtype}: int8 is searched by "
@@ -41,13 +47,14 @@ def queries_like(
 
 @jax.jit
 def block_scores(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+    queries: Shaped[Array, "q ..."], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
     """Scores of a block's items for each query.
 
     Args:
-      queries: [Q, D] float32, or int8 for an int8 block.
-      block: [B, D] float32, bfloat16 or int8.
+      queries: [Q, D] float32, or int8 for an int8 block; for one of product codes
+        [Q, M, 256] float32, what each code of each place adds.
+      block: [B, D] float32, bfloat16 or int8; or [B, M] uint8 product codes.
 
     Returns:
       [Q, B] float32; int32 and exact for an int8 block. A row of NaN, which stands for
@@ -57,6 +64,8 @@ def block_scores(
         return jax.lax.platform_dependent(
             queries, block, cpu=_exact_by_float32, default=_by_int32
         )
+    if block.dtype == jnp.uint8:
+        return _by_tables(queries, block)
     wide = block.astype(jnp.float32)
     scores = jnp.matmul(queries, wide.T, precision=jax.lax.Precision.HIGHEST)
     # Not -inf, which stands for what is not there.
@@ -83,3 +92,20 @@ def _exact_by_float32(
         )
         scores += product.astype(jnp.int32)
     return scores
+
+
+def _by_tables(
+    tables: Shaped[Array, "q m 256"], codes: Shaped[Array, "b m"]
+) -> Shaped[Array, "q b"]:
+    """Asymmetric distance: each code looks up its share of the product."""
+
+    def add(
+        scores: Shaped[Array, "b q"], place: tuple[Shaped[Array, "256 q"], Array]
+    ) -> tuple[Shaped[Array, "b q"], None]:
+        table, code = place
+        return scores + table[code], None
+
+    # A code's entries for all queries lie side by side, and are read together.
+    by_place = (tables.transpose(1, 2, 0), codes.T.astype(jnp.int32))
+    start = jnp.zeros((len(codes), len(tables)), jnp.float32)
+    return jax.lax.scan(add, start, by_place)[0].T

@@ -26,6 +26,7 @@ from tokret.retrieval.blocks import (
     BLOCK,
     Blocks,
     Everywhere,
+    Rows,
     hold_blocks,
     of_all_processes,
     stream_blocks,
@@ -49,8 +50,8 @@ QUERIES = 1024  # that are asked at once: 64 MiB of scores for each block
 
 
 def count_ranks(
-    queries: Shaped[Array | np.ndarray, "q d"],
-    database: Shaped[Array | np.ndarray, "n d"],
+    queries: Shaped[Array | np.ndarray, "q ..."],
+    database: Rows,
     labelled: Int[np.ndarray, "q l"],
     block: int = BLOCK,
     devices: Sequence[jax.Device] | None = None,
@@ -58,9 +59,11 @@ def count_ranks(
     """Ranks of a few labelled items of each query among the whole database.
 
     Args:
-      queries: [Q, D] descriptors, computed with in float32; int8 for such a database.
+      queries: [Q, D] descriptors, computed with in float32; int8 for such a database,
+        tables [Q, M, 256] for product codes.
       database: [N, D] descriptors, computed with in float32, or int8, whose scores are
-        int32 and exact; of a memory-mapped file a few blocks are in memory at a time.
+        int32 and exact, or [N, M] uint8 product codes; of a memory-mapped file a few
+        blocks are in memory at a time.
       labelled: [Q, L] indices into the database, padded with -1.
       block: database rows on a device at once.
       devices: that share the work; None takes all devices of all processes, and then
@@ -76,7 +79,7 @@ def count_ranks(
 
 
 def count_ranks_in(
-    queries: Shaped[Array | np.ndarray, "q d"],
+    queries: Shaped[Array | np.ndarray, "q ..."],
     blocks: Blocks,
     labelled: Int[np.ndarray, "q l"],
 ) -> Int[np.ndarray, "q l"]:
@@ -104,7 +107,7 @@ def count_ranks_in(
 
 
 def _count_in(
-    queries: Shaped[np.ndarray, "q d"], blocks: Blocks, items: Int[np.ndarray, "q l"]
+    queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, items: Int[np.ndarray, "q l"]
 ) -> Int[np.ndarray, "q l"]:
     own = _own_scores(queries, blocks, items)
     asked, mine, wanted = (Everywhere(array) for array in (queries, own, items))
@@ -140,7 +143,7 @@ def _count_in(
 
 
 def _own_scores(
-    queries: Shaped[np.ndarray, "q d"], blocks: Blocks, items: Int[np.ndarray, "q l"]
+    queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, items: Int[np.ndarray, "q l"]
 ) -> Shaped[np.ndarray, "q l"]:
     """The labelled items' scores, each from its block's product."""
     dtype = np.int32 if blocks.dtype == np.int8 else np.float32
@@ -180,8 +183,8 @@ def count_ranks_of_scores(
 
 
 def top_k(
-    queries: Shaped[Array | np.ndarray, "q d"],
-    database: Shaped[Array | np.ndarray, "n d"],
+    queries: Shaped[Array | np.ndarray, "q ..."],
+    database: Rows,
     k: int,
     block: int = BLOCK,
     devices: Sequence[jax.Device] | None = None,
@@ -190,9 +193,8 @@ def top_k(
     """The best k items of each query, exactly; ties by index.
 
     Args:
-      queries: [Q, D] descriptors, computed with in float32; int8 for such a database.
-      database: [N, D] descriptors, computed with in float32, or int8; of a
-        memory-mapped file a few blocks are in memory at a time.
+      queries: as for `count_ranks`.
+      database: as for `count_ranks`.
       k: how many, 1 to N.
       block: database rows on a device at once.
       devices: that share the work; None takes all devices of all processes, and then
@@ -213,7 +215,7 @@ def top_k(
 
 
 def top_k_in(
-    queries: Shaped[Array | np.ndarray, "q d"],
+    queries: Shaped[Array | np.ndarray, "q ..."],
     blocks: Blocks,
     k: int,
     recall_target: float | None = None,
@@ -243,7 +245,7 @@ def top_k_in(
 
 
 def _best_in(
-    queries: Shaped[np.ndarray, "q d"],
+    queries: Shaped[np.ndarray, "q ..."],
     blocks: Blocks,
     k: int,
     recall_target: float | None,

@@ -1,0 +1,1 @@
+"""Descriptors in fewer bytes: product codes, integers and half floats."""

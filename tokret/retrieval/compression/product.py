@@ -1,0 +1,141 @@
+"""Product quantisation: a descriptor is cut into parts, each one of 256 centroids.
+
+Jégou, Douze, Schmid, "Product Quantization for Nearest Neighbor Search", PAMI 2011.
+A query is not coded: the product of its parts with all centroids fills a table, and a
+score is a sum of entries (section III.B, asymmetric distance computation). faiss trains
+and codes; tables and scores need NumPy and JAX alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tokret.retrieval.blocks import Rows
+from tokret.retrieval.compression.faiss_library import import_faiss
+from tokret.shapes import Float, Shaped, UInt8
+
+CENTROIDS = 256  # a byte
+TRAINING_ROWS = 32768  # more move the centroids little
+_BLOCK = 16384  # rows that are coded at once
+
+
+@dataclass(frozen=True)
+class ProductQuantiser:
+    """Centroids of each part.
+
+    Attributes:
+      centroids: [M, 256, S] float32: M parts, so M bytes an image. Where M does not
+        divide D, some parts have a dimension less, and a zero behind it.
+      dims: D.
+    """
+
+    centroids: Float[np.ndarray, "m 256 s"]
+    dims: int
+
+
+def train(sample: Shaped[np.ndarray, "n d"], parts: int) -> ProductQuantiser:
+    """Finds the centroids by k-means on each part.
+
+    Args:
+      sample: [N, D] descriptors like those to be coded; `TRAINING_ROWS` are plenty.
+      parts: M, the bytes of an image, 1 to D.
+
+    Raises:
+      ValueError: M is not in 1 to D.
+      UserError: faiss is missing.
+    """
+    dims = sample.shape[1]
+    if not 1 <= parts <= dims:
+        raise ValueError(f"{parts} bytes for {dims} dimensions, 1 to {dims} are sense")
+    faiss = import_faiss()
+    cut = cut_into_parts(np.asarray(sample, np.float32), parts)
+    if len(cut) < CENTROIDS:  # then every row becomes a centroid
+        cut = np.resize(cut, (CENTROIDS, cut.shape[1]))
+    quantiser = faiss.ProductQuantizer(cut.shape[1], parts, 8)
+    quantiser.cp.min_points_per_centroid = 1  # no warning
+    quantiser.train(cut)
+    centroids = faiss.vector_to_array(quantiser.centroids)
+    return ProductQuantiser(centroids.reshape(parts, CENTROIDS, -1), dims)
+
+
+def encode(quantiser: ProductQuantiser, database: Rows) -> UInt8[np.ndarray, "n m"]:
+    """Gives each part of each row the nearest centroid's number.
+
+    Args:
+      quantiser: of M parts.
+      database: [N, D], read block by block.
+
+    Returns:
+      [N, M] codes.
+
+    Raises:
+      UserError: faiss is missing.
+    """
+    coder = to_faiss(quantiser)
+    codes = np.empty((len(database), len(quantiser.centroids)), np.uint8)
+    for start in range(0, len(database), _BLOCK):
+        rows = np.asarray(database[start : start + _BLOCK], np.float32)
+        cut = cut_into_parts(rows, codes.shape[1])
+        codes[start : start + _BLOCK] = coder.compute_codes(cut)
+    return codes
+
+
+def to_faiss(quantiser: ProductQuantiser) -> Any:
+    """The same quantiser as faiss's `ProductQuantizer`."""
+    faiss = import_faiss()
+    parts, _, width = quantiser.centroids.shape
+    coder = faiss.ProductQuantizer(parts * width, parts, 8)
+    faiss.copy_array_to_vector(quantiser.centroids.reshape(-1), coder.centroids)
+    return coder
+
+
+def tables(
+    quantiser: ProductQuantiser, queries: Shaped[np.ndarray, "q d"]
+) -> Float[np.ndarray, "q m 256"]:
+    """What each centroid of each part adds to a query's scores.
+
+    Args:
+      quantiser: of M parts.
+      queries: [Q, D] descriptors.
+    """
+    parts = len(quantiser.centroids)
+    cut = cut_into_parts(np.asarray(queries, np.float32), parts)
+    by_part = cut.reshape(len(cut), parts, -1).transpose(1, 0, 2)  # [m, q, s]
+    products = by_part @ quantiser.centroids.transpose(0, 2, 1)  # [m, q, 256]
+    return np.ascontiguousarray(products.transpose(1, 0, 2))
+
+
+def decode(
+    quantiser: ProductQuantiser, codes: UInt8[np.ndarray, "n m"]
+) -> Float[np.ndarray, "n d"]:
+    """The descriptors that codes stand for.
+
+    Args:
+      quantiser: of M parts.
+      codes: [N, M].
+    """
+    parts = len(quantiser.centroids)
+    cut = quantiser.centroids[np.arange(parts), codes].reshape(len(codes), -1)
+    return cut[:, _places(quantiser.dims, parts)]
+
+
+def cut_into_parts(
+    descriptors: Float[np.ndarray, "n d"], parts: int
+) -> Float[np.ndarray, "n e"]:
+    """Descriptors of M parts of one length: [N, M * S], zeros where a part is short."""
+    rows, dims = descriptors.shape
+    if dims % parts == 0:
+        return np.ascontiguousarray(descriptors)
+    cut = np.zeros((rows, parts * -(-dims // parts)), np.float32)
+    cut[:, _places(dims, parts)] = descriptors
+    return cut
+
+
+def _places(dims: int, parts: int) -> np.ndarray:
+    """Where each dimension lies among the parts: these differ by one at most."""
+    width = -(-dims // parts)
+    pieces = np.array_split(np.arange(dims), parts)
+    return np.concatenate(
+        [part * width + np.arange(len(piece)) for part, piece in enumerate(pieces)]
+    )
