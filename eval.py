@@ -1,6 +1,7 @@
 """Evaluates: a checkpoint, or descriptors from anywhere, -> table, results, picture.
 
     python eval.py --workdir=DIR [--step=N] [--baselines]
+    python eval.py --checkpoint=DIR/checkpoints/STEP [--baselines]
     python eval.py --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--average]
     python eval.py --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
     python eval.py --workdir=DIR --benchmark=revisitop1m --describe
@@ -8,7 +9,7 @@
         --output=out.json
 
 Any of them with --rerank=aqe:n=10,alpha=3 is measured before and after re-ranking.
-The first three write DIR/eval/results.json and, for a benchmark with queries,
+The first four write DIR/eval/results.json and, for a benchmark with queries,
 DIR/eval/queries.png. Descriptors stay in DIR/eval/descriptors, a folder for each
 dataset, checkpoint and way of describing; a run that was killed goes on with them, and
 what is there is not computed again. `--descriptors` and `--queries` take such a folder
@@ -22,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from tokret import command_line, configuration
+from tokret import command_line
 from tokret.configuration import part
 from tokret.errors import UserError
 from tokret.evaluation.benchmarks import (
@@ -32,7 +33,12 @@ from tokret.evaluation.benchmarks import (
     good_queries,
     levels_of,
 )
-from tokret.evaluation.choices import check_output, choose_dataset, make_settings
+from tokret.evaluation.choices import (
+    check_output,
+    choose_checkpoint,
+    choose_dataset,
+    make_settings,
+)
 from tokret.evaluation.reranked import measure_chain, report
 from tokret.evaluation.sides import read_side
 from tokret.evaluation.systems import (
@@ -49,12 +55,18 @@ from tokret.retrieval.ground_truth import (
 )
 from tokret.retrieval.reranking.chain import parse_chain
 from tokret.retrieval.reranking.ranking import Ranking
-from tokret.training.weights import find_step
+from tokret.training.description import read_config
+from tokret.training.weights import step_of
 
 STORES = "descriptors"  # below DIR/eval
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
-STEP = flags.DEFINE_integer("step", None, "Checkpoint; the newest if not given.")
+STEP = flags.DEFINE_string(
+    "step", None, "Checkpoint, or the word best; the newest if not given."
+)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "A checkpoint's own folder, wherever it lies."
+)
 BASELINES = flags.DEFINE_bool(
     "baselines", False, "Also the untrained model and a colour histogram."
 )
@@ -93,18 +105,16 @@ RERANK = flags.DEFINE_string(
 OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .json.")
 
 
-def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
-    """Evaluates a checkpoint of a run, beside the baselines if asked."""
+def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
+    """Evaluates a checkpoint, beside the baselines if asked."""
     rerank = parse_chain(RERANK.value) if RERANK.value is not None else ()
-    config = configuration.load(workdir / "config.json")
+    config = read_config(checkpoint)
     settings = make_settings(config, LONGEST_SIDE.value, SCALES.value)
-    step = find_step(workdir, step)
     dataset, name, labelled = choose_dataset(
         config, DATA_DIR.value, folder, BENCHMARK.value, ask=not DESCRIBE.value
     )
-    target = workdir / "eval"
     trained, untrained = model_systems(
-        config, settings, workdir, step, AVERAGE.value, target / STORES / name, tell
+        config, settings, checkpoint, AVERAGE.value, target / STORES / name, tell
     )
     benchmark = Benchmark(
         dataset, labelled, settings.longest_side, SKIP_BAD.value, rerank
@@ -134,7 +144,7 @@ def evaluate_run(workdir: Path, step: int | None, folder: str | None) -> None:
     environment = results.environment(
         part(part(config, "model", dict), "dtype", str)
     ) | {
-        "checkpoint_step": step,
+        "checkpoint_step": step_of(checkpoint),
         "averaged_weights": AVERAGE.value,
         "longest_side": settings.longest_side,
         "scales": list(settings.scales),
@@ -186,10 +196,11 @@ def main() -> None:
     """Reads the flags."""
     names = ("descriptors", "queries", "ground_truth", "output")
     files: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
-    if WORKDIR.value is not None and not any(files.values()):
-        workdir = Path(WORKDIR.value).expanduser()
-        evaluate_run(workdir, STEP.value, FOLDER.value)
-    elif WORKDIR.value is None and any(files.values()):
+    trained = WORKDIR.value is not None or CHECKPOINT.value is not None
+    if trained and not any(files.values()):
+        chosen = choose_checkpoint(WORKDIR.value, CHECKPOINT.value, STEP.value)
+        evaluate_run(*chosen, FOLDER.value)
+    elif not trained and any(files.values()):
         own = (STEP, FOLDER, LONGEST_SIDE, SCALES, BENCHMARK, DATA_DIR)
         asked = BASELINES.value or AVERAGE.value or DESCRIBE.value
         if any(flag.value is not None for flag in own) or asked:
@@ -204,8 +215,8 @@ def main() -> None:
         evaluate_files(**files)
     else:
         raise UserError(
-            "eval.py needs either --workdir=DIR, or --descriptors, --queries, "
-            "--ground_truth and --output, not both"
+            "eval.py needs either --workdir=DIR or --checkpoint=FOLDER, or "
+            "--descriptors, --queries, --ground_truth and --output, not both"
         )
 
 

@@ -20,7 +20,8 @@ from tokret import cluster, command_line, configuration
 from tokret.configuration import Config
 from tokret.data.streams import names_of_step, training_batches, validation_batches
 from tokret.errors import StoppedError, UserError
-from tokret.training.checkpoints import Checkpoints, UnreadableError
+from tokret.training.checkpoints import Checkpoints, list_steps
+from tokret.training.description import UnreadableError
 from tokret.training.interruption import Interruption, alone_in
 from tokret.training.plan import Plan, initial_state, make_plan
 from tokret.training.profiling import Profile
@@ -28,7 +29,6 @@ from tokret.training.reporting import Reporter
 from tokret.training.sharding import ahead, to_devices
 from tokret.training.skipping import Skipping
 from tokret.training.state import TrainState
-from tokret.training.weights import list_steps
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
@@ -92,6 +92,7 @@ def restored(plan: Plan, workdir: Path, checkpoints: Checkpoints) -> TrainState 
         # What one process cannot read none of them takes.
         problem = max(cluster.gathered_words(problem))
         if not problem:
+            checkpoints.remove_superfluous()
             return state
         kept = checkpoints.put_aside(step)
         if cluster.is_first():
@@ -107,17 +108,18 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
     steps, run = plan.schedule.steps, plan.run
     begun = None if list_steps(workdir) else initial_state(plan, config)
     cluster.wait("all have looked into the workdir")
+    found = {**config, "dataset": plan.dataset.identity()}
 
     # From here on something is written into the workdir.
     workdir.mkdir(parents=True, exist_ok=True)
     with (
         alone_in(workdir),
-        Checkpoints(workdir, keep=run.keep) as checkpoints,
+        Checkpoints(workdir, run.retention, found) as checkpoints,
         Interruption() as interruption,
     ):
-        found = {**config, "dataset": plan.dataset.identity()}
+        recorded = checkpoints.recorded_config()
         if cluster.is_first():
-            configuration.settle(found, workdir / "config.json", ("run",))
+            configuration.settle(found, workdir / "config.json", ("run",), recorded)
         # Resuming: the run's own newest checkpoint, else the weights that config.init
         # names, of the whole model or its trunk, else those of the seed.
         state = begun or restored(plan, workdir, checkpoints)
@@ -162,7 +164,10 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
                     )
                 reporter.advance()
                 stops = interruption.asked(step)
+                ends_epoch = step % plan.epoch_steps == 0
+                validates = ends_epoch and plan.dataset.has("validation")
                 saves = step % run.checkpoint_every == 0 or step == steps or stops
+                saves = saves or (validates and bool(run.keep_best))
                 if step % run.log_every == 0 or saves:
                     values = {
                         name: float(value)
@@ -173,14 +178,14 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
                     skipped = {"learning_rate": rate, "skipped": skipping.report()}
                     reporter.train(step, values | skipped)
                 # Before saving: a run that is killed here does it again.
-                if step % plan.epoch_steps == 0 and plan.dataset.has("validation"):
-                    epoch = step // plan.epoch_steps
+                measured = {}
+                if validates:
                     measured = validate(plan, state, reporter.say)
-                    reporter.validation(step, epoch, measured)
-                if step % plan.epoch_steps == 0:
+                    reporter.validation(step, step // plan.epoch_steps, measured)
+                if ends_epoch:
                     skipping.new_epoch()
                 if saves:
-                    checkpoints.save(state)
+                    checkpoints.save(state, measured)
                 if stops and step < steps:
                     raise StoppedError(
                         f"stopped after step {step} of {steps}, which is saved; the "

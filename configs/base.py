@@ -112,6 +112,9 @@ def get_config() -> ConfigDict:
     config.run.log_every = 50  # steps between lines of metrics
     config.run.checkpoint_every = 1000  # steps between checkpoints; also at the end
     config.run.keep = 3  # newest checkpoints that are kept
+    # The checkpoint with the best loss, top1 or top5 on validation photos is kept too,
+    # and every validation saves one; "" for neither.
+    config.run.keep_best = "top1"
     config.run.threads = 16  # threads that decode and augment
     # Share of an epoch's photos that may be skipped, since they cannot be decoded.
     config.run.max_skipped = 0.01

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -221,11 +222,10 @@ def test_a_run_is_evaluated_beside_its_baselines(program, trained):
 @pytest.mark.slow
 def test_what_a_run_does_not_hold(program, refused, trained, tmp_path):
     refused(program("eval.py", f"--workdir={trained}", "--step=5"), "4, 8, 12")
-    refused(program("eval.py", f"--workdir={tmp_path}"), "config.json")
+    refused(program("eval.py", f"--workdir={tmp_path}"), "no checkpoint")
     nowhere = ("eval.py", f"--workdir={trained}", "--image_folder=/nowhere")
     refused(program(*nowhere), "/nowhere")
     refused(program("eval.py"), "--workdir")
+    shutil.copytree(trained / "checkpoints", tmp_path / "checkpoints")
     (tmp_path / "config.json").write_text("{")
     refused(program("eval.py", f"--workdir={tmp_path}"), "config.json")
-    (tmp_path / "config.json").write_text((trained / "config.json").read_text())
-    refused(program("eval.py", f"--workdir={tmp_path}"), "no checkpoint")

@@ -15,8 +15,9 @@ from orbax.checkpoint import v1 as ocp
 import train
 from configs import demo
 from tokret.errors import UserError
+from tokret.training.checkpoints import list_steps
 from tokret.training.profiling import Profile
-from tokret.training.weights import list_steps, load_weights
+from tokret.training.weights import find_checkpoint, load_weights
 
 STEPS = 12  # 3 epochs of 32 photos in batches of 8
 
@@ -206,13 +207,14 @@ def test_a_run_begins_with_another_ones_trunk(
     )
     status, out, err = program("train.py", *arguments)
     assert status == 0, out + err
-    ours, theirs = load_weights(workdir)[0], load_weights(trained)[0]
+    runs = (workdir, trained)
+    ours, theirs = (load_weights(find_checkpoint(run))[0] for run in runs)
     jax.tree.map(
         np.testing.assert_array_equal, ours["model"]["trunk"], theirs["model"]["trunk"]
     )
     nowhere = tmp_path / "nowhere"
     wrong = (*arguments[:-1], "--config.init.trunk=/none", f"--workdir={nowhere}")
-    refused(program("train.py", *wrong), "config.init.trunk=/none", "config.json")
+    refused(program("train.py", *wrong), "config.init.trunk=/none", "no checkpoint")
     assert not nowhere.exists()
 
 

@@ -150,7 +150,12 @@ def differences(ours: Config, theirs: Config, prefix: str = "config.") -> list[s
     return found
 
 
-def settle(config: Config, path: Path, machine_groups: tuple[str, ...]) -> None:
+def settle(
+    config: Config,
+    path: Path,
+    machine_groups: tuple[str, ...],
+    recorded: Config | None = None,
+) -> None:
     """Saves the config of a new run; checks that of one that goes on.
 
     Args:
@@ -158,12 +163,14 @@ def settle(config: Config, path: Path, machine_groups: tuple[str, ...]) -> None:
       path: where the run's config lies.
       machine_groups: groups that may change between starts, since they do not change
         what is learned.
+      recorded: the config of a run that lost this file; None for a new one.
 
     Raises:
       UserError: if the run was started with another config; it names the fields.
     """
-    if path.exists():
-        before = {k: v for k, v in load(path).items() if k not in machine_groups}
+    begun = load(path) if path.exists() else recorded
+    if begun is not None:
+        before = {k: v for k, v in begun.items() if k not in machine_groups}
         now = {k: v for k, v in config.items() if k not in machine_groups}
         found = differences(now, before)
         if found:

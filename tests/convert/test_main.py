@@ -207,7 +207,7 @@ def test_mistakes_are_one_line(weights, convert, refused, tmp_path):
     refused(convert("to-torch", run, "--output=x.npz"), ".safetensors or .pth")
     refused(convert("to-torch", run, f"--output={source}"), "is there already")
     back = tmp_path / "back.safetensors"
-    refused(convert("to-torch", run, f"--output={back}"), "config.json")
+    refused(convert("to-torch", run, f"--output={back}"), "no checkpoint")
     assert not back.exists()
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from tokret.training.checkpoints import Checkpoints
+from tokret.training.retention import Retention
 from tokret.training.state import TrainState
 from tokret.training.weights import replicated
 
@@ -35,10 +36,28 @@ def abstract(saved_state):
 
 
 @pytest.fixture(scope="session")
-def saved_run(saved_state, tmp_path_factory):
+def config():
+    """A config that checkpoints can repeat: a model is built from it."""
+    model = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8, "p": 3.0}
+    return {"model": {**model, "whiten": True}, "run": {"keep_best": "top1"}}
+
+
+@pytest.fixture(scope="session")
+def opened(config):
+    """Returns a function that opens the checkpoints of a folder."""
+
+    def checkpoints(workdir, keep=2, keep_best="top1"):
+        retention = Retention(keep=keep, keep_best=keep_best)
+        return Checkpoints(workdir, retention, config)
+
+    return checkpoints
+
+
+@pytest.fixture(scope="session")
+def saved_run(saved_state, opened, tmp_path_factory):
     """The folder of a run that saved steps 2, 4 and 6 and kept two of them."""
     workdir = tmp_path_factory.mktemp("run")
-    with Checkpoints(workdir, keep=2) as checkpoints:
+    with opened(workdir) as checkpoints:
         assert checkpoints.latest_step() is None
         for step in (2, 4, 6):
             checkpoints.save(saved_state(step))

@@ -22,10 +22,9 @@ def variables(value, head=2):
 
 
 @pytest.fixture
-def source(tmp_path):
+def source(config, tmp_path):
     saved = jax.tree.map(np.asarray, variables(7.0))
-    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"])
-    configuration.save({"model": MODEL}, tmp_path / "config.json")
+    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"], config)
     return str(tmp_path)
 
 
@@ -56,7 +55,7 @@ def test_what_does_not_fit_is_named(source, tmp_path):
         UserError, match="holds the trunk tiny, but config.model.trunk is res"
     ):
         begin(trunk=source, model={"trunk": "resnet50"})
-    with pytest.raises(UserError, match="init.trunk=.*holds no config.json"):
+    with pytest.raises(UserError, match="init.trunk=.*holds no checkpoint"):
         begin(trunk=str(tmp_path / "nowhere"))
 
 
@@ -69,11 +68,11 @@ def test_what_leaves_no_trace_in_shapes_is_compared(source):
         begin(checkpoint=source, model={**MODEL, "heads": 2})
 
 
-def test_a_second_order_trunk_begins_with_the_plain_one(tmp_path):
+def test_a_second_order_trunk_begins_with_the_plain_one(config, tmp_path):
     plain = {name: {"trunk": tree["trunk"]} for name, tree in variables(7.0).items()}
     saved = jax.tree.map(np.asarray, plain)
-    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"])
-    configuration.save({"model": {"trunk": "resnet50"}}, tmp_path / "config.json")
+    plain = {**config, "model": {**config["model"], "trunk": "resnet50"}}
+    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"], plain)
     drawn = variables(1.0)
     for tree in drawn.values():
         tree["trunk"]["soa4"] = {"v": jnp.zeros(2)}

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
-from tokret.training.checkpoints import Checkpoints
+from tokret.training.checkpoints import list_steps
 from tokret.training.weights import (
-    list_steps,
+    find_checkpoint,
     load_weights,
     replicated,
     restore_weights,
     save_weights,
+    step_of,
 )
 
 
@@ -27,44 +28,46 @@ def variables(abstract):
 
 
 def test_weights_alone_come_back(saved_run, variables):
-    weights, step = restore_weights(saved_run, variables())
-    assert step == 6
+    newest = find_checkpoint(saved_run)
+    weights = restore_weights(newest, variables())
+    assert step_of(newest) == 6
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 6.0))
-    weights, step = restore_weights(saved_run, variables(), step=4)
-    assert step == 4
+    weights = restore_weights(find_checkpoint(saved_run, 4), variables())
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 4.0))
 
 
 def test_a_moving_average_comes_back_in_their_place(
-    saved_run, saved_state, variables, tmp_path
+    saved_run, saved_state, opened, variables, tmp_path
 ):
     average = {"w": jnp.full(3, 0.5)}
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with opened(tmp_path, keep=1) as checkpoints:
         checkpoints.save(dataclasses.replace(saved_state(2), average=average))
-    weights, _ = restore_weights(tmp_path, variables(), averaged=True)
+    checkpoint = find_checkpoint(tmp_path)
+    weights = restore_weights(checkpoint, variables(), averaged=True)
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 0.5))
     np.testing.assert_array_equal(weights["batch_stats"]["bn"], [0, 1])
-    weights, _ = restore_weights(tmp_path, variables())
+    weights = restore_weights(checkpoint, variables())
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 2.0))
     with pytest.raises(UserError, match="no moving average"):
-        restore_weights(saved_run, variables(), averaged=True)
+        restore_weights(find_checkpoint(saved_run), variables(), averaged=True)
 
 
 def test_another_model_is_refused_and_every_name_listed(saved_run, variables):
     with pytest.raises(UserError, match=r"model/w has shape \(3,\), not \(5,\)"):
-        restore_weights(saved_run, variables(width=5))
+        restore_weights(find_checkpoint(saved_run), variables(width=5))
     names = {**variables(), "params": {"v": variables()["params"]["w"]}}
     with pytest.raises(UserError, match=r"model/v is missing; .*model/w is not"):
-        restore_weights(saved_run, names)
+        restore_weights(find_checkpoint(saved_run), names)
 
 
-def test_weights_from_elsewhere_are_saved_and_one_part_is_taken(tmp_path):
+def test_weights_from_elsewhere_are_saved_and_one_part_is_taken(config, tmp_path):
     trunk, head = {"w": np.arange(3.0)}, {"w": np.ones((2, 2))}
     params = {"model": {"trunk": trunk, "head": head}, "arcface": {"w": np.zeros(4)}}
-    save_weights(tmp_path, params, {"trunk": {"mean": np.full(2, 7.0)}})
+    save_weights(tmp_path, params, {"trunk": {"mean": np.full(2, 7.0)}}, config)
     assert list_steps(tmp_path) == [0]
-    back, statistics, step = load_weights(tmp_path)
-    assert step == 0
+    checkpoint = find_checkpoint(tmp_path)
+    back, statistics = load_weights(checkpoint)
+    assert step_of(checkpoint) == 0
     jax.tree.map(np.testing.assert_array_equal, back, params)
     np.testing.assert_array_equal(statistics["trunk"]["mean"], [7, 7])
 
@@ -74,13 +77,13 @@ def test_weights_from_elsewhere_are_saved_and_one_part_is_taken(tmp_path):
             "batch_stats": {"trunk": {"mean": jax.ShapeDtypeStruct((2,), jnp.float32)}},
         }
     )
-    part, _ = restore_weights(tmp_path, wanted, part="trunk")
+    part = restore_weights(checkpoint, wanted, part="trunk")
     np.testing.assert_array_equal(part["params"]["trunk"]["w"], [0, 1, 2])
     with pytest.raises(UserError, match="params/model/head/w is not the model's"):
-        restore_weights(tmp_path, wanted)
+        restore_weights(checkpoint, wanted)
     del wanted["batch_stats"]["trunk"]["mean"]
     with pytest.raises(UserError, match="batch_stats/trunk/mean is not the model's"):
-        restore_weights(tmp_path, wanted, part="trunk")
+        restore_weights(checkpoint, wanted, part="trunk")
 
 
 def test_a_checkpoint_without_its_files_is_named(saved_run, variables, tmp_path):
@@ -88,11 +91,11 @@ def test_a_checkpoint_without_its_files_is_named(saved_run, variables, tmp_path)
     shutil.copytree(saved_run, copy)
     (copy / "checkpoints" / "6" / "state" / "_METADATA").unlink()
     with pytest.raises(UserError, match="checkpoints/6 cannot be read"):
-        restore_weights(copy, variables())
+        restore_weights(find_checkpoint(copy), variables())
 
 
-def test_checkpoints_that_are_not_there(saved_run, variables, tmp_path):
+def test_checkpoints_that_are_not_there(saved_run, tmp_path):
     with pytest.raises(UserError, match="--step=5.*4, 6"):
-        restore_weights(saved_run, variables(), step=5)
+        find_checkpoint(saved_run, 5)
     with pytest.raises(UserError, match="no checkpoint; train first"):
-        restore_weights(tmp_path, variables())
+        find_checkpoint(tmp_path)

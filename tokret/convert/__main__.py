@@ -81,7 +81,9 @@ def _flags() -> argparse.ArgumentParser:
     writes = commands.add_parser("to-torch")
     writes.add_argument("workdir", type=_path, metavar="DIR")
     writes.add_argument("--output", type=_path, required=True, metavar="FILE")
-    writes.add_argument("--step", type=int, help="checkpoint; the newest if not given")
+    writes.add_argument(
+        "--step", help="checkpoint, or the word best; the newest if not given"
+    )
     return parser
 
 

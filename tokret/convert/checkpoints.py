@@ -24,7 +24,13 @@ from tokret.convert.recognition import CLASSIFIERS, Found
 from tokret.convert.released import COUNTER, from_released, to_released
 from tokret.errors import UserError
 from tokret.retrieval.extraction import RELEASED
-from tokret.training.weights import load_weights, save_weights
+from tokret.training.description import read_config
+from tokret.training.weights import (
+    find_checkpoint,
+    load_weights,
+    save_weights,
+    step_of,
+)
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -76,8 +82,9 @@ def write_checkpoint(
         tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent)
     )
     try:
-        save_weights(partial, params, float32["batch_stats"])
-        configuration.save(config_of(found), partial / "config.json")
+        config = config_of(found)
+        save_weights(partial, params, float32["batch_stats"], config)
+        configuration.save(config, partial / "config.json")
         configuration.save(origin, partial / "origin.json")
         partial.chmod(0o755)  # mkdtemp's is for its owner alone
         os.replace(partial, output)
@@ -93,13 +100,13 @@ def _map(tree: Any, function: Any) -> Any:
 
 
 def read_checkpoint(
-    workdir: Path, step: int | None
+    workdir: Path, step: str | None
 ) -> tuple[Found, dict[str, np.ndarray]]:
     """Reads a run's or a conversion's weights as a released state dict.
 
     Args:
       workdir: the run's folder.
-      step: the checkpoint's step; None takes the newest.
+      step: the checkpoint's step, or the word best; None takes the newest.
 
     Returns:
       Layout and model, and the tensors with the names, order and dtypes of the file
@@ -108,13 +115,14 @@ def read_checkpoint(
     Raises:
       UserError: if there is no checkpoint, or its model has no released layout.
     """
-    config = configuration.load(workdir / "config.json")
+    checkpoint = find_checkpoint(workdir, step)
+    config = read_config(checkpoint)
     model = {k: v for k, v in part(config, "model", dict).items() if k != "dtype"}
     origin = _read_origin(workdir / "origin.json")
     head = part(model, "head", str)
     found = Found(origin["layout"] if origin else head, model)
     _check_released(model, found.layout)
-    params, batch_stats, step = load_weights(workdir, step)
+    params, batch_stats = load_weights(checkpoint)
     variables = {"params": params.pop("model"), "batch_stats": batch_stats, **params}
     if "dataset" in config and "arcface" in params:
         # Rows beyond the classes only fill the mesh.
@@ -123,7 +131,7 @@ def read_checkpoint(
             variables[name] = _map(params[name], lambda leaf: leaf[:classes])
     tensors = to_released(variables, LAYOUTS[found.layout])
     if origin is None:
-        return found, _with_counters(tensors, step)
+        return found, _with_counters(tensors, step_of(checkpoint))
     recorded = {name for name in origin["tensors"] if not name.endswith(COUNTER)}
     if recorded != set(tensors):
         raise UserError(

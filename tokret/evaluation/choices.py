@@ -9,6 +9,42 @@ from tokret.data import datasets
 from tokret.data.datasets import Dataset
 from tokret.errors import UserError
 from tokret.retrieval.extraction import Extraction
+from tokret.training.weights import find_checkpoint
+
+
+def choose_checkpoint(
+    workdir: str | None, checkpoint: str | None, step: str | None
+) -> tuple[Path, Path]:
+    """Finds what to evaluate, and where its results go.
+
+    Args:
+      workdir: --workdir, of a run.
+      checkpoint: --checkpoint, the folder of one alone.
+      step: --step, of the run.
+
+    Returns:
+      The checkpoint's folder, and a folder beside those of its run, or beside itself
+      where it lies alone.
+
+    Raises:
+      UserError: if there is no such checkpoint, or two are named.
+    """
+    if checkpoint is None:
+        run = Path(workdir or "").expanduser()
+        return find_checkpoint(run, step), run / "eval"
+    if workdir is not None or step is not None:
+        raise UserError(
+            "--checkpoint names one checkpoint, and --workdir with --step another; "
+            "leave one out"
+        )
+    folder = Path(checkpoint).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(
+            f"--checkpoint={checkpoint} is not a folder; name one such as "
+            "DIR/checkpoints/STEP"
+        )
+    run = folder.parent
+    return folder, (run.parent if run.name == "checkpoints" else run) / "eval"
 
 
 def make_settings(

@@ -27,8 +27,9 @@ from tokret.retrieval.rows import RowsInMemory
 from tokret.retrieval.store.record import Record, weights_digest
 from tokret.retrieval.store.writing import making
 from tokret.shapes import Float
+from tokret.training.description import check_pixels
 from tokret.training.start import Start
-from tokret.training.weights import replicated, restore_weights
+from tokret.training.weights import replicated, restore_weights, step_of
 
 INTERPOLATION = "photos by Pillow's LANCZOS thumbnail, scales of them bilinearly"
 
@@ -132,19 +133,17 @@ def _bar(what: str, total: int, initial: int = 0) -> Any:
 def model_systems(
     config: Config,
     settings: Extraction,
-    workdir: Path,
-    step: int,
+    checkpoint: Path,
     averaged: bool,
     stores: Path,
     say: Callable[[str], None],
 ) -> tuple[ModelSystem, Callable[[], ModelSystem]]:
-    """Restores a run's model.
+    """Restores a checkpoint's model.
 
     Args:
       config: the run's.
       settings: how descriptors are made.
-      workdir: the run's folder.
-      step: the checkpoint's.
+      checkpoint: its folder.
       averaged: whether the moving average of the weights is taken for them.
       stores: folder of the dataset's stores, one below for each model and settings.
       say: told, in lines, what is going to be computed.
@@ -153,8 +152,9 @@ def model_systems(
       The trained model, and a maker of the untrained one.
 
     Raises:
-      UserError: if there is no such checkpoint, or it holds another model.
+      UserError: if the checkpoint is damaged, or holds another model.
     """
+    check_pixels(checkpoint, config)
     fields = part(config, "model", dict)
     model = call(build_model, "model", fields)
     describe = make_describe(model, settings.scales)
@@ -169,14 +169,14 @@ def model_systems(
         return model.init(key, np.zeros((1, 64, 64, 3), np.float32), train=False)
 
     shapes = replicated(jax.eval_shape(initial))
-    trained, _ = restore_weights(workdir, shapes, step, averaged=averaged)
+    trained = restore_weights(checkpoint, shapes, averaged=averaged)
 
     def untrained() -> ModelSystem:
         start = call(Start, "init", part(config, "init", dict))
         drawn = jax.jit(initial)()
         return system(start.overlay(drawn, shapes, fields), "untrained")
 
-    name = f"step-{step}{'-average' if averaged else ''}"
+    name = f"step-{step_of(checkpoint)}{'-average' if averaged else ''}"
     return system(trained, name), untrained
 
 

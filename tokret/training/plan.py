@@ -21,6 +21,7 @@ from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction
 from tokret.training.optimiser import Schedule, keep_still, make_optimiser
 from tokret.training.programs import Programs, make_programs
+from tokret.training.retention import Retention
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.start import Start
 from tokret.training.state import TrainState, make_classifiers
@@ -42,13 +43,20 @@ class Run:
     log_every: int
     checkpoint_every: int
     keep: int
+    keep_best: str
     threads: int
     max_skipped: float
 
     def __post_init__(self) -> None:
-        for field in ("log_every", "checkpoint_every", "keep", "threads"):
+        for field in ("log_every", "checkpoint_every", "threads"):
             within(f"run.{field}", getattr(self, field), 1)
         within("run.max_skipped", self.max_skipped, 0, 1)
+        _ = self.retention  # refused now, not at the first checkpoint
+
+    @property
+    def retention(self) -> Retention:
+        """Which checkpoints are kept."""
+        return Retention(keep=self.keep, keep_best=self.keep_best)
 
 
 class Plan(NamedTuple):

@@ -4,14 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tokret import configuration
+from tokret.configuration import part
 from tokret.errors import UserError
-from tokret.training.weights import restore_weights
-
-# Fields of config.model that change training, but not what weights mean.
-FREE = frozenset(
-    "dtype dropout drop_path query_deviation remat local_loss frozen_stages".split()
-)
+from tokret.training.checkpoints import list_steps
+from tokret.training.description import check_same_model, read_config
+from tokret.training.weights import find_checkpoint, restore_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,16 +54,16 @@ class Start:
             return variables
         folder = Path(source).expanduser()
         field = "config.init.checkpoint" if self.checkpoint else "config.init.trunk"
-        if not (folder / "config.json").is_file():
+        if not list_steps(folder):
             raise UserError(
                 f"{field}={source} is not the folder of a run or of a conversion: it "
-                "holds no config.json"
+                "holds no checkpoint"
             )
-        config = configuration.load(folder / "config.json")
-        theirs = configuration.part(config, "model", dict)
+        checkpoint = find_checkpoint(folder)
+        theirs = part(read_config(checkpoint), "model", dict)
         if self.checkpoint:
-            _check_same_model(f"{field}={source}", theirs, model)
-            return restore_weights(folder, abstract)[0]
+            check_same_model(f"{field}={source}", theirs, model)
+            return restore_weights(checkpoint, abstract)
         # A second-order block between two stages changes nothing at the start.
         if theirs.get("trunk") not in (model["trunk"], _without_soa4(model["trunk"])):
             raise UserError(
@@ -79,7 +76,7 @@ class Start:
         if theirs.get("trunk") != model["trunk"]:
             for group in groups.values():
                 del group["trunk"]["soa4"]
-        restored, _ = restore_weights(folder, groups, part="trunk")
+        restored = restore_weights(checkpoint, groups, part="trunk")
         return {
             name: {**tree, "trunk": {**tree["trunk"], **restored[name]["trunk"]}}
             for name, tree in variables.items()
@@ -88,19 +85,3 @@ class Start:
 
 def _without_soa4(trunk: str) -> str:
     return trunk.removesuffix("_soa4")
-
-
-def _check_same_model(
-    source: str, theirs: dict[str, Any], ours: dict[str, Any]
-) -> None:
-    """Refuses weights of a model that computes something else with them.
-
-    Some fields, as the heads of attentions, leave no trace in names and shapes. Fields
-    that one of the two does not give have their released values there.
-    """
-    for name in theirs.keys() & ours.keys() - FREE:
-        if theirs[name] != ours[name]:
-            raise UserError(
-                f"{source} was made with model.{name} {theirs[name]!r}, but "
-                f"config.model.{name} is {ours[name]!r}"
-            )

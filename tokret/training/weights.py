@@ -7,21 +7,26 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from tokret.configuration import Config, part
 from tokret.errors import UserError
-from tokret.training.checkpoints import STATE, check_names, read_metadata
+from tokret.training.checkpoints import (
+    STATE,
+    check_names,
+    list_measured,
+    list_steps,
+    read_metadata,
+)
+from tokret.training.description import describe, read_config, read_description
+from tokret.training.retention import best_step
 
 
-def list_steps(workdir: Path) -> list[int]:
-    """Lists the steps of a run's complete checkpoints, oldest first."""
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        return []
-    with ocp.training.Checkpointer(folder.resolve()) as checkpointer:
-        return sorted(int(found.step) for found in checkpointer.checkpoints)
+def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
+    """Finds a checkpoint of a run.
 
-
-def find_step(workdir: Path, step: int | None) -> int:
-    """Returns a checkpoint's step; None asks for the newest.
+    Args:
+      workdir: the run's folder.
+      step: its step, as a number or in digits; "best" asks for the best by
+        `config.run.keep_best`, None for the newest.
 
     Raises:
       UserError: if there is no such checkpoint.
@@ -32,79 +37,112 @@ def find_step(workdir: Path, step: int | None) -> int:
             f"{workdir} holds no checkpoint; train first: "
             f"python train.py --config=... --workdir={workdir}"
         )
+    folder = workdir / "checkpoints"
     if step is None:
-        return steps[-1]
-    if step not in steps:
+        return folder / str(steps[-1])
+    if step == "best":
+        return folder / str(_best(workdir, folder / str(steps[-1])))
+    if str(step) not in map(str, steps):
         raise UserError(
             f"--step={step}: {workdir} holds no such checkpoint; it has "
-            f"{', '.join(map(str, steps))}"
+            f"{', '.join(map(str, steps))}, and may have a best"
         )
-    return step
+    return folder / str(step)
+
+
+def _best(workdir: Path, newest: Path) -> int:
+    measure = part(read_config(newest), "run", dict).get("keep_best", "")
+    found = best_step(list_measured(workdir), measure)
+    if found is None:
+        raise UserError(
+            f"--step=best: no checkpoint of {workdir} was saved with a validation's "
+            f"{measure or 'measures'}; config.run.keep_best keeps the best of a run "
+            "that has validation photos"
+        )
+    return found
+
+
+def step_of(checkpoint: Path) -> int:
+    """Returns the step of a checkpoint, wherever it lies.
+
+    Raises:
+      UserError: if neither it nor its folder's name says so.
+    """
+    described = read_description(checkpoint)
+    if described is not None:
+        return described.step
+    if not checkpoint.name.isdecimal():
+        raise UserError(f"{checkpoint} is no checkpoint: its name is not a step")
+    return int(checkpoint.name)
 
 
 def restore_weights(
-    workdir: Path,
-    variables: Any,
-    step: int | None = None,
-    part: str = "",
-    averaged: bool = False,
-) -> tuple[Any, int]:
+    checkpoint: Path, variables: Any, part: str = "", averaged: bool = False
+) -> Any:
     """Restores a model's variables, or one part's, without classifier and optimiser.
 
     Args:
-      workdir: the run's folder.
+      checkpoint: its folder.
       variables: shapes, dtypes and shardings, {"params": ..., "batch_stats": ...}.
-      step: the checkpoint's step; None takes the newest.
       part: "" for the whole model; "trunk" where `variables` hold the trunk alone.
       averaged: whether the moving average of the parameters is taken for them.
 
     Returns:
-      The variables and the step they come from.
+      The variables.
 
     Raises:
-      UserError: if there is no such checkpoint, or it holds another model.
+      UserError: if it is not there, damaged, or holds another model.
     """
-    step = find_step(workdir, step)
-    path = workdir / "checkpoints" / str(step)
     wanted = {"batch_stats": variables["batch_stats"]}
     params, end = variables["params"], f"{part}/" if part else ""
     if averaged:
-        if not read_metadata(path).get("average"):
+        if not read_metadata(checkpoint).get("average"):
             raise UserError(
-                f"{path} holds no moving average of weights; its run had "
+                f"{checkpoint} holds no moving average of weights; its run had "
                 "config.updates.average=0"
             )
         wanted["average"] = params
     else:
         wanted["params"] = {"model": params}
     prefixes = ("average/" if averaged else "params/model/", "batch_stats/")
-    check_names(path, wanted, tuple(f"{prefix}{end}" for prefix in prefixes))
-    loaded = _load(path, wanted)
+    check_names(checkpoint, wanted, tuple(f"{prefix}{end}" for prefix in prefixes))
+    loaded = _load(checkpoint, wanted)
     params = loaded["average"] if averaged else loaded["params"]["model"]
-    return {"params": params, "batch_stats": loaded["batch_stats"]}, step
+    return {"params": params, "batch_stats": loaded["batch_stats"]}
 
 
-def load_weights(workdir: Path, step: int | None = None) -> tuple[Any, Any, int]:
+def load_weights(checkpoint: Path) -> tuple[Any, Any]:
     """Loads whatever weights a checkpoint holds, as NumPy arrays.
 
     Returns:
-      Parameters, {"model": ..., "arcface": ...}; running statistics; the step.
+      Parameters, {"model": ..., "arcface": ...}; running statistics.
 
     Raises:
-      UserError: if there is no such checkpoint, or it cannot be read.
+      UserError: if it cannot be read.
     """
-    step = find_step(workdir, step)
-    path = workdir / "checkpoints" / str(step)
-    saved = {name: read_metadata(path)[name] for name in ("params", "batch_stats")}
-    loaded = jax.tree.map(np.asarray, _load(path, replicated(saved)))
-    return loaded["params"], loaded["batch_stats"], step
+    saved = {
+        name: read_metadata(checkpoint)[name] for name in ("params", "batch_stats")
+    }
+    loaded = jax.tree.map(np.asarray, _load(checkpoint, replicated(saved)))
+    return loaded["params"], loaded["batch_stats"]
 
 
-def save_weights(workdir: Path, params: Any, batch_stats: Any) -> None:
-    """Saves weights that no training of tokret made, as the checkpoint of step 0."""
-    weights = {"params": params, "batch_stats": batch_stats}
-    with ocp.training.Checkpointer((workdir / "checkpoints").resolve()) as checkpointer:
-        checkpointer.save_checkpointables(0, {STATE: weights})
+def save_weights(workdir: Path, params: Any, batch_stats: Any, config: Config) -> None:
+    """Saves weights that no training of tokret made, as the checkpoint of step 0.
+
+    Args:
+      workdir: a folder.
+      params: {"model": ..., "arcface": ...}.
+      batch_stats: running statistics.
+      config: whose group `model` builds the model.
+    """
+    folder = workdir / "checkpoints"
+    folder.mkdir()
+    ocp.save_checkpointables(
+        (folder / "0").resolve(),
+        {STATE: {"params": params, "batch_stats": batch_stats}},
+        custom_metadata=describe(config, 0),
+    )
 
 
 def _load(path: Path, wanted: Any) -> Any:
