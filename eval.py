@@ -9,11 +9,11 @@
         --output=out.json
 
 Any of them with --rerank=aqe:n=10,alpha=3 is measured before and after re-ranking.
-The first four write DIR/eval/results.json and, for a benchmark with queries,
-DIR/eval/queries.png. Descriptors stay in DIR/eval/descriptors, a folder for each
-dataset, checkpoint and way of describing; a run that was killed goes on with them, and
-what is there is not computed again. `--descriptors` and `--queries` take such a folder
-(.../query, .../database) too.
+The first four write DIR/eval/results.json and, unless --noreport is given,
+DIR/eval/report.html with the pictures queries.png and tokens.png. Descriptors stay in
+DIR/eval/descriptors, a folder for each dataset, checkpoint and way of describing; a run
+that was killed goes on with them, and what is there is not computed again.
+`--descriptors` and `--queries` take such a folder (.../query, .../database) too.
 """
 
 import functools
@@ -39,7 +39,8 @@ from tokret.evaluation.choices import (
     choose_dataset,
     make_settings,
 )
-from tokret.evaluation.reranked import measure_chain, report
+from tokret.evaluation.presenting import present
+from tokret.evaluation.reranked import measure_chain, report, table_rows
 from tokret.evaluation.sides import read_side
 from tokret.evaluation.systems import (
     Described,
@@ -48,11 +49,14 @@ from tokret.evaluation.systems import (
     model_systems,
 )
 from tokret.retrieval import results
+from tokret.retrieval.answers import Answers
 from tokret.retrieval.ground_truth import (
     GroundTruth,
     keep_queries,
     read_ground_truth,
 )
+from tokret.retrieval.report.making import Limits
+from tokret.retrieval.report.page import Summary
 from tokret.retrieval.reranking.chain import parse_chain
 from tokret.retrieval.reranking.ranking import Ranking
 from tokret.training.description import read_config
@@ -102,12 +106,20 @@ DESCRIBE = flags.DEFINE_bool(
 RERANK = flags.DEFINE_string(
     "rerank", None, "Re-rankings, as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500."
 )
+REPORT = flags.DEFINE_bool("report", True, "Write report.html and the pictures.")
+REPORT_QUERIES = flags.DEFINE_integer(
+    "report_queries", 200, "Most queries that the report shows."
+)
+REPORT_SIDE = flags.DEFINE_integer(
+    "report_side", 192, "Longest side of the report's photos, in pixels."
+)
 OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .json.")
 
 
 def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     """Evaluates a checkpoint, beside the baselines if asked."""
     rerank = parse_chain(RERANK.value) if RERANK.value is not None else ()
+    limits = Limits(queries=REPORT_QUERIES.value, side=REPORT_SIDE.value)
     config = read_config(checkpoint)
     settings = make_settings(config, LONGEST_SIDE.value, SCALES.value)
     dataset, name, labelled = choose_dataset(
@@ -134,11 +146,12 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
         return
 
     numbers: dict[str, dict[str, Any]] = {}
+    shown: list[Answers] = []
     for label, system in systems.items():
         tell(f"{label} on {name} ...")
-        picture = target / "queries.png" if label == head else None
-        numbers[label] = benchmark.evaluate(system, picture, tell_bad)
-    summary = report(name, numbers)
+        show = shown.append if label == head and REPORT.value else None
+        numbers[label] = benchmark.evaluate(system, show, tell_bad)
+    rows, lines = table_rows(name, numbers), report(name, numbers)
     measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
     environment = results.environment(
@@ -151,7 +164,10 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     }
     path = target / "results.json"
     results.write_results(path, measured, environment, baselines, merge=True)
-    print(summary)
+    print(lines)
+    for answers in shown:
+        summary = Summary(head, rows, environment)
+        present(target, answers, summary, trained.look, limits)
     print(f"written: {target}")
 
 

@@ -51,6 +51,15 @@ class Dataset:
         return int(self._label().num_classes)
 
     @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the labels, in their order.
+
+        Raises:
+          UserError: if the photos have no labels.
+        """
+        return list(self._label().names)
+
+    @property
     def ground_truth(self) -> Mapping[str, Any] | None:
         """The retrieval benchmark in the Revisited form, None if it has none."""
         return self._metadata().get("ground_truth")

@@ -6,27 +6,28 @@ error, or is left out where that was asked for.
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tokret.data.datasets import Dataset
 from tokret.data.record_views import RecordViews
-from tokret.data.streams import BadRecordError, Records, decoded, read
+from tokret.data.streams import BadRecordError, Records, read
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.evaluation.reranked import measure_chain
+from tokret.evaluation.shown import ShownViews, best_among, costs_of
 from tokret.evaluation.systems import Described, System
-from tokret.retrieval import metrics
+from tokret.retrieval import metrics, search
+from tokret.retrieval.answers import Answers, by_ground_truth, by_labels
 from tokret.retrieval.ground_truth import GroundTruth, from_revisited, keep_queries
-from tokret.retrieval.pictures import ranking_picture
-from tokret.retrieval.rankings import ranking_rows
 from tokret.retrieval.reranking.chain import Step, check_among_labels
 from tokret.retrieval.reranking.ranking import Ranking
 
-_GREY = np.full((8, 8, 3), 128, np.uint8)  # for a photo that cannot be shown
+# Takes what a report is made from; None where none is wanted.
+Tell = Callable[[Answers], Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +75,14 @@ class Benchmark:
     def evaluate(
         self,
         system: System,
-        picture: Path | None,
+        tell: Tell,
         tell_bad: Callable[[Mapping[str, Described]], None],
     ) -> dict[str, Any]:
         """Measures a system.
 
         Args:
           system: what is measured.
-          picture: where rankings of queries are drawn, before any re-ranking; None
-            for nowhere.
+          tell: told the answers before any re-ranking, to report on them.
           tell_bad: told what was described, to name what could not be.
 
         Returns:
@@ -98,10 +98,10 @@ class Benchmark:
             labels = self._labels()
             found = system(self.parts())
             tell_bad(found)
-            return self._evaluate_labelled(found, labels)
+            return self._evaluate_labelled(found, labels, tell)
         found = system(self.parts())
         tell_bad(found)
-        return self._evaluate_revisited(found, picture)
+        return self._evaluate_revisited(found, tell)
 
     def _views(
         self,
@@ -117,39 +117,34 @@ class Benchmark:
         return [None if b is None else _box(b) for b in told["boxes"]] if told else []
 
     def _evaluate_revisited(
-        self, found: Mapping[str, Described], picture: Path | None
+        self, found: Mapping[str, Described], tell: Tell
     ) -> dict[str, Any]:
         assert self.dataset.ground_truth is not None
         truth = from_revisited(self.dataset.ground_truth, self.dataset.name)
         queries, database = found["query"], found["database"]
         kept = good_queries(queries, self.skip_bad)
         asked, truth = queries.descriptors[kept], keep_queries(truth, kept)
-        numbers = metrics.evaluate(asked, database.descriptors, truth)
-        if picture is not None:
-            self._draw((asked, database), truth, kept, numbers, picture)
+        start = time.perf_counter()
+        labelled = metrics.labelled_items(truth)
+        ranks = search.count_ranks(asked, database.descriptors, labelled)
+        seconds = time.perf_counter() - start
+        numbers = metrics.evaluate_ranks(ranks, truth)
+        if tell is not None:
+            parts = self.parts()
+            answers = by_ground_truth(
+                truth,
+                ranks,
+                numbers,
+                queries=ShownViews(parts["query"], queries.bad, kept),
+                database=ShownViews(parts["database"], database.bad),
+                best=functools.partial(best_among, asked, database.descriptors),
+                costs=costs_of(found, seconds),
+            )
+            tell(answers)
         ranking = Ranking(asked, database.descriptors)
         measure = functools.partial(levels_of, truth=truth)
         told = measure_chain(numbers.levels, self.rerank, ranking, measure)
         return told | bad_counts(database, queries)
-
-    def _draw(
-        self,
-        described: tuple[np.ndarray, Described],
-        truth: GroundTruth,
-        kept: Sequence[int],
-        numbers: metrics.Evaluation,
-        picture: Path,
-    ) -> None:
-        asked, database = described
-        whole, stored = self.dataset.records("query"), self.dataset.records("database")
-        rows = ranking_rows(
-            (asked, database.descriptors),
-            truth,
-            numbers.average_precision["medium"],
-            lambda i: decoded(whole[kept[i]]),
-            lambda i: _GREY if i in database.bad else decoded(stored[i]),
-        )
-        ranking_picture(rows, picture)
 
     def _labels(self) -> list[int]:
         told = self.dataset.leave_one_out if self.labelled == "benchmark" else None
@@ -162,8 +157,12 @@ class Benchmark:
             )
         return list(labels)
 
+    def _class_names(self) -> Sequence[str]:
+        told = self.dataset.leave_one_out if self.labelled == "benchmark" else None
+        return told["classes"] if told else self.dataset.class_names
+
     def _evaluate_labelled(
-        self, found: Mapping[str, Described], labels: list[int]
+        self, found: Mapping[str, Described], labels: list[int], tell: Tell
     ) -> dict[str, Any]:
         database = found["database"]
         asking = np.array(database.descriptors)
@@ -178,15 +177,49 @@ class Benchmark:
         own = np.arange(len(asking), dtype=np.int32)
         ranking = Ranking(asking, database.descriptors, own)
 
-        def measure(ranking: Ranking) -> dict[str, Any]:
+        def ranks_of(ranking: Ranking) -> dict[int, np.ndarray]:
             by, among, head = ranking.queries, ranking.database, ranking.head
-            numbers = metrics.leave_one_out(
+            return metrics.leave_one_out_ranks(
                 among, np.array(labels), queries=by, asking=kept, head=head
             )
-            return {"all": numbers}
 
-        told = measure_chain(measure(ranking), self.rerank, ranking, measure)
+        def measure(ranking: Ranking) -> dict[str, Any]:
+            return {"all": metrics.leave_one_out_numbers(ranks_of(ranking))}
+
+        start = time.perf_counter()
+        ranks = ranks_of(ranking)
+        seconds = time.perf_counter() - start
+        if tell is not None:
+            tell(self._answers_of_labels(found, labels, ranking, ranks, seconds))
+        before = {"all": metrics.leave_one_out_numbers(ranks)}
+        told = measure_chain(before, self.rerank, ranking, measure)
         return told | bad_counts(database, queries)
+
+    def _answers_of_labels(
+        self,
+        found: Mapping[str, Described],
+        labels: list[int],
+        ranking: Ranking,
+        ranks: Mapping[int, np.ndarray],
+        seconds: float,
+    ) -> Answers:
+        parts, classes = self.parts(), self._class_names()
+        boxes = enumerate(self._told_boxes())
+        cropped = [item for item, box in boxes if box is not None]
+        asked = {
+            item: parts["query"][row]
+            for row, item in enumerate(cropped)
+            if item in ranks
+        }
+        return by_labels(
+            np.array(labels),
+            ranks,
+            names=lambda label: str(classes[int(label)]),
+            best=functools.partial(best_among, ranking.queries, ranking.database),
+            database=ShownViews(parts["database"], found["database"].bad),
+            asked=asked,
+            costs=costs_of(found, seconds),
+        )
 
 
 def _labels(records: Records) -> list[int]:

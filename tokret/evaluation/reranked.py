@@ -50,6 +50,25 @@ def measure_chain(
     return {**before, "reranked": after}
 
 
+def table_rows(
+    benchmark: str, numbers: Mapping[str, Mapping[str, Any]]
+) -> list[TableRow]:
+    """Systems, each after re-ranking below itself.
+
+    Args:
+      benchmark: on what they were measured.
+      numbers: by system, what `measure_chain` gave.
+    """
+    rows = []
+    for system, found in numbers.items():
+        rows.append(TableRow(system, benchmark, _flat(found)))
+        if "reranked" in found:
+            steps = found["reranked"]["steps"]
+            name = " + ".join([system, *(step["name"] for step in steps)])
+            rows.append(TableRow(name, benchmark, _flat(found["reranked"]["numbers"])))
+    return rows
+
+
 def report(benchmark: str, numbers: Mapping[str, Mapping[str, Any]]) -> str:
     """A table of systems, each after re-ranking below itself, and what that cost.
 
@@ -60,16 +79,12 @@ def report(benchmark: str, numbers: Mapping[str, Mapping[str, Any]]) -> str:
     Returns:
       Lines, no newline at the end.
     """
-    rows, costs = [], []
-    for system, found in numbers.items():
-        rows.append(TableRow(system, benchmark, _flat(found)))
-        if "reranked" not in found:
-            continue
-        steps = found["reranked"]["steps"]
-        name = " + ".join([system, *(step["name"] for step in steps)])
-        rows.append(TableRow(name, benchmark, _flat(found["reranked"]["numbers"])))
-        costs += [f"{system}, {_cost(step)}" for step in steps]
-    return "\n".join([table(rows), *costs])
+    costs = [
+        f"{system}, {_cost(step)}"
+        for system, found in numbers.items()
+        for step in found.get("reranked", {}).get("steps", [])
+    ]
+    return "\n".join([table(table_rows(benchmark, numbers)), *costs])
 
 
 def _cost(step: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tokret.retrieval.extraction import (
 )
 from tokret.retrieval.histogram import colour_histogram
 from tokret.retrieval.loading import survey
+from tokret.retrieval.report.token_maps import Look, make_look
 from tokret.retrieval.rows import RowsInMemory
 from tokret.retrieval.store.record import Record, weights_digest
 from tokret.retrieval.store.writing import making
@@ -42,11 +44,15 @@ class Described:
       names: of the images.
       descriptors: [N, D]; NaN where the image is bad.
       bad: by row, why an image could not be described.
+      fresh: how many were described now, and not taken from a store.
+      seconds: what these took, compilation included.
     """
 
     names: tuple[str, ...]
     descriptors: Float[np.ndarray, "n d"]
     bad: Mapping[int, str]
+    fresh: int = 0
+    seconds: float = 0.0
 
 
 # Parts -> their descriptors: a model with its weights, or a baseline.
@@ -64,6 +70,7 @@ class ModelSystem:
       model: the model's description, `config.model`.
       folder: of the stores, each called by its part.
       say: told, in lines, what is going to be computed.
+      look: gives the maps of the model's tokens.
     """
 
     describe: Describe
@@ -72,6 +79,7 @@ class ModelSystem:
     model: dict[str, Any]
     folder: Path
     say: Callable[[str], None]
+    look: Look
 
     def __call__(self, parts: Parts) -> dict[str, Described]:
         """Describes what is not in the stores yet.
@@ -90,6 +98,8 @@ class ModelSystem:
             }
             rows = ChainedRows(views.ranges, writers)
             there = int(rows.finished.sum())
+            fresh = {n: int((~each.finished).sum()) for n, each in writers.items()}
+            start = time.perf_counter()
             self.say(f"descriptors: {self.folder}: {there} of {len(views)} are there")
             if there < len(views):
                 for line in plan_words(canvases, photos.sizes, settings.batch_size):
@@ -105,11 +115,18 @@ class ModelSystem:
                     settings,
                     bar.update,
                 )
+            pace = (time.perf_counter() - start) / max(1, len(views) - there)
             for name, of_part in views.surveys(photos).items():
                 writers[name].mark_bad(of_part.bad)
             stores = {name: writer.finish() for name, writer in writers.items()}
         return {
-            name: Described(store.names, store.descriptors, store.bad)
+            name: Described(
+                store.names,
+                store.descriptors,
+                store.bad,
+                fresh[name],
+                fresh[name] * pace,
+            )
             for name, store in stores.items()
         }
 
@@ -161,7 +178,8 @@ def model_systems(
 
     def system(variables: Any, name: str) -> ModelSystem:
         folder = stores / f"{name}-{settings_name(settings)}"
-        return ModelSystem(describe, variables, settings, fields, folder, say)
+        look = make_look(model, variables, settings)
+        return ModelSystem(describe, variables, settings, fields, folder, say, look)
 
     def initial() -> Any:
         # The key of tokret.training.state.init_state: the weights training began with.

@@ -1,18 +1,17 @@
 """A picture of rankings: what was asked, and what came first."""
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tokret.errors import UserError
+from tokret.retrieval.answers import Verdict
 from tokret.shapes import Float, UInt8
-
-Verdict = Literal["hit", "miss", "junk"]
 
 # Okabe and Ito's green and vermilion: apart for the colour-blind too.
 COLOURS: dict[Verdict, str] = {"hit": "#009e73", "miss": "#d55e00", "junk": "#a3a3a3"}
@@ -27,6 +26,7 @@ PAPER, INK, FAINT, TILE_GROUND = "#ffffff", "#1c1c1c", "#6b6b6b", "#efefef"
 TILE, BORDER, GAP, QUERY_GAP = 160, 5, 10, 30
 MARGIN, LEGEND, CAPTION, ROW_GAP = 24, 44, 24, 18
 RESULTS = 10
+MARK = 20
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ def ranking_picture(rows: Sequence[RankingRow], path: str | Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    path = Path(path)
     step = TILE + CAPTION + ROW_GAP
     width = 2 * MARGIN + (RESULTS + 1) * TILE + (RESULTS - 1) * GAP + QUERY_GAP
     height = 2 * MARGIN + LEGEND + len(rows) * step - ROW_GAP
@@ -79,10 +78,25 @@ def ranking_picture(rows: Sequence[RankingRow], path: str | Path) -> None:
     _draw_legend(sheet)
     for number, row in enumerate(rows):
         _draw_row(sheet, row, MARGIN + LEGEND + number * step)
-    # Drawn beside and moved: a picture is there whole or not at all.
+    write_picture(sheet, path)
+
+
+def write_picture(sheet: Image.Image, path: str | Path) -> None:
+    """Writes a PNG, as `write_whole` does."""
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    write_whole(Path(path), buffer.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file beside and moves it: it is there whole or not at all.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        sheet.save(draft, "PNG")
+        draft.write_bytes(content)
         os.replace(draft, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
@@ -93,14 +107,14 @@ def ranking_picture(rows: Sequence[RankingRow], path: str | Path) -> None:
 def _draw_legend(sheet: Image.Image) -> None:
     draw = ImageDraw.Draw(sheet)
     middle, side = MARGIN + 10, 18
-    draw.text((MARGIN, middle), "query", INK, _font(18), anchor="lm")
+    draw.text((MARGIN, middle), "query", INK, font(18), anchor="lm")
     left = MARGIN + TILE + QUERY_GAP
-    draw.text((left, middle), "best ten, from the left", INK, _font(18), anchor="lm")
+    draw.text((left, middle), "best ten, from the left", INK, font(18), anchor="lm")
     right = sheet.width - MARGIN
     marks = [*((COLOURS[kind], text) for kind, text in MEANINGS.items())]
     for colour, text in reversed([(BOX_COLOUR, "query box"), *marks]):
-        right -= int(draw.textlength(text, _font(16)))
-        draw.text((right, middle), text, INK, _font(16), anchor="lm")
+        right -= int(draw.textlength(text, font(16)))
+        draw.text((right, middle), text, INK, font(16), anchor="lm")
         right -= side + 8
         corner = (right, middle - side // 2, right + side, middle + side // 2)
         draw.rectangle(corner, outline=colour, width=4)
@@ -110,20 +124,39 @@ def _draw_legend(sheet: Image.Image) -> None:
 def _draw_row(sheet: Image.Image, row: RankingRow, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
     _draw_query(sheet, row, top)
-    _draw_caption(draw, row.caption, MARGIN, top, INK)
+    draw_caption(draw, row.caption, MARGIN, top, INK)
     for number, result in enumerate(row.results[:RESULTS]):
         left = MARGIN + TILE + QUERY_GAP + number * (TILE + GAP)
         frame = (left, top, left + TILE - 1, top + TILE - 1)
         draw.rectangle(frame, fill=COLOURS[result.verdict])
         inner = TILE - 2 * BORDER
-        tile, _ = _letterboxed(result.image, inner)
+        tile, _ = letterboxed(result.image, inner)
         sheet.paste(tile, (left + BORDER, top + BORDER))
+        _draw_mark(draw, result.verdict, left + BORDER, top + BORDER)
         if result.score is not None:
-            _draw_caption(draw, f"{result.score:.3f}", left, top, FAINT)
+            draw_caption(draw, f"{result.score:.3f}", left, top, FAINT)
+
+
+def _draw_mark(
+    draw: ImageDraw.ImageDraw, verdict: Verdict, left: int, top: int
+) -> None:
+    """A tick, a cross or a ring: colours alone do not tell everybody."""
+    ground = (left, top, left + MARK, top + MARK)
+    draw.rectangle(ground, fill=COLOURS[verdict])
+    if verdict == "junk":
+        draw.ellipse((left + 5, top + 5, left + 15, top + 15), outline=PAPER, width=2)
+        return
+    strokes = {
+        "hit": [((4, 11), (8, 15)), ((8, 15), (16, 5))],
+        "miss": [((5, 5), (15, 15)), ((15, 5), (5, 15))],
+    }
+    for start, end in strokes[verdict]:
+        ends = [(left + x, top + y) for x, y in (start, end)]
+        draw.line(ends, fill=PAPER, width=3)
 
 
 def _draw_query(sheet: Image.Image, row: RankingRow, top: int) -> None:
-    tile, (x, y, scale) = _letterboxed(row.image, TILE)
+    tile, (x, y, scale) = letterboxed(row.image, TILE)
     if row.box is not None:
         x0, y0, x1, y1 = row.box.tolist()
         corners = (x + x0 * scale, y + y0 * scale, x + x1 * scale, y + y1 * scale)
@@ -138,7 +171,7 @@ def _draw_query(sheet: Image.Image, row: RankingRow, top: int) -> None:
     sheet.paste(tile, (MARGIN, top))
 
 
-def _letterboxed(
+def letterboxed(
     image: UInt8[np.ndarray, "h w 3"], side: int
 ) -> tuple[Image.Image, tuple[int, int, float]]:
     """The whole image within a square, and its offset x, y and scale there."""
@@ -152,18 +185,19 @@ def _letterboxed(
     return tile, (x, y, scale)
 
 
-def _draw_caption(
+def draw_caption(
     draw: ImageDraw.ImageDraw, text: str, left: int, top: int, colour: str
 ) -> None:
     """Centred under a tile; smaller, then cut, where it is too long for it."""
     size = 16
-    while size > 11 and draw.textlength(text, _font(size)) > TILE:
+    while size > 11 and draw.textlength(text, font(size)) > TILE:
         size -= 1
-    while draw.textlength(text, _font(size)) > TILE:
+    while draw.textlength(text, font(size)) > TILE:
         text = text[:-4] + "..."
     middle = (left + TILE // 2, top + TILE + CAPTION // 2 + 2)
-    draw.text(middle, text, colour, _font(size), anchor="mm")
+    draw.text(middle, text, colour, font(size), anchor="mm")
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The pictures' letters, in pixels."""
     return ImageFont.load_default(size)

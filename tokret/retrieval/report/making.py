@@ -1,0 +1,202 @@
+"""Answers -> report.html: which queries, their photos, their maps, within a size."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tokret.configuration import within
+from tokret.data.decoding import open_photo
+from tokret.data.views import View, thumbnail_size
+from tokret.retrieval.answers import Answers, Verdict
+from tokret.retrieval.pictures import RESULTS, write_whole
+from tokret.retrieval.report.cards import Card, Tile
+from tokret.retrieval.report.page import Summary, render
+from tokret.retrieval.report.thumbnails import box_shares, thumbnail
+from tokret.retrieval.report.token_maps import Look, Maps, shade
+from tokret.shapes import Float
+
+MAX_BYTES = 48 * 2**20  # what a browser opens without a pause
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much a report shows.
+
+    Attributes:
+      queries: most queries.
+      side: longest side of a photo, in pixels.
+      max_bytes: of the file; fewer queries are shown where it would be larger.
+    """
+
+    queries: int
+    side: int
+    max_bytes: int = MAX_BYTES
+
+    def __post_init__(self) -> None:
+        within("report_queries", self.queries, 1)
+        within("report_side", self.side, 16, 1024)
+
+
+def choose_queries(precision: Float[np.ndarray, " q"], count: int) -> list[int]:
+    """Chooses queries where all are too many: the extremes, and some between.
+
+    Args:
+      precision: average precision of each, NaN for those that are left out.
+      count: how many at most.
+
+    Returns:
+      In rising order: a quarter are the worst, a quarter the best, the others evenly
+      spaced between these.
+    """
+    order = np.argsort(precision, kind="stable")
+    asked = order[~np.isnan(precision[order])]
+    if len(asked) <= count:
+        return sorted(asked.tolist())
+    quarter = count // 4
+    middle = asked[quarter : len(asked) - quarter]
+    spaced = np.linspace(0, len(middle) - 1, count - 2 * quarter).round().astype(int)
+    ends = [*asked[:quarter], *asked[len(asked) - quarter :]]
+    return sorted(int(query) for query in [*ends, *middle[spaced]])
+
+
+def in_words(precision: Float[np.ndarray, " q"], shown: int) -> str:
+    """Says which of the queries are shown."""
+    asked = int(np.count_nonzero(~np.isnan(precision)))
+    none = len(precision) - asked
+    left_out = f" {none:,} without positives are left out." if none else ""
+    if shown == asked:
+        return f"All {asked:,} queries.{left_out}"
+    return (
+        f"{shown:,} of {asked:,} queries: the {shown // 4:,} worst, the {shown // 4:,} "
+        f"best, and {shown - 2 * (shown // 4):,} evenly spaced between these."
+        f"{left_out}"
+    )
+
+
+def write_report(
+    path: Path, answers: Answers, summary: Summary, look: Look | None, limits: Limits
+) -> None:
+    """Writes the page; whoever opens it sees the old one or the whole new one.
+
+    Args:
+      path: the file; its folder must exist.
+      answers: what it is about.
+      summary: what stands around the queries.
+      look: gives the maps of tokens; None for a system that is no such model.
+      limits: how much to show.
+
+    Raises:
+      UserError: if a photo cannot be decoded, or the file not be written.
+    """
+    picked = choose_queries(answers.precision, limits.queries)
+    rankings = _rankings(answers, picked)
+    views = [ranking.query for ranking in rankings.values()]
+    views += [view for ranking in rankings.values() for view, *_ in ranking.top]
+    photos = _photos(list(dict.fromkeys(views)), limits.side, look)
+    shown = picked
+    while True:
+        chosen = {query: rankings[query] for query in shown}
+        page = _page(answers, summary, chosen, photos).encode()
+        if len(page) <= limits.max_bytes or len(shown) == 1:
+            break
+        # A little fewer than would fit on the average: photos differ.
+        fewer = int(0.95 * len(shown) * limits.max_bytes / len(page))
+        kept = choose_queries(answers.precision[shown], max(1, fewer))
+        shown = [shown[place] for place in kept]
+    write_whole(path, page)
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """A query and the first of its ranking: photo, its place, verdict, score."""
+
+    query: View
+    top: Sequence[tuple[View, int, Verdict, float]]
+
+
+def _rankings(answers: Answers, picked: Sequence[int]) -> dict[int, _Ranking]:
+    scores, items = answers.best(picked, min(RESULTS, len(answers.database)))
+    stored = {int(item): answers.database[int(item)] for item in np.unique(items)}
+    return {
+        query: _Ranking(
+            answers.queries[query],
+            [
+                (stored[item], item, answers.verdict(query, item), score)
+                for item, score in zip(found.tolist(), each.tolist(), strict=True)
+            ],
+        )
+        for query, found, each in zip(picked, items, scores, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A thumbnail, its sides in pixels, and what the page's script shows of it."""
+
+    width: int
+    height: int
+    content: Mapping[str, Any]
+
+
+def _photos(views: Sequence[View], side: int, look: Look | None) -> dict[View, _Photo]:
+    """Thumbnails and token maps of photos."""
+    with ThreadPoolExecutor() as pool:
+        bar = tqdm(total=len(views), unit="photo", desc="report", disable=None)
+        with bar:
+            encoded = []
+            for each in pool.map(lambda view: thumbnail(view, side), views):
+                encoded.append(each)
+                bar.update()
+    found = None if look is None else look(views)
+    maps: Sequence[Maps | None] = [None] * len(views) if found is None else found
+    photos = {}
+    for view, photo, mine in zip(views, encoded, maps, strict=True):
+        shown = [] if mine is None else list(mine)
+        content = {
+            "photo": _base64(photo),
+            "maps": [_base64(shade(each)) for each in shown],
+            "shares": [round(100 * float(each.mean())) for each in shown],
+        }
+        size = open_photo(view.encoded, view.name).size
+        photos[view] = _Photo(*thumbnail_size(size, side), content)
+    return photos
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _page(
+    answers: Answers,
+    summary: Summary,
+    rankings: Mapping[int, _Ranking],
+    photos: Mapping[View, _Photo],
+) -> str:
+    """The page with these queries, and no photos but theirs."""
+    used: dict[View, int] = {}
+
+    def tile(view: View, label: str) -> Tile:
+        place = used.setdefault(view, len(used))
+        return Tile(place, photos[view].width, photos[view].height, view.name, label)
+
+    cards = [
+        Card(
+            query,
+            tile(ranking.query, answers.classes[query]),
+            box_shares(ranking.query),
+            [
+                (tile(view, answers.class_of(item)), verdict, score)
+                for view, item, verdict, score in ranking.top
+            ],
+        )
+        for query, ranking in rankings.items()
+    ]
+    contents = [photos[view].content for view in used]
+    selection = in_words(answers.precision, len(cards))
+    return render(answers, summary, cards, contents, selection)

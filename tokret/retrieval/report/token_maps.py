@@ -1,0 +1,94 @@
+"""Where each token looks: the tokenizer's maps of photos (paper, section 3.3)."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from tokret.data.views import View
+from tokret.models.images import normalise
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.retrieval.extraction import Extraction
+from tokret.shapes import Array, Float, Int, UInt8
+
+# NetVLAD has 64 clusters: nobody compares so many.
+MOST = 16
+STEP = 32  # sides of a canvas are multiples of it, as trunks want them
+LEVELS = 16  # of darkness: four bits a position
+DARKEST = 0.84  # taken off a photo's brightness where a token does not look
+
+Maps = Float[np.ndarray, "l h w"]
+# Views -> the maps of each, None where the head has none to show.
+Look = Callable[[Sequence[View]], list[Maps] | None]
+
+
+def make_look(model: RetrievalNet, variables: Any, settings: Extraction) -> Look:
+    """Makes what looks at photos through a model's tokens.
+
+    Args:
+      model: images to (descriptors, intermediates).
+      variables: its parameters and statistics.
+      settings: how many views a batch; maps are of scale 1.
+
+    Returns:
+      A function of views to maps [L, h, w] of each, within the view's true size; at
+      every position they sum to 1. It gives None where the model's intermediates hold
+      no maps, or more than `MOST`.
+    """
+
+    @jax.jit
+    def attention(
+        images: UInt8[Array, "b h w 3"], sizes: Int[Array, "b 2"]
+    ) -> Float[Array, "b l h w"] | None:
+        pixels = normalise(images, model.pixels)
+        maps: Any = model.apply(variables, pixels, sizes, train=False)[1]
+        found: Float[Array, "b l h w"] | None = maps.get("attention")
+        return found if found is not None and found.shape[1] <= MOST else None
+
+    def look(views: Sequence[View]) -> list[Maps] | None:
+        sizes = np.array([view.size() for view in views], np.int32).reshape(-1, 2)
+        height, width = -(-sizes.max(axis=0) // STEP) * STEP
+        found: list[Maps] = []
+        for start in range(0, len(views), settings.batch_size):
+            batch = np.zeros((settings.batch_size, height, width, 3), np.uint8)
+            true = np.ones((settings.batch_size, 2), np.int32)
+            some = views[start : start + settings.batch_size]
+            for row, view in enumerate(some):
+                pixels = view.pixels()
+                true[row] = pixels.shape[:2]
+                batch[row, : true[row, 0], : true[row, 1]] = pixels
+            maps = attention(batch, true)
+            if maps is None:
+                return None
+            found += [within_photo(np.asarray(each, np.float32)) for each in maps]
+        return found[: len(views)]
+
+    return look
+
+
+def within_photo(maps: Maps) -> Maps:
+    """Takes the padding off: the maps sum to 1 in the photo and to 0 outside of it."""
+    inside = maps.sum(axis=0) > 0.5
+    rows, columns = inside.any(axis=1).sum(), inside.any(axis=0).sum()
+    return maps[:, :rows, :columns]
+
+
+def shade(map_: Float[np.ndarray, "h w"]) -> bytes:
+    """A map as what is laid over a photo: black, clear where the token looks.
+
+    Args:
+      map_: weights, 0 to 1.
+
+    Returns:
+      A PNG of [h, w] pixels.
+    """
+    levels = np.clip(np.round(map_ * (LEVELS - 1)), 0, LEVELS - 1).astype(np.uint8)
+    image = Image.frombytes("P", (levels.shape[1], levels.shape[0]), levels.tobytes())
+    image.putpalette([0] * 3 * LEVELS)
+    darkness = np.linspace(255 * DARKEST, 0, LEVELS).round().astype(np.uint8).tobytes()
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", bits=4, transparency=darkness)
+    return buffer.getvalue()

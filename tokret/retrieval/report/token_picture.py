@@ -1,0 +1,114 @@
+"""A picture of where each token looks, for papers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from tokret.retrieval.answers import Answers
+from tokret.retrieval.pictures import (
+    CAPTION,
+    GAP,
+    INK,
+    LEGEND,
+    MARGIN,
+    PAPER,
+    ROW_GAP,
+    TILE,
+    draw_caption,
+    font,
+    letterboxed,
+    write_picture,
+)
+from tokret.retrieval.report.token_maps import DARKEST, Look, Maps
+from tokret.shapes import Float, UInt8
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A photo and its maps.
+
+    Attributes:
+      image: [H, W, 3] uint8, RGB, what the model saw.
+      maps: [L, h, w], weights from 0 to 1.
+      caption: a few words, such as "query, AP 71.3".
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    maps: Maps
+    caption: str
+
+
+def token_rows(answers: Answers, queries: Sequence[int], look: Look) -> list[TokenRow]:
+    """Gathers queries and, below each, the first of its ranking.
+
+    Args:
+      answers: of a system on a benchmark.
+      queries: which of them.
+      look: gives the maps of tokens.
+
+    Returns:
+      Two rows a query; none at all where the head has no maps.
+    """
+    first = answers.best(queries, 1)[1][:, 0].tolist()
+    views, captions = [], []
+    for query, item in zip(queries, first, strict=True):
+        views += [answers.queries[query], answers.database[item]]
+        captions += [
+            f"query, AP {100 * answers.precision[query]:.1f}",
+            f"its first: {answers.verdict(query, item)}",
+        ]
+    maps = look(views)
+    return [
+        TokenRow(view.pixels(), mine, caption)
+        for view, mine, caption in zip(views, maps or [], captions, strict=bool(maps))
+    ]
+
+
+def lit(
+    image: UInt8[np.ndarray, "h w 3"], map_: Float[np.ndarray, "p q"]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A photo that is bright where a map is large and dark elsewhere.
+
+    Args:
+      image: RGB.
+      map_: weights from 0 to 1, enlarged bilinearly.
+    """
+    size = (image.shape[1], image.shape[0])
+    weights = Image.fromarray(map_.astype(np.float32)).resize(
+        size, Image.Resampling.BILINEAR
+    )
+    light = 1 - DARKEST * (1 - np.clip(np.asarray(weights), 0, 1))
+    return (image * light[..., None]).round().astype(np.uint8)
+
+
+def token_picture(rows: Sequence[TokenRow], path: str | Path) -> None:
+    """Writes a PNG: a row a photo, beside it what each token sees of it.
+
+    Args:
+      rows: what to show, at least one; all with as many maps.
+      path: the file to write; its folder must exist.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    columns = 1 + len(rows[0].maps)
+    step = TILE + CAPTION + ROW_GAP
+    width = 2 * MARGIN + columns * (TILE + GAP) - GAP
+    height = 2 * MARGIN + LEGEND + len(rows) * step - ROW_GAP
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for column in range(columns):
+        left = MARGIN + column * (TILE + GAP)
+        title = f"token {column}" if column else "photo"
+        draw.text((left, MARGIN + 10), title, INK, font(18), anchor="lm")
+        for number, row in enumerate(rows):
+            top = MARGIN + LEGEND + number * step
+            shown = lit(row.image, row.maps[column - 1]) if column else row.image
+            sheet.paste(letterboxed(shown, TILE)[0], (left, top))
+            share = f"{100 * float(row.maps[column - 1].mean()):.0f} %"
+            words = share if column else row.caption
+            draw_caption(draw, words, left, top, INK)
+    write_picture(sheet, path)
