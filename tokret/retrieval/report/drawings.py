@@ -59,8 +59,8 @@ def _axes(across: str, up: str, labels: Sequence[str]) -> str:
     parts = []
     for tick, label in zip(TICKS, labels, strict=True):
         x, y = _place(tick / 100, tick / 100)
-        low, high = _place(0, 0)[1], _place(0, 1)[1]
-        left, right = _place(0, 0)[0], _place(1, 0)[0]
+        low, high = _place(0.0, 0.0)[1], _place(0.0, 1.0)[1]
+        left, right = _place(0.0, 0.0)[0], _place(1.0, 0.0)[0]
         parts.append(f'<path class="grid" d="M{left} {y}H{right}M{x} {low}V{high}"/>')
         parts.append(f'<text x="{left - 7}" y="{y + 4}" class="end">{tick}</text>')
         parts.append(f'<text x="{x}" y="{low + 16}" class="middle">{label}</text>')

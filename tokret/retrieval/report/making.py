@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tokret.configuration import within
 from tokret.data.decoding import open_photo
 from tokret.data.views import View, thumbnail_size
+from tokret.errors import UserError
 from tokret.retrieval.answers import Answers, Verdict
 from tokret.retrieval.pictures import RESULTS, write_whole
 from tokret.retrieval.report.cards import Card, Tile
@@ -39,8 +39,10 @@ class Limits:
     max_bytes: int = MAX_BYTES
 
     def __post_init__(self) -> None:
-        within("report_queries", self.queries, 1)
-        within("report_side", self.side, 16, 1024)
+        if self.queries < 1:
+            raise UserError(f"--report_queries={self.queries} must be at least 1")
+        if not 16 <= self.side <= 1024:
+            raise UserError(f"--report_side={self.side} must be 16 to 1024 pixels")
 
 
 def choose_queries(precision: Float[np.ndarray, " q"], count: int) -> list[int]:
@@ -164,7 +166,7 @@ def _photos(views: Sequence[View], side: int, look: Look | None) -> dict[View, _
             "shares": [round(100 * float(each.mean())) for each in shown],
         }
         size = open_photo(view.encoded, view.name).size
-        photos[view] = _Photo(*thumbnail_size(size, side), content)
+        photos[view] = _Photo(*thumbnail_size(size, float(side)), content)
     return photos
 
 

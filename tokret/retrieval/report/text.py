@@ -45,7 +45,7 @@ def percent(fraction: float | None, places: int = 2) -> str:
     return f"{100 * fraction:.{places}f}"
 
 
-def size_in_words(count: float) -> str:
+def size_in_words(count: int | float) -> str:
     """Bytes in the largest unit of 1024 that leaves a number of at least 1."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":

@@ -20,7 +20,7 @@ STEP = 32  # sides of a canvas are multiples of it, as trunks want them
 LEVELS = 16  # of darkness: four bits a position
 DARKEST = 0.84  # taken off a photo's brightness where a token does not look
 
-Maps = Float[np.ndarray, "l h w"]
+Maps = Float[np.ndarray, "l p q"]
 # Views -> the maps of each, None where the head has none to show.
 Look = Callable[[Sequence[View]], list[Maps] | None]
 
@@ -42,10 +42,10 @@ def make_look(model: RetrievalNet, variables: Any, settings: Extraction) -> Look
     @jax.jit
     def attention(
         images: UInt8[Array, "b h w 3"], sizes: Int[Array, "b 2"]
-    ) -> Float[Array, "b l h w"] | None:
+    ) -> Float[Array, "b l p q"] | None:
         pixels = normalise(images, model.pixels)
         maps: Any = model.apply(variables, pixels, sizes, train=False)[1]
-        found: Float[Array, "b l h w"] | None = maps.get("attention")
+        found: Float[Array, "b l p q"] | None = maps.get("attention")
         return found if found is not None and found.shape[1] <= MOST else None
 
     def look(views: Sequence[View]) -> list[Maps] | None:
@@ -76,7 +76,7 @@ def within_photo(maps: Maps) -> Maps:
     return maps[:, :rows, :columns]
 
 
-def shade(map_: Float[np.ndarray, "h w"]) -> bytes:
+def shade(map_: Float[np.ndarray, "p q"]) -> bytes:
     """A map as what is laid over a photo: black, clear where the token looks.
 
     Args:

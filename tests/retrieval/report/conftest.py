@@ -1,0 +1,96 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tokret.data.views import View
+from tokret.retrieval import metrics, search
+from tokret.retrieval.answers import Costs, by_ground_truth, by_labels
+from tokret.retrieval.ground_truth import from_revisited
+from tokret.retrieval.report.page import Summary
+from tokret.retrieval.results import TableRow
+
+# What others may call their files, classes and datasets.
+HOSTILE = (
+    "</script><script>alert(1)</script><img src=//evil.example/x onerror=alert(2)>\"'"
+)
+
+
+def photo(seed, name, box=None, comment=b""):
+    """A JPEG of 60 x 40 or, of odd seeds, 40 x 60 pixels of one colour."""
+    rng = np.random.default_rng(seed)
+    size = (60, 40) if seed % 2 == 0 else (40, 60)
+    image = Image.new("RGB", size, tuple(rng.integers(0, 256, 3).tolist()))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", comment=comment)
+    return View(buffer.getvalue(), name, box, 64)
+
+
+@pytest.fixture(scope="session")
+def landmarks():
+    """Answers on a benchmark of 12 queries and 30 photos, names hostile."""
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal((12, 8)).astype(np.float32)
+    db = rng.standard_normal((30, 8)).astype(np.float32)
+    lists = [rng.permutation(30)[:9].tolist() for _ in range(12)]
+    gnd = [{"easy": x[:3], "hard": x[3:6], "junk": x[6:]} for x in lists]
+    gnd[4] = {"easy": [], "hard": [], "junk": [1]}
+    names = [f"im{i}" for i in range(30)]
+    truth = {"imlist": names, "qimlist": [f"q{i}" for i in range(12)], "gnd": gnd}
+    truth = from_revisited(truth, "t")
+    ranks = search.count_ranks(q, db, metrics.labelled_items(truth))
+    box = (10.0, 5.0, 30.0, 35.0)
+    return by_ground_truth(
+        truth,
+        ranks,
+        metrics.evaluate_ranks(ranks, truth),
+        queries=[photo(i, f"q{i} {HOSTILE}", box) for i in range(12)],
+        database=[photo(i, f"im{i} {HOSTILE}", None, b"SECRET") for i in range(30)],
+        best=lambda some, k: search.top_k(q[list(some)], db, k),
+        costs=Costs(2.0, 42, 0.5, 8, 32),
+    )
+
+
+@pytest.fixture(scope="session")
+def labelled():
+    """Answers of nine labelled photos, class names hostile."""
+    rows = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
+    labels = np.arange(9) % 3
+    return by_labels(
+        labels,
+        metrics.leave_one_out_ranks(rows, labels),
+        names=lambda label: f"class {label} {HOSTILE}",
+        best=lambda items, k: search.top_k(rows[list(items)], rows, k),
+        database=[photo(i, f"photo {i}") for i in range(9)],
+        asked={},
+        costs=Costs(None, 0, 0.5, 4, 16),
+    )
+
+
+@pytest.fixture(scope="session")
+def summary():
+    """Returns a function from answers to what stands around them."""
+
+    def make(answers):
+        level = {"mAP": 0.5, "mP@1": 1.0, "mP@5": 0.25, "mP@10": float("nan")}
+        numbers = dict.fromkeys(answers.protocols, level)
+        if "all" in numbers:
+            numbers = {"mAP": 0.5, "recall@1": 0.25}
+        rows = [TableRow(each, HOSTILE, numbers) for each in ("token", "histogram")]
+        environment = {"commit": HOSTILE, "device": {"kind": "cpu"}, "scales": [2**0.5]}
+        return Summary("token", rows, environment)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def look():
+    """Four maps of 3 x 2 positions, the first of which has them all."""
+
+    def maps(views):
+        made = np.zeros((4, 3, 2), np.float32)
+        made[0] = 1
+        return [made for _ in views]
+
+    return maps
