@@ -1,4 +1,4 @@
-"""Text files that are there whole or not at all, whatever ends the process."""
+"""Files that are there whole or not at all, whatever ends the process."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,12 @@ from pathlib import Path
 from tokret.errors import UserError
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file; whoever reads it sees the old one or the whole new one.
+
+    Args:
+      path: the file; its folder must exist.
+      content: bytes, or text for UTF-8.
 
     Raises:
       UserError: the file cannot be written.
@@ -15,8 +19,8 @@ def write_whole(path: Path, text: str) -> None:
     # In the same folder: os.replace is atomic only within one file system.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

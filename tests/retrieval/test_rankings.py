@@ -56,7 +56,7 @@ def test_rows_show_what_was_found():
         queries=boxed,
         database=[photo(i) for i in range(4)],
         best=lambda some, k: search.top_k(queries[list(some)], database, k),
-        costs=Costs(None, 0, 0.1, 4, 16),
+        costs=Costs(0.0, 0, 0.1, 4, 16),
     )
     rows = ranking_rows(answers)
     # The junk before it left out, the second hit of the first query is its second.

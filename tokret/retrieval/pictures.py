@@ -1,7 +1,6 @@
 """A picture of rankings: what was asked, and what came first."""
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tokret.errors import UserError
 from tokret.retrieval.answers import Verdict
 from tokret.shapes import Float, UInt8
+from tokret.whole_files import write_whole
 
 # Okabe and Ito's green and vermilion: apart for the colour-blind too.
 COLOURS: dict[Verdict, str] = {"hit": "#009e73", "miss": "#d55e00", "junk": "#a3a3a3"}
@@ -82,26 +81,14 @@ def ranking_picture(rows: Sequence[RankingRow], path: str | Path) -> None:
 
 
 def write_picture(sheet: Image.Image, path: str | Path) -> None:
-    """Writes a PNG, as `write_whole` does."""
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    write_whole(Path(path), buffer.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file beside and moves it: it is there whole or not at all.
+    """Writes a PNG; whoever opens it sees the old one or the whole new one.
 
     Raises:
       UserError: if it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    write_whole(Path(path), buffer.getvalue())
 
 
 def _draw_legend(sheet: Image.Image) -> None:

@@ -64,7 +64,7 @@ def labelled():
         best=lambda items, k: search.top_k(rows[list(items)], rows, k),
         database=[photo(i, f"photo {i}") for i in range(9)],
         asked={},
-        costs=Costs(None, 0, 0.5, 4, 16),
+        costs=Costs(0.0, 0, 0.5, 4, 16),
     )
 
 

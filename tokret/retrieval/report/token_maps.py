@@ -69,7 +69,7 @@ def make_look(model: RetrievalNet, variables: Any, settings: Extraction) -> Look
     return look
 
 
-def within_photo(maps: Maps) -> Maps:
+def within_photo(maps: Float[np.ndarray, "l h w"]) -> Maps:
     """Takes the padding off: the maps sum to 1 in the photo and to 0 outside of it."""
     inside = maps.sum(axis=0) > 0.5
     rows, columns = inside.any(axis=1).sum(), inside.any(axis=0).sum()
