@@ -8,11 +8,11 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from tokret import cluster
 from tokret.configuration import Config
@@ -37,19 +37,7 @@ def run(main: Callable[[], None]) -> None:
     def program() -> None:
         app.define_help_flags()
         try:
-            rest = flags.FLAGS(sys.argv)[1:]
-        except (AttributeError, KeyError) as error:
-            raise UserError(
-                f"a --config flag names no field of the config: {_one_line(error)}; "
-                "configs/base.py lists them"
-            ) from error
-        except (flags.Error, TypeError, ValueError) as error:
-            raise UserError(_one_line(error)) from error
-        except SyntaxError as error:
-            raise UserError(
-                f"--config: {error.filename}, line {error.lineno}, is not Python: "
-                f"{error.msg}"
-            ) from error
+            rest = parse(flags.FLAGS, sys.argv)
         except SystemExit:  # --help: absl exits with 1
             raise SystemExit(0) from None
         if rest:
@@ -59,6 +47,50 @@ def run(main: Callable[[], None]) -> None:
         main()
 
     sys.exit(cluster.together(program))
+
+
+def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
+    """Sets flags by a command line and returns what is left of it.
+
+    Args:
+      values: the flags.
+      arguments: the program's name first.
+
+    Raises:
+      UserError: for a flag that there is not, or a value that it cannot have.
+    """
+    try:
+        return values(arguments)[1:]
+    except (AttributeError, KeyError) as error:
+        raise UserError(
+            f"a --config flag names no field of the config: {_one_line(error)}; "
+            "configs/base.py lists them"
+        ) from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(_one_line(error)) from error
+    except SyntaxError as error:
+        raise UserError(
+            f"--config: {error.filename}, line {error.lineno}, is not Python: "
+            f"{error.msg}"
+        ) from error
+
+
+def load_config(file: str, fields: Sequence[str]) -> Config:
+    """Loads a config as train.py does.
+
+    Args:
+      file: the value of --config.
+      fields: changes to it, as --config.FIELD=VALUE.
+
+    Raises:
+      UserError: if there is no such config, or no such field.
+    """
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", flag_values=values)
+    rest = parse(values, ["", f"--config={file}", *fields])
+    if rest:
+        raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
+    return plain(config.value)
 
 
 def quieten() -> None:

@@ -44,10 +44,13 @@ def test_convolutions(groups, kernel):
 
     expected = 2 * (2 * 5 * 6 * 8) * (9 * kernel[2])
     assert flop(convolve, (2, 10, 12, 4), kernel) == expected
+    if groups == 1:
+        both = jax.grad(lambda x, w: jnp.sum(convolve(x, w) ** 2), argnums=(0, 1))
+        assert flop(both, (2, 10, 12, 4), kernel) == 3 * expected
 
 
-def small(remat=False):
-    trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4, remat=remat)
+def small(**fields):
+    trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4, **fields)
     model = RetrievalNet(trunk, GeMHead(dim=16))
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
@@ -60,6 +63,10 @@ def test_remat_and_padded_classes_are_no_work_of_the_model():
     assert found == training_flop(*small(remat=True), 32)
     more = (*small()[:2], {"arcface": ArcFace(11, 12, 4.0, 0.2)})
     assert training_flop(*more, 32) - found == 3 * 2 * 16
+    # A frozen stem, 7x7 to 4 channels at half the side, has no gradient, nor has the
+    # convolution behind it one to its input, 3x3 to 4 channels at a quarter.
+    saved = 2 * 16 * 16 * 4 * 49 * 3 + 2 * 8 * 8 * 4 * 9 * 4
+    assert found - training_flop(*small(frozen_stages=1), 32) == saved
     # Fully convolutional but for the head and the logits.
     assert 3.9 < training_flop(*small(), 64) / found < 4
 

@@ -1,12 +1,18 @@
-"""Timings of this machine, each beside a rival in the same run.
+"""Timings of this machine, each beside a rival in the same run; plans for others.
 
     python -m tokret.benchmark input [--photos=DIR] [--turns=N] [--json=FILE]
+    python -m tokret.benchmark plan --config=configs/NAME.py --topology=v5e:16x16
+        [--model=N] [--batch_size=N] [--what=extract] [--config.FIELD=VALUE ...]
+    python -m tokret.benchmark plan --table=docs/pods.md
 
 input: training's input on one core, beside plain Pillow.
+plan: memory, work, collectives and least time of each chip of a TPU pod, from the very
+program, compiled without a TPU; --table writes those of the released recipe.
 """
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,12 +36,14 @@ class Benchmark(NamedTuple):
       add_flags: adds flags of its own.
       run: takes the flags, returns what goes into the JSON.
       report: says it in plain text.
+      timed: whether it times something, in turns.
     """
 
     words: str
     add_flags: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], Result]
     report: Callable[[Result], str]
+    timed: bool = True
 
 
 def _folder(name: str) -> Path:
@@ -63,12 +71,57 @@ def _report_input(result: Result) -> str:
     return case.report(result)
 
 
+def _plan_flags(parser: argparse.ArgumentParser) -> None:
+    whats = ("train", "extract", "search")
+    parser.add_argument("--config", metavar="FILE", help="configs/*.py")
+    parser.add_argument("--topology", metavar="POD", help="as v5e:16x16 or v4:2x2x4")
+    parser.add_argument("--what", choices=whats, default="train", help="(train)")
+    for name, words in (
+        ("--model", "chips that split the class matrix (1)"),
+        ("--batch_size", "images, or queries, of all chips (the config's)"),
+        ("--photos", "to train with (GLDv2-clean's)"),
+        ("--classes", "of them (GLDv2-clean's)"),
+        ("--database", "descriptors to search in (1 million)"),
+    ):
+        parser.add_argument(name, type=_count(name), metavar="N", help=words)
+    parser.add_argument(
+        "--store", choices=("float32", "bfloat16"), help="of the database (float32)"
+    )
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE.md",
+        help="compile for all rows of the table there that are not done yet",
+    )
+
+
+def _run_plan(flags: argparse.Namespace) -> Result:
+    # Before jax is imported: it must not look for a TPU, here or in the cloud.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    from tokret.benchmark import plan_command as case
+
+    return case.run(flags)
+
+
+def _report_plan(result: Result) -> str:
+    from tokret.benchmark import plan_command as case
+
+    return case.report(result)
+
+
 BENCHMARKS = {
     "input": Benchmark(
         "training's input on one core, beside plain Pillow",
         _input_flags,
         _run_input,
         _report_input,
+    ),
+    "plan": Benchmark(
+        "memory, work and least time of a TPU pod's chips, compiled without a TPU",
+        _plan_flags,
+        _run_plan,
+        _report_plan,
+        timed=False,
     ),
 }
 
@@ -78,6 +131,15 @@ def _turns(text: str) -> int:
     if turns < 1:
         raise UserError(f"--turns={text}: at least one turn is needed")
     return turns
+
+
+def _count(name: str) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1:
+            raise UserError(f"{name}={text}: it must be a number, at least 1")
+        return int(text)
+
+    return count
 
 
 def _new_file(name: str) -> Path:
@@ -99,9 +161,10 @@ def _parser() -> argparse.ArgumentParser:
             name, help=benchmark.words, description=benchmark.words
         )
         benchmark.add_flags(command)
-        command.add_argument(
-            "--turns", type=_turns, default=7, help="times that each case is timed (7)"
-        )
+        if benchmark.timed:
+            command.add_argument(
+                "--turns", type=_turns, default=7, help="times each case is timed (7)"
+            )
         command.add_argument(
             "--json", type=_new_file, metavar="FILE", help="where the figures go"
         )
@@ -110,8 +173,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Reads the flags."""
-    flags = _parser().parse_args()
+    flags, fields = _parser().parse_known_args()
     benchmark = BENCHMARKS[flags.benchmark]
+    # Fields of a config, which only a benchmark with a config takes.
+    for text in fields:
+        if not text.startswith("--config.") or not hasattr(flags, "config"):
+            raise UserError(
+                f"{text} is not a flag; python -m tokret.benchmark --help says more"
+            )
+    flags.fields = fields
     result = benchmark.run(flags)
     print(benchmark.report(result))
     if flags.json is not None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from tokret.chips import CHIPS
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.shapes import Array
 from tokret.training.state import Classifiers, classified
 
 
@@ -44,10 +45,9 @@ def training_flop(
 ) -> float:
     """Counts an image's model FLOP in training.
 
-    Those of matrix products and convolutions of the forward pass, times three: the
-    backward pass has two products for each (Chowdhery et al., PaLM, appendix B). What
-    `remat` computes again does not count, nor do normalisations, activations and the
-    update of the weights.
+    Those of the matrix products and convolutions of the forward and the backward pass,
+    as they are without `remat`: what that computes again does not count, nor do
+    normalisations, activations and the update of the weights.
 
     Args:
       model: the descriptor model.
@@ -55,23 +55,28 @@ def training_flop(
       classifiers: the ArcFace layers.
       size: side of the training square in pixels.
     """
+    once = model.clone(trunk=model.trunk.clone(remat=False))
 
-    def forward(variables: Any, images: jax.Array) -> Any:
-        outputs, _ = model.apply(
-            variables,
+    def loss(params: Any, batch_stats: Any, images: jax.Array) -> tuple[Array, Any]:
+        outputs, _ = once.apply(
+            {"params": params, "batch_stats": batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(0)},
         )
-        return classified(*outputs)
+        seen = classified(*outputs)
+        return sum(map(jnp.sum, seen.values()), start=jnp.zeros(())), seen
 
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    traced, seen = jax.make_jaxpr(forward, return_shape=True)(variables, image)
+    gradient = jax.make_jaxpr(jax.grad(loss, has_aux=True), return_shape=True)
+    traced, (_, seen) = gradient(variables["params"], variables["batch_stats"], image)
+    # Forward, and backward to the descriptors and to the class matrix.
     logits = sum(
-        2 * shape.shape[-1] * classifiers[name].classes for name, shape in seen.items()
+        3 * 2 * shape.shape[-1] * classifiers[name].classes
+        for name, shape in seen.items()
     )
-    return 3.0 * (product_flop(traced.jaxpr) + logits)
+    return float(product_flop(traced.jaxpr) + logits)
 
 
 def product_flop(jaxpr: Any) -> int:
@@ -87,7 +92,9 @@ def product_flop(jaxpr: Any) -> int:
             kernel = equation.invars[1].aval.shape
             outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
             positions = math.prod(equation.outvars[0].aval.shape)
-            total += 2 * positions * math.prod(kernel) // outputs
+            # The gradient of a stride spreads its input out with zeros between.
+            zeros = math.prod(equation.params["lhs_dilation"])
+            total += 2 * positions * math.prod(kernel) // outputs // zeros
         else:
             turns = equation.params.get("length", 1)  # of a scan
             total += turns * sum(map(product_flop, _inner(equation.params)))

@@ -1,0 +1,164 @@
+import dataclasses
+
+import pytest
+
+from tokret.benchmark import plan
+from tokret.benchmark.collectives import Collective
+from tokret.benchmark.plan import Request
+from tokret.benchmark.pod_programs import Part, Work
+from tokret.benchmark.pods import Compiled, Pod, TooLargeError
+from tokret.chips import GIB, V5E, Chip
+from tokret.errors import UserError
+
+CHIP = Chip("v5e", 16 * GIB, peak=2e12, bandwidth=1e9)
+EVERYONE = frozenset({frozenset(range(4))})
+GRADIENT = Collective("all-reduce", (("f32", (1000,)),), EVERYONE, looped=False)
+STATISTICS = Collective("all-reduce", (("f32", (10,)),), EVERYONE, looped=True)
+
+
+def compiled(**fields):
+    given = {"arguments": 3 * GIB, "temporaries": 5 * GIB, "flop": 4e12}
+    given |= {"accessed": 3e9, "collectives": [GRADIENT, STATISTICS]}
+    return Compiled(**given | fields)
+
+
+def test_the_larger_of_two_times_is_the_bound():
+    found = plan.figures(Work([Part(None)], units=64), [compiled()], CHIP)
+    assert (found.compute, found.memory, found.seconds) == (2.0, 3.0, 3.0)
+    assert (found.arguments, found.temporaries) == (3 * GIB, 5 * GIB)
+    slow = plan.figures(Work([Part(None)], units=64), [compiled(flop=8e12)], CHIP)
+    assert slow.seconds == slow.compute == 4.0
+
+
+def test_parts_and_programs_add_up():
+    step = plan.figures(Work([Part(None, turns=4)], units=64), [compiled()], CHIP)
+    assert (step.flop, step.accessed) == (16e12, 12e9)
+    assert step.arguments == 3 * GIB
+    (summed,) = step.traffic
+    assert (summed.number, summed.bytes) == (5, 4000 + 4 * 40)
+    parts = [Part(None, times=10), Part(None)]
+    programs = [compiled(), compiled(temporaries=GIB, arguments=4 * GIB, flop=1e12)]
+    both = plan.figures(Work(parts, units=1, held=2 * GIB), programs, CHIP)
+    assert both.flop == 41e12
+    assert (both.arguments, both.temporaries) == (6 * GIB, 5 * GIB)
+
+
+@dataclasses.dataclass
+class Lowered:
+    """Of a program whose memory grows with the batch: 1 GiB, and 1 for 100 images."""
+
+    batch: int
+
+    def cost(self):
+        needed = GIB + self.batch * GIB // 100
+        if needed > 15 * GIB:
+            raise TooLargeError(needed, 15 * GIB)
+        return compiled(arguments=GIB, temporaries=needed - GIB)
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """Tries a batch of `Lowered`, and keeps a list of what was tried."""
+    monkeypatch.setattr(plan, "compile_for_pod", lambda lowered: lowered.cost())
+    batches = []
+
+    def attempt(batch):
+        batches.append(batch)
+        return plan.attempt(
+            lambda size: Work([Part(Lowered(size))], size, peak=1000.0),
+            batch,
+            Pod("v5e:2x2", CHIP, (None,) * 4),
+        )
+
+    return attempt, batches
+
+
+def test_what_fits_is_costed(tried):
+    attempt, _ = tried
+    found = attempt(1200)
+    assert found["fits"] and found["seconds"] == 3.0 and found["rate"] == 400.0
+    assert found["mfu"] == pytest.approx(0.4)
+    assert found["temporaries"] == 12 * GIB
+    assert not attempt(2000)["fits"] and attempt(2000)["needed"] == 21 * GIB
+
+
+def test_the_largest_batch_that_fits_is_tried_not_guessed(tried):
+    attempt, batches = tried
+    found = plan.largest(attempt, attempt(2000), 64)
+    # 2000 * 15 / 21 is 1428, and 1408 the multiple of 64 below: too large by a little.
+    assert batches == [2000, 1408, 1344]
+    assert found["batch_size"] == 1344 and found["fits"]
+    # Not even one image a device.
+    assert plan.largest(attempt, attempt(2000), 1500) is None
+
+
+def test_an_estimate_that_does_not_fit_is_lowered():
+    seen = []
+
+    def stubborn(batch):
+        seen.append(batch)
+        lack = {"needed": 16, "available": 15}
+        return {"batch_size": batch, "fits": batch <= 80, **lack}
+
+    assert plan.largest(stubborn, stubborn(100), 4)["batch_size"] == 76
+    assert seen == [100, 92, 84, 76]
+    assert plan.largest(stubborn, stubborn(1000), 4) is None
+    assert len(seen) == 4 + 1 + plan.TRIES
+
+
+R101 = "configs/gldv2_r101.py"
+REQUEST = Request("train", "gldv2_r101", "v5e:4x4", 4, 1024, None, None)
+
+
+def result(**fields):
+    made = {"chips": 16, **REQUEST._asdict(), "photos": 360_000}
+    cost = {"arguments": GIB, "temporaries": 9 * GIB, "flop": 8e12, "accessed": 2e11}
+    cost |= {"compute": 0.04, "memory": 0.25, "seconds": 0.25, "rate": 4000.0}
+    traffic = {"kind": "all-reduce", "among": 16, "number": 3}
+    cost |= {"mfu": 0.2, "traffic": [traffic | {"bytes": 3e6, "largest": 2e6}]}
+    return {**made, "fits": True, **cost, **fields}
+
+
+def test_the_report_says_what_a_chip_does():
+    text = plan.report(result())
+    for words in (
+        "train of gldv2_r101 on v5e:4x4: 16 chips, data 4 x model 4; batch 1,024, 64 a",
+        "10.00 GiB a chip: arguments 1.00, temporaries 9.00",
+        "at least 250 ms, bound by memory: 40 ms at the peak rate",
+        "at most 4,000 images/s, MFU 20%",
+        "at least 0.025 hours for 360,000 photos",
+        "3 all-reduce among 16: 3 MB, the largest 2 MB",
+    ):
+        assert words in text
+    assert "bound by products" in plan.report(result(memory=0.01))
+    assert "epoch" not in plan.report(result(what="extract"))
+
+
+def test_the_report_of_what_does_not_fit():
+    lack = {"fits": False, "needed": 19 * GIB, "available": 15 * GIB}
+    smaller = result(batch_size=768)
+    text = plan.report(result(**lack, largest=smaller))
+    assert "does not fit: 19.00 of 15.00 GiB a chip" in text
+    assert "the largest batch found that fits: 768" in text and "4,000 images/s" in text
+    assert "nor did a smaller batch" in plan.report(result(**lack, largest=None))
+
+
+def test_photos_without_published_numbers_need_them(monkeypatch):
+    pod = Pod("v5e:4x4", V5E, (None,) * 16)
+    monkeypatch.setattr(plan, "find_pod", lambda name: pod)
+    with pytest.raises(UserError, match="'synthetic'.*--photos=N and --classes=N"):
+        plan.run({"data": {"name": "synthetic"}}, REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "plan needs --config"),
+        (("--model=0",), "--model=0: it must be a number"),
+        (("--turns=3",), "--turns=3"),
+        (("--topology=v9:4x4", f"--config={R101}"), "--topology=v9:4x4"),
+        (("--topology=v9:4x4", f"--config={R101}", "--config.epoch=3"), "epoch"),
+    ],
+)
+def test_mistakes_are_a_line(program, refused, arguments, says):
+    refused(program("tokret.benchmark", "plan", *arguments), says)

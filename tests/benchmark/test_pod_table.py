@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from tokret import command_line
+from tokret.benchmark import pod_table
+from tokret.benchmark.pod_table import R101, Row
+from tokret.chips import GIB
+from tokret.errors import UserError
+
+TRAFFIC = [
+    {"kind": "all-gather", "among": 4, "number": 1, "bytes": 1e6, "largest": 1e6},
+    {"kind": "all-reduce", "among": 16, "number": 9, "bytes": 5e6, "largest": 2e6},
+    {"kind": "all-reduce", "among": 4, "number": 7, "bytes": 1e3, "largest": 5e2},
+]
+COST = {
+    **{"arguments": GIB, "temporaries": 9 * GIB, "compute": 0.04, "memory": 0.25},
+    **{"seconds": 0.25, "rate": 4000.0, "mfu": 0.2, "traffic": TRAFFIC},
+}
+MADE = {
+    "commit": "0123456789abcdef",
+    "versions": {"jax": "1", "libtpu": "2", "flax": "3"},
+}
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Plans without a compiler, of which the batch 2048 does not fit."""
+    asked = []
+
+    def run(config, request):
+        asked.append((config, request))
+        found = {**request._asdict(), "chips": 16, "photos": 360_000}
+        found |= {"environment": MADE}
+        if request.batch_size == 2048:
+            smaller = {**COST, "fits": True, "batch_size": 1536}
+            lack = {"fits": False, "needed": 19 * GIB, "available": 15 * GIB}
+            return {**found, **lack, "largest": smaller}
+        return {**found, "fits": True, **COST}
+
+    rows = (
+        Row(R101, "v5e:4x4", 4, 1024),
+        Row(R101, "v5e:4x4", 4, 2048),
+        Row(R101, "v5e:4x4", 4, 512, remat=True),
+        Row(R101, "v5e:4x4", 1, 128, what="extract"),
+    )
+    monkeypatch.setattr(pod_table.plan, "run", run)
+    monkeypatch.setattr(command_line, "load_config", lambda file, fields: fields)
+    monkeypatch.setattr(pod_table, "ROWS", rows)
+    return asked
+
+
+def test_the_table(planned, tmp_path):
+    path = tmp_path / "pods.md"
+    assert "4 rows" in pod_table.report(pod_table.run(path))
+    text = path.read_text()
+    largest = (
+        "9 all-reduce among 16: 5 MB, the largest 2 MB; 1 all-gather among 4: 1 MB"
+    )
+    row = "| 4 x 4 | 1,024 | yes | 10.0 of 16 | 250 | memory | 4,000 | 20% | 0.025 |"
+    assert f"| gldv2_r101 | v5e:4x4 {row} {largest} |" in text
+    assert "| 2,048 | no | 19.0 of 16 |  |" in text and "| 1,536 | yes |" in text
+    assert "| gldv2_r101 remat | v5e:4x4 |" in text
+    assert "| 16 x 1 | 128 | yes |" in text.partition("three scales")[2]
+    assert "Made with jax 1, libtpu 2, flax 3 at commit 0123456789ab." in text
+    assert [request.what for _, request in planned] == ["train"] * 3 + ["extract"]
+    remat = "--config.model.remat=True"
+    assert [fields for fields, _ in planned] == [[], [], [remat], []]
+
+
+def test_rows_that_are_done_are_not_compiled_again(planned, tmp_path, monkeypatch):
+    path = tmp_path / "pods.md"
+    monkeypatch.setattr(pod_table, "ROWS", pod_table.ROWS[:2])
+    pod_table.run(path)
+    first = path.read_text()
+    kept = tmp_path / "measurements" / "pods.json"
+    rows = json.loads(kept.read_text())["rows"]
+    del rows[pod_table.ROWS[1].key]
+    kept.write_text(json.dumps({"rows": rows}))
+    del planned[:]
+    pod_table.run(path)
+    assert [request.batch_size for _, request in planned] == [2048]
+    assert path.read_text() == first
+
+
+def test_files_that_cannot_be(planned, tmp_path):
+    for name in ("pods.txt", "nowhere/pods.md"):
+        with pytest.raises(UserError, match="ends in .md"):
+            pod_table.run(tmp_path / name)
+    (tmp_path / "measurements").mkdir()
+    for text in ("{", "[]", '{"other": 1}'):
+        (tmp_path / "measurements" / "pods.json").write_text(text)
+        with pytest.raises(UserError, match="pods.json holds no rows"):
+            pod_table.run(tmp_path / "pods.md")
+    assert not planned
+
+
+def test_every_row_is_its_own():
+    keys = [row.key for row in pod_table.ROWS]
+    assert len(set(keys)) == len(keys)
+    assert any(row[:4] == (R101, "v5e:16x16", 4, 8192) for row in pod_table.ROWS)

@@ -1,0 +1,186 @@
+"""Collectives of a compiled program, read off its HLO text."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = (
+    *("all-reduce", "all-gather", "reduce-scatter", "all-to-all"),
+    *("collective-permute", "collective-broadcast", "ragged-all-to-all"),
+)
+# An operation that is done in two parts is counted where it starts.
+_OPERATION = re.compile(rf" = (.+?) ({'|'.join(KINDS)})(-start)?\(")
+_SHAPE = re.compile(r"\b([a-z]+\d*)[a-z0-9]*\[([\d,]*)\]")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+_CALLED = re.compile(r"\b(?:body|condition|to_apply|calls)=%?([\w.\-]+)")
+_BODY = re.compile(r" while\(.*\bbody=%?([\w.\-]+)")
+_LISTED = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
+_IOTA = re.compile(r"replica_groups=(\[[\d,]+\])<=(\[[\d,]+\](?:T\([\d,]+\))?)")
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\]"
+    r"(?:, device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?)\))? \{([^}]*)\}"
+)
+
+Groups = frozenset[frozenset[int]]
+
+
+class Collective(NamedTuple):
+    """One operation among devices.
+
+    Attributes:
+      kind: its name in HLO, one of `KINDS`.
+      shapes: of its result on a device, each as dtype and sides.
+      groups: devices that take part together, numbered along the mesh, its last axis
+        fastest; none if the text does not say.
+      looped: whether it stands in a loop, and so runs once a turn.
+    """
+
+    kind: str
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    groups: Groups
+    looped: bool
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its result on a device."""
+        bits = sum(_bits(dtype) * math.prod(sides) for dtype, sides in self.shapes)
+        return -(-bits // 8)
+
+    @property
+    def among(self) -> int:
+        """Devices of a group; 0 if not known."""
+        return max(map(len, self.groups), default=0)
+
+
+class Traffic(NamedTuple):
+    """All collectives of one kind among groups of one size.
+
+    Attributes:
+      kind: one of `KINDS`.
+      among: devices of a group; 0 if not known.
+      number: how many.
+      bytes: of their results on a device, in all.
+      largest: bytes of the largest.
+    """
+
+    kind: str
+    among: int
+    number: int
+    bytes: int
+    largest: int
+
+
+def traffic(collectives: Iterable[Collective], turns: int = 1) -> list[Traffic]:
+    """Sums collectives up by kind and size of group, the most bytes first.
+
+    Args:
+      collectives: of a program.
+      turns: of its loop.
+    """
+    found: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for one in collectives:
+        times = turns if one.looped else 1
+        found.setdefault((one.kind, one.among), []).append((times, one.bytes))
+    summed = [
+        Traffic(
+            *key,
+            number=sum(times for times, _ in each),
+            bytes=sum(times * size for times, size in each),
+            largest=max(size for _, size in each),
+        )
+        for key, each in found.items()
+    ]
+    return sorted(summed, key=lambda one: -one.bytes)
+
+
+def read_collectives(text: str) -> list[Collective]:
+    """Reads the collectives off a module's text, as `Compiled.as_text` gives it."""
+    computations = dict(_computations(text))
+    looped = _reached(computations)
+    found = []
+    for name, lines in computations.items():
+        for line in lines:
+            if match := _OPERATION.search(line):
+                shapes = _shapes(match[1])
+                if match[3] and match[2] != "all-reduce":
+                    # Such a start's result holds its operands too, and they come first.
+                    shapes = [each for each in shapes if each != ("u32", ())]
+                    shapes = shapes[len(shapes) // 2 :]
+                # How a TPU's fusion of a sum and a slice of it is written.
+                scatters = "all-reduce-scatter" in name
+                kind = "reduce-scatter" if scatters else match[2]
+                groups = _groups(line)
+                found.append(Collective(kind, tuple(shapes), groups, name in looped))
+    return found
+
+
+def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
+    name, lines = "", list[str]()
+    for line in text.splitlines():
+        if match := _COMPUTATION.match(line):
+            name, lines = match[1], []
+        elif line == "}":
+            yield name, lines
+        else:
+            lines.append(line)
+
+
+def _reached(computations: dict[str, list[str]]) -> set[str]:
+    """Names of the computations that loops' bodies are, or call."""
+    calls = {
+        name: {called for line in lines for called in _CALLED.findall(line)}
+        for name, lines in computations.items()
+    }
+    reached: set[str] = set()
+    waiting = {
+        body
+        for lines in computations.values()
+        for line in lines
+        for body in _BODY.findall(line)
+    }
+    while waiting:
+        reached |= waiting
+        called = {name for body in waiting for name in calls.get(body, ())}
+        waiting = called - reached
+    return reached
+
+
+def _shapes(text: str) -> list[tuple[str, tuple[int, ...]]]:
+    return [(dtype, _numbers(sides)) for dtype, sides in _SHAPE.findall(text)]
+
+
+def _bits(dtype: str) -> int:
+    found = re.search(r"\d+", dtype)
+    return int(found[0]) if found else 8 * (dtype == "pred")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text))
+
+
+def _counted(text: str) -> np.ndarray:
+    """Reads [2,2]T(1,0): devices 0 to 3 in two rows, with their axes in that order."""
+    sides, _, order = text.partition("T")
+    counted = np.arange(math.prod(_numbers(sides))).reshape(_numbers(sides))
+    return counted.transpose(_numbers(order)) if order else counted
+
+
+def _groups(line: str) -> Groups:
+    """Reads the three ways in which HLO writes groups of devices."""
+    rows: list[list[int]] = []
+    if match := _LISTED.search(line):
+        rows = [list(_numbers(each)) for each in match[1].split("},")]
+    elif match := _IOTA.search(line):
+        rows = _counted(match[2]).reshape(_numbers(match[1])).tolist()
+    elif match := _MESH.search(line):
+        sides = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        shape = [int(side) for side in sides.values()]
+        devices = _counted(match[2] or f"[{math.prod(shape)}]").reshape(shape)
+        axes = [list(sides).index(name) for name in re.findall(r"'(\w+)'", match[3])]
+        last = range(-len(axes), 0)
+        size = math.prod(shape[axis] for axis in axes)
+        rows = np.moveaxis(devices, axes, last).reshape(-1, size).tolist()
+    return frozenset(frozenset(row) for row in rows if row)

@@ -1,0 +1,118 @@
+"""The programs that train.py and eval.py run, lowered for devices of a pod."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from tokret.benchmark.pods import Pod
+from tokret.configuration import Config, call, part
+from tokret.errors import UserError
+from tokret.models import build_model
+from tokret.retrieval.extraction import Extraction, make_describe
+from tokret.training.plan import check, make_recipe
+from tokret.training.sharding import BATCH, REPLICATED, make_mesh
+
+
+class Part(NamedTuple):
+    """A program of some work.
+
+    Attributes:
+      lowered: to be compiled.
+      times: that it runs.
+      turns: of the loop that is all but a little of it; 1 without a loop.
+    """
+
+    lowered: Any
+    times: int = 1
+    turns: int = 1
+
+
+class Work(NamedTuple):
+    """What a pod is to do once: a step, a batch, a search.
+
+    Attributes:
+      parts: programs, one after the other.
+      units: images or queries of all devices together.
+      peak: units a second if all devices were at their peak; None if not counted.
+      held: bytes that lie on each device beside what a program is given.
+    """
+
+    parts: Sequence[Part]
+    units: int
+    peak: float | None = None
+    held: int = 0
+
+
+def training(config: Config, pod: Pod, *, classes: int, photos: int) -> Work:
+    """Lowers a training step.
+
+    Args:
+      config: the whole config; what it says of photos' places is not looked at.
+      pod: what it is for.
+      classes: of the photos.
+      photos: to train with.
+
+    Raises:
+      UserError: for a field that cannot be.
+    """
+    checked = check(config, pod.devices)
+    recipe = make_recipe(checked, photos=photos, classes=classes, name="the plan")
+    size, batch = checked.augmentation.size, checked.batch_size
+    rows = NamedSharding(checked.mesh, BATCH)
+    step: Any = recipe.programs.train
+    lowered = step.lower(
+        recipe.programs.abstract,
+        jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=rows),
+        jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows),
+    )
+    turns = checked.updating.parts
+    return Work([Part(lowered, turns=turns)], batch, recipe.peak_images())
+
+
+def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:
+    """Lowers the description of a batch of squares of `evaluation.longest_side`.
+
+    Args:
+      config: the whole config; its model, mesh and evaluation matter.
+      pod: what it is for; the batch is split over all of it.
+      batch_size: views a batch.
+
+    Raises:
+      UserError: for a field that cannot be, or a batch that cannot be split.
+    """
+    mesh = call(
+        functools.partial(make_mesh, pod.devices), "mesh", part(config, "mesh", dict)
+    )
+    model = call(build_model, "model", part(config, "model", dict))
+    settings = call(Extraction, "evaluation", part(config, "evaluation", dict))
+    if batch_size % mesh.size:
+        raise UserError(
+            f"--batch_size={batch_size} does not divide among {mesh.size} devices"
+        )
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+    side, scales = settings.longest_side, settings.scales
+    arrays = (
+        ((batch_size, side, side, 3), jnp.uint8, BATCH),
+        ((batch_size, 2), jnp.int32, BATCH),
+        ((len(scales), batch_size, 2), jnp.int32, PartitionSpec(None, *BATCH)),
+    )
+    describe: Any = make_describe(model, scales)
+    lowered = describe.lower(
+        jax.tree.map(lambda leaf: _abstract(leaf, mesh), variables),
+        *(
+            jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+            for shape, dtype, spec in arrays
+        ),
+    )
+    return Work([Part(lowered)], batch_size)
+
+
+def _abstract(leaf: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    everywhere = NamedSharding(mesh, REPLICATED)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)

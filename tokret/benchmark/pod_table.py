@@ -1,0 +1,201 @@
+"""The released recipe on TPU pods: a table, row by row, that can be gone on with."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from tokret import command_line
+from tokret.benchmark import plan
+from tokret.benchmark.collectives import Traffic
+from tokret.benchmark.plan import Request
+from tokret.benchmark.pods import CHIPS
+from tokret.chips import GIB
+from tokret.errors import UserError
+
+
+class Row(NamedTuple):
+    """One program of the table.
+
+    Attributes:
+      config: a file of configs/.
+      topology: the pod.
+      model: devices along the mesh's axis `model`.
+      batch: images of all chips.
+      what: train or extract.
+      remat: whether blocks are computed twice to save memory.
+    """
+
+    config: str
+    topology: str
+    model: int
+    batch: int
+    what: str = "train"
+    remat: bool = False
+
+    @property
+    def key(self) -> str:
+        """Names the row among those that are done."""
+        remat = " remat" if self.remat else ""
+        return (
+            f"{self.what} {self.config}{remat} {self.topology} model {self.model} "
+            f"batch {self.batch}"
+        )
+
+
+R50, R101 = "configs/gldv2_r50.py", "configs/gldv2_r101.py"
+ROWS = (
+    Row(R101, "v5e:16x16", 4, 8192),
+    Row(R101, "v5e:8x8", 4, 4096),
+    Row(R101, "v5e:4x4", 1, 1024),
+    Row(R101, "v5e:4x4", 1, 2048),
+    Row(R50, "v5e:16x16", 4, 8192),
+    Row(R50, "v5e:4x4", 1, 1024),
+    Row(R101, "v6e:16x16", 4, 8192),
+    Row(R101, "v6e:4x4", 1, 2048),
+    Row(R101, "v5p:4x4x4", 4, 8192),
+    Row(R101, "v4:4x4x4", 4, 4096),
+    Row(R101, "v4:2x2x4", 1, 1024),
+    Row(R101, "v5e:4x4", 1, 2048, remat=True),
+    Row(R101, "v5e:4x4", 1, 128, what="extract"),
+)
+HEAD = """# The released recipe on TPU pods
+
+Written by `python -m tokret.benchmark plan --table={name}`, which compiles each row's
+program for a pod that is not there; nothing was run. Each row is the very step that
+`train.py` runs, in bfloat16, with GLDv2-clean's 81,313 classes at 512 pixels; an epoch
+is the author's 4,003 steps of 320 photos.
+
+Memory is a chip's, as the compiler lays it out. The time is a lower bound: the larger
+of the program's FLOP at the chip's published peak and its bytes at the published
+bandwidth (`tokret/chips.py` names the sources), as if communication hid behind them.
+So images/s, MFU and hours an epoch are limits, not measurements. Collectives are those
+of a step, with the bytes of their results on a chip; the largest kinds are named.
+"""
+
+
+def run(path: Path) -> dict[str, Any]:
+    """Compiles for the rows that are not done yet, and writes the table.
+
+    Every row is kept in measurements/NAME.json beside the table once it is done, and
+    stands in the table from then on.
+
+    Args:
+      path: the table's file.
+
+    Raises:
+      UserError: if it cannot be written, or nothing can be compiled.
+    """
+    if path.suffix != ".md" or not path.parent.is_dir():
+        raise UserError(f"--table={path}: name a file that ends in .md, in a folder")
+    kept = path.parent / "measurements" / f"{path.stem}.json"
+    done = _read(kept)
+    kept.parent.mkdir(exist_ok=True)
+    for row in tqdm(ROWS, unit="row", disable=None):
+        if row.key not in done:
+            done[row.key] = _compile(row)
+            text = json.dumps({"benchmark": "pods", "rows": done}, indent=1)
+            _write(kept, text + "\n")
+        rows = {row.key: done[row.key] for row in ROWS if row.key in done}
+        _write(path, markdown(rows, path))
+    return {"benchmark": "pods", "rows": rows, "table": str(path)}
+
+
+def report(result: dict[str, Any]) -> str:
+    """Says where the table is."""
+    return f"written: {result['table']}, {len(result['rows'])} rows"
+
+
+def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
+    """Writes the table."""
+    train = [row for row in rows.values() if row["what"] == "train"]
+    extract = [row for row in rows.values() if row["what"] == "extract"]
+    lines = [HEAD.format(name=path), *_table(train, "h/epoch")]
+    lines += [
+        "",
+        "Descriptors of photos of 1,024 x 1,024 at three scales, as `eval.py` makes "
+        "them, of a batch that is split over the pod:",
+        "",
+        *_table(extract, "h/million"),
+        "",
+        f"Made with {'; '.join(sorted({_made(row) for row in rows.values()}))}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[dict[str, Any]], hours: str) -> list[str]:
+    titles = ["recipe", "pod", "data x model", "batch", "fits", "GiB a chip"]
+    titles += ["ms", "bound by", "images/s", "MFU", hours, "collectives"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
+    for row in rows:
+        lines.append("| " + " | ".join(_cells(row)) + " |")
+        if not row["fits"] and row["largest"]:
+            fitting = {**row, **row["largest"]}
+            lines.append("| " + " | ".join(_cells(fitting)) + " |")
+    return lines
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    chips, model = row["chips"], row["model"]
+    memory = CHIPS[row["topology"].partition(":")[0]].memory / GIB
+    cells = [row["name"], row["topology"], f"{chips // model} x {model}"]
+    cells.append(f"{row['batch_size']:,}")
+    if not row["fits"]:
+        return [*cells, "no", f"{row['needed'] / GIB:.1f} of {memory:g}", *[""] * 6]
+    used = (row["arguments"] + row["temporaries"]) / GIB
+    photos = row["photos"] if row["what"] == "train" else 1_000_000
+    largest = sorted(row["traffic"], key=lambda each: -each["bytes"])[:2]
+    return [
+        *cells,
+        "yes",
+        f"{used:.1f} of {memory:g}",
+        f"{row['seconds'] * 1e3:,.0f}",
+        "memory" if row["memory"] > row["compute"] else "products",
+        f"{row['rate']:,.0f}",
+        f"{row['mfu']:.0%}" if "mfu" in row else "",
+        f"{photos / row['rate'] / 3600:.2g}",
+        "; ".join(plan.said(Traffic(**each)) for each in largest) or "none",
+    ]
+
+
+def _made(row: dict[str, Any]) -> str:
+    made = row["environment"]
+    packages = ("jax", "libtpu", "flax")
+    versions = (f"{name} {made['versions'][name]}" for name in packages)
+    return f"{', '.join(versions)} at commit {(made['commit'] or 'unknown')[:12]}"
+
+
+def _compile(row: Row) -> dict[str, Any]:
+    fields = ["--config.model.remat=True"] if row.remat else []
+    name = Path(row.config).stem + (" remat" if row.remat else "")
+    request = Request(
+        what=row.what,
+        name=name,
+        topology=row.topology,
+        model=row.model,
+        batch_size=row.batch,
+        photos=None,
+        classes=None,
+    )
+    return plan.run(command_line.load_config(row.config, fields), request)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text())["rows"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} holds no rows of this table ({error}); move it away"
+        ) from error
+    assert isinstance(rows, dict)
+    return rows
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

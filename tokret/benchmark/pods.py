@@ -1,0 +1,155 @@
+"""TPU pods that are not there: devices to compile for, and what a compiled program is.
+
+libtpu compiles for any pod on any machine; nothing runs.
+"""
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from tokret import chips
+from tokret.benchmark.collectives import Collective, read_collectives
+from tokret.chips import GIB, Chip
+from tokret.errors import UserError
+
+CHIPS = {chip.name: chip for chip in (chips.V4, chips.V5E, chips.V5P, chips.V6E)}
+# Keeps libtpu from asking the cloud where it runs, and from talking about the answer.
+QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_LOG_DIR": "disabled",
+}
+_SIZES = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+
+
+class Pod(NamedTuple):
+    """A pod, or a slice of one.
+
+    Attributes:
+      name: its kind and topology, as v5e:16x16.
+      chip: what each chip is published to do.
+      devices: one a chip, to compile for.
+    """
+
+    name: str
+    chip: Chip
+    devices: tuple[Any, ...]
+
+
+class Compiled(NamedTuple):
+    """What a compiled program costs each device, were it run once.
+
+    Attributes:
+      arguments: bytes of what it is given, and of what it gives back beside that.
+      temporaries: bytes that it needs meanwhile, with those of its code.
+      flop: floating-point operations, each loop's body counted once.
+      accessed: bytes read and written in the device's memory, loops likewise.
+      collectives: operations among devices.
+    """
+
+    arguments: int
+    temporaries: int
+    flop: float
+    accessed: float
+    collectives: list[Collective]
+
+
+class TooLargeError(Exception):
+    """A program needs more memory than a device has.
+
+    Attributes:
+      needed: bytes that the compiler named.
+      available: bytes that it may use.
+    """
+
+    def __init__(self, needed: int, available: int) -> None:
+        super().__init__(f"{needed} of {available} bytes")
+        self.needed = needed
+        self.available = available
+
+
+def find_pod(name: str) -> Pod:
+    """Finds a pod by its kind and topology, as v5e:16x16 or v4:2x2x4.
+
+    Raises:
+      UserError: if there is no such pod, or no libtpu that is free to be used.
+    """
+    match = re.fullmatch(rf"({'|'.join(CHIPS)}):(\d{{1,3}}(?:x\d{{1,3}}){{1,2}})", name)
+    if not match:
+        raise UserError(
+            f"--topology={name}: name a kind ({', '.join(CHIPS)}) and the sides of its "
+            "torus, as v5e:16x16 or v4:2x2x4"
+        )
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "libtpu, which compiles for TPUs, is not installed: pip install "
+            "'tokret[tpu]'"
+        )
+    os.environ.update(QUIET)
+    options: dict[str, Any] = {}
+    if match[1] == "v4":
+        options["chip_config_name"] = "megacore"  # a device a chip, as they run
+    sides = [int(side) for side in match[2].split("x")]
+    if len(sides) == 2:
+        options["chips_per_host_bounds"] = (*(min(side, 2) for side in sides), 1)
+    try:
+        found = topologies.get_topology_desc(name, "tpu", **options)
+    except jax.errors.JaxRuntimeError as error:
+        if "lockfile" in str(error):
+            raise UserError(
+                "another process uses libtpu (its lock is /tmp/libtpu_lockfile): wait "
+                "until it ends, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1"
+            ) from error
+        raise UserError(f"--topology={name}: {error}") from error
+    return Pod(name, CHIPS[match[1]], tuple(found.devices))
+
+
+def compile_for_pod(lowered: Any, options: Mapping[str, Any] | None = None) -> Compiled:
+    """Compiles a program and reads off what it costs.
+
+    Args:
+      lowered: what `jax.jit(...).lower` gave for a pod's devices.
+      options: the compiler's.
+
+    Raises:
+      TooLargeError: if it does not fit into a device's memory.
+    """
+    try:
+        compiled = lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        raise too_large(str(error)) or error from error
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    return Compiled(
+        arguments=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
+        flop=cost.get("flops", 0.0),
+        accessed=cost.get("bytes accessed", 0.0),
+        collectives=read_collectives(compiled.as_text()),
+    )
+
+
+def too_large(message: str) -> TooLargeError | None:
+    """Reads the compiler's message that memory ran out; None if it says another thing.
+
+    It names what all of a program needs, or what its temporaries alone do.
+    """
+    size = r"([\d.]+)([KMGT])"
+    whole = re.search(rf"Used {size} of {size} hbm", message)
+    parts = re.search(rf"\({size}\) exceeds available HBM \({size}\)", message)
+    match = whole or parts
+    if "RESOURCE_EXHAUSTED" not in message or not match:
+        return None
+    needed, unit, available, its = match.groups()
+    return TooLargeError(
+        int(float(needed) * _SIZES[unit]), int(float(available) * _SIZES[its])
+    )
