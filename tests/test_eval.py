@@ -209,14 +209,21 @@ def test_a_run_is_evaluated_beside_its_baselines(program, trained):
         assert picture.width > 1000
     for system in ("token", "untrained", "colour histogram"):
         assert system in out
+    page = (trained / "eval" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<article") > 0 and "colour histogram" in page
+    assert '"maps":["' in page
+    with Image.open(trained / "eval" / "tokens.png") as picture:
+        assert picture.height > 200
     # An older checkpoint is another model; asked twice it answers the same.
     answers = []
     for step in (4, 12):
-        status, out, err = program("eval.py", f"--workdir={trained}", f"--step={step}")
+        asked = (f"--workdir={trained}", f"--step={step}", "--noreport")
+        status, out, err = program("eval.py", *asked)
         assert status == 0, out + err
         text = (trained / "eval" / "results.json").read_text()
         answers.append(json.loads(text)["benchmarks"]["synthetic_landmarks"])
     assert answers[1] == levels and answers[0] != levels
+    assert (trained / "eval" / "report.html").read_text(encoding="utf-8") == page
 
 
 @pytest.mark.slow
