@@ -49,7 +49,7 @@ def test_ranks_and_verdicts_agree_with_the_metrics(revisited):
         ranks,
         found,
         queries=[],
-        database=[],
+        database=[View(b"", f"im{i}", None, 9) for i in range(12)],
         best=lambda some, k: search.top_k(queries[list(some)], database, k),
         costs=COSTS,
     )
@@ -66,6 +66,7 @@ def test_ranks_and_verdicts_agree_with_the_metrics(revisited):
     for query in (0, 1):
         row = [answers.verdict(query, item) for item in items[query].tolist()]
         counted = [each for each in row if each != "junk"]
+        assert answers.places[query] == len(counted)
         hits = [place for place, each in enumerate(counted) if each == "hit"]
         np.testing.assert_array_equal(hits, answers.protocols["medium"].ranks[query])
         kinds = answers.positives[query].values()
@@ -94,6 +95,7 @@ def test_a_labelled_photo_does_not_find_itself(twins):
     asking = [0, 1, 2, 3, 5, 6, 7]
     assert list(answers.queries) == [crop, *(stored[i] for i in asking[1:])]
     assert answers.classes[:2] == ["x", "y"] and answers.class_of(4) == "z"
+    assert answers.places == [7] * 7
     numbers = metrics.leave_one_out(rows, labels)
     assert answers.precision.mean() == pytest.approx(numbers["mAP"])
     for count in (1, 3, 7, 20):

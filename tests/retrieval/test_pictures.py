@@ -97,3 +97,13 @@ def test_a_folder_that_is_not_there(tmp_path):
     row = RankingRow(plain(9, 9), None, "", [])
     with pytest.raises(UserError, match=r"p\.png: cannot be written: No such file"):
         pictures.ranking_picture([row], tmp_path / "none" / "p.png")
+
+
+def test_marks_tell_verdicts_without_colours(tmp_path):
+    results = [Result(plain(20, 20), kind, 0.5) for kind in ("hit", "miss", "junk")]
+    picture = drawn([RankingRow(plain(9, 9), None, "", results)], tmp_path / "p.png")
+    start, end = pictures.BORDER, pictures.BORDER + pictures.MARK
+    marks = [tile(picture, 0, place)[start:end, start:end] for place in range(3)]
+    white = [(mark == 255).all(axis=-1) for mark in marks]
+    assert all(20 < mark.sum() < 200 for mark in white)
+    assert (white[0] != white[1]).sum() > 20 and (white[1] != white[2]).sum() > 20

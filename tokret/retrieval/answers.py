@@ -70,6 +70,7 @@ class Answers:
       class_of: a database item's class, as `classes`.
       positives: for each query, by kind of positive ("easy", "hard", or ""), the ranks
         by the main protocol.
+      places: of each query, how many items the main protocol ranks.
       verdict: (query, item) -> what the main protocol makes of the item.
       best: (queries, k) -> scores and items of the first k of each.
       costs: what it took.
@@ -82,6 +83,7 @@ class Answers:
     classes: Sequence[str]
     class_of: Callable[[int], str]
     positives: Sequence[Mapping[str, Ranks]]
+    places: Sequence[int]
     verdict: Callable[[int, int], Verdict]
     best: Best
     costs: Costs
@@ -114,6 +116,7 @@ def by_ground_truth(
     truth: GroundTruth,
     ranks: Int[np.ndarray, "q l"],
     found: metrics.Evaluation,
+    database: Sequence[View],
     **rest: Any,
 ) -> Answers:
     """Gathers the answers of a benchmark with queries and lists of positives.
@@ -122,7 +125,8 @@ def by_ground_truth(
       truth: the benchmark.
       ranks: [Q, L] of `metrics.labelled_items(truth)`, from 0.
       found: what `metrics.evaluate_ranks` made of them.
-      **rest: `queries`, `database`, `best` and `costs`, as in `Answers`.
+      database: N photos.
+      **rest: `queries`, `best` and `costs`, as in `Answers`.
     """
     lists = [metrics.split_ranks(row, truth, query) for query, row in enumerate(ranks)]
     protocols = {}
@@ -148,6 +152,8 @@ def by_ground_truth(
         classes=[""] * len(lists),
         class_of=lambda item: "",
         positives=positives,
+        places=[len(database) - len(each["junk"]) for each in lists],
+        database=database,
         verdict=lambda query, item: verdict(truth, query, item),
         **rest,
     )
@@ -198,6 +204,7 @@ def by_labels(
         classes=[names(labels[item]) for item in asking],
         class_of=lambda item: names(labels[item]),
         positives=[{"": rank} for rank in mine],
+        places=[len(database) - 1] * len(mine),
         verdict=lambda query, item: (
             "hit" if labels[item] == labels[asking[query]] else "miss"
         ),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tokret.data.views import View
 from tokret.errors import UserError
+from tokret.retrieval import answers as told
 from tokret.retrieval.report.making import (
     Limits,
     choose_queries,
@@ -120,6 +121,18 @@ def test_cards_say_what_the_metrics_say(tmp_path, landmarks, summary):
         # The box of 60 x 40 and 40 x 60 photos.
         place = 'x="16.67" y="12.50"' if query % 2 == 0 else 'x="25.00" y="8.33"'
         assert card.count(f"<rect {place}") == 2
+
+
+def test_a_query_with_nothing_but_positives_has_no_miss(tmp_path, labelled, summary):
+    everything = [np.arange(8)] * 9
+    protocol = told.Protocol(np.ones(9), everything)
+    perfect = dataclasses.replace(
+        labelled,
+        protocols={"all": protocol},
+        positives=[{"": each} for each in everything],
+    )
+    text = written(tmp_path, perfect, summary)
+    assert text.count("No miss.") == 9 and "First miss" not in text
 
 
 def test_a_head_without_maps_says_so(tmp_path, landmarks, summary):

@@ -150,13 +150,10 @@ def _where(query: int, answers: Answers) -> str:
     """The strip of positives, and the same in words."""
     positives = answers.positives[query]
     ranks = answers.protocols[answers.main].ranks[query]
-    drawn = strip(positives, len(answers.database))
+    drawn = strip(positives, answers.places[query])
     miss = first_miss(ranks)
-    said = (
-        f"First miss at rank {miss + 1:,}"
-        if miss < len(answers.database)
-        else "No miss"
-    )
+    all_right = miss >= answers.places[query]
+    said = "No miss" if all_right else f"First miss at rank {miss + 1:,}"
     told = "; ".join(_told(kind, each) for kind, each in positives.items() if len(each))
     return f"{drawn}<p>{said}. Positives: {told}.</p>"
 

@@ -100,7 +100,7 @@ def strip(positives: Mapping[str, Int[np.ndarray, " _"]], items: int) -> str:
 
     Args:
       positives: by kind, ranks from 0; kind "hard" is drawn half as high.
-      items: of the database.
+      items: how many are ranked.
     """
     end = np.log(max(items, 2))
     # In percent: the strip is as wide as the page lets it be, its text is not.
