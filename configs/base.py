@@ -94,10 +94,11 @@ def get_config() -> ConfigDict:
     config.updates.average = 0.0  # kept of the moving average of weights; 0: no average
     config.updates.skips = 10  # updates without numbers in a row that are left out
 
-    # Devices: tokret.training.sharding.make_mesh.
+    # Devices: tokret.training.plan.lay_out.
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that split the images; -1: all that are left
     config.mesh.model = 1  # devices that split the class matrix
+    config.mesh.shard_optimiser = False  # momentum and average over all devices
 
     # Descriptors for retrieval: tokret.retrieval.extraction.Extraction.
     config.evaluation = ConfigDict()

@@ -1,4 +1,4 @@
-"""Shapes are checked while the tests run; four CPU devices stand in for a host's."""
+"""Shapes are checked while the tests run; eight CPU devices stand in for a host's."""
 
 import importlib.util
 import io
@@ -13,7 +13,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: XLA's optimiser takes longer than it saves.
 COMPILE_FAST = "--xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = (
-    f"--xla_force_host_platform_device_count=4 {COMPILE_FAST} "
+    f"--xla_force_host_platform_device_count=8 {COMPILE_FAST} "
     + os.environ.get("XLA_FLAGS", "")
 )
 

@@ -78,10 +78,11 @@ def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
 
 def _check_type(field: str, value: Any, kind: Any) -> None:
     """Refuses a value that is not of a plain annotated type; an int may be a float."""
-    if value is None or kind not in (int, float, str):
+    if value is None or kind not in (bool, int, float, str):
         return
     right = (int, float) if kind is float else kind
-    if not isinstance(value, right) or isinstance(value, bool):
+    is_bool = isinstance(value, bool)
+    if not isinstance(value, right) or is_bool != (kind is bool):
         raise UserError(f"{field} is {value!r}; it must be of type {kind.__name__}")
 
 

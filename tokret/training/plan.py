@@ -24,7 +24,7 @@ from tokret.training.programs import Programs, make_programs
 from tokret.training.retention import Retention
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.start import Start
-from tokret.training.state import TrainState, make_classifiers
+from tokret.training.state import TrainState, make_classifiers, shardings_of
 from tokret.training.updating import Updating
 from tokret.training.utilisation import peak_images
 
@@ -123,6 +123,7 @@ class Checked(NamedTuple):
     start: Start
     updating: Updating
     mesh: Mesh
+    shard_optimiser: bool
     model: RetrievalNet
     seed: int
     batch_size: int
@@ -136,6 +137,13 @@ class Recipe(NamedTuple):
     programs: Programs
     epoch_steps: int
     peak_images: Callable[[], float | None]
+
+
+def lay_out(
+    devices: Sequence[Any], *, data: int, model: int, shard_optimiser: bool
+) -> tuple[Mesh, bool]:
+    """Makes the mesh; says whether the optimiser's state is split over all of it."""
+    return make_mesh(devices, data=data, model=model), shard_optimiser
 
 
 def check(config: Config, devices: Sequence[Any]) -> Checked:
@@ -157,7 +165,9 @@ def check(config: Config, devices: Sequence[Any]) -> Checked:
     )
     call(Extraction, "evaluation", groups["evaluation"])  # refused now, not at the end
     updating = call(Updating, "updates", groups["updates"])
-    mesh = call(functools.partial(make_mesh, devices), "mesh", groups["mesh"])
+    mesh, shard_optimiser = call(
+        functools.partial(lay_out, devices), "mesh", groups["mesh"]
+    )
     if batch_size % (mesh.size * updating.parts):
         raise UserError(
             f"config.batch_size {batch_size} does not divide among {mesh.size} devices "
@@ -170,6 +180,7 @@ def check(config: Config, devices: Sequence[Any]) -> Checked:
         start=call(Start, "init", groups["init"]),
         updating=updating,
         mesh=mesh,
+        shard_optimiser=shard_optimiser,
         model=call(build_model, "model", groups["model"]),
         seed=seed,
         batch_size=batch_size,
@@ -211,7 +222,13 @@ def make_recipe(checked: Checked, *, photos: int, classes: int, name: str) -> Re
     made = functools.partial(make_classifiers, checked.model, classes, rows)
     classifiers = call(made, "arcface", groups["arcface"])
     programs = make_programs(
-        checked.model, classifiers, optimiser, mesh, checked.seed, checked.updating
+        checked.model,
+        classifiers,
+        optimiser,
+        mesh,
+        checked.seed,
+        checked.updating,
+        checked.shard_optimiser,
     )
     state = programs.abstract
     peak = functools.partial(
@@ -262,9 +279,14 @@ def initial_state(plan: Plan, config: Config) -> TrainState:
     )
     weights = plan.start.overlay(drawn, shapes, part(config, "model", dict))
     params = {**state.params, "model": weights["params"]}
+    # Not the same memory twice: the first step gives it away.
+    copied = jax.jit(
+        functools.partial(jax.tree.map, jnp.copy),
+        out_shardings=shardings_of(abstract.average),
+    )
     return dataclasses.replace(
         state,
         params=params,
         batch_stats=weights["batch_stats"],
-        average=jax.tree.map(jnp.copy, weights["params"]) if state.average else {},
+        average=copied(weights["params"]) if state.average else {},
     )

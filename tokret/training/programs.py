@@ -42,6 +42,7 @@ def make_programs(
     mesh: Mesh,
     seed: int,
     updating: Updating,
+    shard_optimiser: bool = False,
 ) -> Programs:
     """Jits initialisation, training and validation over a mesh.
 
@@ -52,10 +53,11 @@ def make_programs(
       mesh: the mesh that arrays are split over.
       seed: decides initial weights and dropout.
       updating: how gradients become an update.
+      shard_optimiser: whether the optimiser's state is split over all devices.
     """
     averages = updating.average > 0
-    everything = (seed, model, classifiers, optimiser, mesh, averages)
-    abstract = abstract_state(*everything)
+    drawn = (seed, model, classifiers, optimiser)
+    abstract = abstract_state(*drawn, mesh, averages, shard_optimiser)
     modules: dict[str, Any] = {"model": model, "classifiers": classifiers, "mesh": mesh}
     train = functools.partial(
         train_step, **modules, optimiser=optimiser, seed=seed, updating=updating
@@ -63,7 +65,7 @@ def make_programs(
     validation = functools.partial(validation_step, **modules)
     return Programs(
         abstract,
-        functools.partial(new_state, *everything),
+        functools.partial(new_state, *drawn, abstract),
         jit_step(train, abstract, mesh, trains=True),
         jit_step(validation, abstract, mesh, trains=False),
     )

@@ -1,7 +1,8 @@
 """Where arrays live on the mesh `data` x `model`.
 
 Images and the whole trunk are split over both axes; class matrices, their momentum and
-the logits over `model`; all other weights are on every device.
+the logits over `model`; all other weights are on every device. The optimiser's state
+and the moving average, which only the update touches, may be split over both axes.
 """
 
 import collections
@@ -55,21 +56,45 @@ def padded_classes(classes: int, mesh: Mesh) -> int:
     return math.ceil(classes / mesh.shape["model"]) * mesh.shape["model"]
 
 
-def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
+def state_shardings(
+    abstract_state: Any, mesh: Mesh, *, shard_optimiser: bool = False
+) -> Any:
     """Returns the sharding of every array of a training state.
 
     Args:
-      abstract_state: a tree of shapes; class matrices and their momentum are found by
-        a name on their path that begins with `arcface`.
+      abstract_state: a training state of shapes; class matrices and their momentum are
+        found by a name on their path that begins with `arcface`.
       mesh: the mesh.
+      shard_optimiser: whether the optimiser's state and the moving average are split
+        over all devices, where a side of an array divides.
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         names = (str(getattr(key, "key", "")) for key in path)
-        split = leaf.ndim == 2 and any(name.startswith("arcface") for name in names)
-        return NamedSharding(mesh, CLASSES if split else REPLICATED)
+        classes = leaf.ndim == 2 and any(name.startswith("arcface") for name in names)
+        spread = shard_optimiser and path[0].name in ("opt_state", "average")
+        if classes:
+            columns = spread and leaf.shape[1] % mesh.shape["data"] == 0
+            spec = PartitionSpec("model", "data") if columns else CLASSES
+        else:
+            spec = widest(leaf.shape, mesh.size) if spread else REPLICATED
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, abstract_state)
+
+
+def widest(shape: tuple[int, ...], devices: int) -> PartitionSpec:
+    """Splits an array's longest side that divides among all devices, if there is one.
+
+    Args:
+      shape: the array's.
+      devices: of the whole mesh.
+    """
+    axes = [axis for axis, side in enumerate(shape) if side and side % devices == 0]
+    if not axes:
+        return REPLICATED
+    axis = max(axes, key=lambda i: shape[i])
+    return PartitionSpec(*(None,) * axis, ("data", "model"))
 
 
 def ahead(

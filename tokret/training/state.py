@@ -1,5 +1,6 @@
 """The training state and how it is born: on its devices, from one seed."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,6 +121,7 @@ def abstract_state(
     optimiser: optax.GradientTransformation,
     mesh: Mesh,
     averages: bool = False,
+    shard_optimiser: bool = False,
 ) -> Any:
     """Returns the state's shapes, dtypes and shardings, as checkpoints want them."""
     shapes = jax.eval_shape(
@@ -132,7 +134,7 @@ def abstract_state(
             leaf.shape, leaf.dtype, sharding=place
         ),
         shapes,
-        state_shardings(shapes, mesh),
+        state_shardings(shapes, mesh, shard_optimiser=shard_optimiser),
     )
 
 
@@ -141,16 +143,26 @@ def new_state(
     model: RetrievalNet,
     classifiers: Classifiers,
     optimiser: optax.GradientTransformation,
-    mesh: Mesh,
-    averages: bool = False,
+    abstract: Any,
 ) -> TrainState:
-    """Makes the initial state, every array on its devices from the start."""
-    abstract = abstract_state(seed, model, classifiers, optimiser, mesh, averages)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    """Makes the initial state, every array on its devices from the start.
+
+    Args:
+      seed: decides the weights.
+      model: the descriptor model.
+      classifiers: the ArcFace layers.
+      optimiser: whose state is made for them.
+      abstract: what `abstract_state` returned for these.
+    """
+    key = functools.partial(jax.random.key, seed)
+    averages = bool(abstract.average)
     make = jax.jit(
-        lambda: init_state(
-            jax.random.key(seed), model, classifiers, optimiser, averages
-        ),
-        out_shardings=shardings,
+        lambda: init_state(key(), model, classifiers, optimiser, averages),
+        out_shardings=shardings_of(abstract),
     )
     return make()
+
+
+def shardings_of(abstract: Any) -> Any:
+    """Returns the shardings of a tree of shapes that has them."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)

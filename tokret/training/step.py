@@ -12,8 +12,15 @@ from tokret.models.arcface import ArcFace, cross_entropy, label_rank
 from tokret.models.images import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float, Int, UInt8
-from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED, state_shardings
-from tokret.training.state import GLOBAL, LOCAL, Classifiers, TrainState, classified
+from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED
+from tokret.training.state import (
+    GLOBAL,
+    LOCAL,
+    Classifiers,
+    TrainState,
+    classified,
+    shardings_of,
+)
 from tokret.training.updating import Metrics, Updating, updated, whole_gradient
 
 Batch = dict[str, Array]
@@ -167,11 +174,11 @@ def jit_step(
 
     Args:
       step: (state, *batch) -> (state, metrics) if it trains, else metrics.
-      abstract_state: shapes of the state.
+      abstract_state: shapes and shardings of the state.
       mesh: the mesh.
       trains: whether the state is replaced; its memory is then used again.
     """
-    state = state_shardings(abstract_state, mesh)
+    state = shardings_of(abstract_state)
     metrics = NamedSharding(mesh, REPLICATED)
     rows = NamedSharding(mesh, BATCH)
     arrays = (rows,) * (2 if trains else 3)
