@@ -62,6 +62,8 @@ def k_reciprocal_distances(
     largest = jnp.max(distance, axis=1, keepdims=True)
     distance = distance / jnp.where(largest > 0, largest, 1)
     _, order = jax.lax.top_k(-ranked, min(max(k1 + 1, k2), count))
+    # Without it XLA for CPU sorts whole rows once it sees what is cut off the lists.
+    order = jax.lax.optimization_barrier(order)
 
     near, half = order[:, : k1 + 1], order[:, : round(k1 / 2) + 1]
     member = _expanded(_reciprocal(near), near, _reciprocal(half), half)
