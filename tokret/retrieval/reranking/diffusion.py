@@ -59,8 +59,8 @@ def diffused_scores(
     """
     count = len(items)
     affinity, neighbour = near
-    is_other = neighbour != own
-    listed = is_other & (jnp.cumsum(is_other, axis=1) <= k)
+    # The first k but `own`, which is not among the items and so finds no column below.
+    listed = jnp.cumsum(neighbour != own, axis=1) <= k
     order = jnp.argsort(items)
     place = jnp.searchsorted(items[order], neighbour)
     column = order[jnp.minimum(place, count - 1)]
