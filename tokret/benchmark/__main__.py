@@ -1,11 +1,14 @@
 """Timings of this machine, each beside a rival in the same run; plans for others.
 
     python -m tokret.benchmark input [--photos=DIR] [--turns=N] [--json=FILE]
+    python -m tokret.benchmark search [--database=1000000] [--dim=1024] [--queries=70]
+        [--forms=bf16,int8,pq128,pq1024] [--scratch=DIR] [--turns=N] [--json=FILE]
     python -m tokret.benchmark plan --config=configs/NAME.py --topology=v5e:16x16
         [--model=N] [--batch_size=N] [--what=extract] [--config.FIELD=VALUE ...]
     python -m tokret.benchmark plan --table=docs/pods.md
 
 input: training's input on one core, beside plain Pillow.
+search: exact search beside faiss and NumPy, mAP among a million, compressed databases.
 plan: memory, work, collectives and least time of each chip of a TPU pod, from the very
 program, compiled without a TPU; --table writes those of the released recipe.
 """
@@ -109,6 +112,57 @@ def _report_plan(result: Result) -> str:
     return case.report(result)
 
 
+def _search_flags(parser: argparse.ArgumentParser) -> None:
+    sizes = (
+        ("database", 1_000_000, "distractors behind 6,322 labelled images"),
+        ("dim", 1024, "dimensions"),
+        ("queries", 70, "queries, which are also asked one by one"),
+    )
+    for name, default, words in sizes:
+        parser.add_argument(
+            f"--{name}",
+            type=_count(f"--{name}"),
+            default=default,
+            help=f"{words} ({default})",
+        )
+    parser.add_argument(
+        "--forms",
+        default="bf16,int8,pq128,pq1024",
+        help="compressions to measure, with commas; none if empty (%(default)s)",
+    )
+    parser.add_argument(
+        "--scratch",
+        type=_scratch,
+        metavar="DIR",
+        help="where the descriptors lie until the end (4.1 GB for a million)",
+    )
+
+
+def _scratch(name: str) -> Path:
+    if not Path(name).is_dir():
+        raise UserError(f"--scratch={name} is no folder")
+    return Path(name)
+
+
+def _run_search(flags: argparse.Namespace) -> Result:
+    from tokret.benchmark import search as case
+    from tokret.benchmark.invented_descriptors import LABELLED
+    from tokret.retrieval.compression.compressed import check_form
+
+    if flags.queries * 3 > LABELLED:
+        raise UserError(f"--queries={flags.queries}: at most {LABELLED // 3}")
+    forms = [check_form(form, flags.dim) for form in flags.forms.split(",") if form]
+    return case.run(
+        *(flags.database, flags.dim, flags.queries, flags.turns, flags.scratch), forms
+    )
+
+
+def _report_search(result: Result) -> str:
+    from tokret.benchmark import search_report
+
+    return search_report.report(result)
+
+
 BENCHMARKS = {
     "input": Benchmark(
         "training's input on one core, beside plain Pillow",
@@ -122,6 +176,12 @@ BENCHMARKS = {
         _run_plan,
         _report_plan,
         timed=False,
+    ),
+    "search": Benchmark(
+        "search of a million descriptors, exact and compressed, beside faiss and NumPy",
+        _search_flags,
+        _run_search,
+        _report_search,
     ),
 }
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tokret.benchmark import pillow_views
 from tokret.benchmark.noise_photos import noise_photo
-from tokret.benchmark.turns import Times, environment, spread, take_turns
+from tokret.benchmark.turns import Times, environment, ratios, spread, take_turns
 from tokret.data import colour
 from tokret.data.augmentation import Augmentation, Variation, make_view
 from tokret.data.decoding import decode_fast, read_header
@@ -154,11 +154,6 @@ def measure(samples: Sequence[Sample], turns: int) -> Times:
         return take_turns(cases, begin, turns, time.thread_time)
     finally:
         cv2.setNumThreads(threads)
-
-
-def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Divides turn by turn."""
-    return [a / b for a, b in zip(above, below, strict=True)]
 
 
 def summary(times: Times, views: int) -> dict[str, Any]:

@@ -64,6 +64,11 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Divides turn by turn."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
 def environment(*packages: str) -> dict[str, Any]:
     """What timings depend on: commit, versions, platform, processor, cores at hand."""
     return {

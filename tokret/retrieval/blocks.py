@@ -28,7 +28,7 @@ _PAGE = 4096  # bytes
 
 
 @runtime_checkable
-class Rows(Protocol):
+class Database(Protocol):
     """Descriptors [N, D] that give slices of rows: an array, or something like one."""
 
     @property
@@ -91,7 +91,7 @@ class Blocks:
 
 
 def stream_blocks(
-    database: Rows,
+    database: Database,
     block: int = BLOCK,
     devices: Sequence[jax.Device] | None = None,
 ) -> Blocks:
@@ -124,7 +124,7 @@ def stream_blocks(
 
 
 def hold_blocks(
-    database: Rows,
+    database: Database,
     block: int = BLOCK,
     devices: Sequence[jax.Device] | None = None,
 ) -> Blocks:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokret.retrieval import search
-from tokret.retrieval.blocks import Rows
+from tokret.retrieval.blocks import Database
 from tokret.retrieval.ground_truth import GroundTruth
 from tokret.retrieval.reranking.ranking import place_head
 from tokret.shapes import Array, Float, Int, Shaped
@@ -51,7 +51,7 @@ class Evaluation:
 
 def evaluate(
     queries: Shaped[Array | np.ndarray, "q ..."],
-    database: Rows,
+    database: Database,
     truth: GroundTruth,
     block: int = search.BLOCK,
     head: Int[np.ndarray, "q m"] | None = None,

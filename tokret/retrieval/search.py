@@ -25,8 +25,8 @@ from tokret.retrieval import counting, selection
 from tokret.retrieval.blocks import (
     BLOCK,
     Blocks,
+    Database,
     Everywhere,
-    Rows,
     hold_blocks,
     of_all_processes,
     stream_blocks,
@@ -51,7 +51,7 @@ QUERIES = 1024  # that are asked at once: 64 MiB of scores for each block
 
 def count_ranks(
     queries: Shaped[Array | np.ndarray, "q ..."],
-    database: Rows,
+    database: Database,
     labelled: Int[np.ndarray, "q l"],
     block: int = BLOCK,
     devices: Sequence[jax.Device] | None = None,
@@ -184,7 +184,7 @@ def count_ranks_of_scores(
 
 def top_k(
     queries: Shaped[Array | np.ndarray, "q ..."],
-    database: Rows,
+    database: Database,
     k: int,
     block: int = BLOCK,
     devices: Sequence[jax.Device] | None = None,

@@ -17,7 +17,7 @@ import numpy as np
 
 from tokret.convert.weight_files import read_weights, write_safetensors
 from tokret.errors import UserError
-from tokret.retrieval.blocks import Rows
+from tokret.retrieval.blocks import Database
 from tokret.retrieval.compression import integers, product
 from tokret.shapes import Float, Shaped
 
@@ -87,7 +87,7 @@ def check_form(form: str, dims: int | None = None) -> str:
     return form
 
 
-def compress(database: Rows, form: str) -> Compressed:
+def compress(database: Database, form: str) -> Compressed:
     """Compresses a database.
 
     A row of NaN, an image that could not be described, has no code: it becomes the
@@ -114,8 +114,8 @@ def compress(database: Rows, form: str) -> Compressed:
     return Compressed(form, product.encode(quantiser, rows), quantiser=quantiser)
 
 
-def training_sample(database: Rows) -> Float[np.ndarray, "n d"]:
-    """Rows of a database, in 64 runs spread evenly: [N, D] float32.
+def training_sample(database: Database) -> Float[np.ndarray, "n d"]:
+    """Database of a database, in 64 runs spread evenly: [N, D] float32.
 
     Args:
       database: of any length; all of it where it is short.
@@ -133,7 +133,7 @@ def training_sample(database: Rows) -> Float[np.ndarray, "n d"]:
 class _WithoutNan:
     """A database whose rows of NaN are replaced as they are read."""
 
-    def __init__(self, database: Rows) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self.shape, self.dtype = database.shape, np.dtype(np.float32)
         head = np.asarray(database[0:_BLOCK], np.float32)

@@ -7,14 +7,14 @@ database.
 
 import numpy as np
 
-from tokret.retrieval.blocks import Rows
+from tokret.retrieval.blocks import Database
 from tokret.shapes import Float, Shaped
 
 LARGEST = 127  # not -128: both signs reach as far
 _BLOCK = 16384
 
 
-def find_scale(database: Rows) -> Float[np.ndarray, " d"]:
+def find_scale(database: Database) -> Float[np.ndarray, " d"]:
     """What one step of each dimension is worth: [D] float32, above 0.
 
     Args:
@@ -28,7 +28,9 @@ def find_scale(database: Rows) -> Float[np.ndarray, " d"]:
     return np.where(largest > 0, largest, LARGEST).astype(np.float32) / LARGEST
 
 
-def encode(database: Rows, scale: Float[np.ndarray, " d"]) -> Shaped[np.ndarray, "n d"]:
+def encode(
+    database: Database, scale: Float[np.ndarray, " d"]
+) -> Shaped[np.ndarray, "n d"]:
     """Rounds descriptors to [N, D] int8.
 
     Args:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from tokret.retrieval.blocks import Rows
+from tokret.retrieval.blocks import Database
 from tokret.retrieval.compression.faiss_library import import_faiss
 from tokret.shapes import Float, Shaped, UInt8
 
 CENTROIDS = 256  # a byte
-TRAINING_ROWS = 32768  # more move the centroids little
+TRAINING_ROWS = 16384  # 64 for each centroid; more move them little
 _BLOCK = 16384  # rows that are coded at once
 
 
@@ -59,7 +59,7 @@ def train(sample: Shaped[np.ndarray, "n d"], parts: int) -> ProductQuantiser:
     return ProductQuantiser(centroids.reshape(parts, CENTROIDS, -1), dims)
 
 
-def encode(quantiser: ProductQuantiser, database: Rows) -> UInt8[np.ndarray, "n m"]:
+def encode(quantiser: ProductQuantiser, database: Database) -> UInt8[np.ndarray, "n m"]:
     """Gives each part of each row the nearest centroid's number.
 
     Args:

@@ -1,0 +1,88 @@
+"""A million descriptors out of nothing, as hard to search as real ones are.
+
+Queries are directions; their positives lie around them, junk between, and a few
+distractors in fifty come near, so that no ranking is perfect.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tokret.retrieval.ground_truth import GroundTruth, from_revisited
+from tokret.shapes import Float
+
+LABELLED = 6322  # images of Revisited Paris, before the distractors
+PER_QUERY = {"easy": 30, "hard": 30, "junk": 10}
+# Noise beside a direction of length 1: the cosine is 1 / sqrt(1 + noise**2).
+NOISE = {"easy": (0.5, 3.0), "hard": (3.0, 9.0), "junk": (2.0, 6.0)}
+NEAR, NEAR_NOISE = 0.02, (4.0, 14.0)  # the share of distractors near some query
+_BLOCK = 16384
+
+
+def make_queries(count: int, dims: int, seed: int = 0) -> Float[np.ndarray, "q d"]:
+    """Draws [Q, D] float32 directions."""
+    rng = np.random.default_rng(seed)
+    return _unit(rng.standard_normal((count, dims), np.float32))
+
+
+def make_truth(queries: int) -> GroundTruth:
+    """Which of the first `LABELLED` rows belong to which query."""
+    each = sum(PER_QUERY.values())
+    share = min(each, LABELLED // queries)
+    parts = {key: max(1, count * share // each) for key, count in PER_QUERY.items()}
+    gnd, start = [], 0
+    for _ in range(queries):
+        lists = {}
+        for key, count in parts.items():
+            lists[key] = list(range(start, start + count))
+            start += count
+        gnd.append(lists)
+    names = [f"image_{i}" for i in range(LABELLED)]
+    asked = [f"query_{i}" for i in range(queries)]
+    return from_revisited({"imlist": names, "qimlist": asked, "gnd": gnd}, "invented")
+
+
+def write_descriptors(
+    path: Path, queries: Float[np.ndarray, "q d"], distractors: int, seed: int = 1
+) -> None:
+    """Writes `LABELLED` + distractors rows as an .npy file, block by block.
+
+    Args:
+      path: the file.
+      queries: [Q, D] of `make_queries`.
+      distractors: how many.
+      seed: of the noise.
+    """
+    shape = (LABELLED + distractors, queries.shape[1])
+    head = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, head)
+        for rows in _blocks(queries, distractors, np.random.default_rng(seed)):
+            file.write(rows.tobytes())
+
+
+def _blocks(
+    queries: Float[np.ndarray, "q d"], distractors: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    dims = queries.shape[1]
+    truth = make_truth(len(queries))
+    labelled = _unit(rng.standard_normal((LABELLED, dims), np.float32))
+    for key, (low, high) in NOISE.items():
+        for query, items in enumerate(getattr(truth, key)):
+            noise = rng.uniform(low, high, (len(items), 1)).astype(np.float32)
+            labelled[items] = _unit(queries[query] + noise * labelled[items])
+    yield labelled
+    for start in range(0, distractors, _BLOCK):
+        count = min(_BLOCK, distractors - start)
+        rows = _unit(rng.standard_normal((count, dims), np.float32))
+        near = np.flatnonzero(rng.random(count) < NEAR)
+        noise = rng.uniform(*NEAR_NOISE, (len(near), 1)).astype(np.float32)
+        towards = queries[rng.integers(0, len(queries), len(near))]
+        rows[near] = _unit(towards + noise * rows[near])
+        yield rows
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
