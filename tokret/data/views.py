@@ -70,13 +70,21 @@ class View:
         size = self._cropped() or photo
         return thumbnail_size(size, self.longest_side * max(size) / max(photo))
 
+    def whole_size(self) -> Size:
+        """Returns the whole photo's width and height, before any shrinking.
+
+        Raises:
+          UserError: if it is no photo.
+        """
+        return open_photo(self.encoded, self.name).size
+
     def size(self) -> tuple[int, int]:
         """Returns the view's height and width; only the photo's header is read.
 
         Raises:
           UserError: if it is no photo, or the box no part of one.
         """
-        width, height = self._final_size(open_photo(self.encoded, self.name).size)
+        width, height = self._final_size(self.whole_size())
         return height, width
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:

@@ -26,7 +26,7 @@ from tokret.retrieval.histogram import colour_histogram
 from tokret.retrieval.loading import survey
 from tokret.retrieval.report.token_maps import Look, make_look
 from tokret.retrieval.rows import RowsInMemory
-from tokret.retrieval.store.record import Record, weights_digest
+from tokret.retrieval.store.record import Images, Record, weights_digest
 from tokret.retrieval.store.writing import making
 from tokret.shapes import Float
 from tokret.training.description import check_pixels
@@ -93,8 +93,10 @@ class ModelSystem:
         canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
         with contextlib.ExitStack() as stack:
             writers = {
-                name: stack.enter_context(making(self.folder / name, record))
-                for name, record in self._records(views, photos).items()
+                name: stack.enter_context(
+                    making(self.folder / name, self.record(of_part.images))
+                )
+                for name, of_part in views.surveys(photos).items()
             }
             rows = ChainedRows(views.ranges, writers)
             there = int(rows.finished.sum())
@@ -130,17 +132,15 @@ class ModelSystem:
             for name, store in stores.items()
         }
 
-    def _records(self, views: Chain, photos: Any) -> dict[str, Record]:
+    def record(self, images: Images) -> Record:
+        """What a store of these images' descriptors says of itself."""
         preprocessing = {
             "longest_side": self.settings.longest_side,
             "scales": [float(scale) for scale in self.settings.scales],
             "interpolation": INTERPOLATION,
         }
         digest = weights_digest(self.variables)
-        return {
-            name: Record(self.model, digest, preprocessing, of_part.images)
-            for name, of_part in views.surveys(photos).items()
-        }
+        return Record(self.model, digest, preprocessing, images)
 
 
 def _bar(what: str, total: int, initial: int = 0) -> Any:

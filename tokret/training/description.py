@@ -86,7 +86,7 @@ def read_description(checkpoint: Path) -> Description | None:
     try:
         outer = _load(path)
         found = outer.get(FIELD) if isinstance(outer, dict) else outer
-        if found is None:
+        if found is None or found == {}:  # Orbax's own way to say nothing
             return None
         if not isinstance(found, dict) or type(found.get("format")) is not int:
             raise ValueError("it holds no description of tokret's")

@@ -31,6 +31,10 @@ from tokret.shapes import Bool, Float, Int
 from tokret.whole_files import sync_folder, write_whole
 
 
+class NothingReadableError(UserError):
+    """There is no image at all to be described."""
+
+
 @contextlib.contextmanager
 def making(folder: Path, record: Record) -> Iterator["StoreWriter"]:
     """Begins a store, goes on with it, or finds it complete; alone, until the end.
@@ -146,13 +150,16 @@ class StoreWriter:
         """Notes images that came into no batch, since they could not even be opened.
 
         Raises:
-          UserError: the disk does not take it; or no image at all was described.
+          UserError: the disk does not take it.
+          NothingReadableError: no image at all was described.
         """
         left = {row: why for row, why in bad.items() if not self.finished[row]}
         if not left:
             return
         if self._files is None:
-            raise UserError(f"no photo can be read; of the first: {bad[min(bad)]}")
+            raise NothingReadableError(
+                f"no photo can be read; of the first: {bad[min(bad)]}"
+            )
         rows = np.array(sorted(left))
         nothing = np.full((len(rows), self._row_bytes // 4), np.nan, np.float32)
         self.write(rows, nothing, left)

@@ -1,0 +1,112 @@
+"""The photos below a folder, as they are seen: turned upright, one at a time."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, overload
+
+from tokret.data.image_folder.photos import SUFFIXES
+from tokret.data.preparing.folders import files_below
+from tokret.data.preparing.photos import BadPhoto, Place, Reader, Treatment, treat
+from tokret.data.views import Box, View
+from tokret.errors import UserError
+
+UPRIGHT = Treatment(upright=True)
+
+
+class Stamp(NamedTuple):
+    """By which a file that changed is known.
+
+    Attributes:
+      size: in bytes.
+      changed: in nanoseconds since 1970.
+    """
+
+    size: int
+    changed: int
+
+
+def find_photos(root: Path) -> tuple[dict[str, Stamp], int]:
+    """Lists the photos below a folder by their paths from there, sorted.
+
+    Links are followed, but no folder is entered twice. Files whose names are not valid
+    text cannot be written down, and are passed over.
+
+    Returns:
+      The photos' stamps by name, and how many other files there are.
+
+    Raises:
+      UserError: if ROOT is no folder, or a folder in it cannot be read.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is not a folder; name one that holds photos")
+    photos, others = {}, 0
+    for path in files_below(root):
+        name = path.relative_to(root).as_posix()
+        if path.suffix.lower() not in SUFFIXES or not name.isprintable():
+            others += 1
+            continue
+        photos[name] = _stamp(path)
+    return dict(sorted(photos.items())), others
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        info = path.stat()
+    except OSError:
+        return Stamp(0, 0)
+    return Stamp(info.st_size, info.st_mtime_ns)
+
+
+def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View:
+    """Reads a photo of any kind that a folder may hold.
+
+    Args:
+      path: the file.
+      name: what errors call it.
+      box: x0, y0, x1, y1 in pixels of the upright photo; None for all of it.
+      longest_side: in pixels, after shrinking.
+
+    Raises:
+      UserError: if it cannot be read or decoded.
+    """
+    try:
+        with Reader() as reader:
+            encoded = treat(reader.read(Place(str(path))), UPRIGHT)
+    except BadPhoto as error:
+        raise UserError(f"{name}: {error}") from error
+    return View(encoded, name, box, longest_side)
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoViews(Sequence[View]):
+    """Views of photos, each read when it is asked for.
+
+    Attributes:
+      root: the folder that names begin from.
+      names: of the photos.
+      longest_side: in pixels, after shrinking.
+    """
+
+    root: Path
+    names: Sequence[str]
+    longest_side: int
+
+    def __len__(self) -> int:
+        """The number of photos."""
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, row: int) -> View: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[View]: ...
+    def __getitem__(self, row: int | slice) -> View | Sequence[View]:
+        """Reads a photo.
+
+        Raises:
+          UserError: if it cannot be read or decoded.
+        """
+        if isinstance(row, slice):
+            return dataclasses.replace(self, names=self.names[row])
+        name = self.names[row]
+        return read_view(self.root / name, name, None, self.longest_side)
