@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -184,7 +185,7 @@ def model_systems(
     def initial() -> Any:
         # The key of tokret.training.state.init_state: the weights training began with.
         key, _ = jax.random.split(jax.random.key(part(config, "seed", int)))
-        return model.init(key, np.zeros((1, 64, 64, 3), np.float32), train=False)
+        return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
 
     shapes = replicated(jax.eval_shape(initial))
     trained = restore_weights(checkpoint, shapes, averaged=averaged)

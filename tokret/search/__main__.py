@@ -1,7 +1,8 @@
-"""Search in photos of your own.
+r"""Search in photos of your own.
 
     python -m tokret.search index DIR --checkpoint=RUN --index=INDEX
-    python -m tokret.search query PHOTO --index=INDEX [--box=x0,y0,x1,y1] [--top=20]
+    python -m tokret.search query PHOTO --index=INDEX [--box=x0,y0,x1,y1] [--top=20] \
+        [--report=FILE.html]
 
 index describes all photos below DIR (jpg, jpeg, png, webp; turned as their EXIF says)
 with the model of a run of train.py, of a conversion, or of one checkpoint. The same
@@ -21,7 +22,9 @@ from tokret.errors import UserError, exit_status
 from tokret.search.catalogue import Maker
 from tokret.search.describing import Describer, load_describer
 from tokret.search.indexing import PARTS, update_index
+from tokret.search.page import render
 from tokret.search.querying import Answer, ask, parse_box
+from tokret.whole_files import write_whole
 
 SHOWN = 10  # bad photos that are named
 
@@ -51,6 +54,7 @@ def _flags() -> argparse.ArgumentParser:
     query.add_argument("photo", metavar="PHOTO", help="the photo that asks")
     query.add_argument("--box", help="x0,y0,x1,y1 in pixels: the part that asks")
     query.add_argument("--top", type=int, default=20, help="photos wanted")
+    query.add_argument("--report", help="also a page to look at, FILE.html")
     query.add_argument("--checkpoint", help="where the weights lie, if they moved")
     for command in (index, query):
         command.add_argument("--index", required=True, help="folder of the index")
@@ -93,10 +97,17 @@ def index(
 
 
 def query(
-    photo: str, index: str, box: str | None, top: int, checkpoint: str | None
+    photo: str,
+    index: str,
+    box: str | None,
+    top: int,
+    report: str | None,
+    checkpoint: str | None,
 ) -> None:
     """Asks an index, and prints what it answers."""
-    folder = _path(index)
+    folder, asking, part = _path(index), _path(photo), parse_box(box)
+    if report is not None:
+        _check_page(_path(report))
 
     def describer(maker: Maker) -> Describer:
         where = _path(checkpoint or maker.checkpoint)
@@ -110,8 +121,19 @@ def query(
             where, maker.averaged, maker.longest_side, scales, folder / PARTS, tell
         )
 
-    answer = ask(folder, _path(photo), parse_box(box), top, describer)
+    answer = ask(folder, asking, part, top, describer)
     tell(to_text(answer))
+    if report is not None:
+        write_whole(_path(report), render(answer, asking, part))
+        tell(f"written: {report}")
+
+
+def _check_page(page: Path) -> None:
+    """Refuses a page that cannot be written, before anything is computed."""
+    if page.suffix not in (".html", ".htm") or page.is_dir():
+        raise UserError(f"--report={page} must be a file that ends in .html")
+    if not page.parent.is_dir():
+        raise UserError(f"--report={page}: make the folder {page.parent} first")
 
 
 def to_text(answer: Answer) -> str:

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, overload
 
+import numpy as np
+
 from tokret.data.image_folder.photos import SUFFIXES
 from tokret.data.preparing.folders import files_below
 from tokret.data.preparing.photos import BadPhoto, Place, Reader, Treatment, treat
-from tokret.data.views import Box, View
+from tokret.data.views import Box, Size, View
 from tokret.errors import UserError
+from tokret.shapes import UInt8
 
 UPRIGHT = Treatment(upright=True)
 
@@ -79,6 +82,25 @@ def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View
 
 
 @dataclasses.dataclass(frozen=True)
+class UnreadableView(View):
+    """What stands for a photo that cannot be read, until it is looked at.
+
+    Attributes:
+      why: what is wrong with it.
+    """
+
+    why: str
+
+    def whole_size(self) -> Size:
+        """Raises what is wrong."""
+        raise UserError(self.why)
+
+    def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
+        """Raises what is wrong."""
+        raise UserError(self.why)
+
+
+@dataclasses.dataclass(frozen=True)
 class PhotoViews(Sequence[View]):
     """Views of photos, each read when it is asked for.
 
@@ -101,12 +123,11 @@ class PhotoViews(Sequence[View]):
     @overload
     def __getitem__(self, row: slice) -> Sequence[View]: ...
     def __getitem__(self, row: int | slice) -> View | Sequence[View]:
-        """Reads a photo.
-
-        Raises:
-          UserError: if it cannot be read or decoded.
-        """
+        """Reads a photo; one that cannot be read says so when it is looked at."""
         if isinstance(row, slice):
-            return dataclasses.replace(self, names=self.names[row])
+            return [self[i] for i in range(*row.indices(len(self)))]
         name = self.names[row]
-        return read_view(self.root / name, name, None, self.longest_side)
+        try:
+            return read_view(self.root / name, name, None, self.longest_side)
+        except UserError as error:
+            return UnreadableView(b"", name, None, self.longest_side, str(error))

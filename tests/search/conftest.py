@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tokret import configuration
+from tokret.models import build_model
+from tokret.search.describing import load_describer
+from tokret.training.weights import save_weights
+
+MODEL = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8}
+EVALUATION = {"longest_side": 48, "scales": [1.0], "batch_size": 4, "canvases": 1}
+
+
+def save_model(folder, seed):
+    """The folder of a conversion: a small model whose weights the seed drew."""
+    model = build_model(**MODEL)
+    variables = jax.jit(
+        lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
+    )(jax.random.key(seed))
+    config = {
+        "model": MODEL,
+        "evaluation": EVALUATION,
+        "run": {"data_dir": ""},
+        "seed": seed,
+    }
+    folder.mkdir()
+    configuration.save(config, folder / "config.json")
+    save_weights(
+        folder, {"model": variables["params"]}, variables["batch_stats"], config
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("weights") / "model", 0)
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("weights") / "model", 1)
+
+
+@pytest.fixture(scope="session")
+def loaded(checkpoint, tmp_path_factory):
+    """A describer that is restored once; its parts go where the tests say."""
+    nowhere = tmp_path_factory.mktemp("parts")
+    return load_describer(checkpoint, False, None, None, nowhere, lambda line: None)
+
+
+@pytest.fixture
+def photos(tmp_path, jpeg):
+    """Nine photos in two folders, one of them with an odd name."""
+    root = tmp_path / "my photos"
+    for i in range(9):
+        name = f"{'sea' if i % 2 else 'mountains'}/{i}{' <b>é' if i == 3 else ''}.jpg"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(jpeg(seed=i, size=(48, 40)))
+    return root

@@ -1,0 +1,94 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokret.errors import UserError
+from tokret.search.catalogue import (
+    FILE,
+    NO_PART,
+    Catalogue,
+    Entry,
+    Maker,
+    read_catalogue,
+    write_catalogue,
+)
+from tokret.search.photos import Stamp
+
+MAKER = Maker("/weights", False, "abc", 1024, (1.0, 0.5))
+PART = "0123456789abcdef"
+WHOLE = Catalogue(
+    "/photos",
+    MAKER,
+    {
+        "a/b \u00e9.jpg": Entry(PART, 3, Stamp(10, 20), ""),
+        "bad.jpg": Entry(NO_PART, 0, Stamp(0, 0), "empty"),
+    },
+)
+
+
+def test_a_catalogue_comes_back(tmp_path):
+    write_catalogue(tmp_path, WHOLE)
+    assert read_catalogue(tmp_path) == WHOLE
+    assert WHOLE.parts() == [PART]
+
+
+def test_only_what_would_change_descriptors_is_a_difference():
+    assert MAKER.difference(MAKER) is None
+    moved = Maker("/elsewhere", True, "abc", 1024, (1.0, 0.5))
+    assert MAKER.difference(moved) is None
+    other = Maker("/weights", False, "abc", 512, (1.0, 0.5))
+    assert MAKER.difference(other) == "longest_side: 512 and 1024"
+
+
+def test_where_there_is_none_it_says_how_to_make_one(tmp_path):
+    with pytest.raises(UserError, match="is no index; make one: python -m tokret"):
+        read_catalogue(tmp_path)
+
+
+def changed(*path, value):
+    def change(fields):
+        for name in path[:-1]:
+            fields = fields[name]
+        fields[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (changed("form", value=2), "form: 2 and 1"),
+        (changed("root", value=3), "damaged"),
+        (changed("maker", value=[]), "damaged"),
+        (changed("maker", "scales", value=[1]), "damaged"),
+        (changed("photos", value=[]), "damaged"),
+        (changed("photos", "../up.jpg", value=[PART, 0, 1, 1, ""]), "no photo's path"),
+        (changed("photos", "/etc/x.jpg", value=[PART, 0, 1, 1, ""]), "no photo's path"),
+        (changed("photos", "x.jpg", value=["../../up", 0, 1, 1, ""]), "no part's name"),
+        (changed("photos", "x.jpg", value=["", 0, 1, 1, ""]), "no part's name"),
+        (changed("photos", "x.jpg", value=[PART, -1, 1, 1, ""]), "row -1"),
+        (changed("photos", "x.jpg", value=[PART, True, 1, 1, ""]), "not of type int"),
+        (changed("photos", "x.jpg", value=[PART, 0]), "damaged"),
+    ],
+)
+def test_damage_is_a_line(tmp_path, change, says):
+    write_catalogue(tmp_path, WHOLE)
+    fields = json.loads((tmp_path / FILE).read_text())
+    change(fields)
+    (tmp_path / FILE).write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=says):
+        read_catalogue(tmp_path)
+
+
+@given(st.binary(max_size=60), st.integers(0, 400))
+def test_bytes_of_any_kind_are_refused_or_read(tmp_path_factory, junk, at):
+    folder = tmp_path_factory.mktemp("index")
+    write_catalogue(folder, WHOLE)
+    whole = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(whole[:at] + junk + whole[at + len(junk) :])
+    try:
+        assert isinstance(read_catalogue(folder), Catalogue)
+    except UserError as error:
+        assert str(folder) in str(error)
