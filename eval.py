@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import flags
 
-from tokret import command_line
+from tokret import cluster, command_line
 from tokret.configuration import part
 from tokret.errors import UserError
 from tokret.evaluation.benchmarks import (
@@ -210,6 +210,11 @@ def evaluate_files(
 
 def main() -> None:
     """Reads the flags."""
+    if cluster.process_count() > 1:
+        raise UserError(
+            "eval.py is one process, which uses all devices of its host; start it on "
+            "one host alone, with --num_processes=1"
+        )
     names = ("descriptors", "queries", "ground_truth", "output")
     files: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
     trained = WORKDIR.value is not None or CHECKPOINT.value is not None

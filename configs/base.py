@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
     config.evaluation = ConfigDict()
     config.evaluation.longest_side = 1024  # of a database photo, in pixels
     config.evaluation.scales = (1.0, 2**0.5, 2**-0.5)  # factors of the sides
-    config.evaluation.batch_size = 8  # views a batch
+    config.evaluation.batch_size = 8  # views a batch; a multiple of a host's devices
     config.evaluation.canvases = 8  # most padded shapes, up to 12, each compiled
 
     # What does not change the result: tokret.training.plan.Run.

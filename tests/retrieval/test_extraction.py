@@ -18,6 +18,7 @@ from tokret.retrieval.extraction import (
     extract,
     interpolation,
     make_describe,
+    placements,
 )
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
@@ -86,6 +87,27 @@ def test_batches_of_any_shapes_equal_one_at_a_time(model):
     assert describe._cache_size() <= compiled + 2
     alone = extract(describe, variables, asked[2:3], settings=settings_of(1, 1))
     np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
+
+
+def test_a_batch_is_split_over_all_devices_and_stays_the_same(model):
+    describe, variables = model
+    asked, used = views(SHAPES), []
+
+    def noted(variables, images, sizes, rescaled):
+        used.append((images.sharding.device_set, images.shape))
+        return describe(variables, images, sizes, rescaled)
+
+    split = extract(noted, variables, asked, settings=settings_of(8, 1))
+    ((devices, shape),) = used
+    assert devices == set(jax.devices()) and shape[0] == len(devices) == 8
+    one = extract(describe, variables, asked, settings=settings_of(1, 1))
+    np.testing.assert_allclose(split, one, atol=2e-6)
+
+
+@pytest.mark.parametrize(("batch", "used"), [(8, 8), (12, 6), (7, 7), (1, 1), (20, 5)])
+def test_as_many_devices_as_divide_a_batch(batch, used):
+    for place in placements(batch, jax.devices()):
+        assert len(place.device_set) == used
 
 
 def test_interpolation_at_the_edges():

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tokret.configuration import within
 from tokret.data.views import View
@@ -36,7 +37,7 @@ class Extraction:
       longest_side: of a database photo, in pixels; larger ones are shrunk.
       scales: factors of the sides; each gives a descriptor, and their normalised mean
         is the result.
-      batch_size: views a batch.
+      batch_size: views a batch; a multiple of the devices uses them all.
       canvases: most padded shapes, up to 12; each costs a compilation.
     """
 
@@ -190,7 +191,7 @@ def extract_into(
     """Describes, batch by batch, the views whose rows are not there yet.
 
     Batches are the same whichever rows are there, so what is described again is
-    described with the same neighbours.
+    described with the same neighbours. Each is split over this process's devices.
 
     Args:
       rows: where descriptors go.
@@ -208,18 +209,40 @@ def extract_into(
     sizes = photos.sizes
     batches = [b for c in canvases for b in c.batches(settings.batch_size)]
     left = [b for b in batches if not rows.finished[list(b.rows)].all()]
+    by_row, by_scale, whole = placements(settings.batch_size, jax.local_devices())
+    variables = jax.device_put(variables, whole)
     running: tuple[Canvas, dict[int, str], jax.Array] | None = None
     for batch, images, bad in load_batches(views, left, sizes, settings.batch_size):
         padded = np.ones((settings.batch_size, 2), np.int32)
         padded[: len(batch.rows)] = sizes[list(batch.rows)]
         rescaled = np.stack([scaled_sizes(padded, scale) for scale in settings.scales])
-        following = batch, bad, describe(variables, images, padded, rescaled)
-        # The device works on the next batch while this one is written.
+        arrays = jax.device_put((images, padded, rescaled), (by_row, by_row, by_scale))
+        following = batch, bad, describe(variables, *arrays)
+        # The devices work on the next batch while this one is written.
         if running is not None:
             progress(_keep(rows, photos, *running))
         running = following
     if running is not None:
         progress(_keep(rows, photos, *running))
+
+
+def placements(
+    batch_size: int, devices: Sequence[Any]
+) -> tuple[NamedSharding, NamedSharding, NamedSharding]:
+    """Splits a batch over devices, over as many as divide it.
+
+    Args:
+      batch_size: views a batch.
+      devices: there may be more than can be used.
+
+    Returns:
+      Where arrays [b, ...] live, arrays [scales, b, 2], and what all devices need.
+    """
+    used = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
+    mesh = Mesh(np.array(devices[:used]), ("views",))
+    specs = PartitionSpec("views"), PartitionSpec(None, "views"), PartitionSpec()
+    by_row, by_scale, whole = (NamedSharding(mesh, spec) for spec in specs)
+    return by_row, by_scale, whole
 
 
 def _keep(
