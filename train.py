@@ -119,7 +119,8 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
     ):
         recorded = checkpoints.recorded_config()
         if cluster.is_first():
-            configuration.settle(found, workdir / "config.json", ("run",), recorded)
+            may_change = ("run", "mesh")
+            configuration.settle(found, workdir / "config.json", may_change, recorded)
         # Resuming: the run's own newest checkpoint, else the weights that config.init
         # names, of the whole model or its trunk, else those of the seed.
         state = begun or restored(plan, workdir, checkpoints)

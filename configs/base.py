@@ -1,7 +1,7 @@
 """Every field of a run, with the released recipe's values where they are known.
 
 Each group is the keyword arguments of one function or class, named beside it. Fields
-of `run` may change when a run goes on; all others belong to the run.
+of `run` and `mesh` may change when a run goes on; all others belong to the run.
 """
 
 from ml_collections import ConfigDict

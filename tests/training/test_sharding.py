@@ -165,3 +165,39 @@ def test_the_classifier_is_split_and_never_gathered(classes):
         assert re.search(rf"f32\[{rows},64\]", text)
         # No logits of all classes anywhere, in any layout.
         assert not re.search(rf"\[\d+,{rows * model}\]|\[{rows * model},\d+\]", text)
+
+
+@pytest.fixture(scope="module")
+def saved(opened, tmp_path_factory):
+    """A run's folder with a checkpoint of step 2, taken on 4 x 2, and its state."""
+    workdir = tmp_path_factory.mktemp("run")
+    mesh, these = made((4, 2), True)
+    state = these.new_state()
+    for i in range(2):
+        arrays = to_devices(batch(i), mesh)
+        state, _ = these.train(state, arrays["images"], arrays["labels"])
+    with opened(workdir) as checkpoints:
+        checkpoints.save(state)
+    return workdir, jax.tree.map(np.asarray, state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [ALONE, (2, 4)])
+def test_a_run_goes_on_on_another_mesh(opened, saved, shape):
+    workdir, before = saved
+    mesh, these = made(shape)
+    with opened(workdir) as checkpoints:
+        state = checkpoints.restore(these.abstract, 2)
+
+    def same(ours, theirs):
+        if ours.shape != theirs.shape:  # 5, 6 or 8 rows of 5 classes
+            assert not np.any(ours[CLASSES:]) and not np.any(theirs[CLASSES:])
+            ours, theirs = ours[:CLASSES], theirs[:CLASSES]
+        np.testing.assert_array_equal(ours, theirs)
+
+    jax.tree.map(same, state, before)
+    arrays = to_devices(batch(2), mesh)
+    state, metrics = these.train(state, arrays["images"], arrays["labels"])
+    losses, _ = after(5, ALONE)
+    assert float(metrics["loss"]) == pytest.approx(losses[2], rel=1e-5)
+    assert int(state.step) == 3

@@ -202,6 +202,8 @@ class Checkpoints:
     def restore(self, abstract_state: Any, step: int) -> TrainState:
         """Restores a state to its devices; every name and shape must agree.
 
+        Class matrices alone may be padded for another mesh than the state's.
+
         Raises:
           UnreadableError: if the checkpoint is damaged.
           UserError: if it holds another model, or a newer tokret wrote it.
@@ -213,8 +215,14 @@ class Checkpoints:
             "batch_stats": abstract_state.batch_stats,
         }
         check_names(path, wanted, ("params/", "batch_stats/"))
+        context = ocp.Context()
+        # What is padded, or cut off, is classes that do not exist: zeros.
+        context.array.loading.enable_padding_and_truncation = True
         try:
-            loaded = ocp.load_checkpointables(path.resolve(), {STATE: abstract_state})
+            with context:
+                loaded = ocp.load_checkpointables(
+                    path.resolve(), {STATE: abstract_state}
+                )
         except (OSError, ValueError, KeyError) as error:
             raise UnreadableError(f"{path} is damaged ({str(error)[:200]})") from error
         state = loaded[STATE]
@@ -256,12 +264,17 @@ def check_names(path: Path, wanted: Any, within: tuple[str, ...]) -> None:
     problems += [
         f"{name} has shape {there[name]}, not {here[name]}"
         for name in here.keys() & there.keys()
-        if there[name] != here[name]
+        if _unpadded(name, there[name]) != _unpadded(name, here[name])
     ]
     if problems:
         raise UserError(
             f"{path} does not hold this model: {'; '.join(sorted(problems))}"
         )
+
+
+def _unpadded(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The sides that the mesh does not decide: rows of class matrices are padded."""
+    return shape[1:] if name.startswith("params/arcface") else shape
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
