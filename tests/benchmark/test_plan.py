@@ -43,6 +43,12 @@ def test_parts_and_programs_add_up():
     assert (both.arguments, both.temporaries) == (6 * GIB, 5 * GIB)
 
 
+def test_a_product_in_several_passes_takes_so_much_longer():
+    work = Work([Part(None, times=2, passes=6)], units=1)
+    found = plan.figures(work, [compiled()], CHIP)
+    assert (found.flop, found.compute) == (8e12, 24.0)
+
+
 @dataclasses.dataclass
 class Lowered:
     """Of a program whose memory grows with the batch: 1 GiB, and 1 for 100 images."""
@@ -107,47 +113,14 @@ def test_an_estimate_that_does_not_fit_is_lowered():
 
 
 R101 = "configs/gldv2_r101.py"
-REQUEST = Request("train", "gldv2_r101", "v5e:4x4", 4, 1024, None, None)
-
-
-def result(**fields):
-    made = {"chips": 16, **REQUEST._asdict(), "photos": 360_000}
-    cost = {"arguments": GIB, "temporaries": 9 * GIB, "flop": 8e12, "accessed": 2e11}
-    cost |= {"compute": 0.04, "memory": 0.25, "seconds": 0.25, "rate": 4000.0}
-    traffic = {"kind": "all-reduce", "among": 16, "number": 3}
-    cost |= {"mfu": 0.2, "traffic": [traffic | {"bytes": 3e6, "largest": 2e6}]}
-    return {**made, "fits": True, **cost, **fields}
-
-
-def test_the_report_says_what_a_chip_does():
-    text = plan.report(result())
-    for words in (
-        "train of gldv2_r101 on v5e:4x4: 16 chips, data 4 x model 4; batch 1,024, 64 a",
-        "10.00 GiB a chip: arguments 1.00, temporaries 9.00",
-        "at least 250 ms, bound by memory: 40 ms at the peak rate",
-        "at most 4,000 images/s, MFU 20%",
-        "at least 0.025 hours for 360,000 photos",
-        "3 all-reduce among 16: 3 MB, the largest 2 MB",
-    ):
-        assert words in text
-    assert "bound by products" in plan.report(result(memory=0.01))
-    assert "epoch" not in plan.report(result(what="extract"))
-
-
-def test_the_report_of_what_does_not_fit():
-    lack = {"fits": False, "needed": 19 * GIB, "available": 15 * GIB}
-    smaller = result(batch_size=768)
-    text = plan.report(result(**lack, largest=smaller))
-    assert "does not fit: 19.00 of 15.00 GiB a chip" in text
-    assert "the largest batch found that fits: 768" in text and "4,000 images/s" in text
-    assert "nor did a smaller batch" in plan.report(result(**lack, largest=None))
 
 
 def test_photos_without_published_numbers_need_them(monkeypatch):
     pod = Pod("v5e:4x4", V5E, (None,) * 16)
     monkeypatch.setattr(plan, "find_pod", lambda name: pod)
     with pytest.raises(UserError, match="'synthetic'.*--photos=N and --classes=N"):
-        plan.run({"data": {"name": "synthetic"}}, REQUEST)
+        request = Request("train", "demo", "v5e:4x4", 4, 1024)
+        plan.run({"data": {"name": "synthetic"}}, request)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def planned(monkeypatch):
         Row(R101, "v5e:4x4", 4, 2048),
         Row(R101, "v5e:4x4", 4, 512, remat=True),
         Row(R101, "v5e:4x4", 1, 128, what="extract"),
+        Row(R101, "v5e:4x4", 1, 64, what="search", store="bfloat16"),
+        Row(R101, "v5e:4x4", 1, 2048, what="search", database=10**8),
     )
     monkeypatch.setattr(pod_table.plan, "run", run)
     monkeypatch.setattr(command_line, "load_config", lambda file, fields: fields)
@@ -52,7 +54,7 @@ def planned(monkeypatch):
 
 def test_the_table(planned, tmp_path):
     path = tmp_path / "pods.md"
-    assert "4 rows" in pod_table.report(pod_table.run(path))
+    assert "6 rows" in pod_table.report(pod_table.run(path))
     text = path.read_text()
     largest = (
         "9 all-reduce among 16: 5 MB, the largest 2 MB; 1 all-gather among 4: 1 MB"
@@ -62,10 +64,16 @@ def test_the_table(planned, tmp_path):
     assert "| 2,048 | no | 19.0 of 16 |  |" in text and "| 1,536 | yes |" in text
     assert "| gldv2_r101 remat | v5e:4x4 |" in text
     assert "| 16 x 1 | 128 | yes |" in text.partition("three scales")[2]
-    assert "Made with jax 1, libtpu 2, flax 3 at commit 0123456789ab." in text
-    assert [request.what for _, request in planned] == ["train"] * 3 + ["extract"]
+    assert (
+        "| v5e:4x4 | 1,000,000 | bfloat16 | yes | 10.0 of 16 | 250.0 | 4,000 |" in text
+    )
+    assert "| v5e:4x4 | 100,000,000 | float32 | no | 19.0 of 16 |  |  |" in text
+    assert "Made with jax 1, libtpu 2, flax 3 at commit 0123456789abcdef." in text
+    assert [request.what for _, request in planned] == ["train"] * 3 + [
+        *("extract", "search", "search")
+    ]
     remat = "--config.model.remat=True"
-    assert [fields for fields, _ in planned] == [[], [], [remat], []]
+    assert [fields for fields, _ in planned] == [[], [], [remat], [], [], []]
 
 
 def test_rows_that_are_done_are_not_compiled_again(planned, tmp_path, monkeypatch):

@@ -84,11 +84,20 @@ def _plan_flags(parser: argparse.ArgumentParser) -> None:
         ("--batch_size", "images, or queries, of all chips (the config's)"),
         ("--photos", "to train with (GLDv2-clean's)"),
         ("--classes", "of them (GLDv2-clean's)"),
-        ("--database", "descriptors to search in (1 million)"),
     ):
         parser.add_argument(name, type=_count(name), metavar="N", help=words)
     parser.add_argument(
-        "--store", choices=("float32", "bfloat16"), help="of the database (float32)"
+        "--database",
+        type=_count("--database"),
+        default=1_000_000,
+        metavar="N",
+        help="descriptors to search in (1 million)",
+    )
+    parser.add_argument(
+        "--store",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="the database's dtype (float32)",
     )
     parser.add_argument(
         "--table",

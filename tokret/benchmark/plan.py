@@ -3,9 +3,10 @@
 The program itself is compiled, by libtpu, on any machine; nothing runs. Its time is a
 bound: the larger of its FLOP at the chip's published peak and its bytes at the
 published bandwidth, as if all else, communication too, hid behind that. FLOP are XLA's
-count of the program, in which what is computed again counts again; a float32 product in
-several passes counts once. A step in parts counts as so many times one part with an
-update, so its updates, about a hundredth of its bytes, count too often.
+count of the program, in which what is computed again counts again; of a float32 product
+in several passes only search counts each, elsewhere such products are few. A step in
+parts counts as so many times one part with an update, so its updates, about a hundredth
+of its bytes, count too often.
 """
 
 import functools
@@ -13,7 +14,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tokret.benchmark.collectives import Traffic, traffic
-from tokret.benchmark.pod_programs import Work, extraction, training
+from tokret.benchmark.pod_programs import (
+    Sought,
+    Work,
+    extraction,
+    searching,
+    training,
+)
 from tokret.benchmark.pods import (
     Compiled,
     Pod,
@@ -22,13 +29,15 @@ from tokret.benchmark.pods import (
     find_pod,
 )
 from tokret.benchmark.turns import environment
-from tokret.chips import GIB, Chip
+from tokret.chips import Chip
 from tokret.configuration import Config, part
 from tokret.errors import UserError
+from tokret.retrieval.search import QUERIES
 
 # GLDv2-clean: 1,580,470 photos of 81,313 classes, of which one in five is for
 # validation; the author's log has 4,003 steps of 320 an epoch.
 PHOTOS, CLASSES = 4003 * 320, 81_313
+NEIGHBOURS = 100  # that each query gets
 TRIES = 4  # compilations to find a batch that fits
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 
@@ -41,9 +50,12 @@ class Request(NamedTuple):
       name: the config's, as it was named.
       topology: the pod, as v5e:16x16.
       model: devices along the mesh's axis `model`.
-      batch_size: images of all devices; None takes the config's.
+      batch_size: images of all devices, or queries; None takes the config's, and as
+        many queries as search asks at once.
       photos: to train with; None takes GLDv2-clean's.
       classes: of them; None takes GLDv2-clean's.
+      database: descriptors to search in.
+      store: their dtype.
     """
 
     what: str
@@ -51,8 +63,15 @@ class Request(NamedTuple):
     topology: str
     model: int
     batch_size: int | None
-    photos: int | None
-    classes: int | None
+    photos: int | None = None
+    classes: int | None = None
+    database: int = 1_000_000
+    store: str = "float32"
+
+    @property
+    def sought(self) -> Sought:
+        """What a search is for."""
+        return Sought(self.database, self.store, NEIGHBOURS)
 
 
 class Figures(NamedTuple):
@@ -84,18 +103,19 @@ class Figures(NamedTuple):
 
 def figures(work: Work, compiled: Sequence[Compiled], chip: Chip) -> Figures:
     """Sums up what the programs of some work cost."""
-    pairs = list(zip(work.parts, compiled, strict=True))
-    flop = sum(part.times * part.turns * each.flop for part, each in pairs)
-    accessed = sum(part.times * part.turns * each.accessed for part, each in pairs)
+    flop = accessed = products = 0.0
     found: list[Traffic] = []
-    for part_, each in pairs:
-        found += traffic(each.collectives, part_.turns)
+    for one, each in zip(work.parts, compiled, strict=True):
+        flop += one.times * one.turns * each.flop
+        products += one.times * one.turns * one.passes * each.flop
+        accessed += one.times * one.turns * each.accessed
+        found += traffic(each.collectives, one.turns)
     return Figures(
         arguments=work.held + max(each.arguments for each in compiled),
         temporaries=max(each.temporaries for each in compiled),
         flop=flop,
         accessed=accessed,
-        compute=flop / chip.peak,
+        compute=products / chip.peak,
         memory=accessed / chip.bandwidth,
         traffic=found,
     )
@@ -105,6 +125,8 @@ def with_batch(config: Config, request: Request, pod: Pod, batch_size: int) -> W
     """Lowers what is asked for a batch."""
     if request.what == "extract":
         return extraction(config, pod, batch_size=batch_size)
+    if request.what == "search":
+        return searching(config, pod, request.sought, queries=batch_size)
     photos, classes = request.photos or PHOTOS, request.classes or CLASSES
     sized = {**config, "batch_size": batch_size}
     return training(sized, pod, classes=classes, photos=photos)
@@ -180,13 +202,17 @@ def run(config: Config, request: Request) -> dict[str, Any]:
     batch = request.batch_size
     if batch is None and request.what == "train":
         batch = part(config, "batch_size", int)
+    elif batch is None and request.what == "search":
+        batch = QUERIES
     elif batch is None:
         views = part(part(config, "evaluation", dict), "batch_size", int)
         batch = views * len(pod.devices)
     lower = functools.partial(with_batch, config, request, pod)
     tried = functools.partial(attempt, lower, pod=pod)
     found = tried(batch)
-    if not found["fits"]:
+    if not found["fits"] and request.what == "search":
+        found["largest"] = None  # what does not fit is the database, not the queries
+    elif not found["fits"]:
         parts = part(config, "updates", dict)["parts"]
         step = len(pod.devices) * (parts if request.what == "train" else 1)
         found["largest"] = largest(tried, found, step)
@@ -198,60 +224,3 @@ def run(config: Config, request: Request) -> dict[str, Any]:
         **found,
         "environment": environment(*PACKAGES),
     }
-
-
-def report(result: dict[str, Any]) -> str:
-    """Says it in plain text."""
-    chips, model = result["chips"], result["model"]
-    head = (
-        f"{result['what']} of {result['name']} on {result['topology']}: {chips} chips, "
-        f"data {chips // model} x model {model}; batch {result['batch_size']:,}, "
-        f"{result['batch_size'] // chips} a chip"
-    )
-    if result["fits"]:
-        return "\n".join([head, *_lines(result, result)])
-    lack = (
-        f"does not fit: {_gib(result['needed'])} of {_gib(result['available'])} GiB a "
-        "chip"
-    )
-    fitting = result["largest"]
-    if fitting is None:
-        return "\n".join([head, lack + f"; nor did a smaller batch in {TRIES} tries"])
-    most = f"the largest batch found that fits: {fitting['batch_size']:,}"
-    return "\n".join([head, lack, most, *_lines(result, fitting)])
-
-
-def _lines(result: dict[str, Any], cost: dict[str, Any]) -> list[str]:
-    """Says what a batch costs."""
-    total = _gib(cost["arguments"] + cost["temporaries"])
-    bound = "memory" if cost["memory"] > cost["compute"] else "products"
-    unit = "queries/s" if result["what"] == "search" else "images/s"
-    lines = [
-        f"memory       {total} GiB a chip: arguments {_gib(cost['arguments'])}, "
-        f"temporaries {_gib(cost['temporaries'])}",
-        f"work         {cost['flop'] / 1e12:.3g} TFLOP and "
-        f"{cost['accessed'] / 1e9:.4g} GB a chip",
-        f"time         at least {cost['seconds'] * 1e3:.4g} ms, bound by {bound}: "
-        f"{cost['compute'] * 1e3:.4g} ms at the peak rate, "
-        f"{cost['memory'] * 1e3:.4g} ms at the bandwidth",
-        f"rate         at most {cost['rate']:,.0f} {unit}"
-        + (f", MFU {cost['mfu']:.0%}" if "mfu" in cost else ""),
-    ]
-    if result["what"] == "train":
-        hours = result["photos"] / cost["rate"] / 3600
-        lines.append(
-            f"epoch        at least {hours:.3g} hours for {result['photos']:,} photos"
-        )
-    lines += [f"collectives  {said(Traffic(**each))}" for each in cost["traffic"]]
-    return lines
-
-
-def said(one: Traffic) -> str:
-    """Says what some collectives are, in a few words."""
-    among = f" among {one.among}" if one.among else ""
-    largest_ = f", the largest {one.largest / 1e6:.3g} MB" if one.number > 1 else ""
-    return f"{one.number} {one.kind}{among}: {one.bytes / 1e6:.3g} MB{largest_}"
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.2f}"

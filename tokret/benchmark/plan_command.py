@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokret import command_line
-from tokret.benchmark import plan, pod_table
+from tokret.benchmark import plan, plan_report, pod_table
 from tokret.benchmark.plan import Request
 from tokret.errors import UserError
 
@@ -31,10 +31,12 @@ def run(flags: argparse.Namespace) -> dict[str, Any]:
             batch_size=flags.batch_size,
             photos=flags.photos,
             classes=flags.classes,
+            database=flags.database,
+            store=flags.store,
         ),
     )
 
 
 def report(result: dict[str, Any]) -> str:
     """Says it in plain text."""
-    return pod_table.report(result) if "rows" in result else plan.report(result)
+    return pod_table.report(result) if "rows" in result else plan_report.report(result)

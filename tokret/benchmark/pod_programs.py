@@ -2,19 +2,27 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from tokret.benchmark.pods import Pod
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
 from tokret.models import build_model
+from tokret.retrieval.blocks import BLOCK
 from tokret.retrieval.extraction import Extraction, make_describe
+from tokret.retrieval.scores import block_scores
+from tokret.retrieval.search import QUERIES
+from tokret.retrieval.selection import best_of_block, merge_best
 from tokret.training.plan import check, make_recipe
 from tokret.training.sharding import BATCH, REPLICATED, make_mesh
+
+# What a float32 product of jax.lax.Precision.HIGHEST takes on a TPU, says
+# https://docs.jax.dev/en/latest/_autosummary/jax.lax.Precision.html
+HIGHEST = 6
 
 
 class Part(NamedTuple):
@@ -24,11 +32,13 @@ class Part(NamedTuple):
       lowered: to be compiled.
       times: that it runs.
       turns: of the loop that is all but a little of it; 1 without a loop.
+      passes: products in bfloat16 that stand for each of its products.
     """
 
     lowered: Any
     times: int = 1
     turns: int = 1
+    passes: int = 1
 
 
 class Work(NamedTuple):
@@ -47,6 +57,20 @@ class Work(NamedTuple):
     held: int = 0
 
 
+class Sought(NamedTuple):
+    """A database, and how many of its descriptors are looked for.
+
+    Attributes:
+      database: its number of descriptors.
+      store: their dtype: float32 or bfloat16.
+      k: how many of the best each query gets.
+    """
+
+    database: int
+    store: str
+    k: int
+
+
 def training(config: Config, pod: Pod, *, classes: int, photos: int) -> Work:
     """Lowers a training step.
 
@@ -63,8 +87,7 @@ def training(config: Config, pod: Pod, *, classes: int, photos: int) -> Work:
     recipe = make_recipe(checked, photos=photos, classes=classes, name="the plan")
     size, batch = checked.augmentation.size, checked.batch_size
     rows = NamedSharding(checked.mesh, BATCH)
-    step: Any = recipe.programs.train
-    lowered = step.lower(
+    lowered = cast(Any, recipe.programs.train).lower(
         recipe.programs.abstract,
         jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=rows),
         jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows),
@@ -102,8 +125,7 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:
         ((batch_size, 2), jnp.int32, BATCH),
         ((len(scales), batch_size, 2), jnp.int32, PartitionSpec(None, *BATCH)),
     )
-    describe: Any = make_describe(model, scales)
-    lowered = describe.lower(
+    lowered = cast(Any, make_describe(model, scales)).lower(
         jax.tree.map(lambda leaf: _abstract(leaf, mesh), variables),
         *(
             jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
@@ -111,6 +133,45 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:
         ),
     )
     return Work([Part(lowered)], batch_size)
+
+
+def searching(config: Config, pod: Pod, sought: Sought, *, queries: int) -> Work:
+    """Lowers exact search in a database whose blocks lie on the pod's chips.
+
+    Every chip scores its own blocks, one after the other, and keeps their best; the
+    hosts put these short lists together, which is not counted.
+
+    Args:
+      config: the whole config; its model's dimensions matter.
+      pod: what it is for.
+      sought: the database, and how many of it are looked for.
+      queries: that are asked together.
+    """
+    dims = part(part(config, "model", dict), "dim", int)
+    blocks = -(-sought.database // (BLOCK * len(pod.devices)))  # of the first chip
+    at_once = min(queries, QUERIES)
+    rounds = -(-queries // at_once)
+    place = SingleDeviceSharding(pod.devices[0])
+
+    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    block = array(jnp.dtype(sought.store), BLOCK, dims)
+    scores = array(jnp.float32, at_once, BLOCK)
+    best = array(jnp.float32, at_once, sought.k), array(jnp.int32, at_once, sought.k)
+    score, select, merge = (
+        cast(Any, jitted) for jitted in (block_scores, best_of_block, merge_best)
+    )
+    asked = array(jnp.float32, at_once, dims)
+    parts = [
+        Part(score.lower(asked, block), times=rounds * blocks, passes=HIGHEST),
+        Part(
+            select.lower(scores, 0, sought.database, k=sought.k), times=rounds * blocks
+        ),
+        Part(merge.lower(best, best, k=sought.k), times=rounds * (blocks - 1)),
+    ]
+    others = (blocks - 1) * BLOCK * dims * block.dtype.itemsize
+    return Work(parts, queries, held=others)
 
 
 def _abstract(leaf: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:

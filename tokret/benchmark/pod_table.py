@@ -11,6 +11,7 @@ from tokret import command_line
 from tokret.benchmark import plan
 from tokret.benchmark.collectives import Traffic
 from tokret.benchmark.plan import Request
+from tokret.benchmark.plan_report import said
 from tokret.benchmark.pods import CHIPS
 from tokret.chips import GIB
 from tokret.errors import UserError
@@ -23,9 +24,11 @@ class Row(NamedTuple):
       config: a file of configs/.
       topology: the pod.
       model: devices along the mesh's axis `model`.
-      batch: images of all chips.
-      what: train or extract.
+      batch: images of all chips, or queries.
+      what: train, extract or search.
       remat: whether blocks are computed twice to save memory.
+      database: descriptors to search in.
+      store: their dtype.
     """
 
     config: str
@@ -34,14 +37,17 @@ class Row(NamedTuple):
     batch: int
     what: str = "train"
     remat: bool = False
+    database: int = 1_000_000
+    store: str = "float32"
 
     @property
     def key(self) -> str:
         """Names the row among those that are done."""
         remat = " remat" if self.remat else ""
+        sought = f" in {self.database} {self.store}" if self.what == "search" else ""
         return (
             f"{self.what} {self.config}{remat} {self.topology} model {self.model} "
-            f"batch {self.batch}"
+            f"batch {self.batch}{sought}"
         )
 
 
@@ -60,6 +66,11 @@ ROWS = (
     Row(R101, "v4:2x2x4", 1, 1024),
     Row(R101, "v5e:4x4", 1, 2048, remat=True),
     Row(R101, "v5e:4x4", 1, 128, what="extract"),
+    Row(R101, "v5e:4x4", 1, 1024, what="search"),
+    Row(R101, "v5e:4x4", 1, 1024, what="search", store="bfloat16"),
+    Row(R101, "v5e:4x4", 1, 1024, what="search", database=10**8, store="bfloat16"),
+    Row(R101, "v5e:16x16", 1, 1024, what="search", database=10**8),
+    Row(R101, "v5e:16x16", 1, 1024, what="search", database=10**8, store="bfloat16"),
 )
 HEAD = """# The released recipe on TPU pods
 
@@ -112,6 +123,7 @@ def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
     """Writes the table."""
     train = [row for row in rows.values() if row["what"] == "train"]
     extract = [row for row in rows.values() if row["what"] == "extract"]
+    searches = [row for row in rows.values() if row["what"] == "search"]
     lines = [HEAD.format(name=path), *_table(train, "h/epoch")]
     lines += [
         "",
@@ -119,6 +131,13 @@ def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
         "them, of a batch that is split over the pod:",
         "",
         *_table(extract, "h/million"),
+        "",
+        f"The best {plan.NEIGHBOURS} of a database that lies on the chips, of 1,024 "
+        "dimensions, for 1,024 queries at once. Bytes are XLA's count, most of them "
+        "those of the selection; that the hosts put the chips' lists together is not "
+        "counted:",
+        "",
+        *_search_table(searches),
         "",
         f"Made with {'; '.join(sorted({_made(row) for row in rows.values()}))}.",
     ]
@@ -137,26 +156,43 @@ def _table(rows: list[dict[str, Any]], hours: str) -> list[str]:
     return lines
 
 
+def _search_table(rows: list[dict[str, Any]]) -> list[str]:
+    titles = ("pod", "descriptors", "store", "fits", "GiB a chip", "ms", "queries/s")
+    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
+    for row in rows:
+        cells = [row["topology"], f"{row['database']:,}", row["store"]]
+        if row["fits"]:
+            cells += ["yes", _memory(row, row["arguments"] + row["temporaries"])]
+            cells += [f"{row['seconds'] * 1e3:,.1f}", f"{row['rate']:,.0f}"]
+        else:
+            cells += ["no", _memory(row, row["needed"]), "", ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _memory(row: dict[str, Any], used: int) -> str:
+    memory = CHIPS[row["topology"].partition(":")[0]].memory
+    return f"{used / GIB:.1f} of {memory / GIB:g}"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     chips, model = row["chips"], row["model"]
-    memory = CHIPS[row["topology"].partition(":")[0]].memory / GIB
     cells = [row["name"], row["topology"], f"{chips // model} x {model}"]
     cells.append(f"{row['batch_size']:,}")
     if not row["fits"]:
-        return [*cells, "no", f"{row['needed'] / GIB:.1f} of {memory:g}", *[""] * 6]
-    used = (row["arguments"] + row["temporaries"]) / GIB
+        return [*cells, "no", _memory(row, row["needed"]), *[""] * 6]
     photos = row["photos"] if row["what"] == "train" else 1_000_000
     largest = sorted(row["traffic"], key=lambda each: -each["bytes"])[:2]
     return [
         *cells,
         "yes",
-        f"{used:.1f} of {memory:g}",
+        _memory(row, row["arguments"] + row["temporaries"]),
         f"{row['seconds'] * 1e3:,.0f}",
         "memory" if row["memory"] > row["compute"] else "products",
         f"{row['rate']:,.0f}",
         f"{row['mfu']:.0%}" if "mfu" in row else "",
         f"{photos / row['rate'] / 3600:.2g}",
-        "; ".join(plan.said(Traffic(**each)) for each in largest) or "none",
+        "; ".join(said(Traffic(**each)) for each in largest) or "none",
     ]
 
 
@@ -164,7 +200,7 @@ def _made(row: dict[str, Any]) -> str:
     made = row["environment"]
     packages = ("jax", "libtpu", "flax")
     versions = (f"{name} {made['versions'][name]}" for name in packages)
-    return f"{', '.join(versions)} at commit {(made['commit'] or 'unknown')[:12]}"
+    return f"{', '.join(versions)} at commit {made['commit']}"
 
 
 def _compile(row: Row) -> dict[str, Any]:
@@ -176,8 +212,8 @@ def _compile(row: Row) -> dict[str, Any]:
         topology=row.topology,
         model=row.model,
         batch_size=row.batch,
-        photos=None,
-        classes=None,
+        database=row.database,
+        store=row.store,
     )
     return plan.run(command_line.load_config(row.config, fields), request)
 
