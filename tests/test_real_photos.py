@@ -54,7 +54,7 @@ def test_classes_that_were_never_seen_are_found_among_each_other(
     assert status == 0, out + err
     found = json.loads((workdir / "eval" / "results.json").read_text())
     ours = found["benchmarks"]["image_folder"]["all"]
-    assert set(ours) == {"mAP", "recall@1"} and ours["mAP"] > 0.2
+    assert {"mAP", "recall@1"} <= set(ours) and ours["mAP"] > 0.2
     # The same as those photos alone, as a folder.
     alone = tmp_path / "alone"
     for name in (groceries.parent / "unseen.txt").read_text().split():

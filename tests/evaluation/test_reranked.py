@@ -5,7 +5,7 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.evaluation.reranked import measure_chain, report
-from tokret.retrieval import metrics
+from tokret.retrieval import among_labels
 from tokret.retrieval.reranking.chain import parse_chain
 from tokret.retrieval.reranking.ranking import Ranking
 
@@ -14,7 +14,7 @@ def measured(rows, labels, text):
     own = np.arange(len(rows), dtype=np.int32)
 
     def measure(ranking):
-        found = metrics.leave_one_out(
+        found = among_labels.leave_one_out(
             ranking.database, labels, queries=ranking.queries, head=ranking.head
         )
         return {"all": found}
@@ -51,7 +51,7 @@ def test_a_table_has_a_row_before_and_a_row_after(arcs):
         (lines[3], "angle + aqe + k_reciprocal", after),
     ):
         assert line.startswith(name)
-        assert line.split()[-2] == f"{100 * numbers['mAP']:.2f}"
+        assert line.split()[-5] == f"{100 * numbers['mAP']:.2f}"
     assert lines[4].startswith("angle, aqe (n=2, alpha=3.0): ")
     assert lines[5].startswith("angle, k_reciprocal (top=500, k1=4, k2=2, lambda=0.3)")
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokret.data.views import View
-from tokret.retrieval import metrics, search
+from tokret.retrieval import among_labels, metrics, search
 from tokret.retrieval.answers import (
     Costs,
     by_ground_truth,
@@ -85,7 +85,7 @@ def test_a_labelled_photo_does_not_find_itself(twins):
     crop = View(b"", "photo 0", (0.0, 0.0, 1.0, 1.0), 9)
     answers = by_labels(
         labels,
-        metrics.leave_one_out_ranks(rows, labels),
+        among_labels.leave_one_out_ranks(rows, labels),
         names=lambda label: "xyz"[label],
         best=lambda items, k: search.top_k(rows[list(items)], rows, k),
         database=stored,
@@ -96,7 +96,7 @@ def test_a_labelled_photo_does_not_find_itself(twins):
     assert list(answers.queries) == [crop, *(stored[i] for i in asking[1:])]
     assert answers.classes[:2] == ["x", "y"] and answers.class_of(4) == "z"
     assert answers.places == [7] * 7
-    numbers = metrics.leave_one_out(rows, labels)
+    numbers = among_labels.leave_one_out(rows, labels)
     assert answers.precision.mean() == pytest.approx(numbers["mAP"])
     for count in (1, 3, 7, 20):
         _, items = answers.best(range(7), count)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tokret.retrieval import histogram, metrics
+from tokret.retrieval import among_labels, histogram
 
 UNSEEN = Path(__file__).parents[2].parent / "shared" / "grocery" / "unseen"
 
@@ -45,6 +45,6 @@ def test_the_baseline_on_unseen_groceries():
         ]
     )
     labels = np.array([photo.parent.name for photo in photos])
-    result = metrics.leave_one_out(descriptors, labels)
+    result = among_labels.leave_one_out(descriptors, labels)
     assert result["mAP"] == pytest.approx(0.485, abs=2e-3)
     assert result["recall@1"] == pytest.approx(0.949, abs=2e-3)

@@ -30,9 +30,6 @@ def test_hand_cases_of_average_precision():
     assert metrics.average_precision(ints(0, 1, 2), NONE) == 1.0
     # One positive at rank 1: nothing right before it, one of two right at it.
     assert metrics.average_precision(ints(1), NONE) == 0.25
-    assert metrics.plain_average_precision(ints(5, 0, 2)) == pytest.approx(
-        (1 + 2 / 3 + 3 / 6) / 3, abs=1e-15
-    )
 
 
 def test_precision_is_cut_at_the_last_positive():
@@ -174,66 +171,3 @@ def test_the_golden_case_with_empty_lists():
         np.testing.assert_allclose(
             result.average_precision[level], each, rtol=0, atol=1e-9
         )
-
-
-def slow_leave_one_out(descriptors, labels):
-    """The obvious form: a sort for each query, precision at each hit."""
-    scores = descriptors @ descriptors.T
-    average, first = [], []
-    for query in range(len(labels)):
-        order = np.argsort(-scores[query], kind="stable")
-        hits = labels[order[order != query]] == labels[query]
-        if hits.any():
-            precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-            average.append(precision[hits].mean())
-            first.append(hits[0])
-    return {"mAP": np.mean(average), "recall@1": np.mean(first)}
-
-
-@settings(FEW, max_examples=10)
-@given(
-    seed=st.integers(0, 10**6),
-    classes=st.sampled_from([9, 120]),
-    block=st.sampled_from([1, 8192]),
-)
-def test_leave_one_out_is_the_slow_form(seed, classes, block):
-    draw = np.random.default_rng(seed)
-    descriptors = draw.integers(-1, 2, (200, 4)).astype(np.float32)
-    labels = draw.integers(0, classes, 200)
-    result = metrics.leave_one_out(descriptors, labels, block)
-    assert result == pytest.approx(slow_leave_one_out(descriptors, labels), abs=1e-12)
-    assert result == metrics.leave_one_out(descriptors, labels, 129)
-
-
-def test_leave_one_out_takes_names_and_leaves_lone_items_out():
-    descriptors = np.array([[1, 0], [1, 0], [0, 1], [0.5, 0]], np.float32)
-    labels = np.array(["milk", "milk", "pear", "lime"])
-    assert metrics.leave_one_out(descriptors, labels) == {"mAP": 1.0, "recall@1": 1.0}
-    lone = metrics.leave_one_out(descriptors, np.array(["a", "b", "c", "d"]))
-    assert np.isnan(list(lone.values())).all()
-
-
-def test_items_may_ask_by_other_descriptors():
-    descriptors = np.eye(4, dtype=np.float32)
-    labels = np.array([0, 0, 1, 1])
-    # Each asks for the other of its class, or for one of the other class.
-    for order, expected in (([1, 0, 3, 2], 1.0), ([2, 3, 0, 1], 0.0)):
-        asking = descriptors[order]
-        found = metrics.leave_one_out(descriptors, labels, queries=asking)
-        assert found["recall@1"] == expected
-    same = metrics.leave_one_out(descriptors, labels, queries=descriptors)
-    assert same == metrics.leave_one_out(descriptors, labels)
-
-
-def test_items_that_cannot_ask_are_still_looked_for():
-    rng = np.random.default_rng(0)
-    labels = np.array([0, 0, 0, 1, 1, 1])
-    descriptors = rng.normal(size=(6, 4)).astype(np.float32)
-    descriptors[1] = np.nan
-    asking = [0, 2, 3, 4, 5]
-    ranks = metrics.leave_one_out_ranks(descriptors, labels, asking=asking)
-    assert sorted(ranks) == asking
-    # Last of the five others.
-    assert ranks[0].max() == ranks[2].max() == 4
-    found = metrics.leave_one_out(descriptors, labels, asking=asking)
-    assert found == metrics.leave_one_out_numbers(ranks)

@@ -12,7 +12,11 @@ from tokret.retrieval.results import TableRow
 
 LEVEL = {"mAP": 0.8216, "mP@1": 1.0, "mP@5": 0.98, "mP@10": 0.9512}
 LEVELS = {"easy": LEVEL, "medium": LEVEL, "hard": {**LEVEL, "mAP": float("nan")}}
-LABELLED = {"mAP": 0.48508, "recall@1": 1.0}
+LABELLED = {
+    "mAP": 0.48508,
+    **{"recall@1": 1.0, "recall@5": 1.0, "recall@10": 1.0},
+    **{"mAP@1": 1.0, "mAP@5": 0.75, "mAP@10": 0.625},
+}
 
 
 def test_results_are_written_whole_and_leave_nothing_beside(tmp_path):
@@ -85,9 +89,9 @@ def test_the_table():
         "R50-Token   roxford5k    82.16  82.16      -    95.12  95.12  95.12",
         "R101-Token  rparis6k     82.16  82.16      -    95.12  95.12  95.12",
         "",
-        "system            benchmark      mAP    R@1",
-        "-------------------------------------------",
-        "colour histogram  grocery      48.51 100.00",
+        "system            benchmark      mAP    R@1    R@5   R@10 mAP@10",
+        "----------------------------------------------------------------",
+        "colour histogram  grocery      48.51 100.00 100.00 100.00  62.50",
     ]
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokret.retrieval import search
+from tokret.retrieval.blocks import stream_blocks
 
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
 
@@ -147,7 +148,7 @@ def test_devices_share_the_blocks_and_change_nothing(count):
     database = np.tile(draw.normal(size=(190, 96)).astype(np.float32), (4, 1))
     labelled = np.tile(np.arange(0, 760, 11, dtype=np.int32), (5, 1))
     devices = jax.devices()[:count]
-    blocks = search.stream_blocks(database, 128, devices)
+    blocks = stream_blocks(database, 128, devices)
     assert {blocks.device(i) for i in range(len(blocks))} == set(devices)
     np.testing.assert_array_equal(
         search.count_ranks_in(queries, blocks, labelled),
@@ -216,7 +217,7 @@ def test_bfloat16_is_searched_like_the_float32_it_stands_for():
     queries = draw.normal(size=(3, 64)).astype(np.float32)
     database = draw.normal(size=(300, 64)).astype(ml_dtypes.bfloat16)
     labelled = np.arange(300, dtype=np.int32)[None].repeat(3, 0)
-    assert search.stream_blocks(database).load(0).dtype == jnp.bfloat16
+    assert stream_blocks(database).load(0).dtype == jnp.bfloat16
     np.testing.assert_array_equal(
         search.count_ranks(queries, database, labelled, 128),
         search.count_ranks(queries, database.astype(np.float32), labelled),

@@ -20,7 +20,7 @@ from tokret.errors import UserError
 from tokret.evaluation.reranked import measure_chain
 from tokret.evaluation.shown import ShownViews, best_among, costs_of
 from tokret.evaluation.systems import Described, System
-from tokret.retrieval import metrics, search
+from tokret.retrieval import among_labels, metrics, search
 from tokret.retrieval.answers import Answers, by_ground_truth, by_labels
 from tokret.retrieval.ground_truth import GroundTruth, from_revisited, keep_queries
 from tokret.retrieval.reranking.chain import Step, check_among_labels
@@ -179,19 +179,19 @@ class Benchmark:
 
         def ranks_of(ranking: Ranking) -> dict[int, np.ndarray]:
             by, among, head = ranking.queries, ranking.database, ranking.head
-            return metrics.leave_one_out_ranks(
+            return among_labels.leave_one_out_ranks(
                 among, np.array(labels), queries=by, asking=kept, head=head
             )
 
         def measure(ranking: Ranking) -> dict[str, Any]:
-            return {"all": metrics.leave_one_out_numbers(ranks_of(ranking))}
+            return {"all": among_labels.leave_one_out_numbers(ranks_of(ranking))}
 
         start = time.perf_counter()
         ranks = ranks_of(ranking)
         seconds = time.perf_counter() - start
         if tell is not None:
             tell(self._answers_of_labels(found, labels, ranking, ranks, seconds))
-        before = {"all": metrics.leave_one_out_numbers(ranks)}
+        before = {"all": among_labels.leave_one_out_numbers(ranks)}
         told = measure_chain(before, self.rerank, ranking, measure)
         return told | bad_counts(database, queries)
 

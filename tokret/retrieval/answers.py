@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokret.data.views import View
-from tokret.retrieval import metrics
+from tokret.retrieval import among_labels, metrics
 from tokret.retrieval.ground_truth import GroundTruth
 from tokret.shapes import Float, Int, Shaped
 
@@ -181,7 +181,7 @@ def by_labels(
     """
     asking = sorted(ranks)
     mine = [ranks[item] for item in asking]
-    average = np.array([metrics.plain_average_precision(rank) for rank in mine])
+    average = np.array([among_labels.plain_average_precision(rank) for rank in mine])
 
     def others(
         queries: Sequence[int], count: int

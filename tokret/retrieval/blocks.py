@@ -1,12 +1,13 @@
 """A database of descriptors, cut into blocks that take turns on the devices.
 
 Block i lies on device i modulo the number of devices. A process loads only the blocks
-of its own devices; a thread of its own reads the next one from the disk meanwhile.
+of its own devices, and the system is told which pages of a file come next.
 """
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -23,8 +24,6 @@ BLOCK = 16384
 ALIGNMENT = 128
 # These stay as they are on the device; the others are computed with in float32.
 KEPT = (jnp.int8, jnp.uint8, jnp.bfloat16)
-_AHEAD = 2  # blocks that are read before they are asked for
-_PAGE = 4096  # bytes
 
 
 @runtime_checkable
@@ -56,6 +55,7 @@ class Blocks:
       dtype: of a block: float32, bfloat16, int8, or uint8 for product codes.
       devices: on which the blocks take turns, of all processes.
       load: gives block i as [rows, D] on its device, which must be this process's.
+      foresee: told which block comes next, so that the disk reads it meanwhile.
     """
 
     total: int
@@ -63,6 +63,7 @@ class Blocks:
     dtype: np.dtype
     devices: tuple[jax.Device, ...]
     load: Callable[[int], Array]
+    foresee: Callable[[int], None]
 
     def __len__(self) -> int:
         """The number of blocks."""
@@ -78,16 +79,12 @@ class Blocks:
         return [i for i in numbers if self.device(i).process_index == here]
 
     def each(self, numbers: Sequence[int]) -> Iterator[tuple[int, Array]]:
-        """Loads this process's among some blocks, and reads ahead: (i, block i)."""
-        rest = self.local(numbers)
-        waiting: list[tuple[int, Future[Array]]] = []
-        with ThreadPoolExecutor(1) as reader:
-            while rest or waiting:
-                while rest and len(waiting) < _AHEAD:
-                    number = rest.pop(0)
-                    waiting.append((number, reader.submit(self.load, number)))
-                number, block = waiting.pop(0)
-                yield number, block.result()
+        """Loads this process's among some blocks: (i, block i)."""
+        mine = self.local(numbers)
+        for number, following in zip_longest(mine, mine[1:]):
+            if following is not None:
+                self.foresee(following)
+            yield number, self.load(number)
 
 
 def stream_blocks(
@@ -116,11 +113,13 @@ def stream_blocks(
         part = np.asarray(database[start : start + rows], dtype)
         if len(part) < rows:
             part = np.pad(part, ((0, rows - len(part)), (0, 0)))
-        _read_pages(part)
         # The buffer may be the file itself; nobody writes to it.
         return jax.device_put(part, places[number % len(places)], may_alias=True)
 
-    return Blocks(total, rows, dtype, places, load)
+    def foresee(number: int) -> None:
+        _read_soon(database[number * rows : (number + 1) * rows])
+
+    return Blocks(total, rows, dtype, places, load, foresee)
 
 
 def hold_blocks(
@@ -143,6 +142,7 @@ def hold_blocks(
         streamed.dtype,
         streamed.devices,
         held.__getitem__,
+        foresee=lambda number: None,
     )
 
 
@@ -173,7 +173,15 @@ def aligned(rows: int) -> int:
     return -(-rows // ALIGNMENT) * ALIGNMENT
 
 
-def _read_pages(part: Shaped[np.ndarray, "b d"]) -> None:
-    """Touches each page, so that the disk is waited for here and not in a product."""
-    if part.flags.c_contiguous:
-        part.reshape(-1).view(np.uint8)[::_PAGE].max(initial=0)
+def _read_soon(part: Any) -> None:
+    """Asks the system to read rows of a mapped file, without waiting for it."""
+    base = part
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if not isinstance(base, mmap.mmap) or not part.flags.c_contiguous:
+        return
+    if not hasattr(base, "madvise"):  # Windows
+        return
+    begin = part.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+    start = begin - begin % mmap.PAGESIZE
+    base.madvise(mmap.MADV_WILLNEED, start, begin + part.nbytes - start)

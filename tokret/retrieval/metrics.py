@@ -1,4 +1,4 @@
-"""Mean average precision: the Revisited protocols and leave-one-out among labels.
+"""Mean average precision by the Revisited protocols.
 
 Everything here is computed from ranks, which `tokret.retrieval.search` counts: ranks
 are exact integers, and what follows from them is float64 NumPy.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokret.retrieval import search
-from tokret.retrieval.blocks import Database
+from tokret.retrieval.blocks import BLOCK, Database
 from tokret.retrieval.ground_truth import GroundTruth
 from tokret.retrieval.reranking.ranking import place_head
 from tokret.shapes import Array, Float, Int, Shaped
@@ -53,7 +53,7 @@ def evaluate(
     queries: Shaped[Array | np.ndarray, "q ..."],
     database: Database,
     truth: GroundTruth,
-    block: int = search.BLOCK,
+    block: int = BLOCK,
     head: Int[np.ndarray, "q m"] | None = None,
 ) -> Evaluation:
     """Searches the database for every query and measures the rankings.
@@ -90,7 +90,7 @@ def labelled_items(truth: GroundTruth) -> Int[np.ndarray, "q l"]:
         np.concatenate(lists)
         for lists in zip(truth.easy, truth.hard, truth.junk, strict=True)
     ]
-    return _padded(rows, max(len(row) for row in rows))
+    return padded(rows, max(len(row) for row in rows))
 
 
 def evaluate_ranks(ranks: Int[np.ndarray, "q l"], truth: GroundTruth) -> Evaluation:
@@ -197,150 +197,19 @@ def precision_at(
     return np.count_nonzero(place <= cutoff) / cutoff
 
 
-def plain_average_precision(rank: Int[np.ndarray, " p"]) -> float:
-    """Average precision without interpolation: the mean of precision at each positive.
-
-    Args:
-      rank: [P] ranks of all the positives, from 0, in any order; P is at least 1.
-
-    Returns:
-      A fraction.
-    """
-    return float(np.mean(np.arange(1, len(rank) + 1) / (np.sort(rank) + 1)))
-
-
-def leave_one_out(
-    descriptors: Shaped[Array | np.ndarray, "n d"],
-    labels: Shaped[np.ndarray, " n"],
-    block: int = search.BLOCK,
-    queries: Shaped[Array | np.ndarray, "n d"] | None = None,
-    asking: Sequence[int] | None = None,
-    head: Int[np.ndarray, "n m"] | None = None,
-) -> dict[str, float]:
-    """Each item asks all the others for those of its label.
-
-    Args:
-      descriptors: as of `leave_one_out_ranks`.
-      labels: as there.
-      block: as there.
-      queries: as there.
-      asking: as there.
-      head: as there.
-
-    Returns:
-      What `leave_one_out_numbers` makes of the ranks.
-    """
-    ranks = leave_one_out_ranks(descriptors, labels, block, queries, asking, head)
-    return leave_one_out_numbers(ranks)
-
-
-def leave_one_out_numbers(
-    ranks: Mapping[int, Int[np.ndarray, " _"]],
-) -> dict[str, float]:
-    """Measures the rankings of `leave_one_out_ranks`.
-
-    Args:
-      ranks: by item that asks.
-
-    Returns:
-      "mAP": the mean of the plain average precision, and "recall@1": the share of
-      queries whose first hit has their label; NaN where no item asks.
-    """
-    if not ranks:
-        return {"mAP": float("nan"), "recall@1": float("nan")}
-    average = [plain_average_precision(rank) for rank in ranks.values()]
-    first = [bool(rank.min() == 0) for rank in ranks.values()]
-    return {"mAP": float(np.mean(average)), "recall@1": float(np.mean(first))}
-
-
-def leave_one_out_ranks(
-    descriptors: Shaped[Array | np.ndarray, "n d"],
-    labels: Shaped[np.ndarray, " n"],
-    block: int = search.BLOCK,
-    queries: Shaped[Array | np.ndarray, "n d"] | None = None,
-    asking: Sequence[int] | None = None,
-    head: Int[np.ndarray, "n m"] | None = None,
-) -> dict[int, Int[np.ndarray, " _"]]:
-    """Ranks of the items of each item's label among all the others.
-
-    An item without another of its label does not ask. The item itself is ranked with
-    the rest and then passed over. Work grows as N * N * (largest class): a hundred
-    thousand items want an accelerator.
-
-    Args:
-      descriptors: [N, D], computed with in float32, all on the device.
-      labels: [N] numbers or strings.
-      block: rows of the database, and at most a quarter as many queries, at once.
-      queries: [N, D] by which the items ask; None takes their descriptors.
-      asking: the items that ask; None for all.
-      head: [N, M] each one's first other items in the order that a re-ranking gave
-        them.
-
-    Returns:
-      By item that asks, the ranks from 0 of the others of its label, rising.
-    """
-    blocks = search.hold_blocks(descriptors, block)
-    classes = _classmates(labels)
-    # In the order of class sizes, so that the queries of a block need about the same
-    # number of columns.
-    may_ask = range(len(classes)) if asking is None else asking
-    asking = sorted(
-        (query for query in may_ask if len(classes[query]) > 1),
-        key=lambda query: len(classes[query]),
-    )
-    step = min(search.QUERIES, max(1, blocks.rows // 4))
-    by = descriptors if queries is None else queries
-    ranks: dict[int, Int[np.ndarray, " _"]] = {}
-    for start in range(0, len(asking), step):
-        asked = asking[start : start + step]
-        found = _ranks_of_classmates(by, blocks, classes, asked, step, head)
-        ranks |= zip(asked, found, strict=True)
-    return ranks
-
-
-def _ranks_of_classmates(
-    asking: Shaped[Array | np.ndarray, "n d"],
-    blocks: search.Blocks,
-    classes: Sequence[Int[np.ndarray, " _"]],
-    asked: Sequence[int],
-    rows: int,
-    head: Int[np.ndarray, "n m"] | None,
-) -> list[Int[np.ndarray, " _"]]:
-    """The ranks of each query's classmates among all items but the query."""
-    mates = [classes[query][classes[query] != query] for query in asked]
-    width = max(len(row) for row in mates)
-    # Few shapes, few compilations: a full block of queries, columns a power of two.
-    items = np.full((rows, 1 + (1 << (width - 1).bit_length())), -1, np.int32)
-    items[: len(asked), 0] = asked
-    items[: len(asked), 1:] = _padded(mates, items.shape[1] - 1)
-    queries = np.zeros((rows, asking.shape[1]), np.float32)
-    queries[: len(asked)] = np.asarray(asking[np.asarray(asked)])
-    ranks = search.count_ranks_in(queries, blocks, items)
-    found = []
-    for query, row, mine in zip(asked, ranks, mates, strict=False):
-        among = row[1 : 1 + len(mine)]
-        others = among - (among > row[0])
-        if head is not None:
-            others = place_head(others[None], mine[None], head[query][None])[0]
-        found.append(np.sort(others))
-    return found
-
-
-def _classmates(labels: Shaped[np.ndarray, " n"]) -> list[Int[np.ndarray, " _"]]:
-    """For each item the indices of all items of its label, itself among them."""
-    _, label = np.unique(labels, return_inverse=True)
-    order = np.argsort(label, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(label))[:-1])
-    return [members[number] for number in label]
-
-
-def _padded(
+def padded(
     rows: Sequence[Int[np.ndarray, " _"]], width: int
 ) -> Int[np.ndarray, "q {width}"]:
-    padded = np.full((len(rows), width), -1, np.int32)
+    """Lays lists of indices below one another, filled up with -1.
+
+    Args:
+      rows: Q lists.
+      width: of the result, at least the longest list's.
+    """
+    filled = np.full((len(rows), width), -1, np.int32)
     for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return padded
+        filled[index, : len(row)] = row
+    return filled
 
 
 def _query_values(

@@ -32,7 +32,7 @@ class TableRow:
       system: what was measured, such as "R50-Token".
       benchmark: on what, such as "roxford5k".
       numbers: fractions: {"easy": {"mAP": ..., "mP@10": ...}, "medium": ..., "hard":
-        ...}, or of leave-one-out {"mAP": ..., "recall@1": ...}.
+        ...}, or of leave-one-out {"mAP": ..., "recall@1": ..., "mAP@10": ...}.
     """
 
     system: str
@@ -165,8 +165,10 @@ def table(rows: Sequence[TableRow]) -> str:
         ]
         parts.append(_layout(revisited, {"mAP": names, "mP@10": names}, numbers))
     if labelled:
-        pairs = [[row.numbers["mAP"], row.numbers["recall@1"]] for row in labelled]
-        parts.append(_layout(labelled, {"": ("mAP", "R@1")}, pairs))
+        keys = ("mAP", "recall@1", "recall@5", "recall@10", "mAP@10")
+        columns = ("mAP", "R@1", "R@5", "R@10", "mAP@10")
+        pairs = [[row.numbers[key] for key in keys] for row in labelled]
+        parts.append(_layout(labelled, {"": columns}, pairs))
     return "\n\n".join(parts)
 
 

@@ -17,6 +17,7 @@ A row of NaN stands for an image that could not be described: it comes after all
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,24 +28,11 @@ from tokret.retrieval.blocks import (
     Blocks,
     Database,
     Everywhere,
-    hold_blocks,
     of_all_processes,
     stream_blocks,
 )
 from tokret.retrieval.scores import block_scores, queries_like
 from tokret.shapes import Array, Int, Shaped
-
-__all__ = [
-    "BLOCK",
-    "Blocks",
-    "count_ranks",
-    "count_ranks_in",
-    "count_ranks_of_scores",
-    "hold_blocks",
-    "stream_blocks",
-    "top_k",
-    "top_k_in",
-]
 
 QUERIES = 1024  # that are asked at once: 64 MiB of scores for each block
 
@@ -115,6 +103,7 @@ def _count_in(
     ranks = np.zeros(items.shape, np.int32)
     counts: dict[jax.Device, Array] = {}
     scored: list[tuple[int, Array]] = []
+    waiting: list[Array] = []
 
     def add_oldest() -> None:
         start, scores = scored.pop(0)
@@ -135,6 +124,7 @@ def _count_in(
             scores, mine[place], wanted[place], start, blocks.total
         )
         counts[place] = counts[place] + found if place in counts else found
+        _wait(waiting, found, 2 * len(blocks.devices))
     while scored:
         add_oldest()
     for found in counts.values():
@@ -251,35 +241,47 @@ def _best_in(
     recall_target: float | None,
 ) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
     asked = Everywhere(queries)
-    best: dict[jax.Device, tuple[Array, Array]] = {}
+    dtype = np.dtype(np.int32 if blocks.dtype == np.int8 else np.float32)
+    best: dict[jax.Device, selection.Best] = {}
+    waiting: list[selection.Best] = []
     for number, block in blocks.each(range(len(blocks))):
         place = blocks.device(number)
-        found = selection.best_of_block(
-            block_scores(asked[place], block),
+        before = best.get(place)
+        if before is None:
+            before = selection.nothing_yet(len(queries), k, dtype, place)
+        best[place] = selection.add_block(
+            before,
+            asked[place],
+            block,
             number * blocks.rows,
             blocks.total,
-            k=min(k, blocks.rows),
             recall_target=recall_target,
         )
+        _wait(waiting, best[place], 2 * len(blocks.devices))
+    # All processes give lists of one shape, whichever got how many blocks.
+    places = [d for d in blocks.devices if d.process_index == jax.process_index()]
+    scores = np.zeros((len(queries), len(places), k), dtype)
+    items = np.full(scores.shape, -1, np.int32)
+    for column, place in enumerate(places):
         if place in best:
-            length = min(k, best[place][0].shape[1] + found[0].shape[1])
-            found = selection.merge_best(best[place], found, k=length)
-        best[place] = found
-    # A process whose devices got no block has empty lists; all are of one shape.
-    dtype = np.int32 if blocks.dtype == np.int8 else np.float32
-    width = k * len(jax.local_devices())
-    scores = np.zeros((len(queries), width), dtype)
-    items = np.full((len(queries), width), -1, np.int32)
-    column = 0
-    for some, which in best.values():
-        stop = column + some.shape[1]
-        scores[:, column:stop], items[:, column:stop] = some, which
-        column = stop
+            scores[:, column], items[:, column] = best[place]
     return selection.merge_lists(
-        np.concatenate(of_all_processes(scores, blocks), axis=1),
-        np.concatenate(of_all_processes(items, blocks), axis=1),
+        _in_rows(of_all_processes(scores, blocks)),
+        _in_rows(of_all_processes(items, blocks)),
         k,
     )
+
+
+def _in_rows(lists: Shaped[np.ndarray, "p q d k"]) -> Shaped[np.ndarray, "q pdk"]:
+    """Puts what all processes and devices found for a query behind one another."""
+    return np.moveaxis(lists, 1, 0).reshape(lists.shape[1], -1)
+
+
+def _wait(waiting: list[Any], newest: Any, most: int) -> None:
+    """Lets a few blocks be computed at once: each of them takes a device's memory."""
+    waiting.append(newest)
+    if len(waiting) > most:
+        jax.block_until_ready(waiting.pop(0))
 
 
 def _parts(queries: int) -> list[slice]:

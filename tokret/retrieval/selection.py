@@ -1,50 +1,81 @@
-"""The best k of a block's scores, exactly and ties by index, or nearly so."""
+"""The best k of all blocks, exactly and ties by index, or nearly so."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tokret.retrieval.scores import block_scores
 from tokret.shapes import Array, Int, Shaped
 
 GROUP = 32  # neighbours of which first only the best is looked at
 
 
-@partial(jax.jit, static_argnames=("k", "recall_target"))
-def best_of_block(
-    scores: Shaped[Array, "q b"],
+class Best(NamedTuple):
+    """The best items so far of each query.
+
+    Attributes:
+      scores: [Q, k] falling; the lowest number behind what there is.
+      items: [Q, k] int32 indices into the database; -1 behind what there is.
+    """
+
+    scores: Shaped[Array, "q k"]
+    items: Int[Array, "q k"]
+
+
+def nothing_yet(queries: int, k: int, dtype: np.dtype, device: jax.Device) -> Best:
+    """Returns lists to begin with.
+
+    Args:
+      queries: Q.
+      k: how many are wanted.
+      dtype: of the scores.
+      device: on which they are kept.
+    """
+    scores = np.full((queries, k), _lowest(dtype), dtype)
+    items = np.full((queries, k), -1, np.int32)
+    return Best(jax.device_put(scores, device), jax.device_put(items, device))
+
+
+@partial(jax.jit, static_argnames="recall_target")
+def add_block(
+    best: Best,
+    queries: Shaped[Array, "q ..."],
+    block: Shaped[Array, "b d"],
     start: Int[Array, ""] | int,
     total: Int[Array, ""] | int,
     *,
-    k: int,
     recall_target: float | None = None,
-) -> tuple[Shaped[Array, "q k"], Int[Array, "q k"]]:
-    """The best k items of a block.
+) -> Best:
+    """The best k of earlier blocks and of one more.
 
     Args:
-      scores: [Q, B] of the block, B a multiple of 32.
+      best: of earlier blocks; of equal scores these come first.
+      queries: as for `block_scores`.
+      block: as for `block_scores`, of a multiple of 32 rows.
       start: the index of the block's first item.
-      total: N, the items of the database; what the block holds beyond is worst.
-      k: how many, at most B.
+      total: N, the items of the database; what the block holds beyond does not count.
       recall_target: None for exactness; else the share of the best k that
         `jax.lax.approx_max_k` should find (Chern et al., "TPU-KNN", NeurIPS 2022). It
         saves time on a TPU only; a CPU and a GPU find all.
-
-    Returns:
-      [Q, k] scores, falling, and [Q, k] int32 indices into the database, ties by index;
-      behind what there is, the lowest score and -1.
     """
+    scores = block_scores(queries, block)
     index = start + jnp.arange(scores.shape[1], dtype=jnp.int32)
     exists = index < total
     scores = jnp.where(exists, scores, _lowest(scores.dtype))
+    k = min(best.scores.shape[1], scores.shape[1])
     if recall_target is None:
-        best, column = _exact(scores, k)
+        found, column = _exact(scores, k)
     else:
         wide = scores.astype(jnp.float32)
         _, column = jax.lax.approx_max_k(wide, k, recall_target=recall_target)
-        best = jnp.take_along_axis(scores, column, axis=1)
-    return best, jnp.where(exists, index, -1)[column]
+        found = jnp.take_along_axis(scores, column, axis=1)
+    scores = jnp.concatenate([best.scores, found], axis=1)
+    items = jnp.concatenate([best.items, jnp.where(exists, index, -1)[column]], axis=1)
+    kept, place = jax.lax.top_k(scores, best.scores.shape[1])
+    return Best(kept, jnp.take_along_axis(items, place, axis=1))
 
 
 def _exact(
@@ -68,26 +99,6 @@ def _exact(
     best, place = jax.lax.top_k(few.reshape(queries, k * GROUP), k)
     group = jnp.take_along_axis(chosen, place // GROUP, axis=1)
     return best, group * GROUP + place % GROUP
-
-
-@partial(jax.jit, static_argnames="k")
-def merge_best(
-    best: tuple[Shaped[Array, "q a"], Int[Array, "q a"]],
-    more: tuple[Shaped[Array, "q b"], Int[Array, "q b"]],
-    *,
-    k: int,
-) -> tuple[Shaped[Array, "q k"], Int[Array, "q k"]]:
-    """The best k of two lists; of equal scores those of the first list come first.
-
-    Args:
-      best: [Q, A] scores, falling, and indices.
-      more: [Q, B] the same, of later items.
-      k: how many, at most A + B.
-    """
-    scores = jnp.concatenate([best[0], more[0]], axis=1)
-    items = jnp.concatenate([best[1], more[1]], axis=1)
-    kept, place = jax.lax.top_k(scores, k)
-    return kept, jnp.take_along_axis(items, place, axis=1)
 
 
 def merge_lists(

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tokret.data.views import View
-from tokret.retrieval import metrics, search
+from tokret.retrieval import among_labels, metrics, search
 from tokret.retrieval.answers import Costs, by_ground_truth, by_labels
 from tokret.retrieval.ground_truth import from_revisited
 from tokret.retrieval.report.page import Summary
@@ -59,7 +59,7 @@ def labelled():
     labels = np.arange(9) % 3
     return by_labels(
         labels,
-        metrics.leave_one_out_ranks(rows, labels),
+        among_labels.leave_one_out_ranks(rows, labels),
         names=lambda label: f"class {label} {HOSTILE}",
         best=lambda items, k: search.top_k(rows[list(items)], rows, k),
         database=[photo(i, f"photo {i}") for i in range(9)],
@@ -76,7 +76,8 @@ def summary():
         level = {"mAP": 0.5, "mP@1": 1.0, "mP@5": 0.25, "mP@10": float("nan")}
         numbers = dict.fromkeys(answers.protocols, level)
         if "all" in numbers:
-            numbers = {"mAP": 0.5, "recall@1": 0.25}
+            keys = ("mAP", "recall@1", "recall@5", "recall@10", "mAP@10")
+            numbers = dict.fromkeys(keys, 0.5)
         rows = [TableRow(each, HOSTILE, numbers) for each in ("token", "histogram")]
         environment = {"commit": HOSTILE, "device": {"kind": "cpu"}, "scales": [2**0.5]}
         return Summary("token", rows, environment)
