@@ -14,9 +14,8 @@ from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.retrieval.blocks import BLOCK
 from tokret.retrieval.extraction import Extraction, make_describe
-from tokret.retrieval.scores import block_scores
 from tokret.retrieval.search import QUERIES
-from tokret.retrieval.selection import best_of_block, merge_best
+from tokret.retrieval.selection import Best, add_block
 from tokret.training.plan import check, make_recipe
 from tokret.training.sharding import BATCH, REPLICATED, make_mesh
 
@@ -157,19 +156,11 @@ def searching(config: Config, pod: Pod, sought: Sought, *, queries: int) -> Work
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     block = array(jnp.dtype(sought.store), BLOCK, dims)
-    scores = array(jnp.float32, at_once, BLOCK)
-    best = array(jnp.float32, at_once, sought.k), array(jnp.int32, at_once, sought.k)
-    score, select, merge = (
-        cast(Any, jitted) for jitted in (block_scores, best_of_block, merge_best)
-    )
+    dtypes: Any = (jnp.float32, jnp.int32)
+    best = Best(*(cast(Any, array(dtype, at_once, sought.k)) for dtype in dtypes))
     asked = array(jnp.float32, at_once, dims)
-    parts = [
-        Part(score.lower(asked, block), times=rounds * blocks, passes=HIGHEST),
-        Part(
-            select.lower(scores, 0, sought.database, k=sought.k), times=rounds * blocks
-        ),
-        Part(merge.lower(best, best, k=sought.k), times=rounds * (blocks - 1)),
-    ]
+    add = cast(Any, add_block).lower(best, asked, block, 0, sought.database)
+    parts = [Part(add, times=rounds * blocks, passes=HIGHEST)]
     others = (blocks - 1) * BLOCK * dims * block.dtype.itemsize
     return Work(parts, queries, held=others)
 
