@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -141,6 +142,23 @@ def trained(program, demo_arguments, tmp_path_factory):
     status, out, err = program("train.py", *demo_arguments, f"--workdir={workdir}")
     assert status == 0, out + err
     return workdir
+
+
+@pytest.fixture(scope="session")
+def everything():
+    """Returns a function that loads a run's newest checkpoint, all of it."""
+    from orbax.checkpoint import v1 as ocp
+
+    from tokret.training.weights import find_checkpoint
+
+    def load(workdir):
+        path = find_checkpoint(workdir).resolve()
+        with warnings.catch_warnings():
+            # Without shardings Orbax takes those that were saved.
+            warnings.filterwarnings("ignore", "Sharding info not provided")
+            return ocp.load_checkpointables(path)["state"]
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,10 @@ import math
 import shutil
 import signal
 import time
-import warnings
 
 import jax
 import numpy as np
 import pytest
-from orbax.checkpoint import v1 as ocp
 
 import train
 from configs import demo
@@ -20,15 +18,6 @@ from tokret.training.profiling import Profile
 from tokret.training.weights import find_checkpoint, load_weights
 
 STEPS = 12  # 3 epochs of 32 photos in batches of 8
-
-
-def weights(workdir, step=STEPS):
-    """Everything in a checkpoint: parameters, statistics, momentum, step."""
-    path = (workdir / "checkpoints" / str(step)).resolve()
-    with warnings.catch_warnings():
-        # Without shardings Orbax takes those that were saved.
-        warnings.filterwarnings("ignore", "Sharding info not provided")
-        return ocp.load_checkpointables(path)["state"]
 
 
 def lines(workdir, kind):
@@ -50,35 +39,6 @@ def test_a_run_leaves_what_it_says(trained):
         assert 0 <= line["top1"] <= line["top5"] <= 1
         assert line["learning_rate"] >= 0
     assert list((trained / "tensorboard").iterdir())
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_ends_as_if_undisturbed(
-    start, program, demo_arguments, trained, tmp_path
-):
-    workdir = tmp_path / "killed"
-    arguments = (*demo_arguments, f"--workdir={workdir}")
-    # Killed once after a checkpoint; what came after it is lost and done again.
-    process = start("train.py", *arguments)
-    deadline = time.monotonic() + 300
-    while not list_steps(workdir) and time.monotonic() < deadline:
-        time.sleep(0.05)
-        assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    reached = list_steps(workdir)
-    assert reached and reached[-1] < STEPS
-
-    status, out, err = program("train.py", *arguments)
-    assert status == 0, out + err
-    assert f"steps {reached[-1]} to {STEPS}" in out
-    jax.tree.map(np.testing.assert_array_equal, weights(workdir), weights(trained))
-    # The lines of steps that were done twice stand there once.
-    steps = [line["step"] for line in lines(workdir, "train")]
-    assert steps == [2, 4, 6, 8, 10, 12]
-    # Finished: the same command again changes nothing and says so.
-    status, out, err = program("train.py", *arguments)
-    assert status == 0 and "steps 12 to 12" in out
 
 
 @pytest.mark.slow
@@ -220,7 +180,7 @@ def test_a_run_begins_with_another_ones_trunk(
 
 @pytest.mark.slow
 def test_told_to_stop_it_saves_and_goes_on_as_if_undisturbed(
-    start, program, trained, demo_arguments, tmp_path
+    start, program, trained, everything, demo_arguments, tmp_path
 ):
     workdir = tmp_path / "run"
     arguments = ("train.py", *demo_arguments, f"--workdir={workdir}")
@@ -235,13 +195,15 @@ def test_told_to_stop_it_saves_and_goes_on_as_if_undisturbed(
     assert list_steps(workdir) == [1]
     status, out, err = program(*arguments)
     assert status == 0, out + err
-    jax.tree.map(np.testing.assert_array_equal, weights(workdir), weights(trained))
+    jax.tree.map(
+        np.testing.assert_array_equal, everything(workdir), everything(trained)
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut short", "without its list of arrays"])
 def test_a_damaged_checkpoint_is_put_aside(
-    program, trained, demo_arguments, tmp_path, damage
+    program, trained, everything, demo_arguments, tmp_path, damage
 ):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
@@ -256,7 +218,9 @@ def test_a_damaged_checkpoint_is_put_aside(
     assert status == 0, out + err
     assert "warning: " in err and f"checkpoints/{STEPS}" in err and "damaged" in err
     assert f"steps 8 to {STEPS}" in out
-    jax.tree.map(np.testing.assert_array_equal, weights(workdir), weights(trained))
+    jax.tree.map(
+        np.testing.assert_array_equal, everything(workdir), everything(trained)
+    )
 
 
 @pytest.mark.slow

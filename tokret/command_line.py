@@ -95,10 +95,12 @@ def load_config(file: str, fields: Sequence[str]) -> Config:
 
 def quieten() -> None:
     """Silences libraries' chatter; what matters they raise."""
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # Orbax logs a traceback for each thread that a failed save had; then it raises.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
     # Orbax leaves the reads of a damaged checkpoint behind, each with a traceback.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)
 
 
 def _one_line(error: Exception) -> str:

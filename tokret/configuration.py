@@ -8,12 +8,12 @@ import difflib
 import inspect
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tokret.errors import UserError
+from tokret.whole_files import write_whole
 
 Config = dict[str, Any]
 Result = TypeVar("Result")
@@ -114,10 +114,13 @@ def reject_unknown(fields: Mapping[str, Any], known: set[str], prefix: str) -> N
 
 
 def save(config: Config, path: Path) -> None:
-    """Writes a config as JSON, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(partial, path)
+    """Writes a config as JSON, whole or not at all.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    text = json.dumps(config, indent=2) + "\n"
+    write_whole(path, text, path.with_suffix(".partial"))
 
 
 def load(path: Path) -> Config:

@@ -6,18 +6,21 @@ from pathlib import Path
 from tokret.errors import UserError
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes, draft: Path | None = None) -> None:
     """Writes a file; whoever reads it sees the old one or the whole new one.
 
     Args:
       path: the file; its folder must exist.
       content: bytes, or text for UTF-8.
+      draft: where it is written first. A name of its own for every process, unless one
+        is given: where only one process writes, what a killed one left is then
+        written over.
 
     Raises:
       UserError: the file cannot be written.
     """
     # In the same folder: os.replace is atomic only within one file system.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = draft or path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -1,5 +1,8 @@
 import json
 
+import pytest
+
+from tokret.errors import UserError
 from tokret.training.reporting import Reporter
 
 METRICS = {"loss": 2.0, "top1": 0.25, "top5": 0.5, "learning_rate": 0.1}
@@ -46,3 +49,22 @@ def test_utilisation_is_reported_where_the_peak_is_known(tmp_path, capsys):
     assert "images/s, MFU 0%, " in capsys.readouterr().out
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[3])
     assert line["mfu"] == line["images_per_second"] / 1e9
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    said = f"metrics of {tmp_path} cannot be written: No space left"
+    with (
+        pytest.raises(UserError, match=said),
+        Reporter(tmp_path, first_step=0, steps=4, batch_size=4) as it,
+    ):
+        it._file.close()
+        monkeypatch.setattr(it, "_file", open("/dev/full", "w"))
+        it.advance()
+        it.train(1, METRICS)
+
+
+def test_damaged_lines_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "kind": "train"}\n\0\0}\n[1]\n{"step": "x"}\n{"st')
+    report(tmp_path, 1, 4, 2)
+    assert steps_in(tmp_path, "train") == [1, 2]

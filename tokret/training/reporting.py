@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from tokret import cluster
+from tokret.errors import UserError
+from tokret.training.events import Events
+from tokret.whole_files import write_whole
 
 
 class Reporter:
@@ -49,16 +52,17 @@ class Reporter:
         self._left_out: int | None = None
         self._compiled = False
         speaks = cluster.is_first()
+        self._workdir = workdir
         metrics = workdir / "metrics.jsonl" if speaks else Path(os.devnull)
-        if speaks:
-            _forget_after(metrics, first_step)
-        self._file = metrics.open("a")
-        # Events of a start that was killed are hidden from this step on.
-        self._tensorboard = SummaryWriter(
-            str(workdir / "tensorboard"),
-            purge_step=first_step + 1,
-            write_to_disk=speaks,
-        )
+        with self._writing():
+            if speaks:
+                _forget_after(metrics, first_step)
+            self._file = metrics.open("a")
+            self._events = (
+                Events(workdir / "tensorboard", first_step=first_step + 1)
+                if speaks
+                else None
+            )
         self._bar = tqdm(
             total=steps,
             initial=first_step,
@@ -79,8 +83,11 @@ class Reporter:
     ) -> None:
         """Flushes and closes everything."""
         self._bar.close()
-        self._tensorboard.close()
-        self._file.close()
+        for file in (self._file, self._events):
+            # What does not fit on the disk any more was said by what ends the run.
+            with contextlib.suppress(OSError):
+                if file is not None:
+                    file.close()
 
     def advance(self) -> None:
         """Counts one step on the bar; the clock starts behind the first, compiling."""
@@ -110,8 +117,7 @@ class Reporter:
     def update_left_out(self, step: int, photos: list[str]) -> None:
         """Reports an update that held no numbers, and what its batch showed."""
         line = {"step": step, "kind": "left_out", "photos": photos}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._write_line(line)
         self.say(
             f"warning: the update of step {step} held no numbers and was left out; "
             f"metrics.jsonl names its {len(photos)} photos"
@@ -167,21 +173,46 @@ class Reporter:
         sys.stdout.flush()
 
     def _write(self, step: int, kind: str, metrics: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, "kind": kind, **metrics}) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        self._write_line({"step": step, "kind": kind, **metrics})
+        if self._events is not None:
+            named = {f"{kind}/{name}": value for name, value in metrics.items()}
+            with self._writing():
+                self._events.scalars(step, named)
+
+    def _write_line(self, line: dict[str, Any]) -> None:
+        with self._writing():
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns the disk's refusal into a user's line."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"the metrics of {self._workdir} cannot be written: {error.strerror}; "
+                "the same command goes on from the newest checkpoint once that is "
+                "mended"
+            ) from error
 
 
 def _forget_after(path: Path, step: int) -> None:
     """Drops the lines of steps that are done again, and one that was cut off."""
     if not path.exists():
         return
-    lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(line + "\n" for line in kept))
-    os.replace(partial, path)
+    lines = path.read_text(errors="replace").splitlines()
+    kept = [line for line in lines if 0 <= _step_of(line) <= step]
+    text = "".join(line + "\n" for line in kept)
+    write_whole(path, text, path.with_suffix(".partial"))
+
+
+def _step_of(line: str) -> int:
+    """The step of a line, -1 of one that is damaged."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return -1
 
 
 def _clock(seconds: float) -> str:

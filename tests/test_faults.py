@@ -1,0 +1,83 @@
+"""Runs that die or are denied: nothing is lost, nothing is left over.
+
+    TOKRET_KILLS=20 python -m pytest tests/test_faults.py -k killed
+
+is the long form of the first test, which otherwise kills 3 times.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tokret.training.checkpoints import list_measured, list_steps
+from tokret.training.retention import Retention
+
+KILLS = int(os.environ.get("TOKRET_KILLS", "3"))
+EPOCHS = 3 + KILLS // 5
+STEPS = 4 * EPOCHS  # of 32 photos in batches of 8
+BELONGS = {".lock", "checkpoints", "config.json", "metrics.jsonl", "tensorboard"}
+
+
+def kill_at(process, workdir, moment, chance):
+    """Kills a run at a moment; returns whether a save was in flight."""
+    before, folder = list_steps(workdir), workdir / "checkpoints"
+    deadline = time.monotonic() + 300
+    while moment != "starting" and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        saving = any(folder.glob("*.orbax-checkpoint-tmp*"))
+        if saving if moment == "saving" else list_steps(workdir) != before:
+            break
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0, 5.0 if moment == "starting" else 0.05))
+    assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return any(folder.glob("*.orbax-checkpoint-tmp*"))
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_as_if_undisturbed(
+    start, program, demo_arguments, trained, everything, tmp_path
+):
+    arguments = (*demo_arguments, f"--config.epochs={EPOCHS}")
+    calm = trained
+    if KILLS > 3:
+        calm = tmp_path / "calm"
+        status, out, err = program("train.py", *arguments, f"--workdir={calm}")
+        assert status == 0, out + err
+    workdir, chance = tmp_path / "killed", random.Random(0)
+    often = ("--config.run.checkpoint_every=1", "--config.run.keep=1")
+    arguments = ("train.py", *arguments, *often, f"--workdir={workdir}")
+    # Most of them within a save.
+    moments = [["saving", "saved", "saving", "starting"][i % 4] for i in range(KILLS)]
+    chance.shuffle(moments)
+    torn = 0
+    for moment in moments:
+        torn += kill_at(start(*arguments), workdir, moment, chance)
+        assert set(path.name for path in workdir.glob("*")) <= BELONGS | {
+            "config.partial",
+            "metrics.partial",
+        }
+    assert torn > 0 and list_steps(workdir)[-1:] != [STEPS]
+
+    status, out, err = program(*arguments)
+    assert status == 0 and not err.strip(), out + err
+    jax.tree.map(np.testing.assert_array_equal, everything(workdir), everything(calm))
+    assert {path.name for path in workdir.iterdir()} == BELONGS
+    # The newest and the best of the undisturbed run, and nothing half-written.
+    kept = Retention(keep=1, keep_best="top1")
+    gone = kept.superfluous(list_measured(calm))
+    left = sorted(path.name for path in (workdir / "checkpoints").iterdir())
+    assert left == sorted(str(s) for s in list_steps(calm) if s not in gone)
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == list(range(1, STEPS + 1))
+    # Finished: the same command again changes nothing and says so.
+    status, out, err = program(*arguments)
+    assert status == 0 and f"steps {STEPS} to {STEPS}" in out

@@ -1,0 +1,47 @@
+"""TensorBoard files, written in the thread that has something to say.
+
+tensorboardX's own writer hands everything to a thread behind a short queue: where that
+thread dies, of a full disk, the run would wait for room in the queue for ever.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+
+class Events:
+    """A file of events below a folder."""
+
+    def __init__(self, folder: Path, *, first_step: int):
+        """Opens a new file.
+
+        Args:
+          folder: for the file; made where it is missing.
+          first_step: events of it and of later steps in older files are hidden: they
+            are of a start that was killed.
+
+        Raises:
+          OSError: if it cannot be written; so do all methods.
+        """
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(step=first_step, session_log=start))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes values of a step, by name, to the disk."""
+        for name, value in values.items():
+            self._write(Event(step=step, summary=scalar(name, value)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)
