@@ -9,9 +9,10 @@ from tokret.retrieval import counting
 @given(
     seed=st.integers(0, 10**6),
     start=st.sampled_from([0, 64, 128]),
+    earlier=st.sampled_from([0, 7]),
     integers=st.booleans(),
 )
-def test_both_forms_count_what_a_loop_counts(seed, start, integers):
+def test_both_forms_count_what_a_loop_counts(seed, start, earlier, integers):
     draw = np.random.default_rng(seed)
     dtype = np.int32 if integers else np.float32
     total = 150  # the block at 128 is cut
@@ -23,13 +24,13 @@ def test_both_forms_count_what_a_loop_counts(seed, start, integers):
         scores[:, total - start :] = 9  # what is not there would come first
     expected = np.zeros(labelled.shape, np.int32)
     for (query, place), item in np.ndenumerate(labelled):
-        for index in range(start, min(start + 64, total)):
+        for index in range(start + earlier, min(start + 64, total)):
             score, mine = database[query, index], database[query, item]
             before = score > mine or (score == mine and index < item)
             expected[query, place] += before and item >= 0
     known = labelled >= 0
     for form in (counting.compare_all, counting.sort_and_find):
-        found = np.asarray(form(scores, own, labelled, start, total))
+        found = np.asarray(form(scores, own, labelled, start, start + earlier, total))
         np.testing.assert_array_equal(found[known], expected[known])
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokret.retrieval import selection
 
 
-def among(scores, start, total, k):
+def among(scores, start, first, total, k):
     """The best of given scores: the identity asks for them."""
     queries = np.eye(len(scores), dtype=scores.dtype)
     none = selection.nothing_yet(
@@ -16,7 +16,7 @@ def among(scores, start, total, k):
         np.dtype(np.int32 if scores.dtype == np.int8 else np.float32),
         jax.devices()[0],
     )
-    found = selection.add_block(none, queries, scores.T, start, total)
+    found = selection.add_block(none, queries, scores.T, start, first, total)
     return np.asarray(found.scores), np.asarray(found.items)
 
 
@@ -31,16 +31,18 @@ def test_two_steps_find_what_a_stable_sort_finds(seed, k, dtype, values):
     draw = np.random.default_rng(seed)
     scores = draw.integers(-values, values, (3, 1024)).astype(dtype)
     total = 5000 + 1000  # the last 24 are not there
-    order = np.argsort(-scores[:, :1000].astype(float), axis=1, kind="stable")[:, :k]
-    best, items = among(scores, 5000, total, k)
+    # So are the first 64, which an earlier block had.
+    there = np.where(np.arange(1024) < 64, -np.inf, scores)[:, :1000]
+    order = np.argsort(-there, axis=1, kind="stable")[:, :k]
+    best, items = among(scores, 5000, 5064, total, k)
     np.testing.assert_array_equal(items, order + 5000)
     np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8])
 def test_behind_what_there_is_comes_nothing(dtype):
-    _, items = among(np.full((1, 128), 7, dtype), 0, 2, 4)
-    assert items.tolist() == [[0, 1, -1, -1]]
+    _, items = among(np.full((1, 128), 7, dtype), 0, 1, 3, 4)
+    assert items.tolist() == [[1, 2, -1, -1]]
 
 
 def test_lists_are_merged_in_the_order_of_scores_and_indices():

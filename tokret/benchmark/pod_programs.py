@@ -159,7 +159,7 @@ def searching(config: Config, pod: Pod, sought: Sought, *, queries: int) -> Work
     dtypes: Any = (jnp.float32, jnp.int32)
     best = Best(*(cast(Any, array(dtype, at_once, sought.k)) for dtype in dtypes))
     asked = array(jnp.float32, at_once, dims)
-    add = cast(Any, add_block).lower(best, asked, block, 0, sought.database)
+    add = cast(Any, add_block).lower(best, asked, block, 0, 0, sought.database)
     parts = [Part(add, times=rounds * blocks, passes=HIGHEST)]
     others = (blocks - 1) * BLOCK * dims * block.dtype.itemsize
     return Work(parts, queries, held=others)

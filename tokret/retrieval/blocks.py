@@ -51,7 +51,8 @@ class Blocks:
 
     Attributes:
       total: N, its number of rows.
-      rows: rows of each block; the last one ends with rows of zeros.
+      rows: rows of each block; the last one begins with rows of the one before, or
+        where there is but one, ends with rows of zeros.
       dtype: of a block: float32, bfloat16, int8, or uint8 for product codes.
       devices: on which the blocks take turns, of all processes.
       load: gives block i as [rows, D] on its device, which must be this process's.
@@ -68,6 +69,17 @@ class Blocks:
     def __len__(self) -> int:
         """The number of blocks."""
         return -(-self.total // self.rows)
+
+    def start(self, number: int) -> int:
+        """The index of block i's first row.
+
+        The last block reaches back, so that it need not be copied to be filled up.
+        """
+        return _start(number, self.rows, self.total)
+
+    def first(self, number: int) -> int:
+        """The index of block i's first row that no earlier block has."""
+        return number * self.rows
 
     def device(self, number: int) -> jax.Device:
         """The device of block i."""
@@ -109,7 +121,7 @@ def stream_blocks(
     dtype = np.dtype(database.dtype if database.dtype in KEPT else np.float32)
 
     def load(number: int) -> Array:
-        start = number * rows
+        start = _start(number, rows, total)
         part = np.asarray(database[start : start + rows], dtype)
         if len(part) < rows:
             part = np.pad(part, ((0, rows - len(part)), (0, 0)))
@@ -166,6 +178,10 @@ def of_all_processes(
     if len({device.process_index for device in blocks.devices}) == 1:
         return array[None]
     return np.asarray(multihost_utils.process_allgather(array))
+
+
+def _start(number: int, rows: int, total: int) -> int:
+    return max(0, min(number * rows, total - rows))
 
 
 def aligned(rows: int) -> int:

@@ -35,6 +35,7 @@ def compare_all(
     own: Shaped[Array, "q l"],
     labelled: Int[Array, "q l"],
     start: Int[Array, ""] | int,
+    first: Int[Array, ""] | int,
     total: Int[Array, ""] | int,
 ) -> Int[Array, "q l"]:
     """Counts what comes before each labelled item by comparing every pair.
@@ -44,13 +45,14 @@ def compare_all(
       own: [Q, L] the labelled items' scores.
       labelled: [Q, L] their indices into the database, padded with -1.
       start: the index of the block's first item.
+      first: the index of the first one that counts.
       total: N, the items of the database; what the block holds beyond does not count.
 
     Returns:
       [Q, L] int32; of a padded place anything.
     """
     index = start + jnp.arange(scores.shape[1], dtype=jnp.int32)
-    exists = index < total
+    exists = (index >= first) & (index < total)
 
     def count(
         query: tuple[Shaped[Array, " b"], Shaped[Array, " l"], Int[Array, " l"]],
@@ -69,15 +71,16 @@ def sort_and_find(
     own: Shaped[np.ndarray, "q l"],
     labelled: Int[np.ndarray, "q l"],
     start: int,
+    first: int,
     total: int,
 ) -> Int[np.ndarray, "q l"]:
     """`compare_all` by the host's processor, on its own arrays."""
     counts = np.zeros(labelled.shape, np.int32)
-    for query, row in enumerate(scores[:, : total - start]):
+    for query, row in enumerate(scores[:, first - start : total - start]):
         known = np.flatnonzero(labelled[query] >= 0)
         if len(known):
             counts[query, known] = _count(
-                row, own[query, known], labelled[query, known] - start
+                row, own[query, known], labelled[query, known] - first
             )
     return counts
 

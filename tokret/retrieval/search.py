@@ -102,27 +102,24 @@ def _count_in(
     on_host = blocks.devices[0].platform == "cpu"
     ranks = np.zeros(items.shape, np.int32)
     counts: dict[jax.Device, Array] = {}
-    scored: list[tuple[int, Array]] = []
+    scored: list[tuple[tuple[int, int, int], Array]] = []
     waiting: list[Array] = []
 
     def add_oldest() -> None:
-        start, scores = scored.pop(0)
-        ranks[:] += counting.sort_and_find(
-            np.asarray(scores), own, items, start, blocks.total
-        )
+        span, scores = scored.pop(0)
+        ranks[:] += counting.sort_and_find(np.asarray(scores), own, items, *span)
 
     for number, block in blocks.each(range(len(blocks))):
-        start, place = number * blocks.rows, blocks.device(number)
+        place = blocks.device(number)
+        span = blocks.start(number), blocks.first(number), blocks.total
         scores = block_scores(asked[place], block)
         if on_host:
             # One block's products are computed while another's are counted.
-            scored.append((start, scores))
+            scored.append((span, scores))
             if len(scored) > 1:
                 add_oldest()
             continue
-        found = counting.compare_all(
-            scores, mine[place], wanted[place], start, blocks.total
-        )
+        found = counting.compare_all(scores, mine[place], wanted[place], *span)
         counts[place] = counts[place] + found if place in counts else found
         _wait(waiting, found, 2 * len(blocks.devices))
     while scored:
@@ -143,7 +140,7 @@ def _own_scores(
     for number, block in blocks.each(np.unique(holder[holder >= 0]).tolist()):
         place = blocks.device(number)
         scores = block_scores(asked[place], block)
-        found = counting.gather_own(scores, wanted[place], number * blocks.rows)
+        found = counting.gather_own(scores, wanted[place], blocks.start(number))
         own = np.where(holder == number, np.asarray(found), own)
     # Each item's score was found by one process; the others hold 0 there.
     return of_all_processes(own, blocks).sum(axis=0, dtype=dtype)
@@ -168,7 +165,7 @@ def count_ranks_of_scores(
     _check_labelled(labelled, total)
     items = np.maximum(labelled, 0)
     own = np.take_along_axis(scores, items, axis=1)
-    ranks = counting.sort_and_find(scores, own, labelled, 0, total)
+    ranks = counting.sort_and_find(scores, own, labelled, 0, 0, total)
     return np.where(labelled >= 0, ranks, np.int32(-1))
 
 
@@ -253,7 +250,8 @@ def _best_in(
             before,
             asked[place],
             block,
-            number * blocks.rows,
+            blocks.start(number),
+            blocks.first(number),
             blocks.total,
             recall_target=recall_target,
         )

@@ -45,6 +45,7 @@ def add_block(
     queries: Shaped[Array, "q ..."],
     block: Shaped[Array, "b d"],
     start: Int[Array, ""] | int,
+    first: Int[Array, ""] | int,
     total: Int[Array, ""] | int,
     *,
     recall_target: float | None = None,
@@ -56,6 +57,7 @@ def add_block(
       queries: as for `block_scores`.
       block: as for `block_scores`, of a multiple of 32 rows.
       start: the index of the block's first item.
+      first: the index of the first one that counts.
       total: N, the items of the database; what the block holds beyond does not count.
       recall_target: None for exactness; else the share of the best k that
         `jax.lax.approx_max_k` should find (Chern et al., "TPU-KNN", NeurIPS 2022). It
@@ -63,7 +65,7 @@ def add_block(
     """
     scores = block_scores(queries, block)
     index = start + jnp.arange(scores.shape[1], dtype=jnp.int32)
-    exists = index < total
+    exists = (index >= first) & (index < total)
     scores = jnp.where(exists, scores, _lowest(scores.dtype))
     k = min(best.scores.shape[1], scores.shape[1])
     if recall_target is None:
