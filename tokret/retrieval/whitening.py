@@ -1,0 +1,151 @@
+"""PCA whitening: directions in which descriptors differ most, brought to one scale.
+
+Jégou and Chum, "Negative Evidences and Co-occurrences in Image Retrieval: the Benefit
+of PCA and Whitening", ECCV 2012: subtract the mean, project on the eigenvectors of the
+covariance with the largest eigenvalues, divide by their square roots, normalise anew.
+Learned on other images than those that are searched.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tokret.convert.weight_files import read_weights, write_safetensors
+from tokret.errors import UserError
+from tokret.retrieval.blocks import Database
+from tokret.shapes import Float, Shaped
+
+FORMAT = "tokret whitening 1"
+_BLOCK = 16384
+# An eigenvalue below this share of the largest is rounding, and would blow noise up.
+_SMALLEST = 1e-9
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """A projection.
+
+    Attributes:
+      mean: [D] float32.
+      projection: [D, E] float32, E at most D.
+    """
+
+    mean: Float[np.ndarray, " d"]
+    projection: Float[np.ndarray, "d e"]
+
+    def __call__(self, descriptors: Shaped[np.ndarray, "n d"]) -> np.ndarray:
+        """Whitens [N, D] descriptors: [N, E] float32 of length 1; NaN stays NaN."""
+        moved = np.asarray(descriptors, np.float32) - self.mean
+        white = moved @ self.projection
+        length = np.linalg.norm(white, axis=1, keepdims=True)
+        return white / np.where(length == 0, 1, length)
+
+
+class Whitened:
+    """A database that is whitened as it is read, block by block.
+
+    Attributes:
+      shape: (N, E).
+      dtype: float32.
+    """
+
+    def __init__(self, database: Database, whitening: Whitening) -> None:
+        """Puts a whitening before a database [N, D]."""
+        self._database, self._whitening = database, whitening
+        self.shape = (len(database), whitening.projection.shape[1])
+        self.dtype = np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self._database)
+
+    def __getitem__(self, rows: slice, /) -> Float[np.ndarray, "n e"]:
+        """Some rows."""
+        return self._whitening(np.asarray(self._database[rows]))
+
+
+def learn(descriptors: Database, dims: int | None = None) -> Whitening:
+    """Learns a whitening; sums are float64, and one block is in memory at a time.
+
+    Args:
+      descriptors: [N, D] of many images; rows of NaN are passed over.
+      dims: E, the dimensions that are kept; None keeps all.
+
+    Raises:
+      ValueError: E is not in 1 to D.
+      UserError: the descriptors do not differ in so many directions.
+    """
+    width = descriptors.shape[1]
+    kept = width if dims is None else dims
+    if not 1 <= kept <= width:
+        raise ValueError(f"{kept} dimensions cannot be kept of {width}")
+    mean, covariance, count = _moments(descriptors)
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
+    spread = np.count_nonzero(values > _SMALLEST * max(values[0], 1e-300))
+    if spread < kept:
+        raise UserError(
+            f"{count} descriptors differ in {spread} directions and {kept} dimensions "
+            "are to be kept: learn from more images, or keep fewer dimensions"
+        )
+    # An eigenvector's sign is the library's whim: the largest part is made positive.
+    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(kept)])
+    projection = vectors * signs / np.sqrt(values)
+    return Whitening(mean.astype(np.float32), projection.astype(np.float32))
+
+
+def _moments(descriptors: Database) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean and covariance, in two passes, and the number of rows."""
+    width, count = descriptors.shape[1], 0
+    total = np.zeros(width)
+    for rows in _blocks(descriptors):
+        total += rows.sum(axis=0)
+        count += len(rows)
+    mean = total / max(1, count)
+    covariance = np.zeros((width, width))
+    for rows in _blocks(descriptors):
+        moved = rows - mean
+        covariance += moved.T @ moved
+    return mean, covariance / max(1, count), count
+
+
+def _blocks(descriptors: Database) -> Iterator[np.ndarray]:
+    for start in range(0, len(descriptors), _BLOCK):
+        rows = np.asarray(descriptors[start : start + _BLOCK], np.float64)
+        yield rows[~np.isnan(rows).any(axis=1)]
+
+
+def save(whitening: Whitening, path: Path) -> None:
+    """Writes a whitening as safetensors, whole or not at all.
+
+    Raises:
+      UserError: the disk refuses.
+    """
+    tensors = {"mean": whitening.mean, "projection": whitening.projection}
+    write_safetensors(path, tensors, {"format": FORMAT})
+
+
+def read(path: Path) -> Whitening:
+    """Reads what `save` wrote.
+
+    Raises:
+      UserError: the file is missing, cut, malformed, another, or contradicts itself.
+    """
+    file = read_weights(path)
+    if file.metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: holds no whitening of tokret's")
+    parts = [file.tensors.get(name) for name in ("mean", "projection")]
+    if any(part is None or part.dtype != np.float32 for part in parts):
+        raise UserError(f"{path}: damaged, learn it again (mean, projection: float32)")
+    mean, projection = (np.array(part) for part in parts)
+    fits = mean.ndim == 1 and projection.ndim == 2
+    if not fits or len(mean) != len(projection) or 0 in projection.shape:
+        raise UserError(
+            f"{path}: damaged, learn it again (mean of shape {mean.shape}, projection "
+            f"of {projection.shape})"
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(projection).all()):
+        raise UserError(f"{path}: damaged, learn it again (numbers are not finite)")
+    return Whitening(mean, projection)
