@@ -55,6 +55,12 @@ SMALL_LANDMARKS = (
 
 
 @pytest.fixture(scope="session")
+def long():
+    """Whether tests that have a short form run their long one: TOKRET_LONG=1."""
+    return os.environ.get("TOKRET_LONG", "0") != "0"
+
+
+@pytest.fixture(scope="session")
 def start(tmp_path_factory):
     """Returns a function that starts one of the programs as a user would."""
     cache = tmp_path_factory.mktemp("compiled")

@@ -76,6 +76,7 @@ class StoreWriter:
         self._files: tuple[int, int] | None = None  # descriptors, journal
         self._row_bytes, self._start, self._journal_end = 0, 0, 0
         self.finished = np.zeros(len(record.images), bool)
+        self._remove_drafts()
         self._check_same()
         if (folder / RECORD).exists():
             self.finished[:] = True
@@ -83,6 +84,12 @@ class StoreWriter:
             self._go_on()
         else:
             write_whole(folder / UNFINISHED, to_text(record.fields()))
+
+    def _remove_drafts(self) -> None:
+        """Removes what a process that was killed was writing."""
+        for name in (RECORD, UNFINISHED, DESCRIPTORS):
+            for draft in self._folder.glob(f".{name}.*"):
+                draft.unlink(missing_ok=True)
 
     def _check_same(self) -> None:
         for name in (RECORD, UNFINISHED):
@@ -191,7 +198,7 @@ class StoreWriter:
         shape = (len(self.finished), dimensions)
         array = map_descriptors(self._folder, shape)
         if array is None:
-            draft = path.with_suffix(".partial")
+            draft = path.with_name(f".{path.name}.partial")
             array = np.lib.format.open_memmap(draft, "w+", np.float32, shape)
             array.flush()
             os.replace(draft, path)

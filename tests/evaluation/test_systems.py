@@ -1,0 +1,219 @@
+"""A model's descriptors in stores: once, again, killed, of bad photos."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from tokret.data.views import View
+from tokret.errors import UserError
+from tokret.evaluation.systems import ModelSystem, histogram_system, settings_name
+from tokret.models.gem import GeMHead
+from tokret.models.resnet import BasicBlock, ResNet
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.retrieval.extraction import Extraction, make_describe
+from tokret.retrieval.store.reading import read_store
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = Extraction(longest_side=48, scales=(1.0,), batch_size=2, canvases=2)
+SHAPES = [(40, 30), (30, 40), (33, 20), (48, 48)]
+
+
+def write_photos(folder, count):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        pixels = rng.integers(0, 256, (*SHAPES[i % len(SHAPES)], 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:03d}.png")
+
+
+def parts_of(folder):
+    views = [
+        View(path.read_bytes(), path.name, None, 48)
+        for path in sorted(folder.iterdir())
+    ]
+    box = (2.0, 3.0, 20.0, 21.0)
+    first = View(views[0].encoded, views[0].name, box, 48)
+    return {"query": [first, views[1]], "database": views}
+
+
+@functools.cache
+def small_model(seed):
+    trunk = ResNet(blocks=(1,), block=BasicBlock, width=4)
+    model = RetrievalNet(trunk, GeMHead(dim=8))
+    init = jax.jit(lambda x: model.init(jax.random.key(seed), x, train=False))
+    return make_describe(model, SETTINGS.scales), init(jnp.zeros((1, 32, 32, 3)))
+
+
+def system_in(folder, seed=0, say=lambda line: None):
+    describe, variables = small_model(seed)
+    fields = {"trunk": "small", "dim": 8}
+    return ModelSystem(describe, variables, SETTINGS, fields, folder, say)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder, 60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    said = []
+    found = system_in(folder, say=said.append)(parts_of(photos))
+    return folder, found, said
+
+
+def content(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_the_plan_is_said_and_parts_are_kept_apart(undisturbed):
+    folder, found, said = undisturbed
+    assert "0 of 62 are there" in said[0]
+    assert "62 photos, 2 programs to compile" in said[1] and "% padding" in said[1]
+    assert [line.split(":")[0] for line in said[2:]] == [
+        "  canvas 64 x 32",
+        "  canvas 64 x 64",
+    ]
+    assert found["query"].descriptors.shape == (2, 8)
+    store = read_store(folder / "database")
+    np.testing.assert_array_equal(store.descriptors, found["database"].descriptors)
+    assert store.names == tuple(f"{i:03d}.png" for i in range(60))
+    assert store.record.preprocessing["longest_side"] == 48
+    # The second query is a photo of the database; the first is a part of one.
+    same = np.abs(found["query"].descriptors - store.descriptors[:2]).max(axis=1)
+    assert same[0] > 1e-3 and same[1] < 1e-5
+
+
+def test_what_is_there_is_not_computed_again(undisturbed, photos):
+    folder, found, _ = undisturbed
+
+    def never(*_):
+        raise AssertionError("computed again")
+
+    said = []
+    system = system_in(folder, say=said.append)
+    again = dataclasses.replace(system, describe=never)(parts_of(photos))
+    assert len(said) == 1 and "62 of 62 are there" in said[0]
+    for name, described in found.items():
+        np.testing.assert_array_equal(again[name].descriptors, described.descriptors)
+    with pytest.raises(UserError, match="weights: digest"):
+        system_in(folder, seed=1)(parts_of(photos))
+    other = parts_of(photos)
+    other["database"][5] = other["database"][6]
+    with pytest.raises(UserError, match=r"names: '005\.png' and '006\.png'"):
+        system_in(folder)(other)
+
+
+def test_a_bad_photo_costs_its_own_row_and_is_named(undisturbed, photos, tmp_path):
+    _, whole, _ = undisturbed
+    parts = parts_of(photos)
+    database = parts["database"]
+    cut = database[3].encoded[: len(database[3].encoded) // 2]
+    database[3] = View(cut, "cut.png", None, 48)
+    database[7] = View(b"no photo", "text.png", None, 48)
+    parts["query"][0] = View(database[0].encoded, "q.png", (5.0, 5.0, 5.2, 9.0), 48)
+    found = system_in(tmp_path)(parts)
+    bad = found["database"].bad
+    assert sorted(bad) == [3, 7]
+    assert bad[3].startswith("cut.png cannot be decoded")
+    assert bad[7].startswith("text.png is no photo")
+    assert "q.png: its box" in found["query"].bad[0]
+    descriptors = found["database"].descriptors
+    assert np.isnan(descriptors[[3, 7]]).all()
+    good = [row for row in range(60) if row not in bad]
+    np.testing.assert_allclose(
+        descriptors[good], whole["database"].descriptors[good], atol=1e-5
+    )
+    assert read_store(tmp_path / "database").bad == bad
+    assert sorted(histogram_system(parts)["database"].bad) == [3, 7]
+    with pytest.raises(UserError, match="no photo can be read"):
+        system_in(tmp_path / "none")({"database": [database[7]]})
+
+
+def test_folders_are_called_by_what_changes_descriptors():
+    other = Extraction(
+        longest_side=1024, scales=(1.0, 2**0.5), batch_size=1, canvases=1
+    )
+    assert settings_name(SETTINGS) == "48px-1"
+    assert settings_name(other) == "1024px-1-1.4142"
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_systems
+photos, folder = Path(sys.argv[2]), Path(sys.argv[3])
+system = test_systems.system_in(folder, say=lambda line: print(line, flush=True))
+system(test_systems.parts_of(photos))
+print("done", flush=True)
+"""
+
+
+def test_killed_at_any_moment_it_ends_the_same(undisturbed, photos, tmp_path, long):
+    whole = content(undisturbed[0])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def start(folder):
+        here = Path(__file__).parent
+        command = [sys.executable, "-c", CHILD, here, photos, folder]
+        return subprocess.Popen(
+            [str(word) for word in command],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def finished(folder):
+        lines = 0
+        for journal in folder.glob("*/finished"):
+            with contextlib.suppress(FileNotFoundError):
+                lines += journal.read_bytes().count(b"\n")
+        return lines
+
+    clock = random.Random(0)
+    kills = attempt = 0
+    while kills < (10 if long else 2):
+        folder, attempt = tmp_path / f"stores{attempt}", attempt + 1
+        complete = False
+        while not complete:
+            process = start(folder)
+            if kills < (10 if long else 2):
+                # From before the first batch to the moment of completion.
+                goal = finished(folder) + clock.randrange(14) if folder.exists() else 0
+                while process.poll() is None and finished(folder) < goal:
+                    time.sleep(0.001)
+                if goal == 0:
+                    process.stdout.readline()
+                time.sleep(clock.random() * 0.02)
+                process.send_signal(signal.SIGKILL)
+            out, _ = process.communicate(timeout=300)
+            complete = process.returncode == 0
+            kills += process.returncode == -signal.SIGKILL
+            assert complete == out.endswith("done\n")
+        assert content(folder) == whole
