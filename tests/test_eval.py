@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 
 import numpy as np
@@ -10,8 +11,12 @@ import pytest
 from PIL import Image
 
 from tokret import plain_pickle
+from tokret.errors import UserError
+from tokret.evaluation.sides import read_side
 from tokret.retrieval import metrics
 from tokret.retrieval.ground_truth import read_ground_truth
+from tokret.retrieval.store.record import Images, Record
+from tokret.retrieval.store.writing import making
 
 LEVELS = {"E": "easy", "M": "medium", "H": "hard"}
 CUTOFFS = ("mP@1", "mP@5", "mP@10")
@@ -193,6 +198,55 @@ def test_bad_files_are_refused_and_nothing_is_written(
     assert files["ground_truth"].read_bytes() == truth
 
 
+def make_store(folder, names, rows, bad=None, weights="0"):
+    count, bad = len(names), bad or {}
+    images = Images(tuple(names), ((32, 32),) * count, (None,) * count, ("0",) * count)
+    descriptors = np.array(rows, np.float32)
+    descriptors[list(bad)] = np.nan
+    with making(folder, Record({"head": "gem"}, weights, {}, images)) as writer:
+        writer.write(np.arange(count), descriptors, bad)
+        writer.finish()
+    return folder
+
+
+def test_stores_are_taken_for_files_and_bad_queries_are_left_out(
+    program, refused, files, tmp_path
+):
+    db, q = np.load(files["descriptors"]), np.load(files["queries"])
+    status, out, err = evaluate(program, files)
+    assert status == 0, out + err
+    plain = json.loads(files["output"].read_text())["benchmarks"]["small"]
+    names = [f"im{i}.jpg" for i in range(6)]
+    files["descriptors"] = make_store(tmp_path / "db", names, db)
+    files["queries"] = make_store(tmp_path / "q", ["q0", "q1"], q)
+    status, out, err = evaluate(program, files)
+    assert status == 0, out + err
+    assert json.loads(files["output"].read_text())["benchmarks"]["small"] == plain
+    # The second query asks for image 3 alone.
+    bad = {1: "q1 cannot be decoded"}
+    files["queries"] = make_store(tmp_path / "bad", ["q0", "q1"], q, bad)
+    refused(evaluate(program, files), "1 of 2 queries", "q1 cannot", "--skip_bad")
+    status, out, err = evaluate(program, files | {"skip_bad": "true"})
+    assert status == 0, out + err
+    assert "q1: q1 cannot be decoded" in out
+    found = json.loads(files["output"].read_text())["benchmarks"]["small"]
+    assert found["bad"] == {"database": 0, "queries": 1}
+    assert found["hard"] == plain["hard"]  # the second has no hard ones
+
+
+def test_stores_of_other_images_or_weights_are_refused(tmp_path):
+    store = make_store(tmp_path / "a", ["im0.jpg", "im1.png"], np.ones((2, 3)))
+    other = make_store(tmp_path / "b", ["im0", "im1"], np.ones((2, 3)), weights="1")
+    side = read_side(str(store), ["im0", "im1"], "imlist")
+    assert side.described.names == ("im0.jpg", "im1.png")
+    with pytest.raises(UserError, match=r"weights: digest 0 and 1|digest 1 and 0"):
+        read_side(str(other), ["im0", "im1"], "imlist", like=side)
+    with pytest.raises(UserError, match=r"row 1 is of 'im1\.png', but"):
+        read_side(str(store), ["im0", "im2"], "imlist")
+    with pytest.raises(UserError, match="2 rows and imlist has 1"):
+        read_side(str(store), ["im0"], "imlist")
+
+
 @pytest.mark.slow
 def test_a_run_is_evaluated_beside_its_baselines(program, trained):
     status, out, err = program("eval.py", f"--workdir={trained}", "--baselines")
@@ -215,14 +269,20 @@ def test_a_run_is_evaluated_beside_its_baselines(program, trained):
     with Image.open(trained / "eval" / "tokens.png") as picture:
         assert picture.height > 200
     # An older checkpoint is another model; asked twice it answers the same.
-    answers = []
+    answers, told = [], []
     for step in (4, 12):
         asked = (f"--workdir={trained}", f"--step={step}", "--noreport")
         status, out, err = program("eval.py", *asked)
         assert status == 0, out + err
         text = (trained / "eval" / "results.json").read_text()
         answers.append(json.loads(text)["benchmarks"]["synthetic_landmarks"])
+        told.append(out)
     assert answers[1] == levels and answers[0] != levels
+    # Descriptors of step 12 are there from the first time.
+    there = [re.search(r"(\d+) of (\d+) are there", out).groups() for out in told]
+    assert there[0][0] == "0" and there[1][0] == there[1][1] != "0"
+    assert "program" in told[0] and "padding" in told[0]
+    assert "padding" not in told[1]
     assert (trained / "eval" / "report.html").read_text(encoding="utf-8") == page
 
 

@@ -1,11 +1,13 @@
 import io
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from tokret.data.views import View, thumbnail_size
+from tokret.errors import UserError
 
 FEW = settings(derandomize=True, deadline=None, max_examples=80)
 SIDES = st.integers(1, 300)
@@ -51,3 +53,13 @@ def test_a_query_is_cropped_and_shrunk_as_its_photo_would_be():
 def test_small_photos_are_not_enlarged():
     view = View(encoded(photo(30, 20)), "a", None, 1024)
     np.testing.assert_array_equal(view.pixels(), np.asarray(photo(30, 20)))
+
+
+@pytest.mark.parametrize(
+    "box", [(5.0, 5.0, 5.3, 20.0), (0.0, 0.0, 1e8, 1e8), (9.0, 9.0, 3.0, 3.0)]
+)
+def test_a_box_that_is_no_part_of_a_photo_is_refused(box):
+    view = View(encoded(photo(30, 20)), "q.jpg", box, 64)
+    for look in (view.size, view.pixels):
+        with pytest.raises(UserError, match=r"q\.jpg: its box"):
+            look()

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.retrieval.canvases import plan_canvases
+from tokret.retrieval.canvases import padding_share, plan_canvases, plan_words
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
@@ -29,3 +29,24 @@ def test_portrait_and_landscape_are_kept_apart_where_two_canvases_may_be():
     sizes = np.array([(96, 160)] * 5 + [(160, 96)] * 5 + [(96, 128)], np.int32)
     shapes = [(c.height, c.width) for c in plan_canvases(sizes, 2)]
     assert shapes == [(96, 160), (160, 96)]
+
+
+def test_canvases_are_joined_where_full_batches_cost_less():
+    sizes = np.array([(64, 64)] * 3 + [(64, 96)] * 2 + [(0, 0)], np.int32)
+    apart = plan_canvases(sizes, 8)
+    assert [canvas.rows for canvas in apart] == [(0, 1, 2), (3, 4)]
+    # Two batches of 8 would have eleven empty places.
+    (together,) = plan_canvases(sizes, 8, batch_size=8)
+    assert (together.height, together.width) == (64, 96)
+    assert together.rows == (0, 1, 2, 3, 4)  # and not the photo that is bad
+    used, computed = 3 * 64 * 64 + 2 * 64 * 96, 8 * 64 * 96
+    assert padding_share([together], sizes, 8) == 1 - used / computed
+    words = list(plan_words([together], sizes, 8))
+    assert words[0].startswith("5 photos, 1 program to compile, 50.0% padding")
+    assert words[1] == "  canvas 64 x 96: 5 photos"
+    assert [batch.rows for batch in together.batches(2)] == [(0, 1), (2, 3), (4,)]
+
+
+def test_nothing_to_describe_needs_no_canvas():
+    assert plan_canvases(np.zeros((2, 2), np.int32), 3) == []
+    assert padding_share([], np.zeros((2, 2), np.int32), 8) == 0
