@@ -8,7 +8,10 @@
     python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
         --output=out.json
 
-Any of them with --rerank=aqe:n=10,alpha=3 is measured before and after re-ranking.
+Any of them with --rerank=aqe:n=10,alpha=3 is measured before and after re-ranking, with
+--distractors=DESCRIPTORS alone and among these too, with --compress=pq128,pq1024,int8,
+bf16 once more in fewer bytes, and with --whiten=DESCRIPTORS after PCA whitening that is
+learned from these (a store or an .npy file; WHITENING.safetensors is taken as it is).
 The first four write DIR/eval/results.json and, unless --noreport is given,
 DIR/eval/report.html with the pictures queries.png and tokens.png. Descriptors stay in
 DIR/eval/descriptors, a folder for each dataset, checkpoint and way of describing; a run
@@ -16,6 +19,7 @@ that was killed goes on with them, and what is there is not computed again.
 `--descriptors` and `--queries` take such a folder (.../query, .../database) too.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +35,6 @@ from tokret.evaluation.benchmarks import (
     bad_counts,
     bad_words,
     good_queries,
-    levels_of,
 )
 from tokret.evaluation.choices import (
     check_output,
@@ -39,6 +42,7 @@ from tokret.evaluation.choices import (
     choose_dataset,
     make_settings,
 )
+from tokret.evaluation.levels import levels_among, levels_of
 from tokret.evaluation.presenting import present
 from tokret.evaluation.reranked import measure_chain, report, table_rows
 from tokret.evaluation.sides import read_side
@@ -48,6 +52,7 @@ from tokret.evaluation.systems import (
     histogram_system,
     model_systems,
 )
+from tokret.evaluation.variants import Variants, make_variants
 from tokret.retrieval import results
 from tokret.retrieval.answers import Answers
 from tokret.retrieval.ground_truth import (
@@ -59,6 +64,7 @@ from tokret.retrieval.report.making import Limits
 from tokret.retrieval.report.page import Summary
 from tokret.retrieval.reranking.chain import parse_chain
 from tokret.retrieval.reranking.ranking import Ranking
+from tokret.retrieval.store.record import Images
 from tokret.training.description import read_config
 from tokret.training.weights import step_of
 
@@ -106,6 +112,18 @@ DESCRIBE = flags.DEFINE_bool(
 RERANK = flags.DEFINE_string(
     "rerank", None, "Re-rankings, as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500."
 )
+DISTRACTORS = flags.DEFINE_string(
+    "distractors", None, "Images that answer no query: .npy [M, D], or a store."
+)
+COMPRESS = flags.DEFINE_list(
+    "compress", None, "Forms: pq128 (or any number of bytes), int8, bf16."
+)
+WHITEN = flags.DEFINE_string(
+    "whiten", None, "Whitening, .safetensors, or what to learn it from: .npy, a store."
+)
+WHITEN_DIMS = flags.DEFINE_integer(
+    "whiten_dims", None, "Dimensions that whitening keeps; all if not given."
+)
 REPORT = flags.DEFINE_bool("report", True, "Write report.html and the pictures.")
 REPORT_QUERIES = flags.DEFINE_integer(
     "report_queries", 200, "Most queries that the report shows."
@@ -116,9 +134,17 @@ REPORT_SIDE = flags.DEFINE_integer(
 OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .json.")
 
 
+def chosen_variants() -> Variants:
+    """Reads the flags of what is measured beside the benchmark alone."""
+    return make_variants(
+        DISTRACTORS.value, COMPRESS.value, WHITEN.value, WHITEN_DIMS.value
+    )
+
+
 def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     """Evaluates a checkpoint, beside the baselines if asked."""
     rerank = parse_chain(RERANK.value) if RERANK.value is not None else ()
+    variants = chosen_variants()
     limits = Limits(queries=REPORT_QUERIES.value, side=REPORT_SIDE.value)
     config = read_config(checkpoint)
     settings = make_settings(config, LONGEST_SIDE.value, SCALES.value)
@@ -137,20 +163,26 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
         systems |= {"untrained": untrained(), "colour histogram": histogram_system}
     target.mkdir(exist_ok=True)
     if DESCRIBE.value:
-        if BASELINES.value or rerank:
+        if BASELINES.value or rerank or variants:
             raise UserError(
-                "--describe measures nothing: leave out --baselines and --rerank"
+                "--describe measures nothing: leave out --baselines, --rerank, "
+                "--distractors, --compress and --whiten"
             )
         tell_bad(trained(benchmark.parts()))
         print(f"written: {trained.folder}")
         return
 
+    variants = variants.checked(trained.record(Images((), (), (), ())))
+    variants.save(target / "whitening.safetensors")
     numbers: dict[str, dict[str, Any]] = {}
     shown: list[Answers] = []
     for label, system in systems.items():
         tell(f"{label} on {name} ...")
         show = shown.append if label == head and REPORT.value else None
-        numbers[label] = benchmark.evaluate(system, show, tell_bad)
+        # Distractors and a whitening are of the trained model's own descriptors.
+        extra = variants if label == head else Variants()
+        case = dataclasses.replace(benchmark, variants=extra)
+        numbers[label] = case.evaluate(system, show, tell_bad)
     rows, lines = table_rows(name, numbers), report(name, numbers)
     measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
@@ -161,6 +193,7 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
         "averaged_weights": AVERAGE.value,
         "longest_side": settings.longest_side,
         "scales": list(settings.scales),
+        **variants.environment(),
     }
     path = target / "results.json"
     results.write_results(path, measured, environment, baselines, merge=True)
@@ -196,13 +229,18 @@ def evaluate_files(
     db = read_side(descriptors, gnd.images, "imlist", like=q)
     tell_bad({"qimlist": q.described, "imlist": db.described})
     kept = good_queries(q.described, SKIP_BAD.value)
-    asked = q.described.descriptors[kept]
-    database = db.described.descriptors
-    measure = functools.partial(levels_of, truth=keep_queries(gnd, kept))
+    stored = db.described.descriptors
+    variants = chosen_variants().checked(db.record, stored.shape[1])
+    asked = variants.whiten(q.described.descriptors[kept])
+    database = variants.whiten(stored)
+    truth = keep_queries(gnd, kept)
+    measure = functools.partial(levels_of, truth=truth)
     ranking = Ranking(asked, database)
     found = measure_chain(measure(ranking), rerank, ranking, measure)
-    environment = results.environment(str(database.dtype))
+    found |= variants.measure(asked, database, functools.partial(levels_among, truth))
+    environment = results.environment(str(stored.dtype)) | variants.environment()
     measured = {gnd.name: found | bad_counts(db.described, q.described)}
+    variants.save(Path(output).with_suffix(".whitening.safetensors"))
     results.write_results(Path(output), measured, environment)
     print(report(gnd.name, {Path(descriptors).stem: found}))
     print(f"written: {output}")

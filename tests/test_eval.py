@@ -247,8 +247,26 @@ def test_stores_of_other_images_or_weights_are_refused(tmp_path):
         read_side(str(store), ["im0"], "imlist")
 
 
+def test_descriptors_among_distractors_in_fewer_bytes_and_white(program, files):
+    rng = np.random.default_rng(1)
+    more = files["output"].parent / "more.npy"
+    np.save(more, rng.standard_normal((300, 4)).astype(np.float32))
+    extra = {"distractors": more, "compress": "int8,bf16", "whiten": more}
+    status, out, err = evaluate(program, files | extra | {"whiten_dims": 3})
+    assert status == 0, out + err
+    found = json.loads(files["output"].read_text())
+    numbers = found["benchmarks"]["small"]
+    assert numbers["distractors"]["count"] == 300
+    assert set(numbers["compressed"]) == {"int8", "bf16"}
+    assert numbers["compressed"]["int8"]["image_bytes"] == 3
+    assert found["environment"]["whitening"]["dims"] == 3
+    assert (more.parent / "out.whitening.safetensors").is_file()
+    for row in ("db + 300 ", "db + 300, int8 ", "db + 300, bf16 "):
+        assert row in out
+
+
 @pytest.mark.slow
-def test_a_run_is_evaluated_beside_its_baselines(program, trained):
+def test_a_run_is_evaluated_beside_its_baselines(program, refused, trained):
     status, out, err = program("eval.py", f"--workdir={trained}", "--baselines")
     assert status == 0, out + err
     found = json.loads((trained / "eval" / "results.json").read_text())
@@ -283,6 +301,17 @@ def test_a_run_is_evaluated_beside_its_baselines(program, trained):
     assert there[0][0] == "0" and there[1][0] == there[1][1] != "0"
     assert "program" in told[0] and "padding" in told[0]
     assert "padding" not in told[1]
+    # Its own database once more as distractors: those of another checkpoint are not.
+    (store,) = (trained / "eval" / "descriptors").glob("*/step-12-*/database")
+    flags = (f"--workdir={trained}", f"--distractors={store}", "--noreport")
+    refused(program("eval.py", *flags, "--step=4"), "weights")
+    status, out, err = program("eval.py", *flags, "--step=12", "--compress=bf16")
+    assert status == 0, out + err
+    text = (trained / "eval" / "results.json").read_text()
+    among = json.loads(text)["benchmarks"]["synthetic_landmarks"]
+    assert among["medium"] == levels["medium"]
+    assert among["distractors"]["numbers"]["medium"]["mAP"] < levels["medium"]["mAP"]
+    assert among["compressed"]["bf16"]["numbers"].keys() == levels.keys()
     assert (trained / "eval" / "report.html").read_text(encoding="utf-8") == page
 
 

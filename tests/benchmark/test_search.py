@@ -8,6 +8,7 @@ from tokret.benchmark import invented_descriptors, search_report
 from tokret.benchmark import search as timing
 from tokret.errors import UserError
 from tokret.retrieval import metrics
+from tokret.retrieval.compression import costs
 
 FAISS = pytest.importorskip("faiss", reason="the extra faiss is not installed")
 
@@ -47,7 +48,7 @@ def test_without_faiss_the_rest_is_measured(small, monkeypatch):
 
     monkeypatch.setattr(timing, "import_faiss", missing)
     queries, database = small
-    monkeypatch.setattr(timing, "SINGLE", 2)
+    monkeypatch.setattr(costs, "ALONE", 2)
     result = timing._measure(queries, np.asarray(database), 1, ["int8", "pq8"])
     assert result["missing"] == ["faiss"] and set(result["compressed"]) == {"int8"}
     text = search_report.report(result)

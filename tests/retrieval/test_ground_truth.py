@@ -187,3 +187,14 @@ def test_the_published_files(name, images, easy):
     assert (truth.name, len(truth.images), len(truth.queries)) == (name, images, 70)
     assert sum(len(items) > 0 for items in truth.easy) == easy
     assert truth.boxes.shape == (70, 4)
+
+
+def test_the_form_of_2007_is_read_as_easy():
+    entry = {"bbx": [0, 0, 9, 9], "ok": [2, 0], "junk": [1]}
+    mapping = {"imlist": ["a", "b", "c"], "qimlist": ["c"], "gnd": [entry]}
+    truth = ground_truth.from_revisited(mapping, "oxford5k")
+    assert truth.easy[0].tolist() == [2, 0] and truth.hard[0].tolist() == []
+    assert truth.junk[0].tolist() == [1]
+    entry["junk"] = [2]
+    with pytest.raises(UserError, match="stands twice"):
+        ground_truth.from_revisited(mapping, "oxford5k")

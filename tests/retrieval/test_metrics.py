@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokret.data.revisited.builder import OXFORD_LANDMARKS
+from tokret.data.revisited.texts import query_names, to_revisited
 from tokret.retrieval import ground_truth, metrics, search
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -170,4 +172,47 @@ def test_the_golden_case_with_empty_lists():
         each = np.where(np.isinf(each), np.nan, each)
         np.testing.assert_allclose(
             result.average_precision[level], each, rtol=0, atol=1e-9
+        )
+
+
+def computed_of_2007(good, junk, ranked):
+    """Average precision as the benchmark of 2007 computes it, walking down the list."""
+    recall, precision, total, hits, seen = 0.0, 1.0, 0.0, 0, 0
+    for item in ranked:
+        if item in junk:
+            continue
+        hits += item in good
+        seen += 1
+        new_recall, new_precision = hits / len(good), hits / seen
+        total += (new_recall - recall) * (precision + new_precision) / 2
+        recall, precision = new_recall, new_precision
+    return total
+
+
+def test_medium_is_the_protocol_of_2007_on_oxford():
+    folder = SHARED / "oxford5k_gt"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here: the annotations are not tokret's own")
+    texts = {path.name: path.read_text() for path in folder.glob("*.txt")}
+    photos = [f"other_{i}" for i in range(400)]
+    mapping = to_revisited(texts, OXFORD_LANDMARKS, photos)
+    truth = ground_truth.from_revisited(mapping, "oxford5k")
+    assert len(truth.queries) == 55 and truth.boxes.shape == (55, 4)
+    total, draw = len(truth.images), np.random.default_rng(0)
+    scores = draw.random((55, total))
+    for query, items in enumerate(truth.easy):
+        scores[query, items] += 0.4
+    order = np.argsort(-scores, axis=1)
+    ranks = search.count_ranks_of_scores(scores, metrics.labelled_items(truth))
+    found = metrics.evaluate_ranks(ranks, truth)
+    for query, name in enumerate(query_names(OXFORD_LANDMARKS)):
+        lists = {
+            kind: texts[f"{name}_{kind}.txt"].split() for kind in ("good", "ok", "junk")
+        }
+        ranked = [truth.images[item] for item in order[query]]
+        expected = computed_of_2007(
+            {*lists["good"], *lists["ok"]}, set(lists["junk"]), ranked
+        )
+        assert found.average_precision["medium"][query] == pytest.approx(
+            expected, abs=1e-9
         )

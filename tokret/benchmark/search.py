@@ -6,10 +6,8 @@ a copy: faiss searches it by `knn`, which is what its flat index does.
 
 import resource
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +23,11 @@ from tokret.benchmark.invented_descriptors import (
 from tokret.benchmark.turns import Times, environment, ratios, spread, take_turns
 from tokret.errors import UserError
 from tokret.retrieval import metrics, search
-from tokret.retrieval.compression.compressed import Compressed, compress
+from tokret.retrieval.compression.costs import K, costed
 from tokret.retrieval.compression.faiss_library import import_faiss
-from tokret.retrieval.compression.faiss_search import FaissSearch
 from tokret.retrieval.ground_truth import GroundTruth
 
-K = 100
 OURS, FAISS, NUMPY = "tokret", "faiss", "NumPy"
-SINGLE = 50  # queries that are asked one by one
 ROOM = 1.0  # GB beside the database
 # The released system's product codes of 128 bytes an image among R1M's 1,006,322.
 PUBLISHED_BYTES, PUBLISHED_LATENCY = 0.13e9, 0.1042
@@ -73,49 +68,6 @@ def measure_exact(
         f"{len(queries)} at once": take_turns(cases, lambda: [queries], turns),
         "one": take_turns(cases, lambda: [queries[:1]], turns),
     }
-
-
-def measure_form(
-    form: str, queries: np.ndarray, database: np.ndarray, truth: GroundTruth, k: int
-) -> dict[str, Any]:
-    """Compresses the database, searches it and measures what it is worth then.
-
-    Returns:
-      bytes of an image and of all, seconds to build, by whom it is searched, seconds a
-      query one by one ([median, 99th percentile]) and all at once, and the mAP.
-    """
-    start = time.perf_counter()
-    compressed = compress(database, form)
-    built = time.perf_counter() - start
-    by, find = searcher(compressed, k)
-    find(queries), find(queries[:1])  # compiles
-    alone = []
-    for i in range(SINGLE):
-        start = time.perf_counter()
-        find(queries[i % len(queries)][None])
-        alone.append(time.perf_counter() - start)
-    start = time.perf_counter()
-    find(queries)
-    together = (time.perf_counter() - start) / len(queries)
-    found = metrics.evaluate(compressed.ask(queries), compressed.codes, truth)
-    return {
-        "image_bytes": compressed.image_bytes,
-        "all_bytes": compressed.all_bytes,
-        "build_seconds": built,
-        "by": by,
-        "one": [statistics.median(alone), float(np.percentile(alone, 99))],
-        "at_once": together,
-        "mAP": found.levels["medium"]["mAP"],
-    }
-
-
-def searcher(compressed: Compressed, k: int) -> tuple[str, Search]:
-    """Who searches a compressed database on this machine, and how."""
-    if compressed.quantiser is not None:
-        index = FaissSearch(compressed)
-        return FAISS, lambda queries: index.top_k(queries, k)
-    codes = compressed.codes
-    return OURS, lambda queries: search.top_k(compressed.ask(queries), codes, k)
 
 
 def peak_gigabytes() -> float:
@@ -179,7 +131,7 @@ def _measure(
     exact = measure_exact(queries, database, k, turns)
     missing = [] if FAISS in exact["one"] else [FAISS]
     packed = {
-        form: measure_form(form, queries, database, truth, k)
+        form: _compressed(form, queries, database, truth)
         for form in forms
         if not (form.startswith("pq") and missing)
     }
@@ -199,6 +151,14 @@ def _measure(
         "compressed": packed,
     }
     return result | {"targets": targets(result)}
+
+
+def _compressed(
+    form: str, queries: np.ndarray, database: np.ndarray, truth: GroundTruth
+) -> dict[str, Any]:
+    compressed, costs = costed(form, queries, database)
+    found = metrics.evaluate(compressed.ask(queries), compressed.codes, truth)
+    return costs | {"mAP": found.levels["medium"]["mAP"]}
 
 
 def summary(times: Times, queries: int) -> dict[str, Any]:

@@ -17,12 +17,16 @@ from tokret.data.record_views import RecordViews
 from tokret.data.streams import BadRecordError, Records, read
 from tokret.data.views import Box
 from tokret.errors import UserError
+from tokret.evaluation.levels import levels_among, levels_of
 from tokret.evaluation.reranked import measure_chain
 from tokret.evaluation.shown import ShownViews, best_among, costs_of
 from tokret.evaluation.systems import Described, System
+from tokret.evaluation.variants import Variants
 from tokret.retrieval import among_labels, metrics, search
 from tokret.retrieval.answers import Answers, by_ground_truth, by_labels
-from tokret.retrieval.ground_truth import GroundTruth, from_revisited, keep_queries
+from tokret.retrieval.blocks import Database
+from tokret.retrieval.compression.compressed import Compressed
+from tokret.retrieval.ground_truth import from_revisited, keep_queries
 from tokret.retrieval.reranking.chain import Step, check_among_labels
 from tokret.retrieval.reranking.ranking import Ranking
 
@@ -40,6 +44,7 @@ class Benchmark:
       longest_side: of a photo after shrinking, in pixels.
       skip_bad: whether queries that cannot be described are left out.
       rerank: a chain of re-rankings, which is measured too.
+      variants: of the benchmark, which are measured too.
     """
 
     dataset: Dataset
@@ -47,6 +52,7 @@ class Benchmark:
     longest_side: int
     skip_bad: bool
     rerank: Sequence[Step] = ()
+    variants: Variants = Variants()
 
     def parts(self) -> dict[str, RecordViews]:
         """The photos to describe: the queries and the database, or every split."""
@@ -87,7 +93,8 @@ class Benchmark:
 
         Returns:
           By level, the numbers as fractions; `bad` counts photos that could not be
-          described, if there are any; `reranked` is what `measure_chain` adds.
+          described, if there are any; the rest is what `measure_chain` and
+          `Variants.measure` add.
 
         Raises:
           UserError: if nothing could be found, a query cannot be described, or the
@@ -95,11 +102,16 @@ class Benchmark:
         """
         if self.labelled:
             check_among_labels(self.rerank)
+            if self.variants.distractors is not None:
+                raise UserError(
+                    "--distractors goes with a benchmark that has queries: photos that "
+                    "ask one another would take them for answers"
+                )
             labels = self._labels()
-            found = system(self.parts())
+            found = self.variants.whiten_parts(system(self.parts()))
             tell_bad(found)
             return self._evaluate_labelled(found, labels, tell)
-        found = system(self.parts())
+        found = self.variants.whiten_parts(system(self.parts()))
         tell_bad(found)
         return self._evaluate_revisited(found, tell)
 
@@ -144,6 +156,8 @@ class Benchmark:
         ranking = Ranking(asked, database.descriptors)
         measure = functools.partial(levels_of, truth=truth)
         told = measure_chain(numbers.levels, self.rerank, ranking, measure)
+        search_of = functools.partial(levels_among, truth)
+        told |= self.variants.measure(asked, database.descriptors, search_of)
         return told | bad_counts(database, queries)
 
     def _labels(self) -> list[int]:
@@ -193,6 +207,17 @@ class Benchmark:
             tell(self._answers_of_labels(found, labels, ranking, ranks, seconds))
         before = {"all": among_labels.leave_one_out_numbers(ranks)}
         told = measure_chain(before, self.rerank, ranking, measure)
+
+        def search_of(
+            by: np.ndarray, among: Database, few: Compressed | None
+        ) -> dict[str, Any]:
+            ask = None if few is None else few.ask
+            numbers = among_labels.leave_one_out(
+                among, np.array(labels), queries=by, asking=kept, ask=ask
+            )
+            return {"all": numbers}
+
+        told |= self.variants.measure(asking, database.descriptors, search_of)
         return told | bad_counts(database, queries)
 
     def _answers_of_labels(
@@ -227,12 +252,6 @@ def _labels(records: Records) -> list[int]:
         return [int(read(records, place)["label"]) for place in range(len(records))]
     except BadRecordError as error:
         raise UserError(f"{error}; its label is lost, prepare it again") from error
-
-
-def levels_of(ranking: Ranking, truth: GroundTruth) -> dict[str, dict[str, float]]:
-    """The numbers of a ranking by a ground truth, by level."""
-    by, among, head = ranking.queries, ranking.database, ranking.head
-    return metrics.evaluate(by, among, truth, head=head).levels
 
 
 def good_queries(queries: Described, skip_bad: bool) -> list[int]:

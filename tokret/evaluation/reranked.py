@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tokret.evaluation.variants import variant_lines, variant_rows
 from tokret.retrieval.reranking.chain import Step, check_rankable, run_step
 from tokret.retrieval.reranking.costs import costed
 from tokret.retrieval.reranking.ranking import Ranking
@@ -66,6 +67,7 @@ def table_rows(
             steps = found["reranked"]["steps"]
             name = " + ".join([system, *(step["name"] for step in steps)])
             rows.append(TableRow(name, benchmark, _flat(found["reranked"]["numbers"])))
+        rows += variant_rows(system, benchmark, found)
     return rows
 
 
@@ -84,6 +86,8 @@ def report(benchmark: str, numbers: Mapping[str, Mapping[str, Any]]) -> str:
         for system, found in numbers.items()
         for step in found.get("reranked", {}).get("steps", [])
     ]
+    for system, found in numbers.items():
+        costs += variant_lines(system, found)
     return "\n".join([table(table_rows(benchmark, numbers)), *costs])
 
 

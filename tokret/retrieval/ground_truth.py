@@ -4,6 +4,10 @@ Radenovic et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval
 Benchmarking", CVPR 2018: a mapping with `imlist` (names of the database's images),
 `qimlist` (names of the queries) and `gnd`, for each query the lists `easy`, `hard` and
 `junk` of indices into `imlist` and the query's box `bbx`.
+
+The benchmarks of 2007 (Philbin et al., CVPR 2007) are told with `ok` instead, the good
+and the ok images together, and `junk`: they are read as easy, and Medium, whose
+positives are easy and hard, is their protocol.
 """
 
 import dataclasses
@@ -206,6 +210,8 @@ def _index_lists(
     entry: Mapping[Any, Any], total: int, where: str
 ) -> dict[str, Int[np.ndarray, " _"]]:
     """The three lists of one query, checked to share no index."""
+    if "ok" in entry and "easy" not in entry and "hard" not in entry:
+        entry = {**entry, "easy": entry["ok"], "hard": ()}
     lists = {
         key: _indices(_field(entry, key, where), total, f"{where}.{key}")
         for key in LISTS

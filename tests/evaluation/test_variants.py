@@ -1,0 +1,136 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tokret.errors import UserError
+from tokret.evaluation.levels import levels_among
+from tokret.evaluation.variants import (
+    make_variants,
+    variant_lines,
+    variant_rows,
+)
+from tokret.retrieval import metrics
+from tokret.retrieval.compression import costs
+from tokret.retrieval.ground_truth import from_revisited
+from tokret.retrieval.store.record import Images, Record
+from tokret.retrieval.store.writing import making
+
+OURS = Record({"head": "token"}, "0" * 64, {"scales": [1.0]}, Images((), (), (), ()))
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """Queries, a database, a ground truth, and a file of distractors."""
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(362, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    gnd = [
+        {"easy": [0, 1], "hard": [2], "junk": [3]},
+        {"easy": [5], "hard": [], "junk": []},
+    ]
+    names = [f"i{n}" for n in range(40)]
+    mapping = {"imlist": names, "qimlist": ["a", "b"], "gnd": gnd}
+    path = tmp_path_factory.mktemp("files") / "distractors.npy"
+    np.save(path, rows[42:])
+    return rows[:2], rows[2:42], from_revisited(mapping, "small"), path
+
+
+def measure(case, variants):
+    queries, database, truth, _ = case
+
+    def search_of(by, among, few):
+        return levels_among(truth, by, among, few)
+
+    return variants.measure(queries, database, search_of)
+
+
+def test_distractors_stand_behind_the_database(case):
+    queries, database, truth, path = case
+    variants = make_variants(str(path), None, None, None).checked(None, 16)
+    found = measure(case, variants)["distractors"]
+    whole = np.concatenate([database, np.load(path)])
+    assert found["numbers"] == metrics.evaluate(queries, whole, truth).levels
+    assert found["numbers"] != metrics.evaluate(queries, database, truth).levels
+    assert found["count"] == 320
+
+
+def test_each_form_is_measured_with_what_it_takes(case, monkeypatch):
+    monkeypatch.setattr(costs, "ALONE", 2)
+    variants = make_variants(str(case[3]), ["int8", "bf16", "int8"], None, None)
+    found = measure(case, variants)
+    assert list(found["compressed"]) == ["int8", "bf16"]
+    for form, size in (("int8", 16), ("bf16", 32)):
+        told = found["compressed"][form]
+        assert told["image_bytes"] == size and told["all_bytes"] >= 360 * size
+        plain = found["distractors"]["numbers"]["medium"]["mAP"]
+        assert told["numbers"]["medium"]["mAP"] == pytest.approx(plain, abs=0.1)
+    rows = variant_rows("token", "small", found)
+    assert [row.system for row in rows] == [
+        *("token + 320", "token + 320, int8", "token + 320, bf16")
+    ]
+    assert "16 bytes an image" in variant_lines("token", found)[0]
+    many = {"distractors": found["distractors"] | {"count": 1_001_001}}
+    assert variant_rows("token", "small", many)[0].system == "token + 1M"
+
+
+def test_whitening_is_learned_saved_and_taken_again(case, tmp_path):
+    queries, database, _, path = case
+    learned = make_variants(None, None, str(path), 8).checked(None, 16)
+    white = learned.whiten(database)
+    assert white.shape == (40, 8)
+    assert learned.environment()["whitening"] == {"dims": 8, "learned_from": str(path)}
+    learned.save(tmp_path / "w.safetensors")
+    again = make_variants(None, None, str(tmp_path / "w.safetensors"), None)
+    np.testing.assert_array_equal(again.checked(None).whiten(database), white)
+    with pytest.raises(UserError, match="for 16 dimensions"):
+        again.whiten(white)
+    # Distractors, too, are whitened.
+    both = make_variants(str(path), None, str(tmp_path / "w.safetensors"), None)
+    found = both.measure(
+        both.whiten(queries), white, lambda by, among, few: {"shape": among.shape}
+    )
+    assert found["distractors"]["numbers"]["shape"] == (360, 8)
+
+
+def test_nothing_was_asked_for(case):
+    none = make_variants(None, None, None, None)
+    assert not none and measure(case, none.checked(OURS)) == {}
+    assert none.environment() == {} and none.whiten(case[1]) is case[1]
+
+
+def test_descriptors_of_another_model_are_refused(case, tmp_path):
+    images = Images(("x",), ((9, 9),), (None,), ("0" * 64,))
+    theirs = dataclasses.replace(OURS, weights="1" * 64, images=images)
+    with making(tmp_path / "store", theirs) as writer:
+        writer.write(np.array([0], np.int32), np.ones((1, 16), np.float32), {})
+        writer.finish()
+    for flags in (
+        (str(tmp_path / "store"), None, None),
+        (None, None, str(tmp_path / "store")),
+    ):
+        variants = make_variants(*flags, None)
+        with pytest.raises(UserError, match="made otherwise .*weights"):
+            variants.checked(OURS)
+        with pytest.raises(UserError, match="16 dimensions and the database 7"):
+            variants.checked(None, 7)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ((None, ["zip"], None, None), "zip"),
+        (("/nowhere.npy", None, None, None), "/nowhere.npy"),
+        ((None, None, "/nowhere.safetensors", None), "/nowhere"),
+        ((None, None, None, 8), "--whiten_dims"),
+        ((None, None, "w.safetensors", 8), "--whiten_dims"),
+    ],
+)
+def test_flags_that_cannot_be(flags, says):
+    with pytest.raises(UserError, match=says):
+        make_variants(*flags)
+
+
+def test_more_dimensions_than_there_are(case):
+    with pytest.raises(UserError, match="--whiten_dims=17: 1 to 16"):
+        make_variants(None, None, str(case[3]), 17).checked(None, 16)
