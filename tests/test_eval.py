@@ -266,7 +266,7 @@ def test_descriptors_among_distractors_in_fewer_bytes_and_white(program, files):
 
 
 @pytest.mark.slow
-def test_a_run_is_evaluated_beside_its_baselines(program, refused, trained):
+def test_a_run_is_evaluated_beside_its_baselines(program, refused, trained, tmp_path):
     status, out, err = program("eval.py", f"--workdir={trained}", "--baselines")
     assert status == 0, out + err
     found = json.loads((trained / "eval" / "results.json").read_text())
@@ -296,6 +296,13 @@ def test_a_run_is_evaluated_beside_its_baselines(program, refused, trained):
         answers.append(json.loads(text)["benchmarks"]["synthetic_landmarks"])
         told.append(out)
     assert answers[1] == levels and answers[0] != levels
+    # One alone, without its run, says itself what model it is.
+    shutil.copytree(trained / "checkpoints" / "12", tmp_path / "alone")
+    asked = (f"--checkpoint={tmp_path / 'alone'}", "--noreport")
+    status, out, err = program("eval.py", *asked)
+    assert status == 0, out + err
+    text = (tmp_path / "eval" / "results.json").read_text()
+    assert json.loads(text)["benchmarks"]["synthetic_landmarks"] == levels
     # Descriptors of step 12 are there from the first time.
     there = [re.search(r"(\d+) of (\d+) are there", out).groups() for out in told]
     assert there[0][0] == "0" and there[1][0] == there[1][1] != "0"

@@ -8,6 +8,8 @@ is the long form of the first test, which otherwise kills 3 times.
 import json
 import os
 import random
+import resource
+import shutil
 import signal
 import time
 
@@ -81,3 +83,51 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(
     # Finished: the same command again changes nothing and says so.
     status, out, err = program(*arguments)
     assert status == 0 and f"steps {STEPS} to {STEPS}" in out
+
+
+@pytest.mark.slow
+def test_no_room_for_a_checkpoint(
+    start, program, refused, demo_arguments, trained, everything, tmp_path
+):
+    workdir = tmp_path / "run"
+    arguments = ("train.py", *demo_arguments, f"--workdir={workdir}")
+    process = start(*arguments)
+    # No file may be larger: what a full disk does to a save, without a disk.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (2**20, 2**20))
+    out, err = process.communicate(timeout=300)
+    wrong = (f"{workdir}/checkpoints/4 could not be written: File too", "beginning")
+    refused((process.returncode, out, err), *wrong)
+    assert list_steps(workdir) == []
+
+    status, out, err = program(*arguments)
+    assert status == 0 and "steps 0 to 12" in out, out + err
+    jax.tree.map(
+        np.testing.assert_array_equal, everything(workdir), everything(trained)
+    )
+    assert {path.name for path in workdir.iterdir()} == BELONGS
+
+
+@pytest.mark.slow
+def test_photos_that_vanish_while_it_trains(
+    start, refused, demo_arguments, data_dir, trained, tmp_path
+):
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(data_dir, data)
+    more = ("--config.epochs=99", "--config.run.checkpoint_every=1")
+    process = start(
+        "train.py",
+        *demo_arguments,
+        *more,
+        f"--config.run.data_dir={data}",
+        f"--workdir={workdir}",
+    )
+    deadline = time.monotonic() + 300
+    while not list_steps(workdir) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        assert process.poll() is None, process.communicate()
+    for path in data.rglob("*.array_record*"):
+        os.truncate(path, path.stat().st_size // 2)
+    out, err = process.communicate(timeout=300)
+    refused((process.returncode, out, err), "cannot be decoded", "record ", "the disk")
+    assert {path.name for path in workdir.iterdir()} == BELONGS
+    assert not list(workdir.rglob("*orbax-checkpoint-tmp*"))

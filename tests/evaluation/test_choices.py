@@ -1,7 +1,11 @@
 import pytest
 
 from tokret.errors import UserError
-from tokret.evaluation.choices import choose_dataset, make_settings
+from tokret.evaluation.choices import (
+    choose_checkpoint,
+    choose_dataset,
+    make_settings,
+)
 
 CONFIG = {
     "evaluation": {
@@ -35,3 +39,18 @@ def test_converted_weights_have_no_photos_of_their_own():
         choose_dataset(CONFIG, None, None, None)
     with pytest.raises(UserError, match="--image_folder is empty"):
         choose_dataset(CONFIG, None, "", None)
+
+
+def test_a_checkpoint_of_a_run_or_one_alone(tmp_path):
+    folder = tmp_path / "run" / "checkpoints" / "4"
+    folder.mkdir(parents=True)
+    run = str(tmp_path / "run")
+    assert choose_checkpoint(run, None, "4") == (folder, tmp_path / "run" / "eval")
+    found = choose_checkpoint(None, str(folder), None)
+    assert found == (folder, tmp_path / "run" / "eval")
+    alone = folder.rename(tmp_path / "alone")
+    assert choose_checkpoint(None, str(alone), None) == (alone, tmp_path / "eval")
+    with pytest.raises(UserError, match="leave one out"):
+        choose_checkpoint(run, str(alone), None)
+    with pytest.raises(UserError, match="--checkpoint=none is not a folder"):
+        choose_checkpoint(None, "none", None)
