@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.layers import DropPath, linear, precision_of
+from tokret.models.layers import DropPath, linear
 from tokret.models.normalisation import BatchNorm, statistics_dtype
+from tokret.models.products import precision_of
 from tokret.shapes import Array, Bool, Float
 
 # The released truncated normal is cut at 100 deviations: a plain normal.

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.layers import Intermediates, precision_of
+from tokret.models.layers import Intermediates
 from tokret.models.normalisation import l2_normalise, statistics_dtype
-from tokret.models.pointwise import pointwise
+from tokret.models.pointwise import PointwiseConv, pointwise
 from tokret.shapes import Array, Float
 
 STAGE = "block4"  # of the trunk
@@ -50,12 +50,9 @@ class LocalBranch(nn.Module):
           local_attention [b, h, w], the scores, and pooled_local [b, dim].
         """
         x = jax.lax.stop_gradient(features)
-        attention = nn.Conv(
+        attention = PointwiseConv(
             1,
-            (1, 1),
-            use_bias=False,
-            dtype=self.dtype,
-            precision=precision_of(self.dtype),
+            self.dtype,
             kernel_init=nn.initializers.xavier_uniform(),
             name="attention",
         )

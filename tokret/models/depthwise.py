@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.layers import precision_of
 from tokret.models.normalisation import statistics_dtype
+from tokret.models.products import precision_of
 from tokret.shapes import Array, Float
 
 # He's normal by fan out. Each output belongs to one input, so an output's fan out is

@@ -16,12 +16,13 @@ from flax import linen as nn
 from tokret.models.depthwise import DepthwiseConv
 from tokret.models.frozen import Frozen
 from tokret.models.images import PixelScale
-from tokret.models.layers import linear, precision_of
+from tokret.models.layers import he_normal, linear
 from tokret.models.normalisation import BatchNorm
+from tokret.models.pointwise import PointwiseConv
+from tokret.models.products import precision_of
 from tokret.models.resnet import halve, zero_outside
 from tokret.shapes import Array, Float, Int
 
-he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 # (byte - 127) / 128, as the released weights were trained.
 LITE = PixelScale((127 / 255,) * 3, (128 / 255,) * 3)
 
@@ -77,32 +78,6 @@ def same_padded(
     odd = (sizes % 2 == 1)[:, :, None, None, None]  # [b, 2, 1, 1, 1]
     x = jnp.where(odd[:, 0], x[:, :-1], x[:, 1:])
     return jnp.where(odd[:, 1], x[:, :, :-1], x[:, :, 1:])
-
-
-class PointwiseConv(nn.Module):
-    """A 1x1 convolution without bias, as a matrix product.
-
-    So XLA's CPU backend takes a fifth off a training step: it is slow at the
-    gradients of the convolution. The kernel is laid out as nn.Conv's.
-
-    Attributes:
-      channels: channels of the output.
-      dtype: dtype of the computation.
-    """
-
-    channels: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c2"]:
-        """Mixes the channels of each position."""
-        shape = (1, 1, x.shape[-1], self.channels)
-        kernel = self.param("kernel", he_normal, shape, jnp.float32)
-        return jnp.matmul(
-            x.astype(self.dtype),
-            kernel[0, 0].astype(self.dtype),
-            precision=precision_of(self.dtype),
-        )
 
 
 def _norm(name: str) -> BatchNorm:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.models.products import project
 from tokret.shapes import Array, Float
 
 Initializer = Callable[..., jax.Array]
@@ -15,6 +15,8 @@ Intermediates = dict[str, Array]  # what a module found on its way, by name
 
 # PyTorch's default for linear and convolution weights: uniform in +-1/sqrt(fan in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# torchvision's for the convolutions of its trunks.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def uniform_bias(fan_in: int) -> Initializer:
@@ -27,12 +29,12 @@ def uniform_bias(fan_in: int) -> Initializer:
     return draw
 
 
-def precision_of(dtype: Any) -> jax.lax.Precision | None:
-    """Returns the precision of products: float32 means float32, also on GPU and TPU.
-
-    Accelerators compute float32 products in TF32 or bf16 passes unless told otherwise.
-    """
-    return None if jnp.dtype(dtype).itemsize < 4 else jax.lax.Precision.HIGHEST
+def _dot_general(
+    x: Array, matrix: Array, dimension_numbers: Any, precision: Any
+) -> Array:
+    """What nn.Dense calls: the one product that it asks for."""
+    assert dimension_numbers == (((x.ndim - 1,), (0,)), ((), ())) and precision is None
+    return project(x, matrix)
 
 
 def linear(
@@ -47,7 +49,7 @@ def linear(
     return nn.Dense(
         features,
         dtype=dtype,
-        precision=precision_of(dtype),
+        dot_general=_dot_general,
         kernel_init=kernel_init,
         bias_init=bias_init or uniform_bias(fan_in),
         name=name,

@@ -1,21 +1,52 @@
-"""1x1 convolutions as the released code makes them, and the one every head begins with.
+"""1x1 convolutions as matrix products, and the one that every head begins with.
 
-They are flax's convolutions rather than dense layers: their kernels, [1, 1, in, out],
-are the released ones with the axes in another order.
+Their kernels are nn.Conv's, [1, 1, in, out], which are the released ones with the axes
+in another order.
 """
 
 from typing import Any
 
+import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.layers import (
-    Initializer,
-    precision_of,
-    uniform_bias,
-    uniform_fan_in,
-)
+from tokret.models.layers import Initializer, he_normal, uniform_bias, uniform_fan_in
 from tokret.models.normalisation import BatchNorm
+from tokret.models.products import project
 from tokret.shapes import Array, Float
+
+
+class PointwiseConv(nn.Module):
+    """A 1x1 convolution, as a matrix product.
+
+    XLA's CPU backend is a fifth slower at the convolution and far slower at its
+    gradients (docs/performance.md); to other backends the two are one.
+
+    Attributes:
+      channels: channels of the output.
+      dtype: dtype of the computation.
+      stride: 1 or 2.
+      kernel_init: draws the kernel.
+      bias_init: draws the bias; None for no bias.
+    """
+
+    channels: int
+    dtype: Any
+    stride: int = 1
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        """Mixes the channels of each position that the stride leaves."""
+        shape = (1, 1, x.shape[-1], self.channels)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        if self.stride != 1:
+            x = x[:, :: self.stride, :: self.stride]
+        y = project(x.astype(self.dtype), kernel[0, 0].astype(self.dtype))
+        if self.bias_init is not None:
+            bias = self.param("bias", self.bias_init, (self.channels,), jnp.float32)
+            y = y + bias.astype(self.dtype)
+        return y
 
 
 def pointwise(
@@ -25,13 +56,11 @@ def pointwise(
     name: str,
     kernel_init: Initializer = uniform_fan_in,
     bias_init: Initializer | None = None,
-) -> nn.Conv:
+) -> PointwiseConv:
     """Makes a 1x1 convolution with bias, [..., fan_in] -> [..., features]."""
-    return nn.Conv(
+    return PointwiseConv(
         features,
-        (1, 1),
-        dtype=dtype,
-        precision=precision_of(dtype),
+        dtype,
         kernel_init=kernel_init,
         bias_init=bias_init or uniform_bias(fan_in),
         name=name,

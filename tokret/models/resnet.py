@@ -14,8 +14,10 @@ from flax import linen as nn
 
 from tokret.models.frozen import Frozen
 from tokret.models.images import IMAGENET, PixelScale
-from tokret.models.layers import precision_of
+from tokret.models.layers import he_normal
 from tokret.models.normalisation import BatchNorm
+from tokret.models.pointwise import PointwiseConv
+from tokret.models.products import precision_of
 from tokret.models.second_order import SecondOrderAttention
 from tokret.shapes import Array, Bool, Float, Int
 
@@ -52,7 +54,9 @@ def zero_outside(
 
 def _conv(
     features: int, kernel: int, dtype: Any, name: str, stride: int = 1
-) -> nn.Conv:
+) -> nn.Module:
+    if kernel == 1:
+        return PointwiseConv(features, dtype, stride, name=name)
     return nn.Conv(
         features,
         (kernel, kernel),
@@ -61,7 +65,7 @@ def _conv(
         use_bias=False,
         dtype=dtype,
         precision=precision_of(dtype),
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        kernel_init=he_normal,
         name=name,
     )
 

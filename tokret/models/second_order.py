@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.models.attention import attend, zeros
-from tokret.models.layers import precision_of
 from tokret.models.normalisation import BatchNorm
 from tokret.models.pointwise import pointwise
+from tokret.models.products import precision_of
 from tokret.shapes import Array, Bool, Float
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")

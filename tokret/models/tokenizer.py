@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.layers import linear, precision_of
+from tokret.models.layers import linear
 from tokret.models.normalisation import statistics_dtype
+from tokret.models.products import precision_of
 from tokret.shapes import Array, Bool, Float
 
 LAYER_NORM_EPSILON = 1e-5  # PyTorch's; Flax's default is 1e-6

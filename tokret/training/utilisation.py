@@ -95,6 +95,10 @@ def product_flop(jaxpr: Any) -> int:
             # The gradient of a stride spreads its input out with zeros between.
             zeros = math.prod(equation.params["lhs_dilation"])
             total += 2 * positions * math.prod(kernel) // outputs // zeros
+        elif equation.primitive.name == "cond":
+            # One of them runs, such as the one for the platform at hand.
+            branches = (branch.jaxpr for branch in equation.params["branches"])
+            total += max(map(product_flop, branches))
         else:
             turns = equation.params.get("length", 1)  # of a scan
             total += turns * sum(map(product_flop, _inner(equation.params)))

@@ -1,0 +1,48 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from tokret.models.pointwise import PointwiseConv
+from tokret.models.products import project
+
+
+@pytest.fixture(autouse=True)
+def doubles():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize(("c", "d"), [(3, 7), (7, 3), (5, 5)])
+def test_gradients_are_those_that_jax_derives(c, d):
+    rng = np.random.default_rng(0)
+    x, matrix, seen = (
+        jnp.asarray(rng.standard_normal(shape))
+        for shape in ((2, 4, c), (c, d), (2, 4, d))
+    )
+    outputs, back = jax.vjp(project, x, matrix)
+    expected, derived = jax.vjp(jnp.matmul, x, matrix)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-12)
+    for ours, theirs in zip(back(seen), derived(seen), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("stride", "side"), [(1, 4), (2, 4), (2, 5)])
+def test_a_pointwise_convolution_is_a_convolution(stride, side):
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((2, side, side, 3)))
+    ours = PointwiseConv(
+        4, jnp.float64, stride, nn.initializers.normal(), nn.initializers.ones
+    )
+    theirs = nn.Conv(
+        *(4, (1, 1), (stride, stride)),
+        dtype=jnp.float64,
+        kernel_init=nn.initializers.normal(),
+        bias_init=nn.initializers.ones,
+    )
+    variables = ours.init(jax.random.key(0), x)
+    drawn = theirs.init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, drawn)
+    np.testing.assert_allclose(
+        ours.apply(variables, x), theirs.apply(drawn, x), rtol=1e-12
+    )
