@@ -28,6 +28,7 @@ from typing import Any
 from absl import flags
 
 from tokret import cluster, command_line
+from tokret.compilation_cache import DEFAULT, keep_compiled
 from tokret.configuration import part
 from tokret.errors import UserError
 from tokret.evaluation.benchmarks import (
@@ -130,6 +131,9 @@ REPORT_QUERIES = flags.DEFINE_integer(
 )
 REPORT_SIDE = flags.DEFINE_integer(
     "report_side", 192, "Longest side of the report's photos, in pixels."
+)
+COMPILATION_CACHE = flags.DEFINE_string(
+    "compilation_cache", DEFAULT, 'Where compiled programs lie; "" keeps none.'
 )
 OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .json.")
 
@@ -253,6 +257,7 @@ def main() -> None:
             "eval.py is one process, which uses all devices of its host; start it on "
             "one host alone, with --num_processes=1"
         )
+    keep_compiled(COMPILATION_CACHE.value)
     names = ("descriptors", "queries", "ground_truth", "output")
     files: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
     trained = WORKDIR.value is not None or CHECKPOINT.value is not None

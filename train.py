@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from tokret import cluster, command_line, configuration
+from tokret.compilation_cache import keep_compiled
 from tokret.configuration import Config
 from tokret.data.streams import names_of_step, training_batches, validation_batches
 from tokret.errors import StoppedError, UserError
@@ -105,6 +106,7 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir: {workdir} is a file; name a folder")
     plan = make_plan(config)
+    keep_compiled(plan.run.compilation_cache)
     steps, run = plan.schedule.steps, plan.run
     begun = None if list_steps(workdir) else initial_state(plan, config)
     cluster.wait("all have looked into the workdir")

@@ -110,6 +110,8 @@ def get_config() -> ConfigDict:
     # What does not change the result: tokret.training.plan.Run.
     config.run = ConfigDict()
     config.run.data_dir = "~/.cache/tokret"  # where prepared datasets lie
+    # Where compiled programs lie, which a second start takes; "" keeps none.
+    config.run.compilation_cache = "~/.cache/tokret/compiled"
     config.run.log_every = 50  # steps between lines of metrics
     config.run.checkpoint_every = 1000  # steps between checkpoints; also at the end
     config.run.keep = 3  # newest checkpoints that are kept

@@ -40,6 +40,7 @@ class Run:
     """The fields of `config.run`; configs/base.py says what they are."""
 
     data_dir: str
+    compilation_cache: str
     log_every: int
     checkpoint_every: int
     keep: int
