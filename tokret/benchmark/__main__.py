@@ -1,5 +1,10 @@
 """Timings of this machine, each beside a rival in the same run; plans for others.
 
+    python -m tokret.benchmark all [--quick] [--minutes=N] [--turns=N] [--json=FILE]
+    python -m tokret.benchmark inference | train | extract [--cases=TEXT,...]
+        [--minutes=N] [--turns=N] [--json=FILE]
+    python -m tokret.benchmark start [--turns=N] [--json=FILE]
+    python -m tokret.benchmark table README.md docs/measurements/*.json
     python -m tokret.benchmark input [--photos=DIR] [--turns=N] [--json=FILE]
     python -m tokret.benchmark search [--database=1000000] [--dim=1024] [--queries=70]
         [--forms=bf16,int8,pq128,pq1024] [--scratch=DIR] [--turns=N] [--json=FILE]
@@ -7,6 +12,9 @@
         [--model=N] [--batch_size=N] [--what=extract] [--config.FIELD=VALUE ...]
     python -m tokret.benchmark plan --table=docs/pods.md
 
+inference, train, extract: tokret beside PyTorch, in turns; start: a second start's
+compiling. all: each of them, search and input, in processes of their own; targets.
+table: the README's ratios, from JSONs.
 input: training's input on one core, beside plain Pillow.
 search: exact search beside faiss and NumPy, mAP among a million, compressed databases.
 plan: memory, work, collectives and least time of each chip of a TPU pod, from the very
@@ -21,6 +29,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from tokret.benchmark import speed_commands
 from tokret.errors import UserError, exit_status
 
 Result = dict[str, Any]
@@ -192,6 +201,28 @@ BENCHMARKS = {
         _run_search,
         _report_search,
     ),
+    **{
+        name: Benchmark(
+            words,
+            speed_commands.speed_flags,
+            speed_commands.run_speed,
+            speed_commands.report_speed,
+        )
+        for name, words in speed_commands.SPEED.items()
+    },
+    "all": Benchmark(
+        "every benchmark of this machine in a row, and the targets",
+        speed_commands.all_flags,
+        speed_commands.run_all,
+        speed_commands.report_all,
+    ),
+    "table": Benchmark(
+        "writes the README's table of ratios from JSONs of benchmarks",
+        speed_commands.table_flags,
+        speed_commands.run_table,
+        speed_commands.report_table,
+        timed=False,
+    ),
 }
 
 
@@ -251,7 +282,12 @@ def main() -> None:
                 f"{text} is not a flag; python -m tokret.benchmark --help says more"
             )
     flags.fields = fields
-    result = benchmark.run(flags)
+    try:
+        result = benchmark.run(flags)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{flags.benchmark} needs {error.name}, which is not installed"
+        ) from error
     print(benchmark.report(result))
     if flags.json is not None:
         flags.json.write_text(json.dumps(result, indent=2) + "\n")

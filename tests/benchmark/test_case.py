@@ -1,0 +1,60 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tokret.benchmark.case import Budget, Measured, measure, run_cases
+from tokret.benchmark.programs import compile_program
+
+
+@pytest.fixture(scope="module")
+def program():
+    return compile_program(jax.jit(jnp.matmul), jnp.ones((8, 4)), jnp.ones((4, 2)))
+
+
+def test_a_programs_cost_is_known(program):
+    assert program.products == 2 * 8 * 4 * 2
+    assert program.compile_seconds > 0
+    assert program.memory is None or program.memory >= 4 * (8 * 4 + 4 * 2 + 8 * 2)
+    assert program.call(jnp.ones((8, 4)), jnp.ones((4, 2)))[0, 0] == 4
+
+
+def test_a_case_says_who_is_faster_and_what_failed(program):
+    called = []
+
+    def make(name):
+        return lambda: lambda: called.append(name)
+
+    def broken():
+        raise RuntimeError("no compiler\nat all")
+
+    rivals = {"eager": make("eager"), "compiled": broken}
+    measured = Measured(program, make("ours")(), rivals, images=3)
+    found = measure({"dtype": "float32"}, measured, 2, side=16)
+    # One call to see whether it runs, and one turn that does not count.
+    assert called.count("ours") == 3 and called.count("eager") == 4
+    assert found["left_out"] == {"compiled": "RuntimeError: no compiler"}
+    assert set(found["rivals"]) == {"eager"} and found["fastest"] == "eager"
+    assert all(len(found[name]) == 3 for name in ("seconds", "matrix_share"))
+    assert found["images_per_second"][0] > 0
+    alone = measure({"dtype": "float32"}, measured._replace(rivals=None), 1, side=16)
+    assert alone["fastest"] is None and alone["rivals"] == {}
+
+
+def test_cases_are_chosen_and_end_with_the_budget():
+    def no_room():
+        raise MemoryError("out of memory: 2 of 1 bytes")
+
+    cases = {"one 8x": lambda: {"a": 1}, "two 8x": no_room, "three": lambda: {}}
+    found, left_out = run_cases(cases, "8x,none", Budget(100.0))
+    assert found == [{"name": "one 8x", "a": 1}]
+    assert left_out == {"two 8x": "does not fit into memory"}
+    found, left_out = run_cases(cases, "", Budget(-1.0))
+    assert not found and set(left_out) == set(cases)
+
+
+def test_a_defect_is_no_lack_of_memory():
+    def defect():
+        raise MemoryError("something else")
+
+    with pytest.raises(MemoryError):
+        run_cases({"case": defect}, "", Budget(100.0))

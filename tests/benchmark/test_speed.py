@@ -1,0 +1,86 @@
+"""The benchmarks of speed, of the tiny trunk, as they would run on a bare machine."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tokret.benchmark import extraction
+from tokret.benchmark.extraction import draw_photos, make_batches
+
+# What a machine for measuring may not have. absl and orbax come with flax.
+MISSING = (
+    *("tensorflow_datasets", "grain", "array_record", "ml_collections"),
+    *("tensorboardX", "safetensors", "jaxtyping", "torch", "faiss", "cv2"),
+    *("PIL", "tokret.data"),
+)
+BARE = f"""
+import json, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if any(name == m or name.startswith(m + ".") for m in {MISSING}):
+            raise ModuleNotFoundError("no module named " + name, name=name)
+
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name.split(".")[0] in {MISSING} else found(name, package)
+)
+sys.meta_path.insert(0, Missing())
+from tokret.benchmark import speed, inference, training_step
+"""
+
+
+def test_photos_of_many_shapes_lie_on_few_canvases():
+    photos = draw_photos(16, 96)
+    assert all(max(photo.shape) == 96 for photo in photos)
+    assert len({photo.shape for photo in photos}) > 4
+    batches = make_batches(photos, 4, 3)
+    assert len({batch.images.shape for batch in batches}) <= 3
+    assert sum(int((batch.sizes[:, 0] > 1).sum()) for batch in batches) == 16
+    for batch in batches:
+        for image, (height, width) in zip(batch.images, batch.sizes, strict=True):
+            assert not np.asarray(image)[height:].any()
+            assert not np.asarray(image)[:, width:].any()
+
+
+@pytest.mark.slow
+def test_extraction_is_timed_with_masks_and_without():
+    found = extraction.run_case("tiny", "float32", 1, 48, 1, 1, 16)
+    assert found["canvases"] >= 1 and found["padding"] >= 0
+    assert len(found["masks_cost"]) == 3 and found["images_per_second"][0] > 0
+
+
+@pytest.mark.slow
+def test_inference_and_training_run_on_a_bare_machine():
+    program = BARE + (
+        "step = training_step.run_case('tiny', 'float32', 2, 32, 5, 1, 16)\n"
+        "seen = inference.run_case('tiny', 'bfloat16', 2, (32, 40), 1, 16)\n"
+        "from tokret.benchmark import speed_report\n"
+        "environment = speed.environment('jax')\n"
+        "assert all(not c['rivals'] for c in (step, seen))\n"
+        "print(json.dumps([step, seen]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    step, seen = json.loads(done.stdout)
+    assert step["side"] == [32, 32] and seen["side"] == [32, 40]
+    assert step["products"] > seen["products"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("inference", "--minutes=none"), "--minutes=none"),
+        (("all", "--minutes=-1"), "--minutes=-1"),
+        (("train", "--cases=no such case"), "no such case"),
+        (("table", "no/README.md"), "results"),
+    ],
+)
+def test_mistakes_are_a_line(program, refused, arguments, says):
+    refused(program("tokret.benchmark", *arguments), says)

@@ -1,0 +1,39 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tokret.benchmark import torch_rival  # noqa: E402 (torch may be missing)
+from tokret.benchmark.torch_rival import Form  # noqa: E402
+from tokret.benchmark.torch_tiny import TinyToken  # noqa: E402
+from tokret.models import build_model  # noqa: E402
+
+
+def test_the_tiny_trunks_are_of_one_size():
+    model = build_model(trunk="tiny", head="token", dtype="float32")
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+    ours = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    theirs = TinyToken().eval()
+    assert ours == sum(leaf.numel() for leaf in theirs.parameters())
+    features = theirs(torch.zeros(1, 3, 64, 48))[1]["block4"]
+    assert features.shape == (1, 128, 4, 3)
+
+
+# Compiling takes a minute.
+@pytest.mark.parametrize("form", [Form(), Form(half=True, channels_last=True)])
+def test_forms_infer_and_train(form):
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
+    torch_rival.inference("tiny", form, images)()
+    pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    step = torch_rival.training("tiny", form, pixels, np.array([0, 2], np.int32), 3)
+    step()
+    step()
+
+
+def test_one_at_a_time_takes_any_shape():
+    photos = [np.zeros((side, 40, 3), np.uint8) for side in (33, 48)]
+    torch_rival.extraction("tiny", photos, (1.0, 2**-0.5))()

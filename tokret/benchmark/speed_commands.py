@@ -1,0 +1,164 @@
+"""The flags of the benchmarks of speed, and all benchmarks in a row."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tokret.errors import UserError
+
+MINUTES = 10.0
+SPEED = {
+    "inference": "descriptors of a batch on the device, beside PyTorch",
+    "train": "training steps of a batch on the device, beside PyTorch",
+    "extract": "three-scale descriptors of mixed shapes, beside one photo at a time",
+    "start": "compiling in a first and in a second start of the same program",
+}
+# In a row; what else a quick run says to each.
+ROW: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(SPEED, ()),
+    "search": ("--database=20000", "--forms="),
+    "input": (),
+}
+
+
+def minutes(text: str) -> float:
+    """Reads --minutes."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e6:
+        raise UserError(f"--minutes={text}: a number above 0 is needed")
+    return value
+
+
+def speed_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of one benchmark of speed."""
+    parser.add_argument(
+        *("--cases",),
+        default="",
+        metavar="TEXT,...",
+        help="only cases with any of these in their names, as 'resnet50 float32 8x512'",
+    )
+    _minutes_flag(parser, "no case begins after so many")
+
+
+def _minutes_flag(parser: argparse.ArgumentParser, words: str) -> None:
+    parser.add_argument(
+        *("--minutes",), type=minutes, default=MINUTES, help=f"{words} ({MINUTES:g})"
+    )
+
+
+def run_speed(flags: argparse.Namespace) -> dict[str, Any]:
+    """Runs one benchmark of speed."""
+    share_memory()
+    from tokret.benchmark import speed
+
+    result = speed.run(
+        flags.benchmark, turns=flags.turns, cases=flags.cases, minutes=flags.minutes
+    )
+    if not result.get("cases", True) and not result["left_out"]:
+        raise UserError(f"--cases={flags.cases} is in no case's name")
+    return result
+
+
+def share_memory() -> None:
+    """Leaves a GPU's memory to PyTorch too; before jax is imported."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def report_speed(result: dict[str, Any]) -> str:
+    """Says what one benchmark of speed measured, and the targets it bears on."""
+    from tokret.benchmark import speed_report
+
+    lines = [speed_report.report(result)]
+    if result["targets"]:
+        lines += ["", *speed_report.targets_table(result["targets"])]
+    return "\n".join(lines)
+
+
+def all_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of all benchmarks in a row."""
+    _minutes_flag(parser, "no case of a benchmark begins after so many of its own")
+    parser.add_argument(
+        "--quick", action="store_true", help="a minute each, and small databases"
+    )
+
+
+def run_all(flags: argparse.Namespace) -> dict[str, Any]:
+    """Runs every benchmark in a process of its own, and judges all targets.
+
+    What one of them lacks ends it alone.
+    """
+    results: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    for name, quick in ROW.items():
+        arguments = [f"--turns={flags.turns}"]
+        if name in SPEED and name != "start":
+            arguments.append(f"--minutes={1.0 if flags.quick else flags.minutes}")
+        if flags.quick:
+            arguments += quick
+        result, why = _run_apart(name, arguments)
+        if result is None:
+            failed[name] = why
+        else:
+            results[name] = result
+    from tokret.benchmark.targets import judge
+
+    speeds = {name: result for name, result in results.items() if name in SPEED}
+    return {
+        "benchmark": "all",
+        "results": results,
+        "failed": failed,
+        "targets": judge(speeds),
+    }
+
+
+def _run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, str]:
+    """Runs a benchmark, its output passing through: (its JSON, why there is none)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "tokret.benchmark", name, f"--json={path}"]
+        sys.stdout.write(f"== {name}\n")
+        sys.stdout.flush()
+        process = subprocess.run(
+            [*command, *arguments], stderr=subprocess.PIPE, text=True
+        )
+        if process.returncode == 0:
+            return json.loads(path.read_text()), ""
+    why = (process.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    why = why.removeprefix("error: ")
+    sys.stdout.write(f"not measured: {why}\n\n")
+    return None, why
+
+
+def report_all(result: dict[str, Any]) -> str:
+    """Says which targets were reached; the tables were printed on the way."""
+    from tokret.benchmark import speed_report
+
+    lines = ["== targets", *speed_report.targets_table(result["targets"])]
+    lines += [f"not measured: {n}: {why}" for n, why in result["failed"].items()]
+    return "\n".join(lines)
+
+
+def table_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of the README's table."""
+    parser.add_argument("readme", type=Path, help="the file with the table's marks")
+    parser.add_argument("results", type=Path, nargs="+", help="JSONs of benchmarks")
+
+
+def run_table(flags: argparse.Namespace) -> dict[str, Any]:
+    """Writes the README's table of ratios."""
+    from tokret.benchmark import readme_table
+
+    return readme_table.run(flags.readme, flags.results)
+
+
+def report_table(result: dict[str, Any]) -> str:
+    """Says what was written."""
+    return f"{result['readme']}: {result['rows']} rows of ratios"

@@ -1,0 +1,153 @@
+"""The same work in PyTorch, in the forms that a user might run it in.
+
+Nothing of PyTorch is set but cuDNN's choice of the fastest kernel: on a GPU float32
+convolutions run in TF32 there, as they do by default, while tokret's do not.
+"""
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokret.benchmark.torch_tiny import TinyToken
+from tokret.benchmark.torch_token import Token, describe
+from tokret.models.images import IMAGENET
+
+BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+TRUNKS = (*BLOCKS, "tiny")
+
+Call = Callable[[], object]
+
+
+class Form(NamedTuple):
+    """How PyTorch runs.
+
+    Attributes:
+      half: bfloat16 by autocast.
+      channels_last: the channels of a position lie together in memory.
+      compiled: by torch.compile.
+    """
+
+    half: bool = False
+    channels_last: bool = False
+    compiled: bool = False
+
+
+FORMS: dict[str, dict[str, Form]] = {
+    "float32": {
+        "eager": Form(),
+        "channels-last": Form(channels_last=True),
+        "compiled": Form(channels_last=True, compiled=True),
+    },
+    "bfloat16": {
+        "eager float32": Form(),
+        "bf16 channels-last": Form(half=True, channels_last=True),
+        "bf16 compiled": Form(half=True, channels_last=True, compiled=True),
+    },
+}
+
+
+def device() -> torch.device:
+    """A GPU if PyTorch has one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def release() -> None:
+    """Gives memory back that nothing refers to."""
+    gc.collect()
+    torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _token(trunk: str, form: Form, classes: int | None = None) -> Token:
+    torch.backends.cudnn.benchmark = True
+    torch.manual_seed(0)
+    if trunk == "tiny":
+        model: Token = TinyToken(num_classes=classes)
+    else:
+        model = Token(blocks=BLOCKS[trunk], num_classes=classes)
+    layout = torch.channels_last if form.channels_last else torch.contiguous_format
+    model = model.to(device())
+    return model.to(memory_format=layout)  # type: ignore[call-overload]
+
+
+def _images(images: np.ndarray, form: Form) -> Tensor:
+    """[b, h, w, 3] -> [b, 3, h, w] on the device."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    layout = torch.channels_last if form.channels_last else torch.contiguous_format
+    return tensor.to(device()).contiguous(memory_format=layout)
+
+
+def _finished() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def inference(trunk: str, form: Form, images: np.ndarray) -> Call:
+    """Makes a call that describes normalised images [b, h, w, 3] once."""
+    model, seen = _token(trunk, form).eval(), _images(images, form)
+    run: Any = lambda x: model(x)[0]  # noqa: E731 (compiled or not, the same name)
+    run = torch.compile(run) if form.compiled else run
+
+    def call() -> None:
+        with (
+            torch.inference_mode(),
+            torch.autocast(seen.device.type, torch.bfloat16, enabled=form.half),
+        ):
+            run(seen)
+        _finished()
+
+    return call
+
+
+def training(
+    trunk: str, form: Form, images: np.ndarray, labels: np.ndarray, classes: int
+) -> Call:
+    """Makes a call that trains by one batch: the released SGD, images as bytes."""
+    model = _token(trunk, form, classes).train()
+    seen = _images(images, form)
+    wanted = torch.from_numpy(labels).long().to(device())
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
+    mean, deviation = (
+        torch.tensor(values, device=seen.device).view(1, 3, 1, 1) for values in IMAGENET
+    )
+
+    def loss(pixels: Tensor, labels: Tensor) -> Tensor:
+        embedding = model((pixels.float() / 255 - mean) / deviation)[1]["embedding"]
+        assert model.classifier is not None
+        return F.cross_entropy(model.classifier(embedding, labels), labels)
+
+    run: Any = torch.compile(loss) if form.compiled else loss
+
+    def call() -> None:
+        optimiser.zero_grad()
+        with torch.autocast(seen.device.type, torch.bfloat16, enabled=form.half):
+            found = run(seen, wanted)
+        found.backward()
+        optimiser.step()
+        _finished()
+
+    return call
+
+
+def extraction(
+    trunk: str, photos: Sequence[np.ndarray], scales: Sequence[float]
+) -> Call:
+    """Makes the released loop: photos [h, w, 3] one at a time, eager, float32."""
+    form = Form()
+    model = _token(trunk, form).eval()
+    mean, deviation = (np.array(values, np.float32) for values in IMAGENET)
+
+    def call() -> None:
+        for photo in photos:
+            pixels = ((photo / np.float32(255) - mean) / deviation)[None]
+            describe(model, _images(pixels, form), scales).cpu()
+
+    return call
