@@ -67,6 +67,9 @@ def test_every_command(
         "DIR": str(tmp_path / "data"),
         "problems.csv": str(tmp_path / "problems.csv"),
         "OTHER_PHOTOS": str(photo_folder),
+        "PHOTO.jpg": str(photo_folder / "ash" / "photo 1.jpg"),
+        "runs/index": str(tmp_path / "index"),
+        "answer.html": str(tmp_path / "answer.html"),
         "PHOTOS": str(photo_folder),
         "db.npy": str(tmp_path / "db.npy"),
         "q.npy": str(tmp_path / "q.npy"),
@@ -85,7 +88,7 @@ def test_every_command(
             assert line in ("make demo", "make test", "source .venv/bin/activate")
             continue
         for name, path in places.items():
-            line = re.sub(rf"(?<=[= ]){re.escape(name)}", path, line)
+            line = re.sub(rf"(?<=[= ]){re.escape(name)}", shlex.quote(path), line)
         _, name, *arguments = shlex.split(line)
         if name == "-m":
             name, *arguments = arguments
@@ -102,8 +105,10 @@ def test_every_command(
         few = "check gldv2" in line and "1,580,470" in out
         assert status == (1 if few else 0), line + out + err
         done.append(name)
-    programs = ["eval.py", "tokret.convert", "tokret.data", "train.py"]
-    assert sorted(set(done)) == programs and len(done) == 17
+    modules = ["checkpoints", "convert", "data", "search"]
+    programs = ["eval.py", *(f"tokret.{name}" for name in modules), "train.py"]
+    assert sorted(set(done)) == programs and len(done) == 23
+    assert "ash/photo 1.jpg" in (tmp_path / "answer.html").read_text()
 
     found = json.loads((tmp_path / "photos" / "eval" / "results.json").read_text())
     numbers = found["benchmarks"][photo_folder.name]["all"]
