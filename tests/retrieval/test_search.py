@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokret.retrieval import search
-from tokret.retrieval.blocks import stream_blocks
+from tokret.retrieval.blocks import in_place, stream_blocks
 
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
 
@@ -272,3 +272,21 @@ def test_more_queries_than_are_asked_at_once(monkeypatch):
         search.count_ranks(queries, database, labelled), whole
     )
     np.testing.assert_array_equal(search.top_k(queries, database, 5)[1], best[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, ml_dtypes.bfloat16])
+def test_memory_and_files_are_read_where_they_are(tmp_path, dtype):
+    rows = in_place((300, 64), dtype)
+    rows[:] = np.arange(300)[:, None] % 100
+    assert rows.dtype == dtype and rows.flags.c_contiguous
+    devices = jax.devices()[:1]
+    blocks = stream_blocks(rows, 128, devices)
+    for number, start in enumerate((0, 128, 172)):
+        block = blocks.load(number)
+        assert block.unsafe_buffer_pointer() == rows[start:].ctypes.data
+        np.testing.assert_array_equal(block, rows[start : start + 128])
+    if dtype == np.float32:
+        np.save(tmp_path / "rows.npy", rows)
+        mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+        block = stream_blocks(mapped, 128, devices).load(1)
+        assert block.unsafe_buffer_pointer() == mapped[128:].ctypes.data

@@ -25,6 +25,8 @@ ALIGNMENT = 128
 # These stay as they are on the device; the others are computed with in float32.
 KEPT = (jnp.int8, jnp.uint8, jnp.bfloat16)
 
+_CACHE_LINE = 64  # bytes: where XLA wants arrays to begin
+
 
 @runtime_checkable
 class Database(Protocol):
@@ -178,6 +180,14 @@ def of_all_processes(
     if len({device.process_index for device in blocks.devices}) == 1:
         return array[None]
     return np.asarray(multihost_utils.process_allgather(array))
+
+
+def in_place(shape: tuple[int, ...], dtype: Any) -> Shaped[np.ndarray, "n d"]:
+    """Memory of any content that a CPU's programs read where it is, uncopied."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + _CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % _CACHE_LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def _start(number: int, rows: int, total: int) -> int:

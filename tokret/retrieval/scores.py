@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tokret.retrieval.blocks import ALIGNMENT
 from tokret.shapes import Array, Shaped
 
 # Products of two int8 numbers, 127 * 127 at most, summed over this many dimensions stay
@@ -66,8 +67,12 @@ def block_scores(
         )
     if block.dtype == jnp.uint8:
         return _by_tables(queries, block)
-    wide = block.astype(jnp.float32)
-    scores = jnp.matmul(queries, wide.T, precision=jax.lax.Precision.HIGHEST)
+    if block.dtype == jnp.float32:
+        scores = _widened(queries, block)
+    else:
+        scores = jax.lax.platform_dependent(
+            queries, block, cpu=_widened_in_tiles, default=_widened
+        )
     # Not -inf, which stands for what is not there.
     return jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
 
@@ -78,6 +83,26 @@ def _by_int32(
     return jnp.matmul(queries, block.T, preferred_element_type=jnp.int32)
 
 
+def _widened(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """Float32 products with a block of fewer bits."""
+    wide = block.astype(jnp.float32)
+    return jnp.matmul(queries, wide.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _widened_in_tiles(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """The same, tile by tile: on a CPU the float32 form then stays in the cache."""
+    # One query's product is fused with the cast, and nothing is stored.
+    if len(queries) == 1 or len(block) % ALIGNMENT:
+        return _widened(queries, block)
+    tiles = block.reshape(-1, ALIGNMENT, block.shape[1])
+    scores = jax.lax.map(lambda tile: _widened(queries, tile), tiles)  # [t, q, tile]
+    return scores.transpose(1, 0, 2).reshape(len(queries), len(block))
+
+
 def _exact_by_float32(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
@@ -85,10 +110,8 @@ def _exact_by_float32(
     scores = jnp.zeros((len(queries), len(block)), jnp.int32)
     for start in range(0, block.shape[1], EXACT_DIMS):
         part = slice(start, start + EXACT_DIMS)
-        product = jnp.matmul(
-            queries[:, part].astype(jnp.float32),
-            block[:, part].astype(jnp.float32).T,
-            precision=jax.lax.Precision.HIGHEST,
+        product = _widened_in_tiles(
+            queries[:, part].astype(jnp.float32), block[:, part]
         )
         scores += product.astype(jnp.int32)
     return scores

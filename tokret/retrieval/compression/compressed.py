@@ -17,7 +17,7 @@ import numpy as np
 
 from tokret.convert.weight_files import read_weights, write_safetensors
 from tokret.errors import UserError
-from tokret.retrieval.blocks import Database
+from tokret.retrieval.blocks import Database, in_place
 from tokret.retrieval.compression import integers, product
 from tokret.shapes import Float, Shaped
 
@@ -106,7 +106,7 @@ def compress(database: Database, form: str) -> Compressed:
         scale = integers.find_scale(rows)
         return Compressed(form, integers.encode(rows, scale), scale=scale)
     if form == "bf16":
-        codes = np.empty(database.shape, ml_dtypes.bfloat16)
+        codes = in_place(database.shape, ml_dtypes.bfloat16)
         for start in range(0, len(codes), _BLOCK):
             codes[start : start + _BLOCK] = rows[start : start + _BLOCK]
         return Compressed(form, codes)

@@ -7,7 +7,7 @@ database.
 
 import numpy as np
 
-from tokret.retrieval.blocks import Database
+from tokret.retrieval.blocks import Database, in_place
 from tokret.shapes import Float, Shaped
 
 LARGEST = 127  # not -128: both signs reach as far
@@ -37,7 +37,7 @@ def encode(
       database: [N, D], read block by block.
       scale: from `find_scale`.
     """
-    codes = np.empty(database.shape, np.int8)
+    codes = in_place(database.shape, np.int8)
     for start in range(0, len(database), _BLOCK):
         rows = np.asarray(database[start : start + _BLOCK], np.float32)
         steps = np.clip(np.rint(rows / scale), -LARGEST, LARGEST)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tokret.retrieval.blocks import Database
+from tokret.retrieval.blocks import Database, in_place
 from tokret.retrieval.compression.faiss_library import import_faiss
 from tokret.shapes import Float, Shaped, UInt8
 
@@ -73,7 +73,7 @@ def encode(quantiser: ProductQuantiser, database: Database) -> UInt8[np.ndarray,
       UserError: faiss is missing.
     """
     coder = to_faiss(quantiser)
-    codes = np.empty((len(database), len(quantiser.centroids)), np.uint8)
+    codes = in_place((len(database), len(quantiser.centroids)), np.uint8)
     for start in range(0, len(database), _BLOCK):
         rows = np.asarray(database[start : start + _BLOCK], np.float32)
         cut = cut_into_parts(rows, codes.shape[1])
