@@ -49,6 +49,7 @@ from tokret.evaluation.reranked import measure_chain, report, table_rows
 from tokret.evaluation.sides import read_side
 from tokret.evaluation.systems import (
     Described,
+    ModelSystem,
     System,
     histogram_system,
     model_systems,
@@ -152,8 +153,9 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     limits = Limits(queries=REPORT_QUERIES.value, side=REPORT_SIDE.value)
     config = read_config(checkpoint)
     settings = make_settings(config, LONGEST_SIDE.value, SCALES.value)
-    dataset, name, labelled = choose_dataset(
-        config, DATA_DIR.value, folder, BENCHMARK.value, ask=not DESCRIBE.value
+    where = (config, DATA_DIR.value, folder, BENCHMARK.value)
+    dataset, name, labelled = cluster.first_alone(
+        lambda: choose_dataset(*where, ask=not DESCRIBE.value), "dataset"
     )
     trained, untrained = model_systems(
         config, settings, checkpoint, AVERAGE.value, target / STORES / name, tell
@@ -165,13 +167,16 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     systems: dict[str, System] = {head: trained}
     if BASELINES.value:
         systems |= {"untrained": untrained(), "colour histogram": histogram_system}
+    if DESCRIBE.value and (BASELINES.value or rerank or variants):
+        raise UserError(
+            "--describe measures nothing: leave out --baselines, --rerank, "
+            "--distractors, --compress and --whiten"
+        )
+    if not cluster.is_first():
+        help_describe(systems, benchmark)
+        return
     target.mkdir(exist_ok=True)
     if DESCRIBE.value:
-        if BASELINES.value or rerank or variants:
-            raise UserError(
-                "--describe measures nothing: leave out --baselines, --rerank, "
-                "--distractors, --compress and --whiten"
-            )
         tell_bad(trained(benchmark.parts()))
         print(f"written: {trained.folder}")
         return
@@ -206,6 +211,13 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
         summary = Summary(head, rows, environment)
         present(target, answers, summary, trained.look, limits)
     print(f"written: {target}")
+
+
+def help_describe(systems: Mapping[str, System], benchmark: Benchmark) -> None:
+    """Describes a share of the photos; the first process measures and writes."""
+    for system in systems.values():
+        if isinstance(system, ModelSystem):
+            system(benchmark.parts())
 
 
 def tell(line: str) -> None:
@@ -252,11 +264,6 @@ def evaluate_files(
 
 def main() -> None:
     """Reads the flags."""
-    if cluster.process_count() > 1:
-        raise UserError(
-            "eval.py is one process, which uses all devices of its host; start it on "
-            "one host alone, with --num_processes=1"
-        )
     keep_compiled(COMPILATION_CACHE.value)
     names = ("descriptors", "queries", "ground_truth", "output")
     files: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
@@ -276,12 +283,14 @@ def main() -> None:
         missing = [f"--{name}" for name, value in files.items() if not value]
         if missing:
             raise UserError(f"descriptors need {', '.join(missing)} too")
-        evaluate_files(**files)
+        if cluster.is_first():
+            evaluate_files(**files)
     else:
         raise UserError(
             "eval.py needs either --workdir=DIR or --checkpoint=FOLDER, or "
             "--descriptors, --queries, --ground_truth and --output, not both"
         )
+    cluster.wait_for_first()
 
 
 if __name__ == "__main__":

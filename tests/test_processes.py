@@ -1,15 +1,18 @@
 """Two processes of four devices, started as on two hosts, against one of eight."""
 
 import json
+import shutil
 import signal
 import socket
 import time
 
+import numpy as np
 import pytest
 
+from tokret.retrieval.store.reading import read_store
 from tokret.training.checkpoints import list_steps
 
-STEPS = 8  # 2 epochs of 32 photos in batches of 8
+STEPS = 4  # 2 epochs of 16 photos in batches of 8
 
 # The biases before the head's batch norms have no gradient but rounding, of which AdamW
 # makes whole steps; in training the norms take them out, in validation not quite.
@@ -23,6 +26,11 @@ def arguments(demo_arguments):
     return (
         *demo_arguments,
         "--config.epochs=2",
+        "--config.data.photos=4",
+        "--config.model.dim=32",
+        "--config.model.width=16",
+        "--config.model.refinement_layers=1",
+        "--config.evaluation.batch_size=8",
         "--config.mesh.model=2",
         "--config.model.dropout=0.1",
         "--config.updates.average=0.5",
@@ -105,3 +113,40 @@ def test_two_learn_what_one_learns(halves, whole):
         for name in ("loss", "top1", "top5"):
             assert line[name] == pytest.approx(expected[name], rel=rel), (line, name)
     assert steps.keys() <= {(line["step"], line["kind"]) for line in ours}
+
+
+@pytest.fixture(scope="module")
+def evaluated(halves, start, pair, tmp_path_factory):
+    """Folders of evaluations of one run by one process and by two, and their ends."""
+    root = tmp_path_factory.mktemp("evaluated")
+    folders = [shutil.copytree(halves[0], root / name) for name in ("one", "two")]
+    asked = ("--baselines", "--rerank=aqe:n=2")
+    one, two = (("eval.py", f"--workdir={folder}", *asked) for folder in folders)
+    (alone,) = ends([start(*one, "--noreport", devices=8)])
+    assert alone[0] == 0, alone
+    return [folder / "eval" for folder in folders], ends(pair(*two))
+
+
+def test_two_measure_what_one_measures(evaluated):
+    (one, two), ((status, out, err), (other, silent, _)) = evaluated
+    assert status == other == 0, err[-3000:]
+    assert "written: " in out and "written" not in silent
+    ours, theirs = (json.loads((f / "results.json").read_text()) for f in (two, one))
+    for measured in (ours, theirs):
+        systems = [measured["benchmarks"], *measured["baselines"].values()]
+        for found in (found for of in systems for found in of.values()):
+            for step in found["reranked"]["steps"]:
+                del step["seconds"], step["peak_bytes"]
+    assert ours["benchmarks"] == theirs["benchmarks"]
+    assert ours["baselines"] == theirs["baselines"]
+    assert (two / "report.html").exists() and (two / "queries.png").exists()
+
+
+def test_two_describe_as_one_does(evaluated):
+    one, two = evaluated[0]
+    stores = sorted(path.parent for path in one.glob("descriptors/**/descriptors.npy"))
+    assert len(stores) == 4  # trained, untrained; queries, database
+    for folder in stores:
+        theirs, ours = read_store(folder), read_store(two / folder.relative_to(one))
+        assert ours.names == theirs.names and ours.bad == theirs.bad
+        np.testing.assert_allclose(ours.descriptors, theirs.descriptors, atol=2e-6)

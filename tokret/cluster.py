@@ -11,6 +11,7 @@ others when its heartbeat has been missing for 100 seconds.
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import re
 import sys
@@ -36,6 +37,7 @@ LINGERING = 3.0  # seconds that a failed process stays, for the others to hear o
 FAILED = "tokret/failed"
 WORDS = 512  # bytes of text that a process shares
 
+_words = itertools.count()
 _over = threading.Event()  # this process needs to hear of no failure any more
 
 
@@ -243,6 +245,13 @@ def wait(name: str) -> None:
         client.wait_at_barrier(f"tokret/{name}", int(PATIENCE * 1000))
 
 
+def wait_for_first() -> None:
+    """Waits at the end of a program whose last work is the first process's alone."""
+    if process_count() > 1:
+        jax.local_devices()  # the first gets its own only once all have told of theirs
+        wait("the end")
+
+
 def first_alone(make: Callable[[], Result], name: str) -> Result:
     """Makes something in the first process, then in the others, who find it made.
 
@@ -258,6 +267,30 @@ def first_alone(make: Callable[[], Result], name: str) -> Result:
     return made
 
 
+def compiled_together(step: Callable[..., Result], name: str) -> Callable[..., Result]:
+    """Lets all processes wait, before the first call, until each has compiled it.
+
+    One may find a program in the compilation cache that another has to compile, and
+    the sums over CPUs wait for nobody longer than 30 seconds.
+
+    Args:
+      step: made by `jax.jit`.
+      name: used once.
+    """
+    if process_count() == 1:
+        return step
+    met: list[bool] = []
+
+    def call(*arguments: Any) -> Result:
+        if not met:
+            step.lower(*arguments).compile()  # type: ignore[attr-defined]
+            wait(f"{name} is compiled")
+            met.append(True)
+        return step(*arguments)
+
+    return call
+
+
 def gathered(numbers: Sequence[int]) -> np.ndarray:
     """Returns the numbers, int32, of all processes, [processes, numbers]."""
     mine = np.array(numbers, np.int32)
@@ -267,9 +300,13 @@ def gathered(numbers: Sequence[int]) -> np.ndarray:
 
 
 def gathered_words(words: str) -> list[str]:
-    """Returns what each process has to say, cut to `WORDS` bytes."""
+    """Returns what each process has to say, cut to `WORDS` bytes.
+
+    It waits for all, however long each takes until it has something to say.
+    """
     if process_count() == 1:
         return [words]
+    wait(f"words {next(_words)}")
     mine = np.zeros(WORDS, np.uint8)
     encoded = np.frombuffer(words.encode()[:WORDS], np.uint8)
     mine[: len(encoded)] = encoded

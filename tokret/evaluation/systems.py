@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from tqdm import tqdm
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
 from tokret.evaluation.parts import Chain, ChainedRows, Parts
+from tokret.group import ALONE, Group, all_processes
 from tokret.models import build_model
-from tokret.retrieval.canvases import plan_canvases, plan_words
+from tokret.retrieval.canvases import Canvas, plan_canvases, plan_words
 from tokret.retrieval.extraction import (
     Describe,
     Extraction,
@@ -24,9 +25,9 @@ from tokret.retrieval.extraction import (
     make_describe,
 )
 from tokret.retrieval.histogram import colour_histogram
-from tokret.retrieval.loading import survey
+from tokret.retrieval.loading import Survey, survey
 from tokret.retrieval.report.token_maps import Look, make_look
-from tokret.retrieval.rows import RowsInMemory
+from tokret.retrieval.rows import Rows, RowsInMemory
 from tokret.retrieval.store.record import Images, Record, weights_digest
 from tokret.retrieval.store.writing import making
 from tokret.shapes import Float
@@ -72,6 +73,7 @@ class ModelSystem:
       folder: of the stores, each called by its part.
       say: told, in lines, what is going to be computed.
       look: gives the maps of the model's tokens.
+      group: processes that describe together; only the first writes stores.
     """
 
     describe: Describe
@@ -81,17 +83,24 @@ class ModelSystem:
     folder: Path
     say: Callable[[str], None]
     look: Look
+    group: Group = ALONE
 
     def __call__(self, parts: Parts) -> dict[str, Described]:
         """Describes what is not in the stores yet.
+
+        Returns:
+          By part, its descriptors; nothing in other processes than the first.
 
         Raises:
           UserError: if a store holds other descriptors, or no photo can be read.
         """
         views, settings = Chain(parts), self.settings
-        with _bar("reading", len(views)) as bar:
-            photos = survey(views, bar.update)
+        with self._bar("reading", len(self.group.share(len(views)))) as bar:
+            photos = survey(views, bar.update, self.group)
         canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
+        if not self.group.first:
+            self._extract(RowsInMemory(len(views)), views, photos, canvases)
+            return {}
         with contextlib.ExitStack() as stack:
             writers = {
                 name: stack.enter_context(
@@ -107,17 +116,8 @@ class ModelSystem:
             if there < len(views):
                 for line in plan_words(canvases, photos.sizes, settings.batch_size):
                     self.say(line)
-            with _bar("describing", len(views), there) as bar:
-                extract_into(
-                    rows,
-                    self.describe,
-                    self.variables,
-                    views,
-                    photos,
-                    canvases,
-                    settings,
-                    bar.update,
-                )
+            with self._bar("describing", len(views), there) as bar:
+                self._extract(rows, views, photos, canvases, bar.update)
             pace = (time.perf_counter() - start) / max(1, len(views) - there)
             for name, of_part in views.surveys(photos).items():
                 writers[name].mark_bad(of_part.bad)
@@ -133,6 +133,31 @@ class ModelSystem:
             for name, store in stores.items()
         }
 
+    def _extract(
+        self,
+        rows: Rows,
+        views: Chain,
+        photos: Survey,
+        canvases: Sequence[Canvas],
+        progress: Callable[[int], Any] = lambda done: None,
+    ) -> None:
+        extract_into(
+            rows,
+            self.describe,
+            self.variables,
+            views,
+            photos,
+            canvases,
+            self.settings,
+            progress,
+            self.group,
+        )
+
+    def _bar(self, what: str, total: int, initial: int = 0) -> Any:
+        # None: a bar where a terminal shows it.
+        off = None if self.group.first else True
+        return tqdm(total=total, initial=initial, unit="photo", desc=what, disable=off)
+
     def record(self, images: Images) -> Record:
         """What a store of these images' descriptors says of itself."""
         preprocessing = {
@@ -142,10 +167,6 @@ class ModelSystem:
         }
         digest = weights_digest(self.variables)
         return Record(self.model, digest, preprocessing, images)
-
-
-def _bar(what: str, total: int, initial: int = 0) -> Any:
-    return tqdm(total=total, initial=initial, unit="photo", desc=what, disable=None)
 
 
 def model_systems(
@@ -180,7 +201,10 @@ def model_systems(
     def system(variables: Any, name: str) -> ModelSystem:
         folder = stores / f"{name}-{settings_name(settings)}"
         look = make_look(model, variables, settings)
-        return ModelSystem(describe, variables, settings, fields, folder, say, look)
+        group = all_processes()
+        return ModelSystem(
+            describe, variables, settings, fields, folder, say, look, group
+        )
 
     def initial() -> Any:
         # The key of tokret.training.state.init_state: the weights training began with.

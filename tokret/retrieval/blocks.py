@@ -114,12 +114,12 @@ def stream_blocks(
     Args:
       database: [N, D] descriptors; a memory-mapped file stays on the disk.
       block: rows of a block, rounded up to a multiple of 128 and never much over N.
-      devices: on which the blocks take turns; None takes all devices of all processes,
-        and then every process must make the same calls.
+      devices: on which the blocks take turns; None takes all of this process's. With
+        those of several processes, every one of these must make the same calls.
     """
     total = len(database)
     rows = aligned(max(1, min(block, total)))
-    places = tuple(jax.devices() if devices is None else devices)
+    places = tuple(jax.local_devices() if devices is None else devices)
     dtype = np.dtype(database.dtype if database.dtype in KEPT else np.float32)
 
     def load(number: int) -> Array:

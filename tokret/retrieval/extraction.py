@@ -6,7 +6,7 @@ view were alone, and an evaluation compiles one program a canvas.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tokret.configuration import within
 from tokret.data.views import View
 from tokret.errors import UserError
+from tokret.group import ALONE, Arrays, Group
 from tokret.models.images import normalise
 from tokret.models.normalisation import l2_normalise
 from tokret.models.retrieval_net import RetrievalNet
@@ -187,14 +188,16 @@ def extract_into(
     canvases: Sequence[Canvas],
     settings: Extraction,
     progress: Callable[[int], Any] = lambda done: None,
+    group: Group = ALONE,
 ) -> None:
     """Describes, batch by batch, the views whose rows are not there yet.
 
     Batches are the same whichever rows are there, so what is described again is
-    described with the same neighbours. Each is split over this process's devices.
+    described with the same neighbours. Processes take them in turn, each splits its
+    own over its devices, and the first writes them.
 
     Args:
-      rows: where descriptors go.
+      rows: where descriptors go; in the first process alone.
       describe: what `make_describe` made for the settings' scales.
       variables: the model's parameters and statistics.
       views: what to describe.
@@ -202,17 +205,37 @@ def extract_into(
       canvases: what `plan_canvases` made of their sizes.
       settings: how.
       progress: called with the number of views done since the last call.
+      group: processes that describe a share each.
 
     Raises:
       UserError: if the model gives something other than numbers.
     """
-    sizes = photos.sizes
+    finished = group.broadcast({"rows": rows.finished})["rows"]
     batches = [b for c in canvases for b in c.batches(settings.batch_size)]
-    left = [b for b in batches if not rows.finished[list(b.rows)].all()]
+    left = [b for b in batches if not finished[list(b.rows)].all()]
+    mine = left[group.index :: group.count]
+    described = _describe_each(describe, variables, views, photos, mine, settings)
+    for _ in left[:: group.count]:
+        together = group.gather(next(described, {}))
+        if group.first:
+            # At the end there may be fewer batches than processes.
+            progress(_keep(rows, photos, [batch for batch in together if batch]))
+
+
+def _describe_each(
+    describe: Describe,
+    variables: Any,
+    views: Sequence[View],
+    photos: Survey,
+    batches: Sequence[Canvas],
+    settings: Extraction,
+) -> Iterator[Arrays]:
+    """Describes batches: rows [b], descriptors [b, d], bad ones among the rows, why."""
+    sizes = photos.sizes
     by_row, by_scale, whole = placements(settings.batch_size, jax.local_devices())
     variables = jax.device_put(variables, whole)
     running: tuple[Canvas, dict[int, str], jax.Array] | None = None
-    for batch, images, bad in load_batches(views, left, sizes, settings.batch_size):
+    for batch, images, bad in load_batches(views, batches, sizes, settings.batch_size):
         padded = np.ones((settings.batch_size, 2), np.int32)
         padded[: len(batch.rows)] = sizes[list(batch.rows)]
         rescaled = np.stack([scaled_sizes(padded, scale) for scale in settings.scales])
@@ -220,10 +243,21 @@ def extract_into(
         following = batch, bad, describe(variables, *arrays)
         # The devices work on the next batch while this one is written.
         if running is not None:
-            progress(_keep(rows, photos, *running))
+            yield _in_arrays(*running)
         running = following
     if running is not None:
-        progress(_keep(rows, photos, *running))
+        yield _in_arrays(*running)
+
+
+def _in_arrays(
+    batch: Canvas, bad: Mapping[int, str], described: jax.Array | np.ndarray
+) -> Arrays:
+    return {
+        "rows": np.array(batch.rows),
+        "descriptors": np.array(described)[: len(batch.rows)],
+        "bad": np.array(list(bad), np.int64),
+        "why": np.array(list(bad.values()), np.str_),
+    }
 
 
 def placements(
@@ -245,17 +279,13 @@ def placements(
     return by_row, by_scale, whole
 
 
-def _keep(
-    rows: Rows,
-    photos: Survey,
-    batch: Canvas,
-    bad: Mapping[int, str],
-    described: jax.Array | np.ndarray,
-) -> int:
-    """Writes a batch, NaN for what is bad in it; returns how many views it has."""
-    mine = np.array(batch.rows)
-    descriptors = np.array(described)[: len(mine)]
-    good = np.array([row not in bad for row in batch.rows])
+def _keep(rows: Rows, photos: Survey, batches: Sequence[Arrays]) -> int:
+    """Writes batches, NaN for what is bad in them; returns how many views they have."""
+    names = ("rows", "descriptors", "bad", "why")
+    mine, descriptors, bad, why = (
+        np.concatenate([batch[name] for batch in batches]) for name in names
+    )
+    good = ~np.isin(mine, bad)
     wrong = mine[good & ~np.isfinite(descriptors).all(axis=1)]
     if len(wrong):
         raise UserError(
@@ -263,5 +293,5 @@ def _keep(
             "weights are damaged, or their training diverged"
         )
     descriptors[~good] = np.nan
-    rows.write(mine, descriptors, bad)
+    rows.write(mine, descriptors, dict(zip(bad.tolist(), why.tolist(), strict=True)))
     return len(mine)

@@ -1,6 +1,7 @@
 """Views -> padded batches, decoded by several threads, a few batches ahead."""
 
 import dataclasses
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 
 from tokret.data.views import View
 from tokret.errors import UserError
+from tokret.group import ALONE, Group
 from tokret.retrieval.canvases import Canvas
 from tokret.retrieval.store.record import Box, Images, photo_digest
 from tokret.shapes import Int, UInt8
@@ -45,13 +47,19 @@ class Survey:
 
 
 def survey(
-    views: Sequence[View], progress: Callable[[int], Any] = lambda done: None
+    views: Sequence[View],
+    progress: Callable[[int], Any] = lambda done: None,
+    group: Group = ALONE,
 ) -> Survey:
     """Reads all photos once, and decodes none of them.
 
     Args:
       views: the photos; one that cannot be read is noted as bad.
-      progress: called with the number of views done since the last call.
+      progress: called with the number of views done since the last call, here.
+      group: processes that read a share each.
+
+    Returns:
+      The same in every process.
     """
 
     def look(row: int) -> tuple[str, tuple[int, int], Box | None, str, str | None]:
@@ -66,14 +74,38 @@ def survey(
 
     found: list[tuple[Any, ...]] = []
     with ThreadPoolExecutor(decoding_threads()) as pool:
-        for start in range(0, len(views), _AT_ONCE):
-            rows = range(start, min(start + _AT_ONCE, len(views)))
+        mine = group.share(len(views))
+        for start in range(0, len(mine), _AT_ONCE):
+            rows = mine[start : start + _AT_ONCE]
             found += pool.map(look, rows)
             progress(len(rows))
+    found = _of_all(found, group)
     columns = [tuple(column) for column in zip(*found, strict=True)] or [()] * 5
     names, sizes, boxes, digests, reasons = columns
     bad = {row: why for row, why in enumerate(reasons) if why is not None}
     return Survey(Images(names, sizes, boxes, digests), bad)
+
+
+def _of_all(found: list[tuple[Any, ...]], group: Group) -> list[tuple[Any, ...]]:
+    """What all processes found, in every process."""
+    if group.count == 1:
+        return found
+    parts = group.gather({"found": _to_bytes(found)})
+    whole = _to_bytes([row for part in parts for row in _to_rows(part["found"])])
+    rows = _to_rows(group.broadcast({"found": whole})["found"])
+    return [
+        (name, tuple(size), None if box is None else tuple(box), digest, why)
+        for name, size, box, digest, why in rows
+    ]
+
+
+def _to_bytes(rows: Sequence[Sequence[Any]]) -> UInt8[np.ndarray, " n"]:
+    return np.frombuffer(json.dumps(rows).encode(), np.uint8)
+
+
+def _to_rows(content: UInt8[np.ndarray, " n"]) -> list[list[Any]]:
+    rows: list[list[Any]] = json.loads(content.tobytes())
+    return rows
 
 
 def _plain(box: Box) -> Box:

@@ -9,9 +9,9 @@ block shapes. Therefore one program computes the scores of every block, the last
 is padded to the shape of the others, and an item's own score is read from its block's
 product, never computed apart: what is compared always comes from the same program.
 
-The blocks are spread over all devices of all processes. What each finds are counts and
-short lists, which are put together at the end: the numbers do not depend on the devices
-as long as these are of one kind.
+The blocks are spread over devices, of one process or several. What each finds are
+counts and short lists, which are put together at the end: the numbers do not depend on
+the devices as long as these are of one kind.
 
 A row of NaN stands for an image that could not be described: it comes after all others.
 """
@@ -54,8 +54,8 @@ def count_ranks(
         blocks are in memory at a time.
       labelled: [Q, L] indices into the database, padded with -1.
       block: database rows on a device at once.
-      devices: that share the work; None takes all devices of all processes, and then
-        every process must make the same call.
+      devices: that share the work; None takes all of this process's. With those of
+        several processes, every one of these must make the same call.
 
     Returns:
       [Q, L] int32 ranks from 0; -1 where `labelled` is -1.
@@ -184,8 +184,8 @@ def top_k(
       database: as for `count_ranks`.
       k: how many, 1 to N.
       block: database rows on a device at once.
-      devices: that share the work; None takes all devices of all processes, and then
-        every process must make the same call.
+      devices: that share the work; None takes all of this process's. With those of
+        several processes, every one of these must make the same call.
       recall_target: None for exactness; else the share of the best k that a TPU should
         find, faster, by `jax.lax.approx_max_k`. A CPU and a GPU find all of them then,
         in no less time, and ties in any order.

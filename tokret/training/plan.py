@@ -255,12 +255,16 @@ def make_plan(config: Config) -> Plan:
     recipe = make_recipe(
         checked, photos=photos, classes=dataset.classes, name=dataset.name
     )
+    programs = recipe.programs._replace(
+        train=cluster.compiled_together(recipe.programs.train, "training"),
+        validate=cluster.compiled_together(recipe.programs.validate, "validation"),
+    )
     return Plan(
         dataset=dataset,
         augmentation=checked.augmentation,
         mesh=checked.mesh,
         schedule=recipe.schedule,
-        programs=recipe.programs,
+        programs=programs,
         start=checked.start,
         updating=checked.updating,
         run=checked.run,
