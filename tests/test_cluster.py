@@ -49,6 +49,8 @@ def test_alone_whatever_the_platform_tells(monkeypatch):
     cluster.join(None, 1, None)
     assert cluster.is_first() and cluster.process_count() == 1
     cluster.wait("nobody")
+    cluster.wait_for_first()
+    assert cluster.compiled_together(len, "length") is len
     assert cluster.first_alone(lambda: 3, "nothing") == 3
     assert cluster.gathered([1, 2]).tolist() == [[1, 2]]
     assert cluster.gathered_words("alone") == ["alone"]
