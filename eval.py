@@ -17,6 +17,8 @@ DIR/eval/report.html with the pictures queries.png and tokens.png. Descriptors s
 DIR/eval/descriptors, a folder for each dataset, checkpoint and way of describing; a run
 that was killed goes on with them, and what is there is not computed again.
 `--descriptors` and `--queries` take such a folder (.../query, .../database) too.
+Several processes, started as for train.py, describe together; the first alone measures
+and writes.
 """
 
 import dataclasses
