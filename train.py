@@ -8,7 +8,7 @@ checkpoints/, metrics.jsonl and tensorboard/.
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,6 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
         raise UserError(f"--workdir: {workdir} is a file; name a folder")
     plan = make_plan(config)
     keep_compiled(plan.run.compilation_cache)
-    steps, run = plan.schedule.steps, plan.run
     begun = None if list_steps(workdir) else initial_state(plan, config)
     cluster.wait("all have looked into the workdir")
     found = {**config, "dataset": plan.dataset.identity()}
@@ -116,7 +115,7 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     with (
         alone_in(workdir),
-        Checkpoints(workdir, run.retention, found) as checkpoints,
+        Checkpoints(workdir, plan.run.retention, found) as checkpoints,
         Interruption() as interruption,
     ):
         recorded = checkpoints.recorded_config()
@@ -130,7 +129,7 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
         first = int(state.step)
         print(
             f"{plan.dataset.name}: {len(plan.dataset.records('train'))} photos of "
-            f"{plan.dataset.classes} classes; steps {first} to {steps}, "
+            f"{plan.dataset.classes} classes; steps {first} to {plan.schedule.steps}, "
             f"{plan.epoch_steps} an epoch; {plan.mesh.size} "
             f"{jax.devices()[0].device_kind}"
             + ("" if first else f"; begins with {plan.start.words}"),
@@ -139,61 +138,81 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
         reporter = Reporter(
             workdir,
             first_step=first,
-            steps=steps,
+            steps=plan.schedule.steps,
             batch_size=plan.batch_size,
             peak_images=plan.peak_images,
         )
-        # The stream is decided by the seed and the step: nothing of it is saved.
-        records = plan.dataset.records("train")
-        skipping = Skipping(records, most=run.max_skipped, say=reporter.say)
-        stream = training_batches(
-            records,
-            plan.augmentation,
-            batch_size=plan.batch_size,
-            seed=plan.seed,
-            first_step=first,
-            process=(jax.process_index(), jax.process_count()),
-            threads=run.threads,
-        )
-        batches = ahead(map(skipping.sift, stream), plan.mesh)
         with reporter, profile.writing_to(workdir / "profile"):
-            for step in range(first + 1, steps + 1):
-                with reporter.waiting():
-                    batch = next(batches)
-                # Nothing goes between host and device here unless it is asked for.
-                with profile.of_step(step), jax.transfer_guard("disallow"):
-                    state, metrics = plan.programs.train(
-                        state, batch["images"], batch["labels"]
-                    )
-                reporter.advance()
-                stops = interruption.asked(step)
-                ends_epoch = step % plan.epoch_steps == 0
-                validates = ends_epoch and plan.dataset.has("validation")
-                saves = step % run.checkpoint_every == 0 or step == steps or stops
-                saves = saves or (validates and bool(run.keep_best))
-                if step % run.log_every == 0 or saves:
-                    values = {
-                        name: float(value)
-                        for name, value in jax.device_get(metrics).items()
-                    }
-                    check_health(values, reporter, plan, checkpoints.latest_step())
-                    rate = float(plan.schedule(step - 1))
-                    skipped = {"learning_rate": rate, "skipped": skipping.report()}
-                    reporter.train(step, values | skipped)
-                # Before saving: a run that is killed here does it again.
-                measured = {}
-                if validates:
-                    measured = validate(plan, state, reporter.say)
-                    reporter.validation(step, step // plan.epoch_steps, measured)
-                if ends_epoch:
-                    skipping.new_epoch()
-                if saves:
-                    checkpoints.save(state, measured)
-                if stops and step < steps:
-                    raise StoppedError(
-                        f"stopped after step {step} of {steps}, which is saved; the "
-                        "same command goes on from there"
-                    )
+            take_steps(plan, state, reporter, checkpoints, interruption, profile)
+
+
+def begin_stream(
+    plan: Plan, first: int, reporter: Reporter
+) -> tuple[Iterator[dict[str, jax.Array]], Skipping]:
+    """Returns the batches after a step, on their devices, and what counts bad photos.
+
+    The stream is decided by the seed and the step: nothing of it is saved.
+    """
+    records = plan.dataset.records("train")
+    skipping = Skipping(records, most=plan.run.max_skipped, say=reporter.say)
+    stream = training_batches(
+        records,
+        plan.augmentation,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        first_step=first,
+        process=(jax.process_index(), jax.process_count()),
+        threads=plan.run.threads,
+    )
+    return ahead(map(skipping.sift, stream), plan.mesh), skipping
+
+
+def take_steps(
+    plan: Plan,
+    state: TrainState,
+    reporter: Reporter,
+    checkpoints: Checkpoints,
+    interruption: Interruption,
+    profile: Profile,
+) -> None:
+    """Trains from a state to the last step; logs, validates and saves on the way."""
+    first, steps, run = int(state.step), plan.schedule.steps, plan.run
+    batches, skipping = begin_stream(plan, first, reporter)
+    for step in range(first + 1, steps + 1):
+        with reporter.waiting():
+            batch = next(batches)
+        # Nothing goes between host and device here unless it is asked for.
+        with profile.of_step(step), jax.transfer_guard("disallow"):
+            state, metrics = plan.programs.train(
+                state, batch["images"], batch["labels"]
+            )
+        reporter.advance()
+        stops = interruption.asked(step)
+        ends_epoch = step % plan.epoch_steps == 0
+        validates = ends_epoch and plan.dataset.has("validation")
+        saves = step % run.checkpoint_every == 0 or step == steps or stops
+        saves = saves or (validates and bool(run.keep_best))
+        if step % run.log_every == 0 or saves:
+            found = jax.device_get(metrics)
+            values = {name: float(value) for name, value in found.items()}
+            check_health(values, reporter, plan, checkpoints.latest_step())
+            rate = float(plan.schedule(step - 1))
+            skipped = {"learning_rate": rate, "skipped": skipping.report()}
+            reporter.train(step, values | skipped)
+        # Before saving: a run that is killed here does it again.
+        measured = {}
+        if validates:
+            measured = validate(plan, state, reporter.say)
+            reporter.validation(step, step // plan.epoch_steps, measured)
+        if ends_epoch:
+            skipping.new_epoch()
+        if saves:
+            checkpoints.save(state, measured)
+        if stops and step < steps:
+            raise StoppedError(
+                f"stopped after step {step} of {steps}, which is saved; the "
+                "same command goes on from there"
+            )
 
 
 def main() -> None:
