@@ -54,6 +54,10 @@ def train(sample: Shaped[np.ndarray, "n d"], parts: int) -> ProductQuantiser:
         cut = np.resize(cut, (CENTROIDS, cut.shape[1]))
     quantiser = faiss.ProductQuantizer(cut.shape[1], parts, 8)
     quantiser.cp.min_points_per_centroid = 1  # no warning
+    if cut.shape[1] <= 2 * parts:
+        # On a line or in a plane, 256 centroids lie close however they are found, and
+        # there are many parts: thorough training would take ten minutes.
+        quantiser.cp.niter, quantiser.cp.max_points_per_centroid = 10, 16
     quantiser.train(cut)
     centroids = faiss.vector_to_array(quantiser.centroids)
     return ProductQuantiser(centroids.reshape(parts, CENTROIDS, -1), dims)
