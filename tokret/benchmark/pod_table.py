@@ -26,7 +26,6 @@ class Row(NamedTuple):
       model: devices along the mesh's axis `model`.
       batch: images of all chips, or queries.
       what: train, extract or search.
-      remat: whether blocks are computed twice to save memory.
       database: descriptors to search in.
       store: their dtype.
     """
@@ -36,41 +35,38 @@ class Row(NamedTuple):
     model: int
     batch: int
     what: str = "train"
-    remat: bool = False
     database: int = 1_000_000
     store: str = "float32"
 
     @property
     def key(self) -> str:
         """Names the row among those that are done."""
-        remat = " remat" if self.remat else ""
         sought = f" in {self.database} {self.store}" if self.what == "search" else ""
         return (
-            f"{self.what} {self.config}{remat} {self.topology} model {self.model} "
+            f"{self.what} {self.config} {self.topology} model {self.model} "
             f"batch {self.batch}{sought}"
         )
 
 
 R50, R101 = "configs/gldv2_r50.py", "configs/gldv2_r101.py"
+# What takes long, because it looks for a smaller batch, comes last.
 ROWS = (
     Row(R101, "v5e:16x16", 4, 8192),
     Row(R101, "v5e:8x8", 4, 4096),
     Row(R101, "v5e:4x4", 1, 1024),
-    Row(R101, "v5e:4x4", 1, 2048),
-    Row(R50, "v5e:16x16", 4, 8192),
-    Row(R50, "v5e:4x4", 1, 1024),
-    Row(R101, "v6e:16x16", 4, 8192),
-    Row(R101, "v6e:4x4", 1, 2048),
-    Row(R101, "v5p:4x4x4", 4, 8192),
-    Row(R101, "v4:4x4x4", 4, 4096),
-    Row(R101, "v4:2x2x4", 1, 1024),
-    Row(R101, "v5e:4x4", 1, 2048, remat=True),
-    Row(R101, "v5e:4x4", 1, 128, what="extract"),
     Row(R101, "v5e:4x4", 1, 1024, what="search"),
     Row(R101, "v5e:4x4", 1, 1024, what="search", store="bfloat16"),
     Row(R101, "v5e:4x4", 1, 1024, what="search", database=10**8, store="bfloat16"),
     Row(R101, "v5e:16x16", 1, 1024, what="search", database=10**8),
     Row(R101, "v5e:16x16", 1, 1024, what="search", database=10**8, store="bfloat16"),
+    Row(R50, "v5e:4x4", 1, 1024),
+    Row(R101, "v6e:4x4", 1, 1024),
+    Row(R101, "v4:2x2x4", 1, 1024),
+    Row(R101, "v5p:2x2x4", 1, 1024),
+    Row(R101, "v5e:4x4", 1, 128, what="extract"),
+    Row(R50, "v5e:16x16", 4, 8192),
+    Row(R101, "v6e:16x16", 4, 8192),
+    Row(R101, "v5e:4x4", 1, 2048),
 )
 HEAD = """# The released recipe on TPU pods
 
@@ -85,6 +81,23 @@ bandwidth (`tokret/chips.py` names the sources), as if communication hid behind 
 So images/s, MFU and hours an epoch are limits, not measurements. Collectives are those
 of a step, with the bytes of their results on a chip; the largest kinds are named.
 """
+
+# By kind of program: what stands over its table.
+WORDS: dict[str, tuple[str, ...]] = {
+    "train": (),
+    "extract": (
+        "Descriptors of photos of 1,024 x 1,024 at three scales, as `eval.py` makes "
+        "them, of a batch that is split over the pod:",
+        "",
+    ),
+    "search": (
+        f"The best {plan.NEIGHBOURS} of a database that lies on the chips, of 1,024 "
+        "dimensions, for 1,024 queries at once. Bytes are XLA's count, most of them "
+        "those of the selection; that the hosts put the chips' lists together is not "
+        "counted:",
+        "",
+    ),
+}
 
 
 def run(path: Path) -> dict[str, Any]:
@@ -120,31 +133,19 @@ def report(result: dict[str, Any]) -> str:
 
 
 def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
-    """Writes the table."""
-    train = [row for row in rows.values() if row["what"] == "train"]
-    extract = [row for row in rows.values() if row["what"] == "extract"]
-    searches = [row for row in rows.values() if row["what"] == "search"]
-    lines = [HEAD.format(name=path), *_table(train, "h/epoch")]
-    lines += [
-        "",
-        "Descriptors of photos of 1,024 x 1,024 at three scales, as `eval.py` makes "
-        "them, of a batch that is split over the pod:",
-        "",
-        *_table(extract, "h/million"),
-        "",
-        f"The best {plan.NEIGHBOURS} of a database that lies on the chips, of 1,024 "
-        "dimensions, for 1,024 queries at once. Bytes are XLA's count, most of them "
-        "those of the selection; that the hosts put the chips' lists together is not "
-        "counted:",
-        "",
-        *_search_table(searches),
-        "",
-        f"Made with {'; '.join(sorted({_made(row) for row in rows.values()}))}.",
-    ]
-    return "\n".join(lines) + "\n"
+    """Writes the tables of what is done, a table for each kind of program."""
+    lines = [HEAD.format(name=path)]
+    for what, words in WORDS.items():
+        found = [row for row in rows.values() if row["what"] == what]
+        if found:
+            table = _search_table(found) if what == "search" else _table(found, what)
+            lines += [*words, *table, ""]
+    made = "; ".join(sorted({_made(row) for row in rows.values()}))
+    return "\n".join([*lines, f"Made with {made}."]) + "\n"
 
 
-def _table(rows: list[dict[str, Any]], hours: str) -> list[str]:
+def _table(rows: list[dict[str, Any]], what: str) -> list[str]:
+    hours = "h/epoch" if what == "train" else "h/million"
     titles = ["recipe", "pod", "data x model", "batch", "fits", "GiB a chip"]
     titles += ["ms", "bound by", "images/s", "MFU", hours, "collectives"]
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
@@ -204,18 +205,16 @@ def _made(row: dict[str, Any]) -> str:
 
 
 def _compile(row: Row) -> dict[str, Any]:
-    fields = ["--config.model.remat=True"] if row.remat else []
-    name = Path(row.config).stem + (" remat" if row.remat else "")
     request = Request(
         what=row.what,
-        name=name,
+        name=Path(row.config).stem,
         topology=row.topology,
         model=row.model,
         batch_size=row.batch,
         database=row.database,
         store=row.store,
     )
-    return plan.run(command_line.load_config(row.config, fields), request)
+    return plan.run(command_line.load_config(row.config, []), request)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
