@@ -31,7 +31,6 @@ def planned(monkeypatch):
     def run(config, request):
         asked.append((config, request))
         found = {**request._asdict(), "chips": 16, "photos": 360_000}
-        found |= {"environment": MADE}
         if request.batch_size == 2048:
             smaller = {**COST, "fits": True, "batch_size": 1536}
             lack = {"fits": False, "needed": 19 * GIB, "available": 15 * GIB}
@@ -47,6 +46,7 @@ def planned(monkeypatch):
         Row(R101, "v5e:4x4", 1, 2048, what="search", database=10**8),
     )
     monkeypatch.setattr(pod_table.plan, "run", run)
+    monkeypatch.setattr(pod_table, "environment", lambda *packages: MADE)
     monkeypatch.setattr(command_line, "load_config", lambda file, fields: file)
     monkeypatch.setattr(pod_table, "ROWS", rows)
     return asked

@@ -13,6 +13,7 @@ from tokret.benchmark.collectives import Traffic
 from tokret.benchmark.plan import Request
 from tokret.benchmark.plan_report import said
 from tokret.benchmark.pods import CHIPS
+from tokret.benchmark.turns import environment
 from tokret.chips import GIB
 from tokret.errors import UserError
 
@@ -117,9 +118,11 @@ def run(path: Path) -> dict[str, Any]:
     kept = path.parent / "measurements" / f"{path.stem}.json"
     done = _read(kept)
     kept.parent.mkdir(exist_ok=True)
+    # Before anything is written, which would be a change since the commit.
+    made = environment(*plan.PACKAGES)
     for row in tqdm(ROWS, unit="row", disable=None):
         if row.key not in done:
-            done[row.key] = _compile(row)
+            done[row.key] = _compile(row) | {"environment": made}
             text = json.dumps({"benchmark": "pods", "rows": done}, indent=1)
             _write(kept, text + "\n")
         rows = {row.key: done[row.key] for row in ROWS if row.key in done}
