@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tokret.models.attention import Attention, attend
 from tokret.models.tokenizer import assign
@@ -42,3 +43,47 @@ def test_an_attention_begins_with_nothing_and_drops_only_in_training():
     ]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert (drawn[0] != drawn[2]).any() and (drawn[0] != still).any()
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_few_queries_see_what_they_would_see_of_keys_and_values(train):
+    """The form without keys and values, beside the plain equations in float64."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(2)
+        heads, width, positions = 2, 16, 40
+        x, source = (
+            jnp.asarray(rng.normal(size=(2, n, width))) for n in (2, positions)
+        )
+        mask = jnp.arange(positions) < jnp.array([[positions], [7]])
+        attention = Attention(heads, 0.5, jnp.float64, few_queries=True)
+        key = {"dropout": jax.random.key(3)}
+        drawn = attention.init(jax.random.key(0), x, source, train=False)["params"]
+        params = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), drawn
+        )
+        found = attention.apply({"params": params}, x, source, mask, train=False)
+
+        def layer(name, inputs):
+            y = inputs @ params[name]["kernel"] + params[name]["bias"]
+            return y.reshape(*y.shape[:2], heads, -1)
+
+        queries, keys, values = layer("q", x), layer("k", source), layer("v", source)
+        weights = attend(queries, keys, mask)
+        seen = jnp.einsum("bhnm,bmhe->bnhe", weights, values).reshape(x.shape)
+        expected = seen @ params["proj"]["kernel"] + params["proj"]["bias"]
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        if train:
+            # Ones for values: what dropout leaves of the weights scales the bias.
+            ones = jax.tree.map(jnp.zeros_like, params)
+            ones["v"]["bias"] += 1.0
+            ones["proj"]["kernel"] += jnp.eye(width)
+            left = attention.apply({"params": ones}, x, source, train=True, rngs=key)
+            kept = left[left > 0]
+            assert kept.size and len(np.unique(np.round(kept, 6))) > 2
+
+
+def test_both_forms_draw_the_same_weights():
+    x, source = jnp.ones((1, 2, 16)), jnp.ones((1, 40, 16))
+    forms = [Attention(2, 0.0, jnp.float32, few_queries=few) for few in (True, False)]
+    both = [form.init(jax.random.key(0), x, source, train=False) for form in forms]
+    jax.tree.map(np.testing.assert_array_equal, *both)

@@ -28,16 +28,37 @@ def attend(
       keys: keys of every head.
       key_mask: True where a key exists; None if all do.
     """
-    logits = queries.shape[-1] ** -0.5 * jnp.einsum(
+    logits = jnp.einsum(
         "bnhd,bmhd->bhnm",
         queries,
         keys,
         precision=precision_of(queries.dtype),
         preferred_element_type=statistics_dtype(queries),
     )
+    weights = _softmax(queries.shape[-1] ** -0.5 * logits, key_mask)
+    return weights.astype(queries.dtype)
+
+
+def _softmax(
+    logits: Float[Array, "b h n m"], key_mask: Bool[Array, "b m"] | None
+) -> Float[Array, "b h n m"]:
     if key_mask is not None:
         logits = jnp.where(key_mask[:, None, None, :], logits, -jnp.inf)
-    return jax.nn.softmax(logits, axis=-1).astype(queries.dtype)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+class _Linear(nn.Module):
+    """The weights of `linear(width, ...)`, by the same names, without its product."""
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self) -> tuple[Float[Array, "d d"], Float[Array, " d"]]:
+        shape = (self.width, self.width)
+        kernel = self.param("kernel", small_normal, shape, jnp.float32)
+        bias = self.param("bias", zeros, (self.width,), jnp.float32)
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
 
 
 class Attention(nn.Module):
@@ -47,11 +68,13 @@ class Attention(nn.Module):
       heads: number of heads; it divides the width of the input.
       dropout: rate on the weights and on the output, in training.
       dtype: dtype of the computation.
+      few_queries: whether the source has many more vectors than `x`.
     """
 
     heads: int
     dropout: float
     dtype: Any
+    few_queries: bool = False
 
     @nn.compact
     def __call__(
@@ -65,21 +88,64 @@ class Attention(nn.Module):
         """Lets each vector of `x` gather from `source`, where `source_mask` is True."""
         width = x.shape[-1]
         dropout = nn.Dropout(self.dropout, deterministic=not train)
-
-        def project(inputs: Array, name: str) -> Array:
-            y = linear(width, width, self.dtype, name, small_normal, zeros)(inputs)
-            return y.reshape(*y.shape[:2], self.heads, -1)  # [b, n, h, d/h]
-
-        queries, keys = project(x, "q"), project(source, "k")
-        weights = dropout(attend(queries, keys, source_mask))  # [b, h, n, m]
-        y = jnp.einsum(
-            "bhnm,bmhd->bnhd",
-            weights,
-            project(source, "v"),
-            precision=precision_of(self.dtype),
-        )
+        queries = self._project(x, "q")
+        # The queries are taken to the source, rather than the whole source to keys and
+        # values, unless they are too many for that to be less work.
+        if self.few_queries and x.shape[1] * self.heads < width:
+            y = self._gather_source(queries, source, source_mask, dropout)
+        else:
+            weights = attend(queries, self._project(source, "k"), source_mask)
+            y = jnp.einsum(
+                "bhnm,bmhd->bnhd",
+                dropout(weights),  # [b, h, n, m]
+                self._project(source, "v"),
+                precision=precision_of(self.dtype),
+            )
         y = linear(width, width, self.dtype, "proj", zeros, zeros)(y.reshape(x.shape))
         return dropout(y)
+
+    def _project(
+        self, inputs: Float[Array, "b n d"], name: str
+    ) -> Float[Array, "b n h e"]:
+        width = inputs.shape[-1]
+        y = linear(width, width, self.dtype, name, small_normal, zeros)(inputs)
+        return y.reshape(*y.shape[:2], self.heads, -1)
+
+    def _gather_source(
+        self,
+        queries: Float[Array, "b n h e"],
+        source: Float[Array, "b m d"],
+        mask: Bool[Array, "b m"] | None,
+        dropout: nn.Module,
+    ) -> Float[Array, "b n h e"]:
+        """Attention without keys and values: q . (K x) is (K' q) . x.
+
+        Values likewise are a projection of the weighted sum of the source. The bias of
+        the keys moves all logits of a softmax alike, so it does nothing.
+        """
+        width, precision = source.shape[-1], precision_of(self.dtype)
+        source = source.astype(self.dtype)
+        (to_keys, _), (to_values, bias) = (
+            _Linear(width, self.dtype, name=name)() for name in ("k", "v")
+        )
+        to_keys, to_values = (
+            kernel.reshape(width, self.heads, -1) for kernel in (to_keys, to_values)
+        )
+        asked = jnp.einsum("bnhe,dhe->bnhd", queries, to_keys, precision=precision)
+        logits = jnp.einsum(
+            "bnhd,bmd->bhnm",
+            asked,
+            source,
+            precision=precision,
+            preferred_element_type=statistics_dtype(asked),
+        )
+        weights = _softmax(queries.shape[-1] ** -0.5 * logits, mask).astype(self.dtype)
+        weights = dropout(weights)  # [b, h, n, m]
+        seen = jnp.einsum("bhnm,bmd->bnhd", weights, source, precision=precision)
+        y = jnp.einsum("bnhd,dhe->bnhe", seen, to_values, precision=precision)
+        # Without dropout the weights' sum is 1.
+        total = jnp.sum(weights, axis=-1).swapaxes(1, 2)[..., None]  # [b, n, h, 1]
+        return y + total * bias.reshape(self.heads, -1)
 
 
 class LocalFeatureSelfAttention(nn.Module):

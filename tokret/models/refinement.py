@@ -43,7 +43,9 @@ class RefinementLayer(nn.Module):
     ) -> Float[Array, "b l d"]:
         """Returns the refined tokens; positions of `x` with False in `mask` are out."""
         drop = DropPath(self.drop_path)
-        cross = Attention(self.heads, self.dropout, self.dtype, name="cross_attn")
+        cross = Attention(
+            self.heads, self.dropout, self.dtype, few_queries=True, name="cross_attn"
+        )
         own = Attention(self.heads, self.dropout, self.dtype, name="self_attn")
         y = layer_norm(self.dtype, "norm1")(tokens)
         tokens = tokens + drop(cross(y, x, mask, train=train), train=train)
@@ -89,7 +91,9 @@ class PaperRefinementLayer(nn.Module):
         """Returns the refined tokens; positions of `x` with False in `mask` are out."""
         drop = DropPath(self.drop_path)
         own = Attention(self.heads, self.dropout, self.dtype, name="self_attn")
-        cross = Attention(self.heads, self.dropout, self.dtype, name="cross_attn")
+        cross = Attention(
+            self.heads, self.dropout, self.dtype, few_queries=True, name="cross_attn"
+        )
         y = drop(own(tokens, tokens, train=train), train=train)
         tokens = layer_norm(self.dtype, "norm1")(tokens + y)
         y = drop(cross(tokens, x, mask, train=train), train=train)
