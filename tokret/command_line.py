@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from tokret import cluster
+from tokret.allocation import keep_freed_memory
 from tokret.configuration import Config
 from tokret.errors import UserError
 
@@ -43,6 +44,7 @@ def run(main: Callable[[], None]) -> None:
         if rest:
             raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
         quieten()
+        keep_freed_memory()
         cluster.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
         main()
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tokret.allocation import keep_freed_memory
 from tokret.errors import UserError
 
 MINUTES = 10.0
@@ -57,6 +58,7 @@ def _minutes_flag(parser: argparse.ArgumentParser, words: str) -> None:
 def run_speed(flags: argparse.Namespace) -> dict[str, Any]:
     """Runs one benchmark of speed."""
     share_memory()
+    keep_freed_memory()  # PyTorch's too
     from tokret.benchmark import speed
 
     result = speed.run(

@@ -44,8 +44,9 @@ def _matrix_gradient(
     if rows.shape[1] <= columns.shape[1]:
         return jax.lax.dot_general(rows, columns, sums, precision)
     swapped = jax.lax.dot_general(columns, rows, sums, precision)
-    # Otherwise XLA turns the product around again.
-    return jax.lax.optimization_barrier(swapped).T
+    # Otherwise XLA turns the product around again, or each reader the result.
+    swapped = jax.lax.optimization_barrier(swapped)
+    return jax.lax.optimization_barrier(swapped.T)
 
 
 def _forward(x: Array, matrix: Array) -> tuple[Array, tuple[Array, Array]]:

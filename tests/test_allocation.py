@@ -1,0 +1,45 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tokret.allocation import has_accelerator
+
+# Page faults of a megabyte's pages are 256.
+PROGRAM = """
+import resource, sys
+import numpy as np
+from tokret.allocation import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**26, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_pages_are_asked_for_once():
+    def faults(what):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, what],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    assert faults("keep") < 100
+    # Huge pages, where the system gives them, are few.
+    assert faults("leave") > faults("keep")
+
+
+def test_what_the_environment_chooses_comes_first(monkeypatch):
+    for platforms, found in (("cpu", False), ("cuda", True), ("tpu,cpu", True)):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        assert has_accelerator() == found

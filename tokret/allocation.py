@@ -1,0 +1,40 @@
+"""Memory that XLA's CPU programs free and ask for again at every step."""
+
+import ctypes
+import importlib.util
+import os
+import pkgutil
+
+# glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+
+def keep_freed_memory() -> None:
+    """Keeps what this process frees, where it computes on a CPU; before jax starts.
+
+    A program's temporary memory, hundreds of megabytes, is asked for at each call. By
+    default glibc gives it back to the system at the end of each, which then fills every
+    page with zeros again: a fifth of a small training step (docs/performance.md). From
+    now on the process stays as large as it ever was. On other systems, and where jax
+    has a plugin for an accelerator, nothing is changed.
+    """
+    if has_accelerator():
+        return
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None)
+    if adjust is None:
+        return
+    # One arena, since others are made of small pieces that always go back.
+    for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):
+        adjust(name, value)
+
+
+def has_accelerator() -> bool:
+    """Whether jax may find something other than a CPU, as far as is known unasked."""
+    chosen = os.environ.get("JAX_PLATFORMS")
+    if chosen:
+        return chosen != "cpu"
+    plugins = importlib.util.find_spec("jax_plugins")
+    places = (plugins.submodule_search_locations or ()) if plugins else ()
+    return bool(
+        importlib.util.find_spec("libtpu") or list(pkgutil.iter_modules(list(places)))
+    )
