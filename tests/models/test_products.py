@@ -6,6 +6,7 @@ from flax import linen as nn
 
 from tokret.models.pointwise import PointwiseConv
 from tokret.models.products import project
+from tokret.training.utilisation import product_flop
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +27,12 @@ def test_gradients_are_those_that_jax_derives(c, d):
     np.testing.assert_allclose(outputs, expected, rtol=1e-12)
     for ours, theirs in zip(back(seen), derived(seen), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_a_gradient_costs_two_products():
+    both = jax.grad(lambda x, m: jnp.sum(project(x, m) ** 2), argnums=(0, 1))
+    counted = jax.make_jaxpr(both)(jnp.ones((2, 5, 3)), jnp.ones((3, 7)))
+    assert product_flop(counted.jaxpr) == 3 * 2 * (2 * 5) * 3 * 7
 
 
 @pytest.mark.parametrize(("stride", "side"), [(1, 4), (2, 4), (2, 5)])
