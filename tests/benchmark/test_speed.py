@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from tokret.benchmark import extraction
+from tokret.benchmark import database_pass, extraction
 from tokret.benchmark.extraction import draw_photos, make_batches
 
 # What a machine for measuring may not have. absl and orbax come with flax.
@@ -84,3 +84,11 @@ def test_inference_and_training_run_on_a_bare_machine():
 )
 def test_mistakes_are_a_line(program, refused, arguments, says):
     refused(program("tokret.benchmark", *arguments), says)
+
+
+def test_a_database_is_searched_and_read():
+    found = database_pass.run(1, rows=300, dims=8, block=128)
+    assert found["bytes"] == 2 * 300 * 8 and found["ratio"][0] > 0
+    blocks = database_pass.make_blocks(300, 8, 128)
+    assert len(blocks) == 3
+    assert not np.asarray(blocks.load(2))[44:].any()

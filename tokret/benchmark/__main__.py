@@ -3,7 +3,7 @@
     python -m tokret.benchmark all [--quick] [--minutes=N] [--turns=N] [--json=FILE]
     python -m tokret.benchmark inference | train | extract [--cases=TEXT,...]
         [--minutes=N] [--turns=N] [--json=FILE]
-    python -m tokret.benchmark start [--turns=N] [--json=FILE]
+    python -m tokret.benchmark start | scan [--turns=N] [--json=FILE]
     python -m tokret.benchmark table README.md docs/measurements/*.json
     python -m tokret.benchmark input [--photos=DIR] [--turns=N] [--json=FILE]
     python -m tokret.benchmark search [--database=1000000] [--dim=1024] [--queries=70]
@@ -13,7 +13,8 @@
     python -m tokret.benchmark plan --table=docs/pods.md
 
 inference, train, extract: tokret beside PyTorch, in turns; start: a second start's
-compiling. all: each of them, search and input, in processes of their own; targets.
+compiling; scan: search beside reading the database once. all: each of them, search
+and input, in processes of their own, and the targets.
 table: the README's ratios, from JSONs.
 input: training's input on one core, beside plain Pillow.
 search: exact search beside faiss and NumPy, mAP among a million, compressed databases.
@@ -208,7 +209,16 @@ BENCHMARKS = {
             speed_commands.run_speed,
             speed_commands.report_speed,
         )
-        for name, words in speed_commands.SPEED.items()
+        for name, words in speed_commands.CASES.items()
+    },
+    **{
+        name: Benchmark(
+            words,
+            speed_commands.no_flags,
+            speed_commands.run_single,
+            speed_commands.report_speed,
+        )
+        for name, words in speed_commands.SINGLE.items()
     },
     "all": Benchmark(
         "every benchmark of this machine in a row, and the targets",

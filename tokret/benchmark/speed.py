@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from tokret.benchmark import second_start
+from tokret.benchmark import database_pass, second_start
 from tokret.benchmark.case import Budget
 from tokret.benchmark.rivals import import_rival
 from tokret.benchmark.targets import judge
@@ -16,6 +16,11 @@ MODULES = {
     "inference": "tokret.benchmark.inference",
     "train": "tokret.benchmark.training_step",
     "extract": "tokret.benchmark.extraction",
+}
+# Those of one case.
+SINGLE: dict[str, Callable[[int], dict[str, Any]]] = {
+    "start": second_start.run,
+    "scan": database_pass.run,
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -28,10 +33,10 @@ def device_name() -> str:
 def run(
     benchmark: str, *, turns: int, cases: str, minutes: float, limit: int | None = None
 ) -> dict[str, Any]:
-    """Runs a benchmark of speed.
+    """Runs a benchmark of many cases.
 
     Args:
-      benchmark: inference, train, extract or start.
+      benchmark: inference, train or extract.
       turns: how often every case is timed.
       cases: names' parts, with commas: those cases alone; all if empty.
       minutes: after which no case begins.
@@ -41,19 +46,26 @@ def run(
     Returns:
       What was measured, of what and where, as JSON takes it.
     """
+    result = _begun(benchmark, turns)
+    budget = Budget(60 * minutes)
+    found, left_out = _runner(benchmark)(turns, cases, budget, limit)
+    return with_targets(result | {"cases": found, "left_out": left_out})
+
+
+def run_single(benchmark: str, turns: int) -> dict[str, Any]:
+    """Runs a benchmark of one case: scan or start."""
+    return with_targets(_begun(benchmark, turns) | SINGLE[benchmark](turns))
+
+
+def _begun(benchmark: str, turns: int) -> dict[str, Any]:
     rival = import_rival()
     packages = PACKAGES if rival is None else (*PACKAGES, "torch")
-    result: dict[str, Any] = {
+    return {
         "benchmark": benchmark,
         "environment": {**environment(*packages), "device": device_name()},
         "turns": turns,
         "rival": rival is not None,
     }
-    if benchmark == "start":
-        return with_targets(result | second_start.run(turns))
-    budget = Budget(60 * minutes)
-    found, left_out = _runner(benchmark)(turns, cases, budget, limit)
-    return with_targets(result | {"cases": found, "left_out": left_out})
 
 
 def with_targets(result: dict[str, Any]) -> dict[str, Any]:

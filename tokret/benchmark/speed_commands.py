@@ -13,15 +13,18 @@ from tokret.allocation import keep_freed_memory
 from tokret.errors import UserError
 
 MINUTES = 10.0
-SPEED = {
+CASES = {
     "inference": "descriptors of a batch on the device, beside PyTorch",
     "train": "training steps of a batch on the device, beside PyTorch",
     "extract": "three-scale descriptors of mixed shapes, beside one photo at a time",
+}
+SINGLE = {
+    "scan": "search of a database on the device, beside reading it once",
     "start": "compiling in a first and in a second start of the same program",
 }
 # In a row; what else a quick run says to each.
 ROW: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(SPEED, ()),
+    **dict.fromkeys((*CASES, *SINGLE), ()),
     "search": ("--database=20000", "--forms="),
     "input": (),
 }
@@ -56,9 +59,8 @@ def _minutes_flag(parser: argparse.ArgumentParser, words: str) -> None:
 
 
 def run_speed(flags: argparse.Namespace) -> dict[str, Any]:
-    """Runs one benchmark of speed."""
-    share_memory()
-    keep_freed_memory()  # PyTorch's too
+    """Runs one benchmark of many cases."""
+    prepare_memory()
     from tokret.benchmark import speed
 
     result = speed.run(
@@ -69,8 +71,21 @@ def run_speed(flags: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def share_memory() -> None:
-    """Leaves a GPU's memory to PyTorch too; before jax is imported."""
+def no_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds none: a benchmark of one case."""
+
+
+def run_single(flags: argparse.Namespace) -> dict[str, Any]:
+    """Runs one benchmark of one case."""
+    prepare_memory()
+    from tokret.benchmark import speed
+
+    return speed.run_single(flags.benchmark, flags.turns)
+
+
+def prepare_memory() -> None:
+    """Leaves a GPU's memory to PyTorch too, as train.py a CPU's; before jax starts."""
+    keep_freed_memory()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
@@ -101,7 +116,7 @@ def run_all(flags: argparse.Namespace) -> dict[str, Any]:
     failed: dict[str, str] = {}
     for name, quick in ROW.items():
         arguments = [f"--turns={flags.turns}"]
-        if name in SPEED and name != "start":
+        if name in CASES:
             arguments.append(f"--minutes={1.0 if flags.quick else flags.minutes}")
         if flags.quick:
             arguments += quick
@@ -112,7 +127,11 @@ def run_all(flags: argparse.Namespace) -> dict[str, Any]:
             results[name] = result
     from tokret.benchmark.targets import judge
 
-    speeds = {name: result for name, result in results.items() if name in SPEED}
+    speeds = {
+        name: result
+        for name, result in results.items()
+        if name in CASES or name in SINGLE
+    }
     return {
         "benchmark": "all",
         "results": results,

@@ -79,13 +79,19 @@ def report(result: Mapping[str, Any]) -> str:
         lines.append("")
         lines += cases_table(result["cases"])
         lines += [f"{name}: {why}" for name, why in result["left_out"].items()]
+    elif "rows" in result:
+        lines.append(
+            f"{result['queries']} queries over {result['rows']:,} x {result['dims']} "
+            f"bf16: {_seconds(result['search'][0])}, reading it once "
+            f"{_seconds(result['read'][0])}: {figures(result['ratio'])} times"
+        )
     else:
         lines.append(
             f"{result['trunk']} training step: compiled in {result['first'][0]:.1f} s "
             f"at first, in {result['second'][0]:.1f} s at a second start: "
             f"{figures(result['ratio'])} times the first"
         )
-    if not result["rival"]:
+    if "cases" in result and not result["rival"]:
         lines.append("PyTorch is not installed: pip install 'tokret[torch]'")
     return "\n".join(lines)
 

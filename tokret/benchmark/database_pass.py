@@ -1,0 +1,99 @@
+"""Search of a database that is on the device, beside reading it once.
+
+No search that compares every descriptor can be faster than one pass over the memory.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tokret.benchmark.turns import ratios, spread, take_turns
+from tokret.retrieval.blocks import Blocks
+from tokret.retrieval.search import top_k_in
+
+DIMS, QUERIES, K = 1024, 70, 100
+ROWS = {"cpu": 100_000, "gpu": 1_000_000, "tpu": 1_000_000}
+# So large that starting a program is nothing beside reading a block: 256 MiB.
+BLOCK = 2**17
+
+
+def make_blocks(total: int, dims: int, block: int) -> Blocks:
+    """Draws a database on the first device, bfloat16.
+
+    Args:
+      total: its rows.
+      dims: of each.
+      block: rows of a block.
+    """
+    draw = jax.jit(
+        lambda key: jax.random.normal(key, (block, dims), jnp.float32).astype(
+            jnp.bfloat16
+        )
+    )
+    count = -(-total // block)
+    held = [draw(jax.random.key(i)) for i in range(count)]
+    # The last block ends with rows of zeros.
+    left = total - (count - 1) * block
+    held[-1] = held[-1] * (jnp.arange(block) < left)[:, None]
+    places = (jax.devices()[0],)
+    return Blocks(
+        total,
+        block,
+        np.dtype(jnp.bfloat16),
+        places,
+        held.__getitem__,
+        foresee=lambda number: None,
+    )
+
+
+def _search(queries: np.ndarray, blocks: Blocks, k: int, item: None) -> None:
+    top_k_in(queries, blocks, k)
+
+
+def _read(blocks: Blocks, item: None) -> None:
+    largest = [_largest(blocks.load(number)) for number in range(len(blocks))]
+    jax.block_until_ready(largest)
+
+
+_largest = jax.jit(jnp.max)
+
+
+def run(
+    turns: int, rows: int | None = None, dims: int = DIMS, block: int = BLOCK
+) -> dict[str, Any]:
+    """Times 70 queries, best 100 of each, and one pass over the same memory.
+
+    Args:
+      turns: how often.
+      rows: of the database; None takes a million, and fewer for a CPU.
+      dims: of each.
+      block: rows of a block.
+
+    Returns:
+      rows, dims, queries, the database's bytes; search and read, seconds; ratio: time
+      of the search, that of reading being 1; each [median, lowest, highest].
+    """
+    rows = rows or ROWS.get(jax.default_backend(), ROWS["gpu"])
+    block = min(block, rows)
+    blocks = make_blocks(rows, dims, block)
+    queries = np.random.default_rng(0).standard_normal((QUERIES, dims), np.float32)
+    times = take_turns(
+        {
+            "search": functools.partial(_search, queries, blocks, min(K, rows)),
+            "read": functools.partial(_read, blocks),
+        },
+        lambda: [None],
+        turns,
+    )
+    return {
+        "rows": rows,
+        "dims": dims,
+        "queries": QUERIES,
+        "bytes": 2 * rows * dims,
+        "search": spread(times["search"]),
+        "read": spread(times["read"]),
+        "ratio": spread(ratios(times["search"], times["read"])),
+    }
