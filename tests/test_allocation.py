@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tokret.allocation import has_accelerator
+from tokret.allocation import allocated, has_accelerator
 
 # Page faults of a megabyte's pages are 256.
 PROGRAM = """
@@ -37,6 +37,15 @@ def test_pages_are_asked_for_once():
     assert faults("keep") < 100
     # Huge pages, where the system gives them, are few.
     assert faults("leave") > faults("keep")
+
+
+@pytest.mark.skipif(allocated() is None, reason="glibc's since 2.33")
+def test_only_what_is_in_use_counts():
+    before = allocated()
+    held = bytearray(2**25)
+    assert 2**25 <= allocated() - before < 2**26
+    del held
+    assert allocated() - before < 2**24
 
 
 def test_what_the_environment_chooses_comes_first(monkeypatch):

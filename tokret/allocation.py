@@ -9,6 +9,16 @@ import pkgutil
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
+class _Counts(ctypes.Structure):
+    """glibc's struct mallinfo2, of all arenas."""
+
+    _fields_ = [  # noqa: RUF012
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks "
+        "fordblks keepcost".split()
+    ]
+
+
 def keep_freed_memory() -> None:
     """Keeps what this process frees, where it computes on a CPU; before jax starts.
 
@@ -26,6 +36,19 @@ def keep_freed_memory() -> None:
     # One arena, since others are made of small pieces that always go back.
     for name, value in ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)):
         adjust(name, value)
+
+
+def allocated() -> int | None:
+    """Returns the bytes in use in this process; None where nothing counts them.
+
+    Freed memory that the process keeps is not among them, unlike its resident size.
+    """
+    count = getattr(ctypes.CDLL(None), "mallinfo2", None)  # glibc 2.33
+    if count is None:
+        return None
+    count.restype = _Counts
+    counts = count()
+    return int(counts.uordblks + counts.hblkhd)
 
 
 def has_accelerator() -> bool:

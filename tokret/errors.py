@@ -36,16 +36,20 @@ def exit_status(program: Callable[[], None]) -> int:
         print(stop, file=sys.stderr)  # noqa: T201
         return 75
     except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)  # noqa: T201
+        _say(" ".join(str(error).split()))
         return 2
     except OSError as error:
         if error.filename is None:
             raise
         # The disk's word on a file or folder that was named to us.
-        line = f"error: {error.filename}: {error.strerror}"
-        print(line, file=sys.stderr)  # noqa: T201
+        _say(f"{error.filename}: {error.strerror}")
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return 130
     return 0
+
+
+def _say(words: str) -> None:
+    # One write, since threads that still end may write there too.
+    sys.stderr.write(f"error: {words}\n")

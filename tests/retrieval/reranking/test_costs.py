@@ -20,7 +20,14 @@ def test_time_and_a_passing_peak_are_seen():
     assert cost.peak_bytes >= 48 * 2**20
 
 
+def test_without_a_count_of_its_own_the_process_size_is_taken(monkeypatch):
+    monkeypatch.setattr(costs, "allocated", lambda: None)
+    held, peak = costs._bytes_held()
+    assert held > 2**20 and peak == 0
+
+
 def test_where_nothing_tells_of_memory_only_time_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "allocated", lambda: None)
     monkeypatch.setattr(costs, "_STATM", tmp_path / "none")
     result, cost = costs.costed(lambda: "done")
     assert result == "done" and cost.peak_bytes is None

@@ -9,6 +9,8 @@ from typing import NamedTuple, TypeVar
 
 import jax
 
+from tokret.allocation import allocated
+
 Result = TypeVar("Result")
 
 # Shorter peaks than this are seen only where the device keeps count of its own.
@@ -67,6 +69,9 @@ def _bytes_held() -> tuple[int, int]:
     told = jax.local_devices()[0].memory_stats()
     if told:
         return told["bytes_in_use"], told.get("peak_bytes_in_use", 0)
+    counted = allocated()
+    if counted is not None:
+        return counted, 0
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"), 0
     except OSError:
