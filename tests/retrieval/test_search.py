@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokret.retrieval import search
-from tokret.retrieval.blocks import in_place, stream_blocks
+from tokret.retrieval.blocks import BLOCK, in_place, stream_blocks
 
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
 
@@ -108,6 +108,23 @@ def test_top_k_is_the_beginning_of_a_stable_sort(seed, block, k):
     best, items = search.top_k(queries, database, k, block)
     np.testing.assert_array_equal(items, order)
     np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
+
+
+def test_few_queries_get_longer_blocks(monkeypatch):
+    asked = []
+    plain = stream_blocks
+
+    def stream(database, block, devices):
+        asked.append(block)
+        return plain(database, block, devices)
+
+    monkeypatch.setattr(search, "stream_blocks", stream)
+    queries, database, _ = tied_case(0, q=70)
+    for count in (1, 8, 16, 70):
+        _, items = search.top_k(queries[:count], database, 10)
+        order = np.argsort(-(queries[:count] @ database.T), axis=1, kind="stable")
+        np.testing.assert_array_equal(items, order[:, :10])
+    assert [rows // BLOCK for rows in asked] == [8, 8, 4, 1]
 
 
 @pytest.mark.parametrize("k", [0, 301])

@@ -19,6 +19,10 @@ from tokret.shapes import Array, Shaped
 
 # 64 MiB of 1,024 float32: enough that starting programs costs nothing beside them.
 BLOCK = 16384
+# Few queries are done with that so soon that starting programs does cost, 18 % of one
+# query's time among a million on two cores: fewer than this get longer blocks, up to
+# eight times so long.
+_MANY, _FEWEST = 64, 8
 # XLA's CPU product treats whole vectors of columns alike and a remainder by other code:
 # in multiples of this, it gives the same scores for blocks of any size.
 ALIGNMENT = 128
@@ -188,6 +192,11 @@ def in_place(shape: tuple[int, ...], dtype: Any) -> Shaped[np.ndarray, "n d"]:
     raw = np.empty(size + _CACHE_LINE, np.uint8)
     start = -raw.ctypes.data % _CACHE_LINE
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def block_rows(queries: int) -> int:
+    """Rows of a block that so many queries, asked together, are best compared with."""
+    return BLOCK * max(1, _MANY // max(_FEWEST, queries))
 
 
 def _start(number: int, rows: int, total: int) -> int:

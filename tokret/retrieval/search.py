@@ -28,6 +28,7 @@ from tokret.retrieval.blocks import (
     Blocks,
     Database,
     Everywhere,
+    block_rows,
     of_all_processes,
     stream_blocks,
 )
@@ -173,7 +174,7 @@ def top_k(
     queries: Shaped[Array | np.ndarray, "q ..."],
     database: Database,
     k: int,
-    block: int = BLOCK,
+    block: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     recall_target: float | None = None,
 ) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
@@ -183,7 +184,7 @@ def top_k(
       queries: as for `count_ranks`.
       database: as for `count_ranks`.
       k: how many, 1 to N.
-      block: database rows on a device at once.
+      block: database rows on a device at once; None takes more for few queries.
       devices: that share the work; None takes all of this process's. With those of
         several processes, every one of these must make the same call.
       recall_target: None for exactness; else the share of the best k that a TPU should
@@ -197,8 +198,8 @@ def top_k(
     Raises:
       ValueError: k is not in 1 to N, or only one side is int8.
     """
-    blocks = stream_blocks(database, block, devices)
-    return top_k_in(queries, blocks, k, recall_target)
+    rows = block_rows(len(queries)) if block is None else block
+    return top_k_in(queries, stream_blocks(database, rows, devices), k, recall_target)
 
 
 def top_k_in(

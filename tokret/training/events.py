@@ -4,13 +4,30 @@ tensorboardX's own writer hands everything to a thread behind a short queue: whe
 thread dies, of a full disk, the run would wait for room in the queue for ever.
 """
 
+import contextlib
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+
+@contextlib.contextmanager
+def _torch_left_out() -> Iterator[None]:
+    """Hides torch, which tensorboardX would import, for seconds and for no use here."""
+    absent = "torch" not in sys.modules
+    if absent:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules["torch"]
+
+
+with _torch_left_out():
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
 
 class Events:
