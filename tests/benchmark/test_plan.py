@@ -2,6 +2,8 @@ import dataclasses
 
 import pytest
 
+from configs import demo
+from tokret import command_line
 from tokret.benchmark import plan
 from tokret.benchmark.collectives import Collective
 from tokret.benchmark.plan import Request
@@ -20,6 +22,9 @@ def compiled(**fields):
     given = {"arguments": 3 * GIB, "temporaries": 5 * GIB, "flop": 4e12}
     given |= {"accessed": 3e9, "collectives": [GRADIENT, STATISTICS]}
     return Compiled(**given | fields)
+
+
+COST = compiled()
 
 
 def test_the_larger_of_two_times_is_the_bound():
@@ -121,6 +126,22 @@ def test_photos_without_published_numbers_need_them(monkeypatch):
     with pytest.raises(UserError, match="'synthetic'.*--photos=N and --classes=N"):
         request = Request("train", "demo", "v5e:4x4", 4, 1024)
         plan.run({"data": {"name": "synthetic"}}, request)
+
+
+@pytest.mark.parametrize("what", ["train", "extract"])
+def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
+    pytest.importorskip("libtpu")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    lowered = []
+    monkeypatch.setattr(plan, "compile_for_pod", lambda it: lowered.append(it) or COST)
+    config = demo.get_config("gem")
+    config.model.dim = 16
+    config.augmentation.size = config.evaluation.longest_side = 32
+    config.mesh.shard_optimiser = True
+    request = Request(what, "demo", "v5e:2x2", 2, 16, photos=100, classes=10)
+    found = plan.run(command_line.plain(config), request)
+    assert found["fits"] and found["chips"] == 4
+    assert len(lowered) == 1
 
 
 @pytest.mark.parametrize(

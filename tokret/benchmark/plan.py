@@ -185,7 +185,7 @@ def run(config: Config, request: Request) -> dict[str, Any]:
 
     Args:
       config: the whole config.
-      request: what is asked; its `model` takes the place of `config.mesh`.
+      request: what is asked; its `model` takes the place of `config.mesh`'s.
 
     Raises:
       UserError: for a field or flag that cannot be.
@@ -198,7 +198,8 @@ def run(config: Config, request: Request) -> dict[str, Any]:
                 f"config.data.name is {data!r}, of which no numbers are published: say "
                 "--photos=N and --classes=N"
             )
-    config = {**config, "mesh": {"data": -1, "model": request.model}}
+    mesh = {**part(config, "mesh", dict), "data": -1, "model": request.model}
+    config = {**config, "mesh": mesh}
     batch = request.batch_size
     if batch is None and request.what == "train":
         batch = part(config, "batch_size", int)

@@ -16,8 +16,8 @@ from tokret.retrieval.blocks import BLOCK
 from tokret.retrieval.extraction import Extraction, make_describe
 from tokret.retrieval.search import QUERIES
 from tokret.retrieval.selection import Best, add_block
-from tokret.training.plan import check, make_recipe
-from tokret.training.sharding import BATCH, REPLICATED, make_mesh
+from tokret.training.plan import check, lay_out, make_recipe
+from tokret.training.sharding import BATCH, REPLICATED
 
 # What a float32 product of jax.lax.Precision.HIGHEST takes on a TPU, says
 # https://docs.jax.dev/en/latest/_autosummary/jax.lax.Precision.html
@@ -106,8 +106,8 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:
     Raises:
       UserError: for a field that cannot be, or a batch that cannot be split.
     """
-    mesh = call(
-        functools.partial(make_mesh, pod.devices), "mesh", part(config, "mesh", dict)
+    mesh, _ = call(
+        functools.partial(lay_out, pod.devices), "mesh", part(config, "mesh", dict)
     )
     model = call(build_model, "model", part(config, "model", dict))
     settings = call(Extraction, "evaluation", part(config, "evaluation", dict))
