@@ -63,7 +63,9 @@ def long():
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
     """Returns a function that starts one of the programs as a user would."""
-    cache = tmp_path_factory.mktemp("compiled")
+    # Workers of pytest-xdist have folders of their own in one that is the run's.
+    own = tmp_path_factory.getbasetemp()
+    cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
     environment = {
         **os.environ,
         "XLA_FLAGS": COMPILE_FAST,

@@ -29,7 +29,7 @@ def arguments(demo_arguments):
         "--config.data.photos=4",
         "--config.model.dim=32",
         "--config.model.width=16",
-        "--config.model.refinement_layers=1",
+        "--config.model.refinement_layers=0",
         "--config.evaluation.batch_size=8",
         "--config.mesh.model=2",
         "--config.model.dropout=0.1",

@@ -40,7 +40,7 @@ def test_classes_that_were_never_seen_are_found_among_each_other(
 ):
     workdir, data_dir = tmp_path / "run", tmp_path / "data"
     arguments = (
-        "--config=configs/image_folder.py",
+        "--config=configs/image_folder.py:gem",
         f"--config.data.root={groceries}",
         f"--config.data.benchmark_classes={groceries.parent / 'unseen.txt'}",
         f"--config.run.data_dir={data_dir}",
@@ -69,13 +69,12 @@ def test_classes_that_were_never_seen_are_found_among_each_other(
 @pytest.mark.slow
 def test_landmarks_are_trained_on_from_their_tars(program, gldv2_folder, tmp_path):
     arguments = (
-        "--config=configs/gldv2_r101.py",
+        "--config=configs/gldv2_r101.py:gem",
         "--config.init.trunk=",
         f"--config.data.manual_dir={gldv2_folder}",
         "--config.data.resize=40",
         "--config.model.trunk=tiny",
         "--config.model.dim=16",
-        "--config.model.width=16",
         f"--config.run.data_dir={tmp_path / 'data'}",
         f"--workdir={tmp_path / 'run'}",
         *SMALL,
@@ -96,7 +95,7 @@ def test_landmarks_are_trained_on_from_their_tars(program, gldv2_folder, tmp_pat
 def test_photos_that_rot_are_skipped_and_told(program, refused, photo_folder, tmp_path):
     data_dir = tmp_path / "data"
     arguments = (
-        "--config=configs/image_folder.py",
+        "--config=configs/image_folder.py:gem",
         f"--config.data.root={photo_folder}",
         f"--config.run.data_dir={data_dir}",
         *SMALL,

@@ -136,7 +136,7 @@ def test_other_photos_than_the_run_began_with_are_refused(
     root, workdir = tmp_path / "photos", tmp_path / "run"
     shutil.copytree(photo_folder, root)
     arguments = (
-        "--config=configs/image_folder.py",
+        "--config=configs/image_folder.py:gem",
         f"--config.data.root={root}",
         f"--config.run.data_dir={data_dir}",
         f"--workdir={workdir}",
@@ -157,9 +157,9 @@ def test_a_run_begins_with_another_ones_trunk(
 ):
     workdir = tmp_path / "run"
     arguments = (
-        *demo_arguments,
+        "--config=configs/demo.py:gem",
+        *demo_arguments[1:],
         f"--config.init.trunk={trained}",
-        "--config.model.dim=8",  # another head
         "--config.epochs=2",
         "--config.schedule.base=0.0",  # nothing is learned: what began is what ends
         "--config.schedule.warmup=0.0",
@@ -226,7 +226,7 @@ def test_a_damaged_checkpoint_is_put_aside(
 @pytest.mark.slow
 def test_steps_are_traced(program, refused, demo_arguments, tmp_path):
     workdir = tmp_path / "run"
-    arguments = (*demo_arguments, "--config.epochs=2", f"--workdir={workdir}")
+    arguments = (*demo_arguments, f"--workdir={workdir}")
     status, out, err = program("train.py", *arguments, "--profile=2:3")
     assert status == 0, out + err
     assert list((workdir / "profile").rglob("*.xplane.pb"))
