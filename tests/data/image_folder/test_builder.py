@@ -41,6 +41,28 @@ def test_every_photo_in_one_split_and_no_other(photo_folder, tmp_path):
         dataset.records("validation")
 
 
+def test_a_folder_of_its_own_to_find_photos_in(photo_folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(photo_folder / "ash", other / "alder")
+    shutil.copytree(photo_folder / "birch", other / "birch")
+    dataset = prepare(tmp_path / "d", photo_folder, benchmark_root=str(other))
+    assert dataset.classes == 3
+    assert len(names(dataset, "train")) + len(names(dataset, "validation")) == 18
+    assert {name.split("/")[0] for name in names(dataset, "benchmark")} == {
+        "alder",
+        "birch",
+    }
+    truth = dataset.leave_one_out
+    assert truth is not None and len(truth["labels"]) == 12
+    (other / "alder" / "photo 0.jpg").unlink()
+    again = prepare(tmp_path / "d", photo_folder, benchmark_root=str(other))
+    assert again.builder.data_path != dataset.builder.data_path
+    assert len(names(again, "benchmark")) == 11
+    for root, says in ((tmp_path / "none", "is not a folder"), (other / "birch", "no")):
+        with pytest.raises(UserError, match=f"data.benchmark_root: .* {says}"):
+            prepare(tmp_path / "d", photo_folder, benchmark_root=str(root))
+
+
 def test_a_changed_folder_is_prepared_again(photo_folder, tmp_path):
     root = tmp_path / "photos"
     shutil.copytree(photo_folder, root)

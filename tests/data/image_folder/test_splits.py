@@ -136,6 +136,7 @@ def test_lists_that_do_not_fit(write, tmp_path):
     for fields, says in (
         ({"benchmark_fraction": 1.0}, "benchmark_fraction is 1.0"),
         ({"benchmark_fraction": 0.1, "benchmark_list": "x"}, "exclude each other"),
+        ({"benchmark_root": "r", "benchmark_classes": "x"}, "exclude each other"),
     ):
         with pytest.raises(UserError, match=says):
             NOTHING._replace(**fields).checked()

@@ -128,6 +128,7 @@ def prepare(
     benchmark_list: str = "",
     benchmark_classes: str = "",
     benchmark_fraction: float = 0.0,
+    benchmark_root: str = "",
     exif: bool = True,
     max_pixels: int = MAX_PIXELS,
     resize: int = 0,
@@ -155,6 +156,7 @@ def prepare(
       benchmark_list: a list of photos for the benchmark.
       benchmark_classes: a list of classes, one a line, that are for the benchmark.
       benchmark_fraction: share of the classes that are for the benchmark.
+      benchmark_root: another folder of class folders, whose photos are the benchmark.
       exif: turn photos as their EXIF orientation says.
       max_pixels: that a photo may have; a larger one is bad.
       resize: longest that a photo's shorter side may be, in pixels; 0 keeps photos.
@@ -169,16 +171,22 @@ def prepare(
     lists = Lists(
         *(validation_fraction, train_list, validation_list),
         *(benchmark_list, benchmark_classes, benchmark_fraction),
+        benchmark_root,
     ).checked()
     treatment = Treatment(resize, quality, exif, max_pixels).checked()
     path, found = find(root, table)
     splits = share_out(found.photos, lists)
+    notes = found.notes + _left_out(found, splits)
+    if benchmark_root:
+        folder = Path(benchmark_root).expanduser().resolve()
+        elsewhere = find_photos(folder, "data.benchmark_root")
+        splits = splits._replace(benchmark=elsewhere.photos)
+        notes += elsewhere.notes
     if resize and any(photo.box for photo in splits.benchmark):
         raise UserError(
             f"data.resize: {path} has boxes, in pixels of the photos as they are; "
             "leave them at their sizes, resize=0"
         )
-    notes = found.notes + _left_out(found, splits)
     shrunk = f"-{treatment.name()}" if resize else ""
     recipe = Recipe(
         name="image_folder",

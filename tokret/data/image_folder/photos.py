@@ -46,16 +46,20 @@ class Found(NamedTuple):
     notes: list[str]
 
 
-def find_photos(root: Path) -> Found:
+def find_photos(root: Path, field: str = "data.root") -> Found:
     """Lists the photos below each class folder of ROOT, classes and photos by name.
 
     Links are followed, but no folder is entered twice.
+
+    Args:
+      root: the folder.
+      field: what named it, for errors.
 
     Raises:
       UserError: if ROOT is no folder, or holds no class folder with photos.
     """
     if not root.is_dir():
-        raise UserError(f"data.root: {root} is not a folder; name one of class folders")
+        raise UserError(f"{field}: {root} is not a folder; name one of class folders")
     photos, others = [], []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         for path in sorted(files_below(folder)):
@@ -65,13 +69,13 @@ def find_photos(root: Path) -> Found:
             name = path.relative_to(root).as_posix()
             if not name.isprintable():
                 raise UserError(
-                    f"data.root: {str(path)!r} has a name that is not valid text; "
+                    f"{field}: {str(path)!r} has a name that is not valid text; "
                     "rename it"
                 )
             photos.append(Photo(name, path, folder.name))
     if not photos:
         raise UserError(
-            f"data.root: {root} holds no class folder with photos "
+            f"{field}: {root} holds no class folder with photos "
             f"({', '.join(SUFFIXES)}); it must look like ROOT/CLASS/PHOTO.jpg"
         )
     return Found(photos, _passed_over(others))

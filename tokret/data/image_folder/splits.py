@@ -23,6 +23,7 @@ class Lists(NamedTuple):
       benchmark_list: a file of paths.
       benchmark_classes: a file of classes' names.
       benchmark_fraction: share of the classes.
+      benchmark_root: a folder of class folders of its own, whose photos are no others'.
     """
 
     validation_fraction: float
@@ -31,6 +32,7 @@ class Lists(NamedTuple):
     benchmark_list: str
     benchmark_classes: str
     benchmark_fraction: float
+    benchmark_root: str = ""
 
     def checked(self) -> "Lists":
         """Returns it, its numbers checked.
@@ -42,8 +44,9 @@ class Lists(NamedTuple):
             value = getattr(self, field)
             if not 0 <= value < 1:
                 raise UserError(f"data.{field} is {value}; it must be in [0, 1)")
-        ways = ("benchmark_list", "benchmark_classes", "benchmark_fraction")
-        given = [f"data.{field}" for field in ways if getattr(self, field)]
+        ways = ("list", "classes", "fraction", "root")
+        fields = [f"benchmark_{way}" for way in ways]
+        given = [f"data.{field}" for field in fields if getattr(self, field)]
         if len(given) > 1:
             raise UserError(f"{' and '.join(given)} exclude each other; name one")
         return self
