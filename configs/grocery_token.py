@@ -1,0 +1,57 @@
+"""Token over EfficientNet-Lite0 on one's own photos, from ImageNet's weights, on a CPU.
+
+python -m tokret.convert from-torch efficientnet_lite0 --output=runs/lite0
+python train.py --config=configs/grocery_token.py --workdir=DIR
+python eval.py --workdir=DIR
+
+The photos are the Grocery Store Dataset's (2,936 of 81 classes). Any folder of class
+folders will do: --config.data.root=PHOTOS, and --config.data.benchmark_root=OTHER_PHOTOS
+for the classes that eval.py looks for. docs/own-photos.md tells how the values were
+chosen, on classes held out of those that are trained on.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, heads, image_folder
+
+
+def get_config(head: str = "token") -> ConfigDict:
+    """Returns the config with a head of `heads.HEADS`."""
+    config = base.get_config()
+    config.batch_size = 32
+    config.epochs = 8
+
+    config.data = image_folder.photos()
+    config.data.root = "../shared/grocery/train"  # 41 classes
+    config.data.benchmark_root = "../shared/grocery/unseen"  # 40 others
+    config.data.validation_fraction = 0.0  # no photo can be spared
+
+    config.augmentation.size = 224
+    config.augmentation.min_area = 0.25
+    config.augmentation.brightness = 0.3
+    config.augmentation.contrast = 0.3
+    config.augmentation.hue = 0.03  # colours tell fruit apart
+
+    config.model.trunk = "efficientnet_lite0"
+    config.init.trunk = "runs/lite0"
+    config.model.dim = 512
+    config.model.width = 512
+    # Released queries begin so large that with a few photos a class nothing is learned.
+    config.model.query_deviation = 0.05
+    config.model.dropout = 0.0
+    config.model.drop_path = 0.0
+
+    config.schedule.base = 0.0015
+    config.schedule.batch = 256  # the rate as it stands, whatever the batch
+    config.schedule.warmup_epochs = 1.0
+    config.optimiser.trunk_rate = 3.3
+
+    config.evaluation.longest_side = 224
+    config.evaluation.scales = (1.0,)
+    config.evaluation.batch_size = 32
+    config.evaluation.canvases = 4
+
+    config.run.log_every = 10
+    config.run.checkpoint_every = 100
+    config.run.keep = 1
+    return heads.set_head(config, head)

@@ -1,0 +1,129 @@
+"""The whole comparison with programs that stand in, and once with the real ones."""
+
+import json
+import shutil
+
+import pytest
+
+from tokret.comparison import __main__ as comparison
+from tokret.comparison import trials
+from tokret.errors import UserError
+
+
+@pytest.fixture
+def compare(monkeypatch):
+    """Runs the command in this process."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["comparison", *map(str, arguments)])
+        comparison.main()
+
+    return run
+
+
+class Programs:
+    """Stand-ins: mAP falls with the distance of the learning rate from 0.005."""
+
+    def __init__(self):
+        self.told = []
+        self.refuse = ""
+
+    def __call__(self, program, *arguments):
+        self.told.append((program, arguments))
+        flags = dict(a[2:].split("=", 1) for a in arguments if "=" in a)
+        workdir = trials.Path(flags["workdir"])
+        if program == "train.py":
+            if self.refuse and self.refuse in arguments:
+                raise UserError("train.py: the loss is no number")
+            workdir.mkdir(parents=True)
+            (workdir / "rate").write_text(flags["config.schedule.base"])
+            return
+        value = 0.9 - abs(float((workdir / "rate").read_text()) - 0.005)
+        numbers = {"all": {"mAP": value, "recall@1": 0.9}}
+        if "rerank" in flags:
+            numbers["reranked"] = {"numbers": {"all": {"mAP": value}}}
+        (workdir / "eval").mkdir(exist_ok=True)
+        content = {"benchmarks": {"unseen": numbers}, "environment": {"commit": "c"}}
+        (workdir / "eval" / "results.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    stand_in = Programs()
+    monkeypatch.setattr(trials, "run", stand_in)
+    return stand_in
+
+
+ARGUMENTS = ("--root=a", "--unseen=b", "--heads=token,gem", "--seeds=2")
+
+
+def test_the_best_rates_train_the_seeds(compare, programs, tmp_path, capsys):
+    out = tmp_path / "figures.json"
+    arguments = (*ARGUMENTS, f"--output={tmp_path}", f"--json={out}")
+    programs.refuse = "--config.schedule.base=0.02"
+    compare(*arguments)
+    trained = [a for p, a in programs.told if p == "train.py"]
+    assert len(trained) == 2 * (3 + 2)
+    seeds = [a for a in trained if any("--config.seed=" in f for f in a)]
+    assert all("--config.schedule.base=0.005" in a for a in seeds)
+    # Nothing that is chosen by sees what is measured.
+    for given in trained:
+        shown = next(flag for flag in given if "benchmark_root" in flag)
+        assert shown.endswith("=" if "/rate-" in " ".join(given) else "/b")
+    found = json.loads(out.read_text())
+    assert found["token"]["best"]["rate"] == 0.005
+    assert "no number" in found["gem"]["tried"][-1]["refused"]
+    assert len(found["gem"]["seeds"]) == 2
+    assert "| token | 90.0 ± 0.0" in capsys.readouterr().out
+    # The same again has nothing left to do but what was refused.
+    before = len(programs.told)
+    compare(*arguments)
+    assert len(programs.told) - before == 2
+
+
+def test_a_head_that_no_rates_suit_is_named(compare, programs, tmp_path):
+    programs.refuse = "--config.seed=0"
+    with pytest.raises(UserError, match="no number"):
+        compare(*ARGUMENTS, f"--output={tmp_path}")
+    programs.refuse = "--config.data.benchmark_fraction=0.25"
+    with pytest.raises(UserError, match="no rates suit token: train.py"):
+        compare(*ARGUMENTS, f"--output={tmp_path / 'other'}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--heads=token,gme",), "--heads: 'gme' is not one of"),
+        (("--rates=fast",), "--rates"),
+        (("--seeds=0",), "--seeds"),
+        (("--fields=epochs",), "--fields"),
+        (("--oops",), "--help says more"),
+    ],
+)
+def test_mistakes_are_a_line(compare, tmp_path, arguments, says):
+    with pytest.raises(UserError, match=says):
+        compare(*ARGUMENTS[:2], f"--output={tmp_path}", *arguments)
+
+
+@pytest.mark.slow
+def test_two_programs_make_one_row(program, photo_folder, data_dir, tmp_path):
+    unseen = tmp_path / "unseen"
+    shutil.copytree(photo_folder, unseen)
+    small = (
+        *("epochs=1", "batch_size=4", "augmentation.size=32"),
+        *("evaluation.longest_side=48", "schedule.warmup_epochs=0.5"),
+        f"run.data_dir={data_dir}",
+    )
+    status, out, err = program(
+        "tokret.comparison",
+        "--config=configs/image_folder.py",
+        *("--heads=gem", "--rates=0.001", "--trunk_rates=0.001", "--seeds=1"),
+        *("--search_epochs=1", "--held_out=0.4"),
+        f"--root={photo_folder}",
+        f"--unseen={unseen}",
+        f"--output={tmp_path / 'runs'}",
+        "--fields",
+        *small,
+    )
+    assert status == 0, err
+    assert out.splitlines()[2].startswith("| gem | ")
