@@ -1,4 +1,4 @@
-"""Token over EfficientNet-Lite0 on one's own photos, from ImageNet's weights, on a CPU.
+"""Token over EfficientNet-Lite0 on one's own photos, from ImageNet weights, on a CPU.
 
 python -m tokret.convert from-torch efficientnet_lite0 --output=runs/lite0
 python train.py --config=configs/grocery_token.py --workdir=DIR
