@@ -5,9 +5,9 @@ python train.py --config=configs/grocery_token.py --workdir=DIR
 python eval.py --workdir=DIR
 
 The photos are the Grocery Store Dataset's (2,936 of 81 classes). Any folder of class
-folders will do: --config.data.root=PHOTOS, and --config.data.benchmark_root=OTHER_PHOTOS
-for the classes that eval.py looks for. docs/own-photos.md tells how the values were
-chosen, on classes held out of those that are trained on.
+folders will do: --config.data.root=PHOTOS for those to train on, and other classes in
+--config.data.benchmark_root=OTHER_PHOTOS for eval.py to find. docs/own-photos.md tells
+how the values were chosen, on classes held out of those that are trained on.
 """
 
 from ml_collections import ConfigDict
