@@ -57,7 +57,7 @@ def test_every_command(
     places = {
         "runs/demo": str(tmp_path / "demo"),
         "runs/photos": str(tmp_path / "photos"),
-        "runs/gem": str(tmp_path / "gem"),
+        "runs/own": str(tmp_path / "own"),
         "runs/lite0": str(tmp_path / "lite0"),
         "runs/theirs": str(tmp_path / "theirs"),
         "WEIGHTS.pth": str(weight_file),
@@ -95,6 +95,8 @@ def test_every_command(
         if name == "train.py":
             # The same training, cut short; the fields of landmarks only with them.
             demo = "--config=configs/demo.py" in arguments
+            if "--config=configs/grocery_token.py" in arguments:
+                arguments.append(f"--config.init.trunk={places['runs/lite0']}")
             arguments += [
                 short
                 for short in demo_arguments[1:]
@@ -107,7 +109,7 @@ def test_every_command(
         done.append(name)
     modules = ["checkpoints", "convert", "data", "search"]
     programs = ["eval.py", *(f"tokret.{name}" for name in modules), "train.py"]
-    assert sorted(set(done)) == programs and len(done) == 23
+    assert sorted(set(done)) == programs and len(done) == 24
     assert "ash/photo 1.jpg" in (tmp_path / "answer.html").read_text()
 
     found = json.loads((tmp_path / "photos" / "eval" / "results.json").read_text())
@@ -118,6 +120,14 @@ def test_every_command(
     assert histogram["recall@1"] == 1
     easy = json.loads((tmp_path / "out.json").read_text())["benchmarks"]["two"]["easy"]
     assert easy["mAP"] == 1
+
+
+def test_the_way_with_ones_own_photos_is_the_readmes(readme, request):
+    page = (request.config.rootpath / "docs" / "own-photos.md").read_text()
+    ours = {line for block in blocks(readme, "") for line in block.splitlines()}
+    commands = [line for block in blocks(page, "") for line in block.splitlines()]
+    known = [line for line in commands if line.startswith("python ")]
+    assert len(known) == 6 and set(known) <= ours
 
 
 @pytest.mark.slow
