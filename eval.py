@@ -31,7 +31,7 @@ from absl import flags
 
 from tokret import cluster, command_line
 from tokret.compilation_cache import DEFAULT, keep_compiled
-from tokret.configuration import part
+from tokret.configuration import Config, part
 from tokret.errors import UserError
 from tokret.evaluation.benchmarks import (
     Benchmark,
@@ -59,6 +59,7 @@ from tokret.evaluation.systems import (
 from tokret.evaluation.variants import Variants, make_variants
 from tokret.retrieval import results
 from tokret.retrieval.answers import Answers
+from tokret.retrieval.extraction import Extraction
 from tokret.retrieval.ground_truth import (
     GroundTruth,
     keep_queries,
@@ -152,6 +153,11 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     """Evaluates a checkpoint, beside the baselines if asked."""
     rerank = parse_chain(RERANK.value) if RERANK.value is not None else ()
     variants = chosen_variants()
+    if DESCRIBE.value and (BASELINES.value or rerank or variants):
+        raise UserError(
+            "--describe measures nothing: leave out --baselines, --rerank, "
+            "--distractors, --compress and --whiten"
+        )
     limits = Limits(queries=REPORT_QUERIES.value, side=REPORT_SIDE.value)
     config = read_config(checkpoint)
     settings = make_settings(config, LONGEST_SIDE.value, SCALES.value)
@@ -169,11 +175,6 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     systems: dict[str, System] = {head: trained}
     if BASELINES.value:
         systems |= {"untrained": untrained(), "colour histogram": histogram_system}
-    if DESCRIBE.value and (BASELINES.value or rerank or variants):
-        raise UserError(
-            "--describe measures nothing: leave out --baselines, --rerank, "
-            "--distractors, --compress and --whiten"
-        )
     if not cluster.is_first():
         help_describe(systems, benchmark)
         return
@@ -197,15 +198,7 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     rows, lines = table_rows(name, numbers), report(name, numbers)
     measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
-    environment = results.environment(
-        part(part(config, "model", dict), "dtype", str)
-    ) | {
-        "checkpoint_step": step_of(checkpoint),
-        "averaged_weights": AVERAGE.value,
-        "longest_side": settings.longest_side,
-        "scales": list(settings.scales),
-        **variants.environment(),
-    }
+    environment = conditions(config, settings, checkpoint, variants)
     path = target / "results.json"
     results.write_results(path, measured, environment, baselines, merge=True)
     print(lines)
@@ -213,6 +206,20 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
         summary = Summary(head, rows, environment)
         present(target, answers, summary, trained.look, limits)
     print(f"written: {target}")
+
+
+def conditions(
+    config: Config, settings: Extraction, checkpoint: Path, variants: Variants
+) -> dict[str, Any]:
+    """Says what the numbers depend on."""
+    dtype = part(part(config, "model", dict), "dtype", str)
+    return results.environment(dtype) | {
+        "checkpoint_step": step_of(checkpoint),
+        "averaged_weights": AVERAGE.value,
+        "longest_side": settings.longest_side,
+        "scales": list(settings.scales),
+        **variants.environment(),
+    }
 
 
 def help_describe(systems: Mapping[str, System], benchmark: Benchmark) -> None:
