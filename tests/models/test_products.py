@@ -1,9 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
+from tokret.models import pointwise
 from tokret.models.pointwise import PointwiseConv
 from tokret.models.products import project
 from tokret.training.utilisation import product_flop
@@ -53,3 +56,29 @@ def test_a_pointwise_convolution_is_a_convolution(stride, side):
     np.testing.assert_allclose(
         ours.apply(variables, x), theirs.apply(drawn, x), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize(("stride", "side"), [(1, 4), (2, 4), (2, 5)])
+def test_every_devices_form_has_the_same_gradients(stride, side):
+    rng = np.random.default_rng(2)
+    x = jnp.asarray(rng.standard_normal((2, side, side, 3)))
+    kernel = jnp.asarray(rng.standard_normal((1, 1, 3, 4)))
+
+    def of(form):
+        outputs, back = jax.vjp(form, x, kernel)
+        return outputs, *back(jnp.sin(outputs))
+
+    products = of(lambda x, kernel: pointwise.mix_channels(x, kernel, stride))
+    convolutions = of(functools.partial(pointwise._convolve, stride=stride))
+    for ours, theirs in zip(products, convolutions, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_one_devices_form_is_counted():
+    def total(x, kernel):
+        return jnp.sum(pointwise.mix_channels(x, kernel, 1) ** 2)
+
+    counted = jax.make_jaxpr(jax.grad(total, argnums=(0, 1)))(
+        jnp.ones((2, 5, 5, 3)), jnp.ones((1, 1, 3, 7))
+    )
+    assert product_flop(counted.jaxpr) == 3 * 2 * (2 * 5 * 5) * 3 * 7

@@ -55,7 +55,10 @@ def _forward(x: Array, matrix: Array) -> tuple[Array, tuple[Array, Array]]:
     return _multiply(x, matrix), (x, matrix)
 
 
-def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def project_back(
+    saved: tuple[Float[Array, "... c"], Float[Array, "c d"]], g: Float[Array, "... d"]
+) -> tuple[Float[Array, "... c"], Float[Array, "c d"]]:
+    """The gradients of `project` by vectors and matrix, given that by its products."""
     x, matrix = saved
     to_matrix = jax.lax.platform_dependent(
         x.reshape(-1, x.shape[-1]),
@@ -66,4 +69,4 @@ def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     return _multiply(g, matrix.T), to_matrix
 
 
-project.defvjp(_forward, _backward)
+project.defvjp(_forward, project_back)
