@@ -70,6 +70,8 @@ def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
         ) from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_one_line(error)) from error
+    except OSError as error:
+        raise UserError(f"--config: {error.filename}: {error.strerror}") from error
     except SyntaxError as error:
         raise UserError(
             f"--config: {error.filename}, line {error.lineno}, is not Python: "

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from tokret import locking
 from tokret.comparison import __main__ as comparison
 from tokret.comparison import trials
 from tokret.errors import UserError
@@ -27,6 +28,7 @@ class Programs:
     def __init__(self):
         self.told = []
         self.refuse = ""
+        self.error = trials.DivergedError
 
     def __call__(self, program, *arguments):
         self.told.append((program, arguments))
@@ -34,8 +36,7 @@ class Programs:
         workdir = trials.Path(flags["workdir"])
         if program == "train.py":
             if self.refuse and self.refuse in arguments:
-                raise UserError("train.py: the loss is no number")
-            workdir.mkdir(parents=True)
+                raise self.error("train.py: 11 updates in a row held no numbers")
             (workdir / "rate").write_text(flags["config.schedule.base"])
             return
         value = 0.9 - abs(float((workdir / "rate").read_text()) - 0.005)
@@ -72,7 +73,7 @@ def test_the_best_rates_train_the_seeds(compare, programs, tmp_path, capsys):
         assert shown.endswith("=" if "/rate-" in " ".join(given) else "/b")
     found = json.loads(out.read_text())
     assert found["token"]["best"]["rate"] == 0.005
-    assert "no number" in found["gem"]["tried"][-1]["refused"]
+    assert "no numbers" in found["gem"]["tried"][-1]["refused"]
     assert len(found["gem"]["seeds"]) == 2
     assert "| token | 90.0 ± 0.0" in capsys.readouterr().out
     # The same again has nothing left to do but what was refused.
@@ -83,26 +84,68 @@ def test_the_best_rates_train_the_seeds(compare, programs, tmp_path, capsys):
 
 def test_a_head_that_no_rates_suit_is_named(compare, programs, tmp_path):
     programs.refuse = "--config.seed=0"
-    with pytest.raises(UserError, match="no number"):
+    with pytest.raises(UserError, match="no numbers"):
         compare(*ARGUMENTS, f"--output={tmp_path}")
     programs.refuse = "--config.data.benchmark_fraction=0.25"
     with pytest.raises(UserError, match="no rates suit token: train.py"):
         compare(*ARGUMENTS, f"--output={tmp_path / 'other'}")
 
 
+def test_other_failures_choose_no_rates(compare, programs, tmp_path):
+    programs.refuse, programs.error = "--config.schedule.base=0.02", UserError
+    with pytest.raises(UserError, match="train.py"):
+        compare(*ARGUMENTS, f"--output={tmp_path}")
+    programs.refuse = ""
+    compare(*ARGUMENTS, f"--output={tmp_path}")
+
+
+def test_what_was_made_otherwise_is_not_taken(compare, programs, tmp_path):
+    compare(*ARGUMENTS, f"--output={tmp_path}")
+    with pytest.raises(UserError, match="epochs=4, not 5"):
+        compare(*ARGUMENTS, f"--output={tmp_path}", "--search_epochs=5")
+    with pytest.raises(UserError, match="data.root=.*a, not .*c; name another"):
+        compare("--root=c", "--unseen=b", f"--output={tmp_path}", "--heads=gem")
+    # Other rates that are better train other seeds.
+    before = len(programs.told)
+    compare(*ARGUMENTS, f"--output={tmp_path}", "--rates=0.0005,0.02")
+    trained = [a for p, a in programs.told[before:] if p == "train.py"]
+    assert len(trained) == 2 * 2
+    assert all("--config.schedule.base=0.0005" in a for a in trained)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("--heads=token,gme",), "--heads: 'gme' is not one of"),
+        (("--heads=gem,gem",), "--heads: 'gem' is not one of .* or there twice"),
         (("--rates=fast",), "--rates"),
+        (("--rates=0",), "--rates"),
+        (("--held_out=1",), "--held_out"),
         (("--seeds=0",), "--seeds"),
-        (("--fields=epochs",), "--fields"),
+        (("--fields", "epochs"), "--fields"),
+        (("--fields", "epochs=2", "--fields", "seed=2"), "itself decides seed"),
+        (("--json=none/x.json",), "--json=.* in a folder that exists"),
+        (("--config=configs/none.py",), "--config=.* is not a file"),
+        (("--unseen=",), "--unseen"),
         (("--oops",), "--help says more"),
     ],
 )
-def test_mistakes_are_a_line(compare, tmp_path, arguments, says):
+def test_mistakes_are_a_line(compare, programs, tmp_path, arguments, says):
     with pytest.raises(UserError, match=says):
         compare(*ARGUMENTS[:2], f"--output={tmp_path}", *arguments)
+    assert not programs.told
+
+
+def test_places_that_do_not_do(compare, programs, tmp_path):
+    with pytest.raises(UserError, match="go together"):
+        compare("--root=a", f"--output={tmp_path}")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--output=.* is a file"):
+        compare(*ARGUMENTS, f"--output={tmp_path / 'file'}")
+    with locking.held(tmp_path / ".lock", "held"):
+        with pytest.raises(UserError, match="another comparison"):
+            compare(*ARGUMENTS, f"--output={tmp_path}")
+    assert not programs.told
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ from tokret.shapes import Array, Shaped
 # 64 MiB of 1,024 float32: enough that starting programs costs nothing beside them.
 BLOCK = 16384
 # Few queries are done with that so soon that starting programs does cost, 18 % of one
-# query's time among a million on two cores: fewer than this get longer blocks, up to
-# eight times so long.
+# query's time among a million on two cores: half as many as this, and fewer, get longer
+# blocks, up to eight times so long.
 _MANY, _FEWEST = 64, 8
 # XLA's CPU product treats whole vectors of columns alike and a remainder by other code:
 # in multiples of this, it gives the same scores for blocks of any size.

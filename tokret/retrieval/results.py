@@ -75,7 +75,7 @@ def write_results(
 def _merged(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Adds what is in a file of other benchmarks in the same environment."""
     try:
-        old = json.loads(path.read_text())
+        old, new = json.loads(path.read_text()), content["benchmarks"]
         if old["environment"] != content["environment"]:
             return content
         systems = {**old.get("baselines", {}), **content.get("baselines", {})}
@@ -87,7 +87,11 @@ def _merged(path: Path, content: dict[str, Any]) -> dict[str, Any]:
             for name in systems
         }
         merged = {
-            "benchmarks": {**old["benchmarks"], **content["benchmarks"]},
+            # What was measured last stands last.
+            "benchmarks": {
+                **{k: v for k, v in old["benchmarks"].items() if k not in new},
+                **new,
+            },
             "environment": content["environment"],
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

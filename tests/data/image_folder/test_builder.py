@@ -58,7 +58,20 @@ def test_a_folder_of_its_own_to_find_photos_in(photo_folder, tmp_path):
     again = prepare(tmp_path / "d", photo_folder, benchmark_root=str(other))
     assert again.builder.data_path != dataset.builder.data_path
     assert len(names(again, "benchmark")) == 11
-    for root, says in ((tmp_path / "none", "is not a folder"), (other / "birch", "no")):
+    alone = tmp_path / "alone"
+    for name in ("ash", "birch"):
+        (alone / name).mkdir(parents=True)
+        shutil.copy(photo_folder / name / "photo 1.jpg", alone / name)
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "ash").symlink_to(photo_folder / "ash")
+    for root, says in (
+        (tmp_path / "none", "is not a folder"),
+        (other / "birch", "holds no class folder"),
+        (photo_folder, "is trained on too"),
+        (links, "is trained on too"),
+        (alone, "has two photos"),
+    ):
         with pytest.raises(UserError, match=f"data.benchmark_root: .* {says}"):
             prepare(tmp_path / "d", photo_folder, benchmark_root=str(root))
 

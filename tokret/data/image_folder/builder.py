@@ -178,8 +178,7 @@ def prepare(
     splits = share_out(found.photos, lists)
     notes = found.notes + _left_out(found, splits)
     if benchmark_root:
-        folder = Path(benchmark_root).expanduser().resolve()
-        elsewhere = find_photos(folder, "data.benchmark_root")
+        elsewhere = _find_elsewhere(benchmark_root, splits)
         splits = splits._replace(benchmark=elsewhere.photos)
         notes += elsewhere.notes
     if resize and any(photo.box for photo in splits.benchmark):
@@ -197,6 +196,29 @@ def prepare(
         plan=_Labelled(splits, notes).plan,
     )
     return engine.prepare(recipe, data_dir, skip_bad=skip_bad, workers=workers)
+
+
+def _find_elsewhere(benchmark_root: str, splits: Splits) -> Found:
+    """The benchmark's photos, in a folder of their own.
+
+    Raises:
+      UserError: if a photo is trained on too, or no class has two to find.
+    """
+    folder = Path(benchmark_root).expanduser().resolve()
+    found = find_photos(folder, "data.benchmark_root")
+    known = {photo.path.resolve() for photo in splits.train + splits.validation}
+    for photo in found.photos:
+        if photo.path.resolve() in known:
+            raise UserError(
+                f"data.benchmark_root: {photo.path} is trained on too, it lies in "
+                "data.root; name a folder apart from that"
+            )
+    if len({photo.label for photo in found.photos}) == len(found.photos):
+        raise UserError(
+            f"data.benchmark_root: no class in {folder} has two photos, so none can be "
+            "found"
+        )
+    return found
 
 
 def _left_out(found: Found, splits: Splits) -> list[str]:

@@ -1,0 +1,103 @@
+"""The programs' ends, told apart."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tokret.comparison import trials
+from tokret.comparison.trials import DivergedError, Trial
+from tokret.errors import UserError
+
+
+@pytest.fixture
+def programs(monkeypatch, tmp_path):
+    """Writes what stands in for train.py and eval.py."""
+    monkeypatch.setattr(trials, "ROOT", tmp_path)
+
+    def write(train="", evaluate=""):
+        (tmp_path / "train.py").write_text(train)
+        (tmp_path / "eval.py").write_text(evaluate)
+        return Trial("recipe.py:gem", {"epochs": 2}, tmp_path / "run")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("program", "error", "says"),
+    [
+        ("sys.exit('error: 11 updates in a row held no numbers')", UserError, "1: "),
+        (
+            "print('error: 11 updates in a row held no numbers', file=sys.stderr);"
+            "sys.exit(2)",
+            DivergedError,
+            "held no numbers",
+        ),
+        (
+            "print('error: photo is missing\\nlater words', file=sys.stderr);"
+            "sys.exit(2)",
+            UserError,
+            "train.py .*: photo is missing",
+        ),
+        ("os.kill(os.getpid(), 9)", UserError, "ended by SIGKILL"),
+        ("print('stopped', file=sys.stderr); sys.exit(75)", UserError, "75: stopped"),
+    ],
+)
+def test_ends_are_told_apart(programs, program, error, says):
+    trial = programs(f"import os, sys\n{program}")
+    with pytest.raises(UserError, match=says) as caught:
+        trial.train()
+    assert type(caught.value) is error
+    assert not (trial.workdir / "trained").exists()
+
+
+def test_what_is_done_is_not_done_again(programs):
+    evaluate = """
+import json, pathlib
+folder = pathlib.Path({!r}) / "eval"
+folder.mkdir(exist_ok=True)
+content = {{"benchmarks": {{"unseen": {{"all": {{"mAP": {}}}}}}}, "environment": {{}}}}
+(folder / "results.json").write_text(json.dumps(content))
+"""
+    trial = programs("")
+    workdir = str(trial.workdir)
+    trial.train()
+    programs("raise SystemExit(1)", evaluate.format(workdir, 0.5))
+    trial.train()
+    assert trial.measure("one")["all"]["mAP"] == 0.5
+    programs("", "raise SystemExit(1)")
+    assert trial.measure("one")["all"]["mAP"] == 0.5
+    programs("", evaluate.format(workdir, "None"))
+    with pytest.raises(UserError, match="no photo to look for has another"):
+        trial.measure("two")
+    assert not (trial.workdir / "two.json").exists()
+    with pytest.raises(UserError, match="made with epochs=2, not 3"):
+        trial._replace(fields={"epochs": 3}).train()
+
+
+def test_who_ends_the_comparison_ends_the_training(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import os, pathlib, time\n"
+        "pathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(100)\n"
+    )
+    (tmp_path / "config.py").touch()
+    code = (
+        "import pathlib, sys; from tokret.comparison import trials, __main__ as m;"
+        f"trials.ROOT = pathlib.Path({str(tmp_path)!r}); m.main()"
+    )
+    arguments = (f"--output={tmp_path / 'out'}", f"--config={tmp_path / 'config.py'}")
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
+    pid = tmp_path / "pid"
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    note = json.loads(next((tmp_path / "out").rglob("trial.json")).read_text())
+    assert note["config"].endswith("config.py:token")
