@@ -56,6 +56,10 @@ def test_a_workdir_of_another_config_is_refused(
     [
         ((), ("--config", "--workdir")),
         (("--config=configs/none.py", "--workdir=w"), ("configs/none.py",)),
+        (
+            ("--config=configs/none.py", "--workdir=w", "--config.data.root=r"),
+            ("--config cannot be read", "configs/none.py"),
+        ),
         (("--config=configs/demo.py", "--workdir=w", "--wrkdir=x"), ("wrkdir",)),
         (
             ("--config=configs/demo.py", "--workdir=w", "--config.modl.dim=3"),

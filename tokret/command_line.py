@@ -71,7 +71,7 @@ def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(_one_line(error)) from error
     except OSError as error:
-        raise UserError(f"--config: {error.filename}: {error.strerror}") from error
+        raise UserError(f"--config cannot be read: {_one_line(error)}") from error
     except SyntaxError as error:
         raise UserError(
             f"--config: {error.filename}, line {error.lineno}, is not Python: "
