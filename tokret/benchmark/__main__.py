@@ -4,7 +4,7 @@
     python -m tokret.benchmark inference | train | extract [--cases=TEXT,...]
         [--minutes=N] [--turns=N] [--json=FILE]
     python -m tokret.benchmark start | scan [--turns=N] [--json=FILE]
-    python -m tokret.benchmark table README.md docs/measurements/*.json
+    python -m tokret.benchmark table README.md docs/measurements/speed-*.json
     python -m tokret.benchmark input [--photos=DIR] [--turns=N] [--json=FILE]
     python -m tokret.benchmark search [--database=1000000] [--dim=1024] [--queries=70]
         [--forms=bf16,int8,pq128,pq1024] [--scratch=DIR] [--turns=N] [--json=FILE]

@@ -31,9 +31,9 @@ from tokret.whole_files import write_whole
 
 # eval.py tells the numbers before re-ranking too.
 MEASUREMENTS = {
-    "three": ("--scales=1,1.41421356,0.70710678",),
-    "expansion": ("--rerank=aqe:n=3",),
-    "reciprocal": ("--rerank=k_reciprocal",),
+    "three": (f"--scales=1,{2**0.5},{2**-0.5}",),
+    "expansion": ("--scales=1", "--rerank=aqe:n=3"),
+    "reciprocal": ("--scales=1", "--rerank=k_reciprocal"),
 }
 
 
@@ -171,7 +171,7 @@ def choose_rates(flags: argparse.Namespace, head: str, bar: tqdm) -> dict[str, A
         row: dict[str, Any] = {"rate": rate, "trunk_rate": trunk}
         try:
             trial.train()
-            row["mAP"] = trial.measure("held-out")["all"]["mAP"]
+            row["mAP"] = trial.measure("held-out", ["--scales=1"])["all"]["mAP"]
         except DivergedError as error:
             row |= {"mAP": 0.0, "refused": str(error)}
         bar.update()
