@@ -3,7 +3,7 @@
 python -m tokret.convert from-torch efficientnet_lite0 --output=runs/lite0
 python -m tokret.comparison --output=runs/heads
 
-Photos of 128 px and a trunk of which four of seven stages stand still, otherwise as
+Photos of 128 px and a trunk of which four of five stages stand still, otherwise as
 configs/grocery_token.py. The comparison chooses each head's rates.
 """
 

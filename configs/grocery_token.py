@@ -36,7 +36,7 @@ def get_config(head: str = "token") -> ConfigDict:
     config.init.trunk = "runs/lite0"
     config.model.dim = 512
     config.model.width = 512
-    # Released queries begin so large that with a few photos a class nothing is learned.
+    # models/tokenizer.py says why the queries start so small.
     config.model.query_deviation = 0.05
     config.model.dropout = 0.0
     config.model.drop_path = 0.0
@@ -44,7 +44,7 @@ def get_config(head: str = "token") -> ConfigDict:
     config.schedule.base = 0.0005
     config.schedule.batch = 256  # the rate as it stands, whatever the batch
     config.schedule.warmup_epochs = 1.0
-    config.optimiser.trunk_rate = 10.0  # 0.005: a head that learns as fast overfits
+    config.optimiser.trunk_rate = 10.0  # 0.005; a head that learns as fast finds less
 
     config.evaluation.longest_side = 224
     config.evaluation.scales = (1.0,)
