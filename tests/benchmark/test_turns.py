@@ -21,6 +21,12 @@ def test_cases_take_turns_and_the_first_turn_does_not_count():
     assert seen == [("a", 1), ("b", 1), ("a", 2), ("b", 2)] * 4
 
 
+def test_warm_cases_run_in_turns_that_count_alone():
+    seen = []
+    take_turns({"a": seen.append}, lambda: [1], 3, clock=lambda: 0.0, warm=True)
+    assert seen == [1, 1, 1]
+
+
 def test_a_spread_is_a_median_between_extremes():
     assert spread([3.0, 1.0, 10.0]) == (3.0, 1.0, 10.0)
     assert spread([1.0, 2.0]).median == pytest.approx(1.5)

@@ -23,7 +23,6 @@ program, compiled without a TPU; --table writes those of the released recipe.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -300,7 +299,7 @@ def main() -> None:
         ) from error
     print(benchmark.report(result))
     if flags.json is not None:
-        flags.json.write_text(json.dumps(result, indent=2) + "\n")
+        speed_commands.write_json(flags.json, result)
 
 
 if __name__ == "__main__":

@@ -110,28 +110,33 @@ def all_flags(parser: argparse.ArgumentParser) -> None:
 def run_all(flags: argparse.Namespace) -> dict[str, Any]:
     """Runs every benchmark in a process of its own, and judges all targets.
 
-    What one of them lacks ends it alone.
+    What one of them lacks ends it alone; after each, the JSON holds all so far.
     """
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
+    result = _together(results, failed)
     for name, quick in ROW.items():
         arguments = [f"--turns={flags.turns}"]
         if name in CASES:
             arguments.append(f"--minutes={1.0 if flags.quick else flags.minutes}")
         if flags.quick:
             arguments += quick
-        result, why = _run_apart(name, arguments)
-        if result is None:
+        found, why = _run_apart(name, arguments)
+        if found is None:
             failed[name] = why
         else:
-            results[name] = result
+            results[name] = found
+        result = _together(results, failed)
+        if flags.json is not None:
+            write_json(flags.json, result)
+    return result
+
+
+def _together(results: dict[str, Any], failed: dict[str, str]) -> dict[str, Any]:
+    """What `all` writes: results, what is missing and why, every target."""
     from tokret.benchmark.targets import judge
 
-    speeds = {
-        name: result
-        for name, result in results.items()
-        if name in CASES or name in SINGLE
-    }
+    speeds = {name: results[name] for name in (*CASES, *SINGLE) if name in results}
     return {
         "benchmark": "all",
         "results": results,
@@ -156,6 +161,13 @@ def _run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
     why = why.removeprefix("error: ")
     sys.stdout.write(f"not measured: {why}\n\n")
     return None, why
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """Writes figures whole, or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(partial, path)
 
 
 def report_all(result: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from tqdm import tqdm
+
 import tokret
 from tokret.retrieval.results import commit
 
@@ -35,6 +37,8 @@ def take_turns(
     items: Callable[[], Sequence[Item]],
     turns: int,
     clock: Callable[[], float] = time.perf_counter,
+    *,
+    warm: bool = False,
 ) -> Times:
     """Times every case on every item once a turn, all cases of an item in a row.
 
@@ -45,9 +49,11 @@ def take_turns(
       items: makes each turn's items, untimed.
       turns: how often.
       clock: says the time in seconds.
+      warm: whether every case has run already: no turn warms up then.
     """
     times: Times = {name: [] for name in cases}
-    for turn in range(turns + 1):
+    bar = tqdm(range(warm, turns + 1), unit="turn", leave=False, disable=None)
+    for turn in bar:
         taken = dict.fromkeys(cases, 0.0)
         for item in items():
             for name, case in cases.items():

@@ -1,0 +1,31 @@
+import argparse
+import json
+
+from tokret.benchmark import speed_commands
+
+
+def test_a_row_that_is_cut_off_keeps_what_was_measured(tmp_path, monkeypatch):
+    """What one benchmark lacks ends it alone; a kill loses the one that ran."""
+    written = tmp_path / "speed.json"
+    seen = []
+
+    def run_apart(name, arguments):
+        if name == "scan":
+            return None, "no room"
+        if name == "start":
+            seen.append(json.loads(written.read_text()))
+            raise KeyboardInterrupt
+        assert "--minutes=1.0" in arguments and "--turns=2" in arguments
+        return {"cases": [], "environment": {"device": "cpu"}}, ""
+
+    monkeypatch.setattr(speed_commands, "_run_apart", run_apart)
+    flags = argparse.Namespace(turns=2, quick=True, minutes=9.0, json=written)
+    try:
+        speed_commands.run_all(flags)
+    except KeyboardInterrupt:
+        pass
+    assert seen == [json.loads(written.read_text())]
+    assert list(seen[0]["results"]) == ["inference", "train", "extract"]
+    assert seen[0]["failed"] == {"scan": "no room"}
+    assert {target["says"] for target in seen[0]["targets"]} == {"not measured"}
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
