@@ -1,10 +1,10 @@
-"""The released recipe's first steps on made landmarks, through every program's door.
+"""The released recipe's first steps on made landmarks, by the programs themselves.
 
-Cosines of random directions in D dimensions vary by 1/D, so the loss starts at ln K + s
-sin m + s^2 / 2D. Then the classes' directions turn until a photo's logits are even, ln K
-+ s sin m; what falls below that was learned of the photos. The long form (TOKRET_LONG=1,
-25 minutes on two cores) has GLDv2-clean's 81,313 classes, the recipe's 1,024 dimensions
-and batches of 320, its rate at its peak after 25 steps: 18.2, 17.7, and down.
+Cosines of random directions in D dimensions vary by 1/D, so the loss starts at
+ln K + s sin m + s^2 / 2D. Then the classes' directions turn until a photo's logits are
+even, ln K + s sin m; what falls below that was learned of the photos. The long form
+(TOKRET_LONG=1, 25 minutes on two cores) has GLDv2-clean's 81,313 classes, the recipe's
+1,024 dimensions, its batches of 320 and its rate, at the peak after 25 steps.
 """
 
 import io
