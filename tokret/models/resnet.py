@@ -7,6 +7,7 @@ padding, so an image gives what it would give alone.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from tokret.models.normalisation import BatchNorm
 from tokret.models.pointwise import PointwiseConv
 from tokret.models.products import precision_of
 from tokret.models.second_order import SecondOrderAttention
+from tokret.models.winograd import Conv3x3
 from tokret.shapes import Array, Bool, Float, Int
 
 SECOND_ORDER_STAGE = 4  # block4, after which the second-order block comes
@@ -70,6 +72,14 @@ def _conv(
     )
 
 
+def _conv3x3(
+    features: int, dtype: Any, name: str, stride: int, train: bool
+) -> Callable[[Array], Array]:
+    if stride == 1:
+        return functools.partial(Conv3x3(features, dtype, name=name), train=train)
+    return _conv(features, 3, dtype, name, stride)
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut.
 
@@ -92,9 +102,8 @@ class Bottleneck(nn.Module):
         out = EXPANSION * self.width
         y = conv(self.width, 1, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train=train))
-        y = conv(self.width, 3, name="conv2", stride=self.stride)(
-            zero_outside(y, sizes)
-        )
+        middle = _conv3x3(self.width, self.dtype, "conv2", self.stride, train)
+        y = middle(zero_outside(y, sizes))
         y = nn.relu(BatchNorm(name="bn2")(y, train=train))
         y = BatchNorm(name="bn3")(conv(out, 1, name="conv3")(y), train=train)
         if self.stride != 1 or x.shape[-1] != out:
@@ -122,12 +131,12 @@ class BasicBlock(nn.Module):
     ) -> Float[Array, "b h2 w2 c2"]:
         """Returns the block's output; `sizes` are the true sizes of its input."""
         conv = functools.partial(_conv, dtype=self.dtype)
-        y = conv(self.width, 3, name="conv1", stride=self.stride)(
-            zero_outside(x, sizes)
-        )
+        first = _conv3x3(self.width, self.dtype, "conv1", self.stride, train)
+        y = first(zero_outside(x, sizes))
         y = nn.relu(BatchNorm(name="bn1")(y, train=train))
         after = halve(sizes) if self.stride == 2 else sizes
-        y = conv(self.width, 3, name="conv2")(zero_outside(y, after))
+        second = _conv3x3(self.width, self.dtype, "conv2", 1, train)
+        y = second(zero_outside(y, after))
         y = BatchNorm(name="bn2")(y, train=train)
         if self.stride != 1 or x.shape[-1] != self.width:
             x = conv(self.width, 1, name="downsample_conv", stride=self.stride)(x)
