@@ -92,7 +92,7 @@ def inference(trunk: str, form: Form, images: np.ndarray) -> Call:
     """Makes a call that describes normalised images [b, h, w, 3] once."""
     model, seen = _token(trunk, form).eval(), _images(images, form)
     run: Any = lambda x: model(x)[0]  # noqa: E731 (compiled or not, the same name)
-    run = torch.compile(run) if form.compiled else run
+    run = torch.compile(run, dynamic=False) if form.compiled else run
 
     def call() -> None:
         with (
@@ -124,7 +124,7 @@ def training(
         assert model.classifier is not None
         return F.cross_entropy(model.classifier(embedding, labels), labels)
 
-    run: Any = torch.compile(loss) if form.compiled else loss
+    run: Any = torch.compile(loss, dynamic=False) if form.compiled else loss
 
     def call() -> None:
         optimiser.zero_grad()
