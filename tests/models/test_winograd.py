@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
 
 from tokret.models.winograd import Conv3x3, convolve, convolve_tiles, tiles_pay
+from tokret.training.sharding import make_mesh
 
 
 def pair(dtype, shape, channels, seed=0):
@@ -69,3 +71,13 @@ def test_training_convolves_as_xla_does():
     np.testing.assert_array_equal(trained, convolve(x, kernel))
     assert not np.array_equal(trained, used)
     np.testing.assert_allclose(used, trained, atol=2e-5)
+
+
+def test_photos_split_over_devices_stay_where_they_are():
+    x, kernel = pair(np.float32, (8, 9, 6, 4), 4)
+    mesh = make_mesh(jax.devices(), data=8, model=1)
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    split = jax.jit(convolve_tiles, out_shardings=rows)
+    arguments = jax.device_put(x, rows), kernel
+    assert "all-" not in split.lower(*arguments).compile().as_text()
+    np.testing.assert_allclose(split(*arguments), convolve(x, kernel), atol=1e-5)
