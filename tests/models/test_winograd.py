@@ -39,7 +39,7 @@ def test_rounding_is_that_of_float32():
 
 
 def test_what_lies_outside_an_image_does_not_reach_it():
-    """A photo in a larger canvas is its own zeros away from the rest: bit for bit."""
+    """Zeros of a canvas are the border of a photo, also where its sides are odd."""
     x, kernel = pair(np.float32, (1, 11, 7, 8), 8)
     canvas = jnp.pad(x, ((0, 0), (0, 6), (0, 9), (0, 0)))
     alone, within = convolve_tiles(x, kernel), convolve_tiles(canvas, kernel)

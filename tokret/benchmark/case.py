@@ -77,6 +77,7 @@ def measure(
         PRODUCTS: limits.matrix.call,
         STREAM: limits.bandwidth.call,
     }
+    # PyTorch's forms have run already, to see whether they do.
     for name in (OURS, PRODUCTS, STREAM):
         calls[name]()
     times = take_turns(

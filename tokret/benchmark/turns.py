@@ -52,7 +52,9 @@ def take_turns(
       warm: whether every case has run already: no turn warms up then.
     """
     times: Times = {name: [] for name in cases}
-    bar = tqdm(range(warm, turns + 1), unit="turn", leave=False, disable=None)
+    bar = tqdm(
+        range(1 if warm else 0, turns + 1), unit="turn", leave=False, disable=None
+    )
     for turn in bar:
         taken = dict.fromkeys(cases, 0.0)
         for item in items():
