@@ -18,12 +18,12 @@ def doubles():
         yield
 
 
-@pytest.mark.parametrize(("c", "d"), [(3, 7), (7, 3), (5, 5)])
-def test_gradients_are_those_that_jax_derives(c, d):
+@pytest.mark.parametrize(("n", "c", "d"), [(4, 3, 7), (4, 7, 3), (40, 7, 3), (4, 5, 5)])
+def test_gradients_are_those_that_jax_derives(n, c, d):
     rng = np.random.default_rng(0)
     x, matrix, seen = (
         jnp.asarray(rng.standard_normal(shape))
-        for shape in ((2, 4, c), (c, d), (2, 4, d))
+        for shape in ((2, n, c), (c, d), (2, n, d))
     )
     outputs, back = jax.vjp(project, x, matrix)
     expected, derived = jax.vjp(jnp.matmul, x, matrix)

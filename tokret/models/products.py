@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from tokret.shapes import Array, Float
 
+READ_ACROSS = 4  # what reading a matrix across costs, in values (docs/performance.md)
+
 
 def precision_of(dtype: Any) -> jax.lax.Precision | None:
     """Returns the precision of products: float32 means float32, also on GPU and TPU.
@@ -44,9 +46,13 @@ def _sum_of_products(
 def _narrow_first(
     rows: Float[Array, "n c"], columns: Float[Array, "n d"]
 ) -> Float[Array, "c d"]:
-    if rows.shape[1] <= columns.shape[1]:
+    n, c = rows.shape
+    d = columns.shape[1]
+    # Its operand's transpose is that much smaller, but each reader of the gradient then
+    # reads it across, at several times the cost of a value.
+    if n * (c - d) <= READ_ACROSS * c * d:
         return _sum_of_products(rows, columns)
-    # Otherwise XLA turns the product around again, or each reader the result.
+    # XLA would turn the product around again otherwise.
     swapped = jax.lax.optimization_barrier(_sum_of_products(columns, rows))
     return jax.lax.optimization_barrier(swapped.T)
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from tokret.models.frozen import Frozen
 from tokret.models.images import IMAGENET, PixelScale
-from tokret.models.layers import he_normal
+from tokret.models.layers import he_normal, relu_of_sum
 from tokret.models.normalisation import BatchNorm
 from tokret.models.pointwise import PointwiseConv
 from tokret.models.products import precision_of
@@ -109,7 +109,7 @@ class Bottleneck(nn.Module):
         if self.stride != 1 or x.shape[-1] != out:
             x = conv(out, 1, name="downsample_conv", stride=self.stride)(x)
             x = BatchNorm(name="downsample_bn")(x, train=train)
-        return nn.relu(x + y)
+        return relu_of_sum(x, y)
 
 
 class BasicBlock(nn.Module):
@@ -141,7 +141,7 @@ class BasicBlock(nn.Module):
         if self.stride != 1 or x.shape[-1] != self.width:
             x = conv(self.width, 1, name="downsample_conv", stride=self.stride)(x)
             x = BatchNorm(name="downsample_bn")(x, train=train)
-        return nn.relu(x + y)
+        return relu_of_sum(x, y)
 
 
 class ResNet(nn.Module):
