@@ -66,7 +66,7 @@ def measure(
       taken in the same turns, and the program's matrix_share and bandwidth_share of
       them, each [median, lowest, highest]; memory, flop, products and bytes of the
       program; peak_bytes of the device so far; rivals by form, each with its
-      seconds and ratio (its time, ours being 1); fastest, the fastest rival's form or
+      seconds and ratio (its time, ours being 1); fastest, the form of the least ratio or
       None; left_out, forms that failed and why.
     """
     calls, left_out = _ready(measured.rivals or {})
@@ -112,7 +112,7 @@ def measure(
         and spread(ratios([passes / s for s in ours], widths)),
         "rivals": rivals,
         "fastest": min(
-            rivals, key=lambda form: rivals[form]["seconds"].median, default=None
+            rivals, key=lambda form: rivals[form]["ratio"].median, default=None
         ),
         "left_out": left_out,
     }
