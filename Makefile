@@ -1,18 +1,20 @@
-# Two commands: `make demo` and `make test`. Each makes .venv where it is missing.
+# `make demo` and `make test` make .venv where it is missing; `make test-all`, which CI runs,
+# adds the tests that take long.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-all clean
 
 demo: .venv/installed
 	$(BIN)/python train.py --config=configs/demo.py --workdir=demo
 	$(BIN)/python eval.py --workdir=demo --baselines
 
-test: .venv/installed-test
+test: TESTS = -m "not slow"
+test test-all: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile $(TESTS)
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokret needs Python 3.11 or newer: make PYTHON=python3.12")'

@@ -85,7 +85,7 @@ def test_every_command(
     done = []
     for line in "".join(blocks(readme, "")).splitlines():
         if not line.startswith("python "):
-            # CI is `make test`; its demo was run for the README's table.
+            # CI is `make test-all`; the demo was run for the README's table.
             assert line in ("make demo", "make test", "source .venv/bin/activate")
             continue
         for name, path in places.items():
