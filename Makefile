@@ -2,6 +2,7 @@
 # adds the tests that take long.
 PYTHON ?= python3
 BIN := .venv/bin
+TESTS :=
 
 .PHONY: demo test test-all clean
 

@@ -28,7 +28,10 @@ STOPPED = 75  # the status of a run that was asked to end
 
 
 class Form(NamedTuple):
-    """How large: `most` is the photos of the largest class, `warmup` in epochs."""
+    """How large: `most` is the photos of the largest class, `warmup` in epochs.
+
+    After `minutes` training is ended, however far it is.
+    """
 
     classes: int
     most: int
@@ -37,11 +40,28 @@ class Form(NamedTuple):
     steps: int
     warmup: float
     rate: float
+    minutes: int
 
 
-SHORT = Form(classes=300, most=60, dim=512, batch=64, steps=30, warmup=0.5, rate=0.02)
+SHORT = Form(
+    classes=300,
+    most=60,
+    dim=512,
+    batch=64,
+    steps=30,
+    warmup=0.5,
+    rate=0.02,
+    minutes=10,
+)
 LONG = Form(
-    classes=81_313, most=2_100, dim=1_024, batch=320, steps=200, warmup=0.05, rate=0.01
+    classes=81_313,
+    most=2_100,
+    dim=1_024,
+    batch=320,
+    steps=200,
+    warmup=0.05,
+    rate=0.01,
+    minutes=180,
 )
 
 
@@ -102,10 +122,13 @@ def train(form: Form, data: Path, workdir: Path) -> dict[int, float]:
         *(f"--config.batch_size={form.batch}", f"--config.schedule.base={form.rate}"),
         f"--config.schedule.warmup_epochs={form.warmup}",
     )
+    end = time.monotonic() + 60 * form.minutes
     while process.poll() is None and max(losses(workdir), default=0) < form.steps:
+        if time.monotonic() > end:
+            process.kill()
         time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate()
+    _, err = process.communicate(timeout=300)
     assert process.returncode == STOPPED, err
     return losses(workdir)
 

@@ -4,6 +4,7 @@ import pytest
 
 from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import compile_program
+from tokret.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,17 @@ def test_cases_are_chosen_and_end_with_the_budget():
         raise MemoryError("out of memory: 2 of 1 bytes")
 
     cases = {"one 8x": lambda: {"a": 1}, "two 8x": no_room, "three": lambda: {}}
-    found, left_out = run_cases(cases, "8x,none", Budget(100.0))
+    found, left_out = run_cases(cases, "8x,two", Budget(100.0))
     assert found == [{"name": "one 8x", "a": 1}]
     assert left_out == {"two 8x": "does not fit into memory"}
     found, left_out = run_cases(cases, "", Budget(-1.0))
     assert not found and set(left_out) == set(cases)
+
+
+@pytest.mark.parametrize("wanted", ["one,oen", ",", "one,"])
+def test_a_part_of_no_cases_name_is_refused(wanted):
+    with pytest.raises(UserError, match="is in no case's name"):
+        run_cases({"one": dict}, wanted, Budget(100.0))
 
 
 def test_a_defect_is_no_lack_of_memory():

@@ -36,14 +36,72 @@ def test_ratios_stand_between_the_marks_and_nothing_else_moves(measured, tmp_pat
     assert readme.read_text() == once
 
 
-def test_what_cannot_be_is_refused_and_the_readme_stays(measured, tmp_path):
+def test_other_ends_of_lines_links_and_quoted_marks_stay(measured, tmp_path):
+    readme, link = tmp_path / "README.md", tmp_path / "link.md"
+    text = f"the lines `{BEGIN}` and `{END}`\r\n{BEGIN}\r\n{END}\r\nafter\r\n"
+    readme.write_bytes(text.encode())
+    link.symlink_to(readme)
+    readme_table.run(link, [measured])
+    found = readme.read_bytes().decode()
+    assert link.is_symlink() and found.count("\n") == found.count("\r\n") == 7
+    assert found.startswith(f"the lines `{BEGIN}` and `{END}`\r\n{BEGIN}\r\n| what")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"no marks\n",
+        f"{END}\n{BEGIN}\n".encode(),
+        2 * f"{BEGIN}\n{END}\n".encode(),
+        f"{BEGIN}\n{END}\n\xff".encode("latin-1"),
+    ],
+)
+def test_another_readme_is_refused_and_stays(text, measured, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("no marks\n")
-    with pytest.raises(UserError, match="needs the lines"):
+    readme.write_bytes(text)
+    with pytest.raises(UserError, match=r"README\.md"):
         readme_table.run(readme, [measured])
-    assert readme.read_text() == "no marks\n"
-    for text in ("{", "[]", "{}"):
-        bad = tmp_path / "bad.json"
-        bad.write_text(text)
+    assert readme.read_bytes() == text
+
+
+CASE = {"name": "n", "fastest": "f", "rivals": {"f": {"ratio": [1, 1, 1]}}}
+WHERE = {"device": "cpu", "processor": "p", "cores": 2}
+ONE = {"benchmark": "train", "environment": WHERE, "cases": [CASE]}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        *([], {}, {"benchmark": "all", "results": None}),
+        {"benchmark": "all", "results": {"train": "x"}},
+        {"benchmark": ["train"], "cases": [CASE]},
+        {"benchmark": "scan", "ratio": [1, 1, 1]},
+        {"benchmark": "all", "results": {"a": ONE, "b": ONE}},
+        *(ONE | {"cases": cases} for cases in (None, "ab", ["x"], [{"fastest": "x"}])),
+        ONE | {"environment": None},
+        ONE | {"environment": {"device": "a\nb"}},
+        *(
+            ONE | {"cases": [CASE | {"rivals": {"f": {"ratio": ratio}}}]}
+            for ratio in ([1, 1], "abc", [1, 1, float("nan")], [1, 1, -1], 3)
+        ),
+        *(
+            ONE | {"cases": [CASE | {"name": name}]}
+            for name in ("a|b", f"{END}", "a\nb", "\ud800")
+        ),
+    ],
+)
+def test_another_json_is_refused_and_the_readme_stays(found, tmp_path):
+    readme, bad = tmp_path / "README.md", tmp_path / "bad.json"
+    readme.write_text(f"{BEGIN}\nold\n{END}\n")
+    bad.write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r"bad\.json"):
+        readme_table.run(readme, [bad])
+    assert readme.read_text() == f"{BEGIN}\nold\n{END}\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_no_json_is_refused(tmp_path):
+    for text in (b"{", b"\xff", b"[" * 100_000):
+        (tmp_path / "bad.json").write_bytes(text)
         with pytest.raises(UserError, match=r"bad\.json"):
-            readme_table.run(readme, [bad])
+            readme_table.read_results(tmp_path / "bad.json")

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from tokret.benchmark import speed_commands
+from tokret.benchmark.flag_values import count, folder, new_file, turns
 from tokret.errors import UserError, exit_status
 
 Result = dict[str, Any]
@@ -49,6 +50,7 @@ class Benchmark(NamedTuple):
       run: takes the flags, returns what goes into the JSON.
       report: says it in plain text.
       timed: whether it times something, in turns.
+      keeps: whether its figures go into a JSON.
     """
 
     words: str
@@ -56,17 +58,15 @@ class Benchmark(NamedTuple):
     run: Callable[[argparse.Namespace], Result]
     report: Callable[[Result], str]
     timed: bool = True
-
-
-def _folder(name: str) -> Path:
-    if not Path(name).is_dir():
-        raise UserError(f"--photos={name} is no folder")
-    return Path(name)
+    keeps: bool = True
 
 
 def _input_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--photos", type=_folder, metavar="DIR", help="photos instead of noise"
+        "--photos",
+        type=folder("--photos"),
+        metavar="DIR",
+        help="photos instead of noise",
     )
 
 
@@ -94,10 +94,10 @@ def _plan_flags(parser: argparse.ArgumentParser) -> None:
         ("--photos", "to train with (GLDv2-clean's)"),
         ("--classes", "of them (GLDv2-clean's)"),
     ):
-        parser.add_argument(name, type=_count(name), metavar="N", help=words)
+        parser.add_argument(name, type=count(name), metavar="N", help=words)
     parser.add_argument(
         "--database",
-        type=_count("--database"),
+        type=count("--database"),
         default=1_000_000,
         metavar="N",
         help="descriptors to search in (1 million)",
@@ -139,7 +139,7 @@ def _search_flags(parser: argparse.ArgumentParser) -> None:
     for name, default, words in sizes:
         parser.add_argument(
             f"--{name}",
-            type=_count(f"--{name}"),
+            type=count(f"--{name}"),
             default=default,
             help=f"{words} ({default})",
         )
@@ -150,16 +150,10 @@ def _search_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scratch",
-        type=_scratch,
+        type=folder("--scratch"),
         metavar="DIR",
         help="where the descriptors lie until the end (4.1 GB for a million)",
     )
-
-
-def _scratch(name: str) -> Path:
-    if not Path(name).is_dir():
-        raise UserError(f"--scratch={name} is no folder")
-    return Path(name)
 
 
 def _run_search(flags: argparse.Namespace) -> Result:
@@ -231,31 +225,9 @@ BENCHMARKS = {
         speed_commands.run_table,
         speed_commands.report_table,
         timed=False,
+        keeps=False,
     ),
 }
-
-
-def _turns(text: str) -> int:
-    turns = int(text) if text.isdecimal() else 0
-    if turns < 1:
-        raise UserError(f"--turns={text}: at least one turn is needed")
-    return turns
-
-
-def _count(name: str) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isdecimal() or int(text) < 1:
-            raise UserError(f"{name}={text}: it must be a number, at least 1")
-        return int(text)
-
-    return count
-
-
-def _new_file(name: str) -> Path:
-    path = Path(name)
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"--json={name} cannot be written: name a file in a folder")
-    return path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -263,20 +235,25 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tokret.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name, benchmark in BENCHMARKS.items():
         command = commands.add_parser(
-            name, help=benchmark.words, description=benchmark.words
+            name,
+            help=benchmark.words,
+            description=benchmark.words,
+            allow_abbrev=False,
         )
         benchmark.add_flags(command)
         if benchmark.timed:
             command.add_argument(
-                "--turns", type=_turns, default=7, help="times each case is timed (7)"
+                "--turns", type=turns, default=7, help="times each case is timed (7)"
             )
-        command.add_argument(
-            "--json", type=_new_file, metavar="FILE", help="where the figures go"
-        )
+        if benchmark.keeps:
+            command.add_argument(
+                "--json", type=new_file, metavar="FILE", help="where the figures go"
+            )
     return parser
 
 
@@ -297,9 +274,10 @@ def main() -> None:
         raise UserError(
             f"{flags.benchmark} needs {error.name}, which is not installed"
         ) from error
-    print(benchmark.report(result))
-    if flags.json is not None:
+    # First, since whoever reads the report may have gone.
+    if benchmark.keeps and flags.json is not None:
         speed_commands.write_json(flags.json, result)
+    print(benchmark.report(result))
 
 
 if __name__ == "__main__":

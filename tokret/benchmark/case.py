@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tokret.benchmark.ceilings import make_ceilings
 from tokret.benchmark.programs import Program, peak_bytes
 from tokret.benchmark.turns import ratios, spread, take_turns
+from tokret.errors import UserError
 
 Call = Callable[[], object]
 OURS, PRODUCTS, STREAM = "tokret", "products alone", "a stream alone"
@@ -66,8 +67,8 @@ def measure(
       taken in the same turns, and the program's matrix_share and bandwidth_share of
       them, each [median, lowest, highest]; memory, flop, products and bytes of the
       program; peak_bytes of the device so far; rivals by form, each with its
-      seconds and ratio (its time, ours being 1); fastest, the form of the least ratio or
-      None; left_out, forms that failed and why.
+      seconds and ratio (its time, ours being 1); fastest, the form of the least ratio,
+      or None; left_out, forms that failed and why.
     """
     calls, left_out = _ready(measured.rivals or {})
     limits = make_ceilings(facts["dtype"], side)
@@ -154,8 +155,14 @@ def run_cases(
 
     Returns:
       What the cases returned, and why others were left out, by name.
+
+    Raises:
+      UserError: if a part is in no case's name.
     """
-    parts = [part for part in wanted.split(",") if part]
+    parts = wanted.split(",") if wanted else []
+    for part in parts:
+        if not part or not any(part in name for name in cases):
+            raise UserError(f"--cases={wanted}: {part!r} is in no case's name")
     chosen = [n for n in cases if not parts or any(part in n for part in parts)]
     found, left_out = [], {}
     for name in tqdm(chosen, unit="case", disable=None):

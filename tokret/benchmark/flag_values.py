@@ -1,0 +1,52 @@
+"""What the flags of the benchmarks take, refused before anything is measured."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tokret.errors import UserError
+
+
+def turns(text: str) -> int:
+    """Reads --turns."""
+    value = int(text) if text.isdecimal() and len(text) < 5 else 0
+    if value < 1:
+        raise UserError(f"--turns={text:.20}: 1 to 9999 turns can be made")
+    return value
+
+
+def count(name: str) -> Callable[[str], int]:
+    """Makes the reader of a flag that counts something."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or len(text) > 12 or int(text) < 1:
+            raise UserError(f"{name}={text:.20}: it must be a number, at least 1")
+        return int(text)
+
+    return read
+
+
+def folder(name: str) -> Callable[[str], Path]:
+    """Makes the reader of a flag that names a folder."""
+
+    def read(text: str) -> Path:
+        if not Path(text).is_dir():
+            raise UserError(f"{name}={text} is no folder")
+        return Path(text)
+
+    return read
+
+
+def new_file(text: str) -> Path:
+    """Reads --json: a file that can be written, where only files are replaced."""
+    path = Path(text).resolve()
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"--json={text} is no file; name one in a folder")
+        tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+    except OSError as error:
+        raise UserError(
+            f"--json={text} cannot be written: {error.strerror}; name a file in a "
+            "folder that exists"
+        ) from error
+    return path
