@@ -84,6 +84,18 @@ def test_a_limit_from_above(ratio, word):
     assert says(judge({"start": start}), "second start")[0] == word
 
 
+@pytest.mark.parametrize(("ratio", "word"), [(0.84, "reached"), (0.86, "missed")])
+def test_bytes_are_judged_and_said(ratio, word):
+    cost = {"bytes": 2.5e9, "flop": 250e9, "memory": 15e9}
+    bytes_moved = {**result("bytes", "compiled for v5e:4x4"), "topology": "v5e:4x4"}
+    del bytes_moved["cases"]
+    bytes_moved |= {"ours": cost, "plain": cost | {"bytes": 3e9}, "ratio": [ratio] * 3}
+    assert says(judge({"bytes": bytes_moved}), "bytes of the released")[0] == word
+    text = report(bytes_moved)
+    assert "tokret's step for v5e:4x4: 2.50 GB and 250.00 GFLOP an image" in text
+    assert "plain step for v5e:4x4: 3.00 GB" in text
+
+
 def test_the_report_names_every_case_and_what_was_left_out():
     text = report(result("train", "cpu", case("a case", 2.0)))
     assert "a case" in text and "<- the fastest" in text and "an abacus" in text

@@ -11,19 +11,20 @@
     python -m tokret.benchmark plan --config=configs/NAME.py --topology=v5e:16x16
         [--model=N] [--batch_size=N] [--what=extract] [--config.FIELD=VALUE ...]
     python -m tokret.benchmark plan --table=docs/pods.md
+    python -m tokret.benchmark bytes [--json=FILE]
 
 inference, train, extract: tokret beside PyTorch, in turns; start: a second start's
-compiling; scan: search beside reading the database once. all: each of them, search
-and input, in processes of their own, and the targets.
+compiling; scan: search beside reading the database once. all: each of them, search,
+input and bytes, in processes of their own, and the targets.
 table: the README's ratios, from JSONs.
 input: training's input on one core, beside plain Pillow.
 search: exact search beside faiss and NumPy, mAP among a million, compressed databases.
 plan: memory, work, collectives and least time of each chip of a TPU pod, from the very
 program, compiled without a TPU; --table writes those of the released recipe.
+bytes: what a TPU moves in the released recipe's step, beside the same in plain Flax.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -117,8 +118,7 @@ def _plan_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_plan(flags: argparse.Namespace) -> Result:
-    # Before jax is imported: it must not look for a TPU, here or in the cloud.
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    speed_commands.look_for_no_tpu()
     from tokret.benchmark import plan_command as case
 
     return case.run(flags)
@@ -213,6 +213,13 @@ BENCHMARKS = {
         )
         for name, words in speed_commands.SINGLE.items()
     },
+    "bytes": Benchmark(
+        speed_commands.BYTES,
+        speed_commands.no_flags,
+        speed_commands.run_bytes,
+        speed_commands.report_speed,
+        timed=False,
+    ),
     "all": Benchmark(
         "every benchmark of this machine in a row, and the targets",
         speed_commands.all_flags,

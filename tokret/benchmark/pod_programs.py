@@ -12,6 +12,7 @@ from tokret.benchmark.pods import Pod
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
 from tokret.models import build_model
+from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.blocks import BLOCK
 from tokret.retrieval.extraction import Extraction, make_describe
 from tokret.retrieval.search import QUERIES
@@ -70,7 +71,14 @@ class Sought(NamedTuple):
     k: int
 
 
-def training(config: Config, pod: Pod, *, classes: int, photos: int) -> Work:
+def training(
+    config: Config,
+    pod: Pod,
+    *,
+    classes: int,
+    photos: int,
+    model: RetrievalNet | None = None,
+) -> Work:
     """Lowers a training step.
 
     Args:
@@ -78,11 +86,13 @@ def training(config: Config, pod: Pod, *, classes: int, photos: int) -> Work:
       pod: what it is for.
       classes: of the photos.
       photos: to train with.
+      model: what takes the place of the config's, then without a peak; None for that.
 
     Raises:
       UserError: for a field that cannot be.
     """
     checked = check(config, pod.devices)
+    checked = checked._replace(model=model or checked.model)
     recipe = make_recipe(checked, photos=photos, classes=classes, name="the plan")
     size, batch = checked.augmentation.size, checked.batch_size
     rows = NamedSharding(checked.mesh, BATCH)
@@ -92,7 +102,8 @@ def training(config: Config, pod: Pod, *, classes: int, photos: int) -> Work:
         jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows),
     )
     turns = checked.updating.parts
-    return Work([Part(lowered, turns=turns)], batch, recipe.peak_images())
+    peak = None if model else recipe.peak_images()
+    return Work([Part(lowered, turns=turns)], batch, peak)
 
 
 def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:

@@ -23,12 +23,15 @@ SINGLE = {
     "scan": "search of a database on the device, beside reading it once",
     "start": "compiling in a first and in a second start of the same program",
 }
+BYTES = "bytes that a TPU moves in a training step, compiled here, beside plain Flax"
 # In a row; what else a quick run says to each.
 ROW: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*CASES, *SINGLE), ()),
     "search": ("--database=20000", "--forms="),
     "input": (),
+    "bytes": (),
 }
+UNTIMED = {"bytes"}
 
 
 def minutes(text: str) -> float:
@@ -81,6 +84,20 @@ def run_single(flags: argparse.Namespace) -> dict[str, Any]:
     return speed.run_single(flags.benchmark, flags.turns)
 
 
+def run_bytes(flags: argparse.Namespace) -> dict[str, Any]:
+    """Compiles for a TPU that is not there."""
+    del flags  # none
+    look_for_no_tpu()
+    from tokret.benchmark import moved_bytes, speed
+
+    return speed.with_targets(moved_bytes.run())
+
+
+def look_for_no_tpu() -> None:
+    """Keeps jax, not imported yet, from looking for a TPU, here or in the cloud."""
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+
+
 def prepare_memory() -> None:
     """Leaves a GPU's memory to PyTorch too, as train.py a CPU's; before jax starts."""
     keep_freed_memory()
@@ -114,7 +131,7 @@ def run_all(flags: argparse.Namespace) -> dict[str, Any]:
     failed: dict[str, str] = {}
     result = _together(results, failed)
     for name, quick in ROW.items():
-        arguments = [f"--turns={flags.turns}"]
+        arguments = [] if name in UNTIMED else [f"--turns={flags.turns}"]
         if name in CASES:
             arguments.append(f"--minutes={1.0 if flags.quick else flags.minutes}")
         if flags.quick:
@@ -136,7 +153,8 @@ def _together(results: dict[str, Any], failed: dict[str, str]) -> dict[str, Any]
     """What `all` writes: results, what is missing and why, every target."""
     from tokret.benchmark.targets import judge
 
-    speeds = {name: results[name] for name in (*CASES, *SINGLE) if name in results}
+    judged = (*CASES, *SINGLE, "bytes")
+    speeds = {name: results[name] for name in judged if name in results}
     return {
         "benchmark": "all",
         "results": results,

@@ -85,6 +85,12 @@ def report(result: Mapping[str, Any]) -> str:
             f"bf16: {_seconds(result['search'][0])}, reading it once "
             f"{_seconds(result['read'][0])}: {figures(result['ratio'])} times"
         )
+    elif "plain" in result:
+        lines += [
+            f"{name} step for {result['topology']}: {_giga(cost['bytes'])} GB and "
+            f"{_giga(cost['flop'])} GFLOP an image, {_giga(cost['memory'])} GB a chip"
+            for name, cost in (("tokret's", result["ours"]), ("plain", result["plain"]))
+        ]
     else:
         lines.append(
             f"{result['trunk']} training step: compiled in {result['first'][0]:.1f} s "

@@ -22,13 +22,44 @@ def statistics_dtype(x: jax.Array) -> jnp.dtype:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-class BatchNorm(nn.Module):
-    """Batch normalisation over every axis but the last.
+def batch_statistics(
+    x: Float[Array, "... c"], shift: Float[Array, " c"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and biased variance over every axis but the last, in one pass over memory.
+
+    Args:
+      x: what they are of.
+      shift: what sums are taken about: the running mean, so that the difference of two
+        large numbers does not cancel once training is under way.
+    """
+    x = x.astype(statistics_dtype(x))
+    axes = tuple(range(x.ndim - 1))
+    shift = jax.lax.stop_gradient(shift)
+    centred = x - shift
+    offset = jnp.mean(centred, axes)
+    var = jnp.mean(jnp.square(centred), axes) - jnp.square(offset)
+    return shift + offset, jnp.maximum(var, 0.0)
+
+
+def normalised(
+    x: Float[Array, "... c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    mean: Float[Array, " c"],
+    var: Float[Array, " c"],
+    epsilon: float,
+) -> Float[Array, "... c"]:
+    """Returns scale * (x - mean) / sqrt(var + epsilon) + bias, in the dtype of `x`."""
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    y = x.astype(statistics_dtype(x)) * factor + (bias - mean * factor)
+    return y.astype(x.dtype)
+
+
+class Normalising(nn.Module):
+    """What a batch normalisation learns and keeps.
 
     Flax keeps the biased variance in its running statistics, PyTorch the unbiased one,
-    which the released weights and goldens have: hence a module of our own. Under jit
-    the statistics of a sharded batch are those of the whole batch, as in the released
-    synchronised training.
+    which the released weights and goldens have: hence a module of our own.
 
     Attributes:
       momentum: share of the old running statistics kept in a step (PyTorch says 0.1
@@ -39,48 +70,42 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
 
+    def of_channels(self, channels: int) -> tuple[Array, Array, tuple[Array, Array]]:
+        """Scale, bias, and the running mean and variance."""
+        shape = (channels,)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        return scale, bias, (mean.value, var.value)
+
+    def keep(
+        self, mean: Float[Array, " c"], var: Float[Array, " c"], count: int
+    ) -> None:
+        """Moves the running statistics towards those of `count` vectors."""
+        if self.is_initializing():
+            return
+        unbiased = var * (count / max(count - 1, 1))
+        for name, found in (("mean", mean), ("var", unbiased)):
+            kept: Array = self.get_variable("batch_stats", name)
+            moved = self.momentum * kept + (1.0 - self.momentum) * found
+            self.put_variable("batch_stats", name, moved)
+
+
+class BatchNorm(Normalising):
+    """Batch normalisation over every axis but the last.
+
+    Under jit the statistics of a sharded batch are those of the whole batch, as in the
+    released synchronised training.
+    """
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "... c"], *, train: bool
     ) -> Float[Array, "... c"]:
         """Normalises `x`; with `train`, by its own statistics, which are then kept."""
-        dtype = statistics_dtype(x)
-        channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        kept_mean = self.variable(
-            "batch_stats", "mean", jnp.zeros, (channels,), jnp.float32
-        )
-        kept_var = self.variable(
-            "batch_stats", "var", jnp.ones, (channels,), jnp.float32
-        )
-        mean, var = kept_mean.value, kept_var.value
+        scale, bias, (mean, var) = self.of_channels(x.shape[-1])
         if train:
-            mean, var = self._batch_statistics(x.astype(dtype), kept_mean.value)
-            if not self.is_initializing():
-                count = x.size // channels
-                unbiased = var * (count / max(count - 1, 1))
-                kept_mean.value = self._moved(kept_mean.value, mean)
-                kept_var.value = self._moved(kept_var.value, unbiased)
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x.astype(dtype) * factor + (bias - mean * factor)).astype(x.dtype)
-
-    def _batch_statistics(
-        self, x: Float[Array, "... c"], shift: Float[Array, " c"]
-    ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """Mean and biased variance in one pass over memory.
-
-        Sums are taken about the running mean, so that the difference of two large
-        numbers does not cancel once training is under way.
-        """
-        axes = tuple(range(x.ndim - 1))
-        shift = jax.lax.stop_gradient(shift)
-        centred = x - shift
-        offset = jnp.mean(centred, axes)
-        var = jnp.mean(jnp.square(centred), axes) - jnp.square(offset)
-        return shift + offset, jnp.maximum(var, 0.0)
-
-    def _moved(
-        self, kept: Float[Array, " c"], batch: Float[Array, " c"]
-    ) -> Float[Array, " c"]:
-        return self.momentum * kept + (1.0 - self.momentum) * batch
+            mean, var = batch_statistics(x, mean)
+            self.keep(mean, var, x.size // x.shape[-1])
+        return normalised(x, scale, bias, mean, var, self.epsilon)

@@ -20,6 +20,7 @@ from tokret.models.normalisation import BatchNorm
 from tokret.models.pointwise import PointwiseConv
 from tokret.models.products import precision_of
 from tokret.models.second_order import SecondOrderAttention
+from tokret.models.widening import widen
 from tokret.models.winograd import Conv3x3
 from tokret.shapes import Array, Bool, Float, Int
 
@@ -105,10 +106,11 @@ class Bottleneck(nn.Module):
         middle = _conv3x3(self.width, self.dtype, "conv2", self.stride, train)
         y = middle(zero_outside(y, sizes))
         y = nn.relu(BatchNorm(name="bn2")(y, train=train))
-        y = BatchNorm(name="bn3")(conv(out, 1, name="conv3")(y), train=train)
+        y = widen(y, out, self.dtype, "conv3", "bn3", train=train)
         if self.stride != 1 or x.shape[-1] != out:
-            x = conv(out, 1, name="downsample_conv", stride=self.stride)(x)
-            x = BatchNorm(name="downsample_bn")(x, train=train)
+            x = x[:, :: self.stride, :: self.stride]
+            names = ("downsample_conv", "downsample_bn")
+            x = widen(x, out, self.dtype, *names, train=train)
         return relu_of_sum(x, y)
 
 

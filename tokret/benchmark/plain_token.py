@@ -1,0 +1,203 @@
+"""Token over a ResNet in plain Flax: the rival for the bytes that a TPU moves.
+
+What one would write first: nn.Conv, nn.BatchNorm, nn.Dense, nn.dot_product_attention,
+with parameters by tokret's names, so that one's weights are the other's.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.models.images import IMAGENET, PixelScale
+from tokret.models.layers import Intermediates
+from tokret.models.resnet import EXPANSION
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.shapes import Array, Float
+
+
+def _conv(width: int, side: int, dtype: Any, name: str, stride: int = 1) -> nn.Conv:
+    padding = [(side // 2, side // 2)] * 2
+    strides = (stride, stride)
+    return nn.Conv(
+        *(width, (side, side), strides, padding),
+        use_bias=False,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def _norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
+    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name)
+
+
+class PlainBottleneck(nn.Module):
+    """As `tokret.models.resnet.Bottleneck`, for images that fill their canvas."""
+
+    width: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Array:
+        """Returns the block's output, [b, h2, w2, 4 width]."""
+        out, dtype = EXPANSION * self.width, self.dtype
+        y = _conv(self.width, 1, dtype, "conv1")(x)
+        y = nn.relu(_norm(train, dtype, "bn1")(y))
+        y = _conv(self.width, 3, dtype, "conv2", self.stride)(y)
+        y = nn.relu(_norm(train, dtype, "bn2")(y))
+        y = _norm(train, dtype, "bn3")(_conv(out, 1, dtype, "conv3")(y))
+        if self.stride != 1 or x.shape[-1] != out:
+            x = _conv(out, 1, dtype, "downsample_conv", self.stride)(x)
+            x = _norm(train, dtype, "downsample_bn")(x)
+        return nn.relu(x + y)
+
+
+class PlainResNet(nn.Module):
+    """As `tokret.models.resnet.ResNet`, for images that fill their canvas."""
+
+    blocks: tuple[int, ...]
+    dtype: Any
+    pixels: PixelScale = IMAGENET
+    frozen_modules = ()
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "b h w 3"], sizes: None = None, *, train: bool
+    ) -> tuple[Float[Array, "b h2 w2 c"], None, Intermediates]:
+        """Computes the last stage's features."""
+        x = _conv(64, 7, self.dtype, "conv1", 2)(images)
+        x = nn.relu(_norm(train, self.dtype, "bn1")(x))
+        x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+        for stage, count in enumerate(self.blocks, 1):
+            for i in range(count):
+                stride = 2 if stage > 1 and i == 0 else 1
+                block = PlainBottleneck(
+                    *(32 * 2**stage, stride, self.dtype),
+                    name=f"layer{stage}_block{i}",
+                )
+                x = block(x, train)
+        return x, sizes, {}
+
+
+class PlainAttention(nn.Module):
+    """As `tokret.models.attention.Attention`."""
+
+    heads: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], source: Float[Array, "b m d"], train: bool
+    ) -> Float[Array, "b n d"]:
+        """Lets each vector of `x` gather from `source`."""
+
+        def split(inputs: Array, name: str) -> Array:
+            y = nn.Dense(inputs.shape[-1], dtype=self.dtype, name=name)(inputs)
+            return y.reshape(*y.shape[:2], self.heads, -1)
+
+        y = nn.dot_product_attention(
+            *(split(x, "q"), split(source, "k"), split(source, "v")),
+            broadcast_dropout=False,
+            dropout_rng=self.make_rng("dropout") if train else None,
+            dropout_rate=self.dropout,
+            deterministic=not train,
+        )
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="proj")(y.reshape(x.shape))
+        return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+
+class PlainRefinement(nn.Module):
+    """As `tokret.models.refinement.RefinementLayer`."""
+
+    heads: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, tokens: Float[Array, "b l d"], x: Float[Array, "b n d"], train: bool
+    ) -> Float[Array, "b l d"]:
+        """Returns the refined tokens."""
+        width, dtype = x.shape[-1], self.dtype
+        attention = (self.heads, self.dropout, dtype)
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        path = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
+        y = nn.LayerNorm(1e-5, dtype=dtype, name="norm1")(tokens)
+        y = PlainAttention(*attention, name="cross_attn")(y, x, train)
+        tokens = tokens + path(y)
+        y = nn.gelu(nn.Dense(2 * width, dtype=dtype, name="fc1")(tokens), False)
+        y = drop(nn.Dense(width, dtype=dtype, name="fc2")(drop(y)))
+        tokens = tokens + path(y)
+        y = nn.LayerNorm(1e-5, dtype=dtype, name="norm2")(tokens)
+        return tokens + path(PlainAttention(*attention, name="self_attn")(y, y, train))
+
+
+class PlainTokenHead(nn.Module):
+    """As `tokret.models.token.TokenHead` in the released form."""
+
+    dtype: Any
+    dim: int = 1024
+    tokens: int = 4
+    heads: int = 8
+    refinement_layers: int = 2
+    dropout: float = 0.1  # of paths too
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "b h w c"], sizes: None = None, *, train: bool
+    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        """Aggregates a feature map."""
+        dim, dtype = self.dim, self.dtype
+        x = nn.Conv(dim, (1, 1), dtype=dtype, name="conv")(features)
+        x = _norm(train, dtype, "conv_bn")(x).reshape(len(features), -1, dim)
+        x = self._encode(x, train)
+        tokenizer = _PlainTokenizer(self.tokens, dtype, name="tokenizer")
+        tokens = tokenizer(x)
+        for i in range(self.refinement_layers):
+            layer = PlainRefinement(self.heads, self.dropout, dtype, name=f"decoder{i}")
+            tokens = layer(tokens, x, train)
+        joined = tokens.reshape(len(tokens), -1)
+        embedding = nn.Dense(dim, dtype=dtype, name="proj")(joined)
+        return _norm(train, dtype, "proj_bn")(embedding), {}
+
+    def _encode(self, x: Float[Array, "b n d"], train: bool) -> Array:
+        layer = _PlainEncoder(self.heads, self.dropout, self.dtype, name="encoder0")
+        encoded: Array = layer(x, train)
+        return encoded
+
+
+class _PlainEncoder(nn.Module):
+    heads: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], train: bool) -> Array:
+        path = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
+        attention = PlainAttention(self.heads, self.dropout, self.dtype, name="attn")
+        x = x + path(attention(x, x, train))
+        y = _norm(train, self.dtype, "bn")(x)
+        return x + path(nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp")(y))
+
+
+class _PlainTokenizer(nn.Module):
+    tokens: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b l d"]:
+        width = x.shape[-1]
+        query = self.param("query", nn.initializers.normal(1.0), (self.tokens, width))
+        logits = jnp.einsum("ld,bnd->bln", query.astype(x.dtype), x)
+        weights = jax.nn.softmax(logits, axis=1)
+        gathered = jnp.einsum("bln,bnd->bld", weights, x)
+        y = nn.Dense(width, dtype=self.dtype, name="linear")(gathered)
+        return nn.LayerNorm(1e-5, dtype=self.dtype, name="norm")(y)
+
+
+def plain_token(blocks: tuple[int, ...], dtype: Any) -> RetrievalNet:
+    """Token as released over a ResNet of these numbers of blocks."""
+    return RetrievalNet(PlainResNet(blocks, dtype), PlainTokenHead(dtype))
