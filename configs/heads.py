@@ -23,7 +23,8 @@ COMMON = ("trunk", "head", "dtype", "dim", "remat", "frozen_stages")
 HEADS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "token": (
         (
-            *("width", "tokens", "tokenizer", "query_deviation", "heads"),
+            *("width", "tokens", "tokenizer", "query_deviation", "start"),
+            "heads",
             *("attention_layers", "refinement", "refinement_layers"),
             *("dropout", "drop_path"),
         ),

@@ -88,6 +88,29 @@ def test_initialisation_is_the_released_one():
     assert 0 < float(jnp.abs(head["proj"]["bias"]).max()) <= bound
 
 
+def test_a_lossless_start_is_the_mean_of_the_features():
+    sizes = {"dim": 12, "width": 16, "heads": 2, "tokens": 4}
+    head = TokenHead(**sizes, start="lossless", query_deviation=0.0)
+    with jax.enable_x64(True):
+        features = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (5, 3, 3, 24)))
+        variables = head.init(jax.random.key(0), features, train=False)
+        found = head.apply(variables, features, train=False)[0]
+    kernels = jax.tree.map(np.asarray, variables["params"])
+    reduce, turn = kernels["conv"]["kernel"][0, 0], kernels["tokenizer"]["linear"]
+    join = kernels["proj"]["kernel"].reshape(4, 16, 12)
+    for kernel in (reduce, turn["kernel"], 2 * join[3]):  # no angle is lost
+        np.testing.assert_allclose(
+            kernel.T @ kernel, np.eye(kernel.shape[1]), atol=1e-5
+        )
+    tokens = np.asarray(features).mean((1, 2)) @ reduce @ turn["kernel"]
+    tokens = tokens - tokens.mean(1, keepdims=True)  # a layer norm
+    for ours, mean in zip(found, tokens @ join[0], strict=True):
+        cosine = ours @ mean / np.linalg.norm(ours) / np.linalg.norm(mean)
+        assert cosine == pytest.approx(1, abs=1e-6)
+    branches = [kernels[f"decoder{i}"]["fc2"] for i in (0, 1)]
+    assert not any(np.any(b["kernel"]) for b in (*branches, kernels["encoder0"]["mlp"]))
+
+
 def test_bfloat16_computes_in_it_and_answers_in_float32():
     options = {"trunk": "tiny", "head": "token", "dim": 32, "width": 32, "heads": 2}
     models = {d: build_model(dtype=d, **options) for d in ("float32", "bfloat16")}
@@ -113,6 +136,7 @@ def test_bfloat16_computes_in_it_and_answers_in_float32():
         ("dtype", "float16", "bfloat16"),
         ("heads", 7, "divide"),
         ("tokens", 0, "tokens"),
+        ("start", "identity", "lossless"),
         ("dims", 5, "did you mean config.model.dim"),
     ],
 )

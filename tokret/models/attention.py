@@ -9,6 +9,7 @@ from flax import linen as nn
 from tokret.models.layers import DropPath, linear
 from tokret.models.normalisation import BatchNorm, statistics_dtype
 from tokret.models.products import precision_of
+from tokret.models.starts import RELEASED, Start
 from tokret.shapes import Array, Bool, Float
 
 # The released truncated normal is cut at 100 deviations: a plain normal.
@@ -159,12 +160,14 @@ class LocalFeatureSelfAttention(nn.Module):
       dropout: rate in the attention.
       drop_path: rate at which an example skips a branch.
       dtype: dtype of the computation.
+      start: how its own linear layer begins.
     """
 
     heads: int
     dropout: float
     drop_path: float
     dtype: Any
+    start: Start = RELEASED
 
     @nn.compact
     def __call__(
@@ -180,4 +183,6 @@ class LocalFeatureSelfAttention(nn.Module):
         attention = Attention(self.heads, self.dropout, self.dtype, name="attn")
         x = x + drop(attention(x, x, mask, train=train), train=train)
         y = BatchNorm(name="bn")(x, train=train)
-        return x + drop(linear(width, width, self.dtype, "mlp")(y), train=train)
+        draws = (self.start.branch, self.start.bias)
+        mlp = linear(width, width, self.dtype, "mlp", *draws)
+        return x + drop(mlp(y), train=train)

@@ -142,11 +142,17 @@ def pointwise(
 
 
 def local_features(
-    x: Float[Array, "b h w c"], width: int, dtype: Any, *, train: bool
+    x: Float[Array, "b h w c"],
+    width: int,
+    dtype: Any,
+    kernel_init: Initializer = uniform_fan_in,
+    bias_init: Initializer | None = None,
+    *,
+    train: bool,
 ) -> Float[Array, "b h w d"]:
     """Reduces a feature map to `width` channels: convolution and batch norm.
 
     Its layers, `conv` and `conv_bn`, belong to the module that calls it.
     """
-    x = pointwise(width, x.shape[-1], dtype, "conv")(x)
+    x = pointwise(width, x.shape[-1], dtype, "conv", kernel_init, bias_init)(x)
     return BatchNorm(name="conv_bn")(x, train=train)

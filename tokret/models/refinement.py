@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from tokret.models.attention import Attention
 from tokret.models.layers import DropPath, linear
+from tokret.models.starts import RELEASED, Start
 from tokret.models.tokenizer import layer_norm
 from tokret.shapes import Array, Bool, Float
 
@@ -25,12 +26,14 @@ class RefinementLayer(nn.Module):
       dropout: rate in the attentions and the MLP.
       drop_path: rate at which an example skips a branch.
       dtype: dtype of the computation.
+      start: how the MLP's last layer begins.
     """
 
     heads: int
     dropout: float
     drop_path: float
     dtype: Any
+    start: Start = RELEASED
 
     @nn.compact
     def __call__(
@@ -58,7 +61,8 @@ class RefinementLayer(nn.Module):
         dropout = nn.Dropout(self.dropout, deterministic=not train)
         y = linear(2 * width, width, self.dtype, "fc1")(tokens)
         y = dropout(jax.nn.gelu(y, approximate=False))
-        return dropout(linear(width, 2 * width, self.dtype, "fc2")(y))
+        draws = (self.start.branch, self.start.bias)
+        return dropout(linear(width, 2 * width, self.dtype, "fc2", *draws)(y))
 
 
 class PaperRefinementLayer(nn.Module):
@@ -72,12 +76,14 @@ class PaperRefinementLayer(nn.Module):
       dropout: rate in the attentions.
       drop_path: rate at which an example skips a branch.
       dtype: dtype of the computation.
+      start: without effect: there is no MLP.
     """
 
     heads: int
     dropout: float
     drop_path: float
     dtype: Any
+    start: Start = RELEASED
 
     @nn.compact
     def __call__(

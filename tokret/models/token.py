@@ -19,6 +19,7 @@ from tokret.models.normalisation import BatchNorm
 from tokret.models.pointwise import local_features
 from tokret.models.refinement import REFINEMENTS
 from tokret.models.resnet import inside
+from tokret.models.starts import STARTS
 from tokret.models.tokenizer import TOKENIZERS
 from tokret.shapes import Array, Float, Int
 
@@ -32,6 +33,7 @@ class TokenHead(nn.Module):
       tokens: number of tokens, L.
       tokenizer: whose form of the tokenizer, a name in `TOKENIZERS`.
       query_deviation: deviation of the tokenizer's queries at the start.
+      start: how linear layers begin, a name in `STARTS`.
       heads: heads of every attention.
       attention_layers: layers of local feature self-attention.
       refinement: whose form of the refinement, a name in `REFINEMENTS`.
@@ -46,6 +48,7 @@ class TokenHead(nn.Module):
     tokens: int = 4
     tokenizer: str = "released"
     query_deviation: float = 1.0
+    start: str = "released"
     heads: int = 8
     attention_layers: int = 1
     refinement: str = "released"
@@ -63,6 +66,7 @@ class TokenHead(nn.Module):
             within(f"model.{field}", getattr(self, field), 0, 0.99)
         choose(TOKENIZERS, self.tokenizer, "config.model.tokenizer")
         choose(REFINEMENTS, self.refinement, "config.model.refinement")
+        choose(STARTS, self.start, "config.model.start")
         if self.width % self.heads:
             raise UserError(
                 f"config.model.width {self.width} does not divide among "
@@ -94,8 +98,10 @@ class TokenHead(nn.Module):
         mask = None
         if sizes is not None:
             mask = inside(sizes, height, width).reshape(batch, -1)  # [b, n]
-        layer = (self.heads, self.dropout, self.drop_path, self.dtype)
-        x = local_features(features, self.width, self.dtype, train=train)
+        start = STARTS[self.start]
+        layer = (self.heads, self.dropout, self.drop_path, self.dtype, start)
+        reduction = (self.width, self.dtype, start.through, start.bias)
+        x = local_features(features, *reduction, train=train)
         x = x.reshape(batch, height * width, self.width)
         taps: Intermediates = {"local": x}
         for i in range(self.attention_layers):
@@ -104,7 +110,7 @@ class TokenHead(nn.Module):
             )
         taps["lfsa"] = x
         tokenizer = TOKENIZERS[self.tokenizer](
-            self.tokens, self.query_deviation, self.dtype, name="tokenizer"
+            *(self.tokens, self.query_deviation, self.dtype, start), name="tokenizer"
         )
         tokens, maps = tokenizer(x, mask)
         taps["attention"] = maps.reshape(batch, self.tokens, height, width)
@@ -114,5 +120,7 @@ class TokenHead(nn.Module):
             tokens = refine(tokens, x, mask, train=train)
             taps[f"refined{i}"] = tokens
         joined = tokens.reshape(batch, -1)  # [b, tokens * width]
-        embedding = linear(self.dim, joined.shape[-1], self.dtype, "proj")(joined)
+        draws = (start.join(self.tokens), start.bias)
+        join = linear(self.dim, joined.shape[-1], self.dtype, "proj", *draws)
+        embedding = join(joined)
         return BatchNorm(name="proj_bn")(embedding, train=train), taps

@@ -12,6 +12,7 @@ from flax import linen as nn
 from tokret.models.layers import linear
 from tokret.models.normalisation import statistics_dtype
 from tokret.models.products import precision_of
+from tokret.models.starts import RELEASED, Start
 from tokret.shapes import Array, Bool, Float
 
 LAYER_NORM_EPSILON = 1e-5  # PyTorch's; Flax's default is 1e-6
@@ -58,11 +59,13 @@ class Tokenizer(nn.Module):
         belongs to one token alone and little gradient reaches the assignment, which a
         trunk that is not pretrained has to learn as well.
       dtype: dtype of the computation.
+      start: how the linear layer begins.
     """
 
     tokens: int
     query_deviation: float
     dtype: Any
+    start: Start = RELEASED
 
     @nn.compact
     def __call__(
@@ -79,8 +82,9 @@ class Tokenizer(nn.Module):
         weights = assign(query.astype(x.dtype), x)
         if mask is not None:
             weights = jnp.where(mask[:, None, :], weights, 0)
-        tokens = linear(width, width, self.dtype, "linear")(gather(weights, x))
-        return layer_norm(self.dtype, "norm")(tokens), weights
+        draws = (self.start.through, self.start.bias)
+        turn = linear(width, width, self.dtype, "linear", *draws)
+        return layer_norm(self.dtype, "norm")(turn(gather(weights, x))), weights
 
 
 class PaperTokenizer(nn.Module):
@@ -94,11 +98,13 @@ class PaperTokenizer(nn.Module):
       query_deviation: standard deviation of the convolution's weights at the start,
         which the paper does not give: as the released queries'.
       dtype: dtype of the computation.
+      start: without effect: no linear layer comes after.
     """
 
     tokens: int
     query_deviation: float
     dtype: Any
+    start: Start = RELEASED
 
     @nn.compact
     def __call__(
