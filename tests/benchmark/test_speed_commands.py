@@ -1,7 +1,32 @@
 import argparse
 import json
 
+import pytest
+
+from tokret.benchmark import __main__ as main
 from tokret.benchmark import speed_commands
+from tokret.errors import UserError
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_each_benchmark_of_a_row_is_told(monkeypatch, quick):
+    told = {}
+    monkeypatch.setattr(
+        speed_commands,
+        "_run_apart",
+        lambda name, words: (told.update({name: words}), "why"),
+    )
+    flags = argparse.Namespace(turns=3, quick=quick, minutes=9.0, json=None)
+    with pytest.raises(UserError, match="nothing could be measured"):
+        speed_commands.run_all(flags)
+    parser = main._parser()
+    for name, words in told.items():  # each is a flag of its
+        parsed = parser.parse_args([name, *words])
+        assert getattr(parsed, "turns", 3) == 3
+    database = 20_000 if quick else 1_000_000
+    assert parser.parse_args(["search", *told["search"]]).database == database
+    assert parser.parse_args(["train", *told["train"]]).minutes == (1 if quick else 9)
+    assert list(told)[-1] == "bytes" and not told["bytes"]
 
 
 def test_a_row_that_is_cut_off_keeps_what_was_measured(tmp_path, monkeypatch):
