@@ -14,7 +14,7 @@ from tokret.benchmark.pods import TooLargeError, compile_for_pod, find_pod, too_
 from tokret.errors import UserError
 from tokret.models.arcface import ArcFace
 from tokret.models.gem import GeMHead
-from tokret.models.resnet import BasicBlock, ResNet
+from tokret.models.resnet import BasicBlock, Bottleneck, ResNet
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.training.optimiser import make_optimiser
 from tokret.training.programs import make_programs
@@ -34,10 +34,10 @@ def pod():
     return find_pod
 
 
-def exchanged(pod):
+def exchanged(pod, block):
     """Compiles a step on data 2 x model 2."""
     mesh = make_mesh(pod("v5e:2x2").devices, data=2, model=2)
-    trunk = ResNet(blocks=(1,), block=BasicBlock, width=4)
+    trunk = ResNet(blocks=(1,), block=block, width=4)
     made = make_programs(
         RetrievalNet(trunk, GeMHead(dim=DIM)),
         {"arcface": ArcFace(CLASSES, CLASSES, 4.0, 0.2)},
@@ -55,8 +55,9 @@ def exchanged(pod):
     return compile_for_pod(lowered, QUICK)
 
 
-def test_class_matrix_and_logits_stay_where_they_are(pod):
-    step = exchanged(pod)
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
+def test_class_matrix_and_logits_stay_where_they_are(pod, block):
+    step = exchanged(pod, block)
     numbers = np.arange(4).reshape(2, 2)  # as the program numbers the mesh's devices
     along_data = frozenset(map(frozenset, numbers.T.tolist()))
     shard = CLASSES // 2
