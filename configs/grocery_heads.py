@@ -3,20 +3,20 @@
 python -m tokret.convert from-torch efficientnet_lite0 --output=runs/lite0
 python -m tokret.comparison --output=runs/heads
 
-Photos of 128 px and a trunk of which four of five stages stand still, otherwise as
+Photos of 128 px and descriptors of 512 dimensions, otherwise as
 configs/grocery_token.py. The comparison chooses each head's rates.
 """
 
 from ml_collections import ConfigDict
 
-from configs import grocery_token
+from configs import grocery_token, heads
 
 
 def get_config(head: str = "token") -> ConfigDict:
     """Returns the config with a head of `heads.HEADS`."""
-    config = grocery_token.get_config(head)
-    config.epochs = 6
+    config = grocery_token.get_config()
     config.augmentation.size = 128
-    config.model.frozen_stages = 4
+    config.model.dim = 512
+    config.model.width = 512
     config.evaluation.longest_side = 128
-    return config
+    return heads.set_head(config, head)
