@@ -49,8 +49,8 @@ def get_config() -> ConfigDict:
     config.model.tokens = 4  # number of tokens
     config.model.tokenizer = "released"  # or "paper": its own equations
     config.model.query_deviation = 1.0  # of the tokenizer's queries at the start
-    # How linear layers begin: as released, or "lossless", the trunk's mean: for few
-    # classes (models/starts.py).
+    # How linear layers begin: as released, or "lossless", which with small queries is
+    # the trunk's mean: for few classes (models/starts.py).
     config.model.start = "released"
     config.model.heads = 8  # heads of every attention
     config.model.attention_layers = 1  # self-attention among local features

@@ -135,8 +135,12 @@ def test_the_way_with_ones_own_photos_is_the_readmes(readme, request):
 
 
 @pytest.mark.slow
-def test_the_model_in_five_lines(readme):
-    (snippet,) = blocks(readme, "python")
+def test_the_model_in_some_lines(readme, trained):
+    snippet, loading = blocks(readme, "python")
+    names = {}
+    exec(loading.replace("runs/demo", str(trained)), names)  # noqa: S102
+    assert names["descriptor"].shape == (2, 256)
+    assert names["model"].trunk.width == 32  # the demo's
     names = {}
     exec(snippet, names)  # noqa: S102 (the README's own lines)
     assert names["descriptor"].shape == (1, 1024)

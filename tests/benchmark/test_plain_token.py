@@ -26,9 +26,12 @@ def variables(nets):
         lambda: nets[0].init(jax.random.key(0), images, train=False)
     )
     rng = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(0.01, 0.1, leaf.shape), leaf.dtype), shapes
-    )
+
+    def draw(path, leaf):
+        low = 0.5 if path[-1].key in ("scale", "var") else -0.1
+        return jnp.asarray(rng.uniform(low, low + 0.2, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def test_it_is_the_same_model_by_the_same_names(nets, variables):

@@ -20,11 +20,12 @@ def test_what_each_benchmark_of_a_row_is_told(monkeypatch, quick):
     with pytest.raises(UserError, match="nothing could be measured"):
         speed_commands.run_all(flags)
     parser = main._parser()
-    for name, words in told.items():  # each is a flag of its
+    for name, words in told.items():  # flags that it has
         parsed = parser.parse_args([name, *words])
         assert getattr(parsed, "turns", 3) == 3
     database = 20_000 if quick else 1_000_000
-    assert parser.parse_args(["search", *told["search"]]).database == database
+    search = parser.parse_args(["search", *told["search"]])
+    assert (search.database, search.forms) == (database, "")
     assert parser.parse_args(["train", *told["train"]]).minutes == (1 if quick else 9)
     assert list(told)[-1] == "bytes" and not told["bytes"]
 

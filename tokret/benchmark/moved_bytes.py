@@ -4,19 +4,29 @@ Both steps are compiled for a pod that is not there; the compiler counts. A step
 released recipe is bound by memory, so that fewer bytes are less time.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
+import configs
 from tokret import command_line
 from tokret.benchmark.plain_token import plain_token
 from tokret.benchmark.plan import CLASSES, PACKAGES, PHOTOS
 from tokret.benchmark.pod_programs import training
-from tokret.benchmark.pods import Compiled, compile_for_pod, find_pod
+from tokret.benchmark.pods import (
+    Compiled,
+    TooLargeError,
+    compile_for_pod,
+    find_pod,
+)
 from tokret.benchmark.turns import environment
+from tokret.errors import UserError
 from tokret.models.retrieval_net import RetrievalNet
 
-CONFIG = "configs/gldv2_r101.py"  # in bfloat16, at 512 px
+CONFIG = str(
+    Path(configs.__file__).with_name("gldv2_r101.py")
+)  # in bfloat16, at 512 px
 BLOCKS = (3, 4, 23, 3)  # of its trunk
 TOPOLOGY, IMAGES = "v5e:4x4", 64  # a chip
 
@@ -30,7 +40,7 @@ def run() -> dict[str, Any]:
       [median, lowest, highest], all the same.
 
     Raises:
-      UserError: if there is no libtpu that is free to be used.
+      UserError: if there is no libtpu that is free to be used, or a step does not fit.
     """
     command_line.quieten()
     found = {
@@ -41,7 +51,7 @@ def run() -> dict[str, Any]:
     return {
         "benchmark": "bytes",
         "environment": {**environment(*PACKAGES), "device": f"compiled for {TOPOLOGY}"},
-        "config": CONFIG,
+        "config": Path(CONFIG).name,
         "topology": TOPOLOGY,
         "images_a_chip": IMAGES,
         **found,
@@ -54,7 +64,10 @@ def _compiled(model: RetrievalNet | None) -> Compiled:
     config = command_line.load_config(CONFIG, [])
     config = {**config, "batch_size": IMAGES * len(pod.devices)}
     work = training(config, pod, classes=CLASSES, photos=PHOTOS, model=model)
-    return compile_for_pod(work.parts[0].lowered)
+    try:
+        return compile_for_pod(work.parts[0].lowered)
+    except TooLargeError as error:
+        raise UserError(f"the step for {TOPOLOGY} does not fit: {error}") from error
 
 
 def _counted(compiled: Compiled) -> dict[str, float]:

@@ -6,6 +6,9 @@ from flax import linen as nn
 
 from tokret.shapes import Array, Float
 
+PerChannel = Float[Array, " c"]
+Statistics = tuple[PerChannel, PerChannel]  # mean, variance
+
 
 def l2_normalise(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Scales the last axis to length 1; vectors shorter than 1e-12 shrink to nothing.
@@ -70,8 +73,8 @@ class Normalising(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
 
-    def of_channels(self, channels: int) -> tuple[Array, Array, tuple[Array, Array]]:
-        """Scale, bias, and the running mean and variance."""
+    def of_channels(self, channels: int) -> tuple[PerChannel, PerChannel, Statistics]:
+        """Returns scale, bias, and the running mean and variance."""
         shape = (channels,)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)

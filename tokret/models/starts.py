@@ -2,10 +2,10 @@
 
 The released code draws every linear layer at random, so that a new head scrambles what
 a pretrained trunk says, and has to find it again. Over tens of thousands of classes it
-does; over some dozens it does not (docs/own-photos.md). From `LOSSLESS` the head begins
-as the mean of the trunk's features, reduced and normalised by channel: layers that all
-passes through are orthogonal, residual branches are silent, and every token counts the
-same in the descriptor.
+does; over some dozens it does not (docs/own-photos.md). From `LOSSLESS`, and with small
+queries of the tokenizer, the head begins as the mean of the trunk's features, reduced
+and normalised by channel: layers that all passes through are orthogonal, residual
+branches are silent, and every token counts the same in the descriptor.
 """
 
 import math
@@ -38,7 +38,7 @@ class Start(NamedTuple):
 
 
 def alike(tokens: int) -> Initializer:
-    """One orthogonal matrix for each of so many tokens, the columns of length 1."""
+    """Draws one orthogonal matrix, scaled by 1/sqrt(tokens), for every token alike."""
 
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         width = shape[0] // tokens

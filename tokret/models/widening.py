@@ -2,10 +2,12 @@
 
 A training step on a TPU is bound by memory, and what a bottleneck widens is most of it.
 The statistics of y = x W, its normalisation's gradient too, follow from moments of x,
-which has a quarter of the channels: mean(y) = mean(x) W, var(y) = diag(W' cov(x) W),
-and sum(g * y) = diag(W' sum(x g')) for a gradient g. So y need not be written before it
-is normalised, and is never read again (docs/performance.md). Elsewhere, where the
-operations bound a step, y is computed and looked at.
+which has a quarter of the channels (half before a shortcut that shrinks): mean(y) =
+mean(x) W, var(y) = diag(W' cov(x) W), and sum(g * y) = diag(W' sum(x g')) for a
+gradient g. So y need not be written before it is normalised, and is never read again
+(docs/performance.md). It is done so in bfloat16 on a TPU. Products of two bfloat16 are
+exact in float32; those of two float32 are not, and cov(x) would lose digits by the
+square of mean over deviation. Elsewhere y is computed and looked at.
 """
 
 import functools
@@ -26,7 +28,9 @@ from tokret.models.pointwise import mix_channels
 from tokret.models.products import precision_of
 from tokret.shapes import Array, Float
 
-Normalised = tuple[Array, Array, Array]  # [b, h, w, d], its mean [d], variance [d]
+# What is normalised, and its mean and biased variance before that.
+Normalised = tuple[Float[Array, "b h w d"], Float[Array, " d"], Float[Array, " d"]]
+MOMENTS = (jnp.bfloat16,)  # dtypes of which a TPU takes moments
 exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -47,10 +51,29 @@ def by_outputs(
       bias: of the batch norm.
       shift: the running mean.
       epsilon: added to the variance.
+
+    Returns:
+      The normalised outputs, and their mean and variance before that.
     """
     y = mix_channels(x, kernel, 1)
     mean, var = batch_statistics(y, shift)
     return normalised(y, scale, bias, mean, var, epsilon), mean, var
+
+
+def _product(x: Float[Array, "b h w c"], matrix: Float[Array, "c d"]) -> Array:
+    """Multiplies every position by a matrix, rounded to the dtype of `x`, [b, h, w, d].
+
+    The result has the dtype of statistics: what is added to it is not lost in rounding.
+    """
+    return jax.lax.conv_general_dilated(
+        x,
+        matrix[None, None].astype(x.dtype),
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision_of(x.dtype),
+        preferred_element_type=statistics_dtype(x),
+    )
 
 
 def _moments(
@@ -94,8 +117,8 @@ def _forward(
     mean = exact(centre, matrix)
     spread = exact(second - jnp.outer(centre, centre), matrix)
     var = jnp.maximum(jnp.sum(matrix * spread, axis=0), 0.0)
-    y = normalised(mix_channels(x, kernel, 1), scale, bias, mean, var, epsilon)
-    return (y, mean, var), (x, kernel, scale, mean, var, centre, second)
+    y = normalised(_product(x, kernel[0, 0]), scale, bias, mean, var, epsilon)
+    return (y.astype(x.dtype), mean, var), (x, kernel, scale, mean, var, centre, second)
 
 
 def _backward(
@@ -109,17 +132,22 @@ def _backward(
     products = _moments(x, g)
     to_bias = jnp.sum(g.astype(dtype), (0, 1, 2))
     to_scale = root * (jnp.sum(matrix * products, axis=0) - mean * to_bias)
-    # The gradient by y is a g + b y + c, with a, b, c of each channel, and y = x W.
+    # The gradient by y is a (g - mean(g)) + b (y - mean(y)), with a and b of each
+    # channel, and y = x W. Its sum is zero, whatever the matrices are rounded to.
     a = scale * root
     b = -a * root * to_scale / count
-    c = -a * to_bias / count - b * mean
-    to_matrix = a * products + count * (
-        b * exact(second, matrix) + jnp.outer(centre, c)
+    to_matrix = a * (products - jnp.outer(centre, to_bias)) + count * b * exact(
+        second - jnp.outer(centre, centre), matrix
     )
-    back = (a * matrix).T.astype(x.dtype)
-    again = exact(b * matrix, matrix.T).astype(x.dtype)
-    to_x = mix_channels(g, back[None, None], 1) + mix_channels(x, again[None, None], 1)
-    to_x = to_x + exact(matrix, c).astype(x.dtype)
+    by_g = (a * matrix).T.astype(x.dtype)
+    by_x = exact(b * matrix, matrix.T).astype(x.dtype)
+    sums = exact(to_bias / count, by_g.astype(dtype)) + exact(
+        centre, by_x.astype(dtype)
+    )
+    # The smaller part may be rounded on its way, and goes through memory; the larger
+    # one may not: what is added to it then would be lost.
+    by_mean = (_product(x, by_x) - sums).astype(x.dtype)
+    to_x = (_product(g, by_g) + by_mean).astype(x.dtype)
     return to_x, to_matrix.astype(kernel.dtype)[None, None], to_scale, to_bias
 
 
@@ -133,7 +161,8 @@ class _Kernel(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: int) -> Float[Array, "1 1 c d"]:
-        return self.param("kernel", he_normal, (1, 1, inputs, self.channels))
+        shape = (1, 1, inputs, self.channels)
+        return self.param("kernel", he_normal, shape, jnp.float32)
 
 
 class _NormAfter(Normalising):
@@ -151,10 +180,11 @@ class _NormAfter(Normalising):
         if not train:
             y = mix_channels(x, kernel, 1)
             return normalised(y, scale, bias, mean, var, self.epsilon)
+        by_y = functools.partial(by_outputs, epsilon=self.epsilon)
         y, mean, var = jax.lax.platform_dependent(
             *(x, kernel, scale, bias, mean),
-            tpu=self._by_moments,
-            default=functools.partial(by_outputs, epsilon=self.epsilon),
+            tpu=self._by_moments if x.dtype in MOMENTS else by_y,
+            default=by_y,
         )
         self.keep(mean, var, x.size // x.shape[-1])
         return y

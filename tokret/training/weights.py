@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from tokret.configuration import Config, part
+from tokret.configuration import Config, call, part
 from tokret.errors import UserError
+from tokret.models import build_model
+from tokret.models.retrieval_net import RetrievalNet
 from tokret.training.checkpoints import (
     STATE,
     check_names,
@@ -16,7 +19,12 @@ from tokret.training.checkpoints import (
     list_steps,
     read_metadata,
 )
-from tokret.training.description import describe, read_config, read_description
+from tokret.training.description import (
+    check_pixels,
+    describe,
+    read_config,
+    read_description,
+)
 from tokret.training.retention import best_step
 
 
@@ -109,6 +117,30 @@ def restore_weights(
     loaded = _load(checkpoint, wanted)
     params = loaded["average"] if averaged else loaded["params"]["model"]
     return {"params": params, "batch_stats": loaded["batch_stats"]}
+
+
+def load_model(
+    workdir: Path, step: int | str | None = None
+) -> tuple[RetrievalNet, Any]:
+    """Loads a model and its weights, onto the first device of this process.
+
+    Args:
+      workdir: folder of a run or a conversion.
+      step: as `find_checkpoint` takes it.
+
+    Returns:
+      The model, and the variables that `model.apply` takes.
+
+    Raises:
+      UserError: if there is no such checkpoint, or it is damaged.
+    """
+    checkpoint = find_checkpoint(workdir, step)
+    config = read_config(checkpoint)
+    check_pixels(checkpoint, config)
+    model = call(build_model, "model", part(config, "model", dict))
+    images = jnp.zeros((1, 64, 64, 3))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    return model, restore_weights(checkpoint, replicated(shapes))
 
 
 def load_weights(checkpoint: Path) -> tuple[Any, Any]:
