@@ -73,8 +73,9 @@ HEAD = """# The released recipe on TPU pods
 
 Written by `python -m tokret.benchmark plan --table={name}`, which compiles each row's
 program for a pod that is not there; nothing was run. Each row is the very step that
-`train.py` runs, in bfloat16, with GLDv2-clean's 81,313 classes at 512 pixels; an epoch
-is the author's 4,003 steps of 320 photos.
+`train.py` ran at that commit, in bfloat16, with GLDv2-clean's 81,313 classes at 512
+pixels; an epoch is the author's 4,003 steps of 320 photos. The recipe's own batch is
+320: larger ones show what fits, and their learning rates are untried.
 
 Memory is a chip's, as the compiler lays it out. The time is a lower bound: the larger
 of the program's FLOP at the chip's published peak and its bytes at the published
@@ -150,7 +151,7 @@ def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
 def _table(rows: list[dict[str, Any]], what: str) -> list[str]:
     hours = "h/epoch" if what == "train" else "h/million"
     titles = ["recipe", "pod", "data x model", "batch", "fits", "GiB a chip"]
-    titles += ["ms", "bound by", "images/s", "MFU", hours, "collectives"]
+    titles += ["ms", "bound by", "images/s", "MFU", hours, "collectives", "commit"]
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
     for row in rows:
         lines.append("| " + " | ".join(_cells(row)) + " |")
@@ -161,7 +162,8 @@ def _table(rows: list[dict[str, Any]], what: str) -> list[str]:
 
 
 def _search_table(rows: list[dict[str, Any]]) -> list[str]:
-    titles = ("pod", "descriptors", "store", "fits", "GiB a chip", "ms", "queries/s")
+    titles = ["pod", "descriptors", "store", "fits", "GiB a chip", "ms", "queries/s"]
+    titles.append("commit")
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
     for row in rows:
         cells = [row["topology"], f"{row['database']:,}", row["store"]]
@@ -170,7 +172,7 @@ def _search_table(rows: list[dict[str, Any]]) -> list[str]:
             cells += [f"{row['seconds'] * 1e3:,.1f}", f"{row['rate']:,.0f}"]
         else:
             cells += ["no", _memory(row, row["needed"]), "", ""]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join([*cells, _commit(row)]) + " |")
     return lines
 
 
@@ -184,7 +186,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     cells = [row["name"], row["topology"], f"{chips // model} x {model}"]
     cells.append(f"{row['batch_size']:,}")
     if not row["fits"]:
-        return [*cells, "no", _memory(row, row["needed"]), *[""] * 6]
+        return [*cells, "no", _memory(row, row["needed"]), *[""] * 6, _commit(row)]
     photos = row["photos"] if row["what"] == "train" else 1_000_000
     largest = sorted(row["traffic"], key=lambda each: -each["bytes"])[:2]
     return [
@@ -197,14 +199,19 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['mfu']:.0%}" if "mfu" in row else "",
         f"{photos / row['rate'] / 3600:.2g}",
         "; ".join(said(Traffic(**each)) for each in largest) or "none",
+        _commit(row),
     ]
 
 
 def _made(row: dict[str, Any]) -> str:
     made = row["environment"]
     packages = ("jax", "libtpu", "flax")
-    versions = (f"{name} {made['versions'][name]}" for name in packages)
-    return f"{', '.join(versions)} at commit {made['commit']}"
+    return ", ".join(f"{name} {made['versions'][name]}" for name in packages)
+
+
+def _commit(row: dict[str, Any]) -> str:
+    commit: str = row["environment"]["commit"]
+    return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def _compile(row: Row) -> dict[str, Any]:
