@@ -94,6 +94,8 @@ def find_pod(name: str) -> Pod:
             "'tokret[tpu]'"
         )
     os.environ.update(QUIET)
+    # Whatever computes meanwhile: nothing here touches a TPU.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options: dict[str, Any] = {}
     if match[1] == "v4":
         options["chip_config_name"] = "megacore"  # a device a chip, as they run
@@ -106,7 +108,7 @@ def find_pod(name: str) -> Pod:
         if "lockfile" in str(error):
             raise UserError(
                 "another process uses libtpu (its lock is /tmp/libtpu_lockfile): wait "
-                "until it ends, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1"
+                "until it ends, or unset ALLOW_MULTIPLE_LIBTPU_LOAD, which is 1 then"
             ) from error
         raise UserError(f"--topology={name}: {error}") from error
     return Pod(name, CHIPS[match[1]], tuple(found.devices))
