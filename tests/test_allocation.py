@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tokret import allocation
 from tokret.allocation import allocated, has_accelerator
 
 # Page faults of a megabyte's pages are 256.
@@ -52,3 +53,19 @@ def test_what_the_environment_chooses_comes_first(monkeypatch):
     for platforms, found in (("cpu", False), ("cuda", True), ("tpu,cpu", True)):
         monkeypatch.setenv("JAX_PLATFORMS", platforms)
         assert has_accelerator() == found
+
+
+@pytest.mark.parametrize(
+    ("node", "found"),
+    [("accel0", True), ("vfio/0", True), ("vfio/vfio", False), ("nvidia0", True)],
+)
+@pytest.mark.parametrize("plugin", [True, False])
+def test_a_plugin_without_a_device_is_no_accelerator(
+    monkeypatch, tmp_path, node, found, plugin
+):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr(allocation, "has_plugin", lambda: plugin)
+    assert not has_accelerator(tmp_path)
+    (tmp_path / node).parent.mkdir(exist_ok=True)
+    (tmp_path / node).touch()
+    assert has_accelerator(tmp_path) == (plugin and found)

@@ -4,7 +4,10 @@ import ctypes
 import importlib.util
 import os
 import pkgutil
+from pathlib import Path
 
+# As drivers call them: TPUs, NVIDIA's GPUs, also under WSL, AMD's, Intel's.
+_DEVICES = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "dxg", "kfd", "dri/renderD*")
 # glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
@@ -26,7 +29,7 @@ def keep_freed_memory() -> None:
     default glibc gives it back to the system at the end of each, which then fills every
     page with zeros again: a fifth of a small training step (docs/performance.md). From
     now on the process stays as large as it ever was. On other systems, and where jax
-    has a plugin for an accelerator, nothing is changed.
+    may find an accelerator, nothing is changed.
     """
     if has_accelerator():
         return
@@ -51,11 +54,22 @@ def allocated() -> int | None:
     return int(counts.uordblks + counts.hblkhd)
 
 
-def has_accelerator() -> bool:
-    """Whether jax may find something other than a CPU, as far as is known unasked."""
+def has_accelerator(devices: Path = Path("/dev")) -> bool:
+    """Whether jax may find something other than a CPU, as far as is known unasked.
+
+    A plugin alone is none: libtpu compiles for pods on computers without a TPU.
+
+    Args:
+      devices: folder of the system's devices.
+    """
     chosen = os.environ.get("JAX_PLATFORMS")
     if chosen:
         return chosen != "cpu"
+    return has_plugin() and any(any(devices.glob(name)) for name in _DEVICES)
+
+
+def has_plugin() -> bool:
+    """Whether jax has a plugin for an accelerator, or libtpu, to load."""
     plugins = importlib.util.find_spec("jax_plugins")
     places = (plugins.submodule_search_locations or ()) if plugins else ()
     return bool(
