@@ -23,7 +23,8 @@ def readme(request):
 
 
 def blocks(readme, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", readme, re.M | re.S)
+    found = re.findall(r"^```(\w*)\n(.*?)^```", readme, re.M | re.S)
+    return [text for name, text in found if name == language]
 
 
 @pytest.fixture

@@ -80,7 +80,9 @@ class Normalising(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        return scale, bias, (mean.value, var.value)
+        # Weights may be given as NumPy's.
+        kept = jnp.asarray(mean.value), jnp.asarray(var.value)
+        return jnp.asarray(scale), jnp.asarray(bias), kept
 
     def keep(
         self, mean: Float[Array, " c"], var: Float[Array, " c"], count: int

@@ -162,7 +162,7 @@ class _Kernel(nn.Module):
     @nn.compact
     def __call__(self, inputs: int) -> Float[Array, "1 1 c d"]:
         shape = (1, 1, inputs, self.channels)
-        return self.param("kernel", he_normal, shape, jnp.float32)
+        return jnp.asarray(self.param("kernel", he_normal, shape, jnp.float32))
 
 
 class _NormAfter(Normalising):
