@@ -7,7 +7,7 @@ python eval.py --workdir=DIR
 The photos are the Grocery Store Dataset's (2,936 of 81 classes). Any folder of class
 folders will do: --config.data.root=PHOTOS for those to train on, and other classes in
 --config.data.benchmark_root=OTHER_PHOTOS for eval.py to find. docs/own-photos.md tells
-how the values were chosen, on classes held out of those that are trained on.
+how the values were chosen, nearly all on classes held out of those trained on.
 """
 
 from ml_collections import ConfigDict

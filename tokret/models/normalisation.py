@@ -34,6 +34,9 @@ def batch_statistics(
       x: what they are of.
       shift: what sums are taken about: the running mean, so that the difference of two
         large numbers does not cancel once training is under way.
+
+    Returns:
+      Mean and variance, in float32 or wider.
     """
     x = x.astype(statistics_dtype(x))
     axes = tuple(range(x.ndim - 1))

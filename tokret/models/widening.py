@@ -102,6 +102,16 @@ def by_moments(
     """As `by_outputs`, from the first two moments of the inputs.
 
     No gradient enters by the mean and the variance: they are for running statistics.
+
+    Args:
+      x: inputs; outputs have their dtype, statistics that of `statistics_dtype`.
+      kernel: of the convolution, in the dtype of `x`.
+      scale: of the batch norm.
+      bias: of the batch norm.
+      epsilon: added to the variance.
+
+    Returns:
+      The normalised outputs, and their mean and variance before that.
     """
     return _forward(x, kernel, scale, bias, epsilon)[0]
 
