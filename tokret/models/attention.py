@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from tokret.models.layers import DropPath, linear
 from tokret.models.normalisation import BatchNorm, statistics_dtype
-from tokret.models.products import precision_of
+from tokret.models.products import precision_of, project
 from tokret.models.starts import RELEASED, Start
 from tokret.shapes import Array, Bool, Float
 
@@ -143,7 +143,8 @@ class Attention(nn.Module):
         weights = _softmax(queries.shape[-1] ** -0.5 * logits, mask).astype(self.dtype)
         weights = dropout(weights)  # [b, h, n, m]
         seen = jnp.einsum("bhnm,bmd->bnhd", weights, source, precision=precision)
-        y = jnp.einsum("bnhd,dhe->bnhe", seen, to_values, precision=precision)
+        # A product a head: the matrix's gradient then comes in the matrix's order.
+        y = jax.vmap(project, in_axes=(2, 1), out_axes=2)(seen, to_values)
         # Without dropout the weights' sum is 1.
         total = jnp.sum(weights, axis=-1).swapaxes(1, 2)[..., None]  # [b, n, h, 1]
         return y + total * bias.reshape(self.heads, -1)

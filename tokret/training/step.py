@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from tokret.compiler_options import replacing
 from tokret.models.arcface import ArcFace, cross_entropy, label_rank
 from tokret.models.images import normalise
 from tokret.models.retrieval_net import RetrievalNet
@@ -181,10 +182,12 @@ def jit_step(
     state = shardings_of(abstract_state)
     metrics = NamedSharding(mesh, REPLICATED)
     rows = NamedSharding(mesh, BATCH)
+    platform = mesh.devices.flat[0].platform
     arrays = (rows,) * (2 if trains else 3)
     return jax.jit(
         step,
         in_shardings=(state, *arrays),
         out_shardings=(state, metrics) if trains else metrics,
         donate_argnums=(0,) if trains else (),
+        compiler_options=dict(replacing(platform)) if trains else None,
     )

@@ -1,0 +1,58 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokret.models.pooling import max_pool, pool_back, pool_back_by_taps
+
+
+def by_definition(x, g):
+    """Each window's gradient, at the first of its largest values."""
+    found = np.zeros_like(x)
+    for b, q, r, c in np.ndindex(g.shape):
+        rows = range(max(2 * q - 1, 0), min(2 * q + 2, x.shape[1]))
+        columns = range(max(2 * r - 1, 0), min(2 * r + 2, x.shape[2]))
+        places = [(b, i, j, c) for i in rows for j in columns]
+        found[max(places, key=lambda place: x[place])] += g[b, q, r, c]
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 2),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_both_forms_give_it_to_the_first_of_the_largest(
+    batch, height, width, channels, seed
+):
+    rng = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        shape = (batch, height, width, channels)
+        # Few values: most windows have several that are largest.
+        x = rng.integers(-2, 3, shape).astype(np.float64)
+        g = rng.standard_normal((batch, -(-height // 2), -(-width // 2), channels))
+        given_ = (jnp.asarray(x), max_pool(jnp.asarray(x)), jnp.asarray(g))
+        expected = by_definition(x, g)
+        for form in (pool_back_by_taps, pool_back):
+            np.testing.assert_allclose(form(*given_), expected, atol=1e-14)
+
+
+def test_pooling_scatters_nothing_on_a_cpu():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 8, 3)), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x) ** 2)))
+    assert "scatter" not in gradient.lower(x).as_text()
+    pooled = max_pool(x)
+    assert pooled.shape == (2, 4, 4, 3)
+    np.testing.assert_allclose(gradient(x), pool_back(x, pooled, 2 * pooled), rtol=1e-6)
+
+
+def test_what_is_no_number_does_not_spread():
+    x = jnp.ones((1, 6, 6, 1)).at[0, 0, 0, 0].set(jnp.nan)
+    pooled = max_pool(x)
+    found = pool_back_by_taps(x, pooled, jnp.ones_like(pooled))
+    assert np.isfinite(np.asarray(found)).all()
+    assert found.sum() == 8  # the window that held it gives nothing

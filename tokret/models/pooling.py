@@ -1,0 +1,99 @@
+"""A ResNet's max-pool, and its gradient in the form that the device is fast at."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.shapes import Array, Float, Int
+
+EVEN_AND_ODD = ((1,), (2, 0))  # taps by which windows meet a row or column
+NO_TAP = 9  # of a window that holds NaN
+
+
+def _pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+
+
+@jax.custom_vjp
+def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Pools windows of 3x3 around every other position; no border takes part.
+
+    Where several positions of a window are largest, the gradient is the first one's,
+    row by row, as PyTorch's and XLA's is.
+    """
+    return _pool(x)
+
+
+def pool_back(
+    x: Float[Array, "b h w c"],
+    pooled: Float[Array, "b h2 w2 c"],
+    g: Float[Array, "b h2 w2 c"],
+) -> Float[Array, "b h w c"]:
+    """The gradient as JAX derives it; XLA's CPU backend scatters it, one by one."""
+    del pooled
+    (to_x,) = jax.vjp(_pool, x)[1](g)
+    return jnp.asarray(to_x)
+
+
+def pool_back_by_taps(
+    x: Float[Array, "b h w c"],
+    pooled: Float[Array, "b h2 w2 c"],
+    g: Float[Array, "b h2 w2 c"],
+) -> Float[Array, "b h w c"]:
+    """The gradient, gathered from the one to four windows that each position lies in.
+
+    Rows of even number are the middle (tap 1) of one window, those of odd number the
+    end (2) of one and the beginning (0) of the next; columns likewise.
+    """
+    largest = _largest_tap(x, pooled)
+
+    def given(row: int, column: int) -> Array:
+        """What windows give this tap, beside the window that their positions end."""
+        taken = jnp.where(largest == 3 * row + column, g, 0)
+        later = [(0, 0), (0, int(row == 0)), (0, int(column == 0)), (0, 0)]
+        return jnp.pad(taken, later)[:, later[1][1] :, later[2][1] :]
+
+    lines = [
+        jnp.stack(
+            [
+                sum(given(i, j) for i in rows for j in columns)
+                for columns in EVEN_AND_ODD
+            ],
+            axis=3,
+        )
+        for rows in EVEN_AND_ODD
+    ]
+    batch, height, width, channels = g.shape
+    canvas = jnp.stack(lines, 2).reshape(batch, 2 * height, 2 * width, channels)
+    return canvas[:, : x.shape[1], : x.shape[2]]
+
+
+def _largest_tap(
+    x: Float[Array, "b h w c"], pooled: Float[Array, "b h2 w2 c"]
+) -> Int[Array, "b h2 w2 c"]:
+    """Finds the first of each window's taps that is as large as the pooled value."""
+    rows, columns = (2 * side for side in pooled.shape[1:3])
+    border = [(0, 0), (1, rows - x.shape[1]), (1, columns - x.shape[2]), (0, 0)]
+    x = jnp.pad(x, border, constant_values=-jnp.inf)
+    found = jnp.full(pooled.shape, NO_TAP, jnp.int32)
+    for tap in reversed(range(9)):
+        i, j = divmod(tap, 3)
+        found = jnp.where(
+            x[:, i : i + rows : 2, j : j + columns : 2] == pooled, tap, found
+        )
+    return found
+
+
+def _forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    pooled = _pool(x)
+    return pooled, (x, pooled)
+
+
+def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array]:
+    to_x: Array = jax.lax.platform_dependent(
+        *saved, g, cpu=pool_back_by_taps, default=pool_back
+    )
+    return (to_x,)
+
+
+max_pool.defvjp(_forward, _backward)
