@@ -3,19 +3,15 @@ import jax.numpy as jnp
 import pytest
 
 from tokret import compiler_options
+from tokret.compiler_options import training_options
 
 
-@pytest.fixture
-def unknown(monkeypatch):
-    monkeypatch.setattr(compiler_options, "FEWER_COPIES", {"xla_no_such_option": True})
-    compiler_options._known.cache_clear()
-    yield
-    compiler_options._known.cache_clear()
+def compiled(function, *arguments, options, donate=()):
+    jitted = jax.jit(function, donate_argnums=donate, compiler_options=options)
+    return jitted.lower(*arguments).compile().as_text()
 
 
-def test_a_cpu_copies_nothing_that_is_replaced():
-    options = compiler_options.replacing("cpu")
-
+def test_a_cpu_copies_less_of_what_is_replaced():
     def step(weights, momentum, gradient):
         moved = 0.9 * momentum + gradient + 1e-4 * weights
         new = (weights - gradient - 0.9 * moved, moved)
@@ -26,16 +22,35 @@ def test_a_cpu_copies_nothing_that_is_replaced():
         ]
 
     arrays = [jnp.ones((64, 64)) for _ in range(3)]
-    copies = []
-    for chosen in ({}, options):
-        jitted = jax.jit(step, donate_argnums=(0, 1), compiler_options=dict(chosen))
-        copies.append(jitted.lower(*arrays).compile().as_text().count(" copy("))
+    copies = [
+        compiled(step, *arrays, options=options, donate=(0, 1)).count(" copy(")
+        for options in ({}, training_options("cpu"))
+    ]
     assert copies[1] < copies[0]
 
 
+def test_a_cpu_trains_with_xlas_own_convolutions_and_ynnpacks_products():
+    def layer(x, kernel, matrix):
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.matmul(y, matrix)
+
+    arrays = [jnp.ones(s) for s in ((4, 32, 32, 64), (3, 3, 64, 64), (64, 64))]
+    program = compiled(layer, *arrays, options=training_options("cpu"))
+    entry = program[program.index("ENTRY") :]
+    assert " convolution(" in entry
+    assert " dot(" not in entry
+
+
 def test_accelerators_have_none():
-    assert not compiler_options.replacing("tpu")
+    assert not training_options("tpu")
 
 
-def test_a_jaxlib_that_does_not_know_them_does_without(unknown):
-    assert not compiler_options.replacing("cpu")
+@pytest.mark.parametrize("changed", [("no_such", True), (None, "LIBRARY_NO_SUCH")])
+def test_what_a_jaxlib_does_not_know_is_left_out(monkeypatch, changed):
+    first, second = compiler_options.OPTIONS
+    name, value = changed
+    options = {first: True, name or second: value}
+    monkeypatch.setattr(compiler_options, "OPTIONS", options)
+    assert dict(training_options("cpu")) == {first: True}

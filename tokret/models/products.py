@@ -36,10 +36,9 @@ def project(
     return _multiply(x, matrix)
 
 
-def sum_of_products(
+def _sum_of_products(
     rows: Float[Array, "n c"], columns: Float[Array, "n d"]
 ) -> Float[Array, "c d"]:
-    """Sums the outer products of rows of one dtype."""
     sums, precision = (((0,), (0,)), ((), ())), precision_of(rows.dtype)
     return jax.lax.dot_general(rows, columns, sums, precision)
 
@@ -52,9 +51,9 @@ def _narrow_first(
     # Its operand's transpose is that much smaller, but each reader of the gradient then
     # reads it across, at several times the cost of a value.
     if n * (c - d) <= READ_ACROSS * c * d:
-        return sum_of_products(rows, columns)
+        return _sum_of_products(rows, columns)
     # XLA would turn the product around again otherwise.
-    swapped = jax.lax.optimization_barrier(sum_of_products(columns, rows))
+    swapped = jax.lax.optimization_barrier(_sum_of_products(columns, rows))
     return jax.lax.optimization_barrier(swapped.T)
 
 
@@ -71,7 +70,7 @@ def project_back(
         x.reshape(-1, x.shape[-1]),
         g.reshape(-1, g.shape[-1]),
         cpu=_narrow_first,
-        default=sum_of_products,
+        default=_sum_of_products,
     )
     return _multiply(g, matrix.T), to_matrix
 

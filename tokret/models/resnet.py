@@ -13,7 +13,6 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.conv3x3 import Conv3x3
 from tokret.models.frozen import Frozen
 from tokret.models.images import IMAGENET, PixelScale
 from tokret.models.layers import he_normal, relu_of_sum
@@ -23,6 +22,7 @@ from tokret.models.pooling import max_pool
 from tokret.models.products import precision_of
 from tokret.models.second_order import SecondOrderAttention
 from tokret.models.widening import widen
+from tokret.models.winograd import Conv3x3
 from tokret.shapes import Array, Bool, Float, Int
 
 SECOND_ORDER_STAGE = 4  # block4, after which the second-order block comes
@@ -56,10 +56,30 @@ def zero_outside(
     return jnp.where(inside(sizes, *x.shape[1:3])[..., None], x, 0)
 
 
+def _conv(
+    features: int, kernel: int, dtype: Any, name: str, stride: int = 1
+) -> nn.Module:
+    if kernel == 1:
+        return PointwiseConv(features, dtype, stride, name=name)
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        padding=[(kernel // 2, kernel // 2)] * 2,
+        use_bias=False,
+        dtype=dtype,
+        precision=precision_of(dtype),
+        kernel_init=he_normal,
+        name=name,
+    )
+
+
 def _conv3x3(
-    channels: int, dtype: Any, name: str, stride: int, train: bool
+    features: int, dtype: Any, name: str, stride: int, train: bool
 ) -> Callable[[Array], Array]:
-    return functools.partial(Conv3x3(channels, dtype, stride, name=name), train=train)
+    if stride == 1:
+        return functools.partial(Conv3x3(features, dtype, name=name), train=train)
+    return _conv(features, 3, dtype, name, stride)
 
 
 class Bottleneck(nn.Module):
@@ -80,8 +100,9 @@ class Bottleneck(nn.Module):
         self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
     ) -> Float[Array, "b h2 w2 c4"]:
         """Returns the block's output; `sizes` are the true sizes of its input."""
+        conv = functools.partial(_conv, dtype=self.dtype)
         out = EXPANSION * self.width
-        y = PointwiseConv(self.width, self.dtype, name="conv1")(x)
+        y = conv(self.width, 1, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train=train))
         middle = _conv3x3(self.width, self.dtype, "conv2", self.stride, train)
         y = middle(zero_outside(y, sizes))
@@ -112,6 +133,7 @@ class BasicBlock(nn.Module):
         self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
     ) -> Float[Array, "b h2 w2 c2"]:
         """Returns the block's output; `sizes` are the true sizes of its input."""
+        conv = functools.partial(_conv, dtype=self.dtype)
         first = _conv3x3(self.width, self.dtype, "conv1", self.stride, train)
         y = first(zero_outside(x, sizes))
         y = nn.relu(BatchNorm(name="bn1")(y, train=train))
@@ -120,10 +142,7 @@ class BasicBlock(nn.Module):
         y = second(zero_outside(y, after))
         y = BatchNorm(name="bn2")(y, train=train)
         if self.stride != 1 or x.shape[-1] != self.width:
-            shortcut = PointwiseConv(
-                self.width, self.dtype, self.stride, name="downsample_conv"
-            )
-            x = shortcut(x)
+            x = conv(self.width, 1, name="downsample_conv", stride=self.stride)(x)
             x = BatchNorm(name="downsample_bn")(x, train=train)
         return relu_of_sum(x, y)
 
@@ -187,17 +206,7 @@ class ResNet(nn.Module):
         """
         frozen = Frozen(self.frozen_stages, 1 + len(self.blocks))
         x = zero_outside(images.astype(self.dtype), sizes)
-        x = nn.Conv(
-            self.width,
-            (7, 7),
-            (2, 2),
-            padding=[(3, 3), (3, 3)],
-            use_bias=False,
-            dtype=self.dtype,
-            precision=precision_of(self.dtype),
-            kernel_init=he_normal,
-            name="conv1",
-        )(x)
+        x = _conv(self.width, 7, self.dtype, "conv1", stride=2)(x)
         x = nn.relu(BatchNorm(name="bn1")(x, train=frozen.learns(1, train)))
         sizes = halve(sizes)
         # Nothing here is negative, so zeros around the true area pool as -inf would.

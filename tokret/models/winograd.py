@@ -1,4 +1,4 @@
-"""3x3 convolutions of stride 1 by Winograd's minimal filtering.
+"""3x3 convolutions, which inference on a CPU takes by Winograd's minimal filtering.
 
 F(2x2, 3x3) of Lavin and Gray (CVPR 2016): a tile of 4x4 inputs and the kernel are
 transformed by sums and differences, so that 16 products of vectors and matrices give
@@ -7,10 +7,13 @@ of the largest value in float32; nothing is left out.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from tokret.models.layers import he_normal
 from tokret.models.products import precision_of
 from tokret.shapes import Array, Float
 
@@ -21,12 +24,54 @@ LEAST_TILES = 64
 Grid = list[list[Array]]  # parts of tiles by row and column: 4 x 4, or 2 x 2
 
 
+class Conv3x3(nn.Module):
+    """A 3x3 convolution of stride 1, without bias, with a border of zeros.
+
+    Its kernel is nn.Conv's, [3, 3, in, out].
+
+    Attributes:
+      channels: channels of the output.
+      dtype: dtype of the computation.
+    """
+
+    channels: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, "b h w d"]:
+        """Convolves; by tiles where that is faster, which training is not."""
+        shape = (3, 3, x.shape[-1], self.channels)
+        kernel = self.param("kernel", he_normal, shape, jnp.float32).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if train or not tiles_pay(x, self.channels):
+            return convolve(x, kernel)
+        return jax.lax.platform_dependent(
+            x, kernel, cpu=convolve_tiles, default=convolve
+        )
+
+
 def tiles_pay(x: Float[Array, "b h w c"], channels: int) -> bool:
     """Whether a CPU is faster by tiles: for wide layers of many positions."""
     batch, height, width, own = x.shape
     tiles = batch * -(-height // 2) * -(-width // 2)
     wide = min(own, channels) >= LEAST_CHANNELS and tiles >= LEAST_TILES
     return wide and jnp.dtype(x.dtype).itemsize >= 4
+
+
+def convolve(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"]
+) -> Float[Array, "b h w d"]:
+    """Convolves as XLA does."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        [(1, 1), (1, 1)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision_of(x.dtype),
+    )
 
 
 def convolve_tiles(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from tokret.compiler_options import replacing
+from tokret.compiler_options import training_options
 from tokret.models.arcface import ArcFace, cross_entropy, label_rank
 from tokret.models.images import normalise
 from tokret.models.retrieval_net import RetrievalNet
@@ -189,5 +189,5 @@ def jit_step(
         in_shardings=(state, *arrays),
         out_shardings=(state, metrics) if trains else metrics,
         donate_argnums=(0,) if trains else (),
-        compiler_options=dict(replacing(platform)) if trains else None,
+        compiler_options=dict(training_options(platform)) if trains else None,
     )
