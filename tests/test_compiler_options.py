@@ -47,6 +47,22 @@ def test_accelerators_have_none():
     assert not training_options("tpu")
 
 
+def test_what_the_environment_says_comes_first(monkeypatch):
+    first, second = compiler_options.OPTIONS
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_some_flag=1 --{second}=")
+    assert list(training_options("cpu")) == [first]
+
+
+def test_another_failure_is_not_taken_for_an_unknown_option(monkeypatch):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
+    compiler_options._known.cache_clear()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no memory"):
+        training_options("cpu")
+
+
 @pytest.mark.parametrize("changed", [("no_such", True), (None, "LIBRARY_NO_SUCH")])
 def test_what_a_jaxlib_does_not_know_is_left_out(monkeypatch, changed):
     first, second = compiler_options.OPTIONS

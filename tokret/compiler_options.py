@@ -1,42 +1,54 @@
 """What XLA is told beyond its defaults (docs/performance.md has the measurements)."""
 
 import functools
+import os
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 OPTIONS: Mapping[str, bool | str] = {
-    # What a step replaces is copied only where a reader comes after, as by default on
-    # GPUs and TPUs.
+    # Copies what a step replaces only where a reader comes after.
     "xla_cpu_copy_insertion_use_region_analysis": True,
-    # YNNPACK for all it is taken for by default but convolutions: it needs twice as
-    # long as XLA's own for those of few channels and for kernels' gradients.
+    # What jaxlib 0.10 takes YNNPACK for, but convolutions: it needs twice as long as
+    # XLA's own for those of few channels, more for kernels' gradients.
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     ),
 }
+UNKNOWN = ("No such compile option", "is not a valid")  # as jaxlib refuses an option
 
 
-def training_options(platform: str) -> Mapping[str, bool | str]:
+def training_options(platform: str) -> dict[str, bool | str]:
     """Returns the `compiler_options` of a training step.
 
     Args:
       platform: that it is compiled for: "cpu", "cuda", "tpu".
 
     Returns:
-      Options of jax.jit; none but for a CPU, and none that this jaxlib does not know.
+      Options of jax.jit; none but for a CPU, none that this jaxlib does not know, and
+      none that the environment's XLA_FLAGS names.
     """
     if platform != "cpu":
         return {}
-    return {name: value for name, value in OPTIONS.items() if _known(name, value)}
+    chosen = os.environ.get("XLA_FLAGS", "")
+    return {
+        name: value
+        for name, value in OPTIONS.items()
+        if name not in chosen and _known(name, value)
+    }
 
 
 @functools.cache
 def _known(name: str, value: bool | str) -> bool:
+    """Whether the CPU's compiler takes an option."""
     tried = jax.jit(lambda x: x + 1, compiler_options={name: value})
-    try:
-        tried.lower(jnp.float32(0)).compile()
-    except jax.errors.JaxRuntimeError:
-        return False
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        lowered = tried.lower(jax.ShapeDtypeStruct((), jnp.float32))
+        try:
+            lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if any(words in str(error) for words in UNKNOWN):
+                return False
+            raise
     return True

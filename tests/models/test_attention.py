@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,6 +82,34 @@ def test_few_queries_see_what_they_would_see_of_keys_and_values(train):
             left = attention.apply({"params": ones}, x, source, train=True, rngs=key)
             kept = left[left > 0]
             assert kept.size and len(np.unique(np.round(kept, 6))) > 2
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_few_queries_learn_as_they_would_of_keys_and_values(width):
+    """Gradients of both forms, of wide matrices and of narrow ones."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(5)
+        x, source = (jnp.asarray(rng.normal(size=(3, n, width))) for n in (1, 30))
+        few, many = (
+            Attention(2, 0.0, jnp.float64, few_queries=few) for few in (True, False)
+        )
+        drawn = few.init(jax.random.key(0), x, source, train=False)
+        drawn = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), drawn
+        )
+
+        def total(form, variables, x, source):
+            return jnp.sum(jnp.sin(form.apply(variables, x, source, train=False)))
+
+        found, expected = (
+            jax.grad(functools.partial(total, form), argnums=(0, 1, 2))(
+                drawn, x, source
+            )
+            for form in (few, many)
+        )
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=1e-10), found, expected
+        )
 
 
 def test_both_forms_draw_the_same_weights():

@@ -1,10 +1,12 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tokret.models import TRUNKS
-from tokret.models.resnet import halve, inside, zero_outside
+from tokret.models.resnet import BasicBlock, ResNet, halve, inside, zero_outside
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,17 @@ def test_true_areas():
     assert np.isnan(zero_outside(x, None)).all()
     np.testing.assert_array_equal(halve(jnp.array([[5, 4]])), [[3, 2]])
     assert halve(None) is None
+
+
+def test_a_cpus_gradient_scatters_nothing():
+    module = ResNet(blocks=(1,), block=BasicBlock, width=4)
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+
+    def total(params, images):
+        return jnp.sum(module.apply(params, images, train=False)[0])
+
+    drawn = functools.partial(module.init, train=False)
+    params = jax.eval_shape(drawn, jax.random.key(0), images)
+    program = jax.jit(jax.grad(total)).lower(params, images).as_text()
+    assert "convolution" in program
+    assert "select_and_scatter" not in program

@@ -124,3 +124,14 @@ def test_parts_averages_and_a_batch_without_numbers():
     bad, metrics = made.train(bad, arrays["images"], arrays["labels"])
     assert int(metrics["left_out_in_row"]) == 1 and int(metrics["last_left_out"]) == 2
     jax.tree.map(np.testing.assert_array_equal, bad.params["model"], kept)
+
+
+def test_a_training_step_alone_has_options_of_its_own(monkeypatch):
+    options = {"xla_no_such_option": True}
+    monkeypatch.setattr("tokret.training.step.training_options", lambda _: options)
+    _, made = programs.__wrapped__((8, 1))
+    arrays = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in batch(0).values()]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        made.train.lower(made.abstract, *arrays).compile()
+    weights = jax.ShapeDtypeStruct((8,), np.float32)
+    made.validate.lower(made.abstract, *arrays, weights).compile()

@@ -7,7 +7,7 @@ from flax import linen as nn
 from tokret.shapes import Array, Float, Int
 
 EVEN_AND_ODD = ((1,), (2, 0))  # taps by which windows meet a row or column
-NO_TAP = 9  # of a window that holds NaN
+CENTRE = 4  # the tap that no border can be
 
 
 def _pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
@@ -25,27 +25,22 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 
 
 def pool_back(
-    x: Float[Array, "b h w c"],
-    pooled: Float[Array, "b h2 w2 c"],
-    g: Float[Array, "b h2 w2 c"],
+    x: Float[Array, "b h w c"], g: Float[Array, "b h2 w2 c"]
 ) -> Float[Array, "b h w c"]:
     """The gradient as JAX derives it; XLA's CPU backend scatters it, one by one."""
-    del pooled
     (to_x,) = jax.vjp(_pool, x)[1](g)
     return jnp.asarray(to_x)
 
 
 def pool_back_by_taps(
-    x: Float[Array, "b h w c"],
-    pooled: Float[Array, "b h2 w2 c"],
-    g: Float[Array, "b h2 w2 c"],
+    x: Float[Array, "b h w c"], g: Float[Array, "b h2 w2 c"]
 ) -> Float[Array, "b h w c"]:
     """The gradient, gathered from the one to four windows that each position lies in.
 
     Rows of even number are the middle (tap 1) of one window, those of odd number the
     end (2) of one and the beginning (0) of the next; columns likewise.
     """
-    largest = _largest_tap(x, pooled)
+    largest = _largest_tap(x)
 
     def given(row: int, column: int) -> Array:
         """What windows give this tap, beside the window that their positions end."""
@@ -68,30 +63,33 @@ def pool_back_by_taps(
     return canvas[:, : x.shape[1], : x.shape[2]]
 
 
-def _largest_tap(
-    x: Float[Array, "b h w c"], pooled: Float[Array, "b h2 w2 c"]
-) -> Int[Array, "b h2 w2 c"]:
-    """Finds the first of each window's taps that is as large as the pooled value."""
-    rows, columns = (2 * side for side in pooled.shape[1:3])
+def _largest_tap(x: Float[Array, "b h w c"]) -> Int[Array, "b h2 w2 c"]:
+    """Finds the first largest of each window's nine taps, by number.
+
+    Not by comparing with what was pooled: XLA may compute `x` once more for that, and
+    round it otherwise.
+    """
+    rows, columns = (2 * -(-side // 2) for side in x.shape[1:3])
     border = [(0, 0), (1, rows - x.shape[1]), (1, columns - x.shape[2]), (0, 0)]
-    x = jnp.pad(x, border, constant_values=-jnp.inf)
-    found = jnp.full(pooled.shape, NO_TAP, jnp.int32)
+    x = jnp.pad(x, border, constant_values=jnp.nan)  # which is larger than nothing
+    largest = jnp.full_like(x[:, 1 : rows + 1 : 2, 1 : columns + 1 : 2], -jnp.inf)
+    found = jnp.full(largest.shape, CENTRE, jnp.int32)
     for tap in reversed(range(9)):
         i, j = divmod(tap, 3)
-        found = jnp.where(
-            x[:, i : i + rows : 2, j : j + columns : 2] == pooled, tap, found
-        )
+        value = x[:, i : i + rows : 2, j : j + columns : 2]
+        better = value >= largest
+        found = jnp.where(better, tap, found)
+        largest = jnp.where(better, value, largest)
     return found
 
 
-def _forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    pooled = _pool(x)
-    return pooled, (x, pooled)
+def _forward(x: Array) -> tuple[Array, Array]:
+    return _pool(x), x
 
 
-def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array]:
+def _backward(x: Array, g: Array) -> tuple[Array]:
     to_x: Array = jax.lax.platform_dependent(
-        *saved, g, cpu=pool_back_by_taps, default=pool_back
+        x, g, cpu=pool_back_by_taps, default=pool_back
     )
     return (to_x,)
 

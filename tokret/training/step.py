@@ -173,6 +173,8 @@ def jit_step(
 ) -> Callable[..., Any]:
     """Jits a step over the mesh: state where it lives, the batch split over all.
 
+    On a CPU a training step has options of its own, so no other jit can call it.
+
     Args:
       step: (state, *batch) -> (state, metrics) if it trains, else metrics.
       abstract_state: shapes and shardings of the state.
@@ -189,5 +191,5 @@ def jit_step(
         in_shardings=(state, *arrays),
         out_shardings=(state, metrics) if trains else metrics,
         donate_argnums=(0,) if trains else (),
-        compiler_options=dict(training_options(platform)) if trains else None,
+        compiler_options=training_options(platform) if trains else None,
     )
