@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,13 @@ import optax
 import pytest
 
 from tokret.errors import UserError
-from tokret.training.optimiser import Schedule, decays, keep_still, make_optimiser
+from tokret.training.optimiser import (
+    Schedule,
+    decayed_momentum,
+    decays,
+    keep_still,
+    make_optimiser,
+)
 
 RATES = {"base": 0.01, "batch": 256, "warmup": 1e-4, "warmup_steps": 5, "steps": 25}
 
@@ -70,6 +78,59 @@ def updates_of(optimiser, grads, params, steps):
         updates, state = optimiser.update(grads, state, params)
         found.append(jax.tree.map(lambda leaf: float(leaf[0, 0]), updates["model"]))
     return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"name": "sgd", "momentum": 0.9},
+        {"name": "adamw"},
+        {"name": "sgd", "momentum": 0.9, "trunk_rate": 0.5, "clip": 1.0},
+    ],
+    ids=["sgd", "adamw", "everything"],
+)
+def test_an_unhealthy_gradient_leaves_the_state_to_the_bit(options):
+    leaf = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    params = {"model": {"trunk": {"stem": leaf, "block0": leaf}, "head": leaf}}
+    made = make_optimiser(lambda step: 0.1 * step, weight_decay=0.1, **options)
+    optimiser = keep_still(made, ["stem"])
+    update = jax.jit(optimiser.update)
+    _, before = update(params, optimiser.init(params), params)
+    bad = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    _, after = update(bad, before, params, healthy=jnp.array(False))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    _, moved = update(params, before, params, healthy=jnp.array(True))
+    assert all(
+        np.any(np.asarray(old) != new)
+        for old, new in zip(
+            jax.tree.leaves(before), jax.tree.leaves(moved), strict=True
+        )
+    )
+
+
+def test_momentum_is_that_of_optax():
+    rng = np.random.default_rng(0)
+
+    def draw():
+        return {
+            name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+            for name, shape in (("kernel", (3, 4)), ("bias", (4,)))
+        }
+
+    ours = decayed_momentum(momentum=0.9, weight_decay=0.1)
+    theirs = optax.chain(
+        optax.add_decayed_weights(0.1, mask=decays), optax.trace(0.9, nesterov=True)
+    )
+    params = draw()
+    state, expected_state = ours.init(params), theirs.init(params)
+    for _ in range(3):
+        grads = draw()
+        found, state = jax.jit(ours.update)(grads, state, params)
+        expected, expected_state = theirs.update(grads, expected_state, params)
+        for pair in ((found, expected), (state, expected_state[1])):
+            jax.tree.map(
+                functools.partial(np.testing.assert_allclose, rtol=1e-6), *pair
+            )
 
 
 def test_the_trunk_stands_still_and_then_has_a_rate_of_its_own():

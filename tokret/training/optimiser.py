@@ -1,9 +1,13 @@
-"""The released recipe: SGD, Nesterov momentum, warm-up, cosine or linear decay."""
+"""The released recipe: SGD, Nesterov momentum, warm-up, cosine or linear decay.
+
+All optimisers here take one more argument, `healthy`: where it is False, their state
+stays as it is, to the bit, and what they return for an update is not to be used.
+"""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +15,11 @@ import optax
 
 from tokret.configuration import call, choose, within
 from tokret.errors import UserError
-from tokret.shapes import Array
+from tokret.shapes import Array, Bool
 
 Rate = Callable[[jax.Array | int], Array]
+Optimiser: TypeAlias = optax.GradientTransformationExtraArgs
+Healthy = Bool[Array, ""] | bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,9 +77,73 @@ def decays(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def sgd(
-    schedule: Rate, *, momentum: float, weight_decay: float
-) -> optax.GradientTransformation:
+def guarded(inner: optax.GradientTransformation) -> Optimiser:
+    """Lets the state of a transformation stay where an update is not healthy."""
+    inner = optax.with_extra_args_support(inner)
+
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        healthy: Healthy = True,
+        **_: Any,
+    ) -> tuple[Any, Any]:
+        updates, after = inner.update(updates, state, params)
+        chosen = functools.partial(jnp.where, healthy)
+        return updates, jax.tree.map(chosen, after, state)
+
+    return Optimiser(inner.init, update)
+
+
+def decayed_momentum(*, momentum: float, weight_decay: float) -> Optimiser:
+    """Makes Nesterov's momentum of gradients that weight decay has joined.
+
+    optax.add_decayed_weights and optax.trace say the same. But there momentum and
+    weights are both made of the old momentum, which a CPU has to copy for one of them;
+    here momentum is written first, and the weights read that (docs/performance.md).
+
+    Args:
+      momentum: share of the old momentum that is kept.
+      weight_decay: of the parameters that `decays` marks.
+    """
+
+    def decayed(grads: Any, params: Any) -> Any:
+        def add(marked: bool, grad: Array, param: Array) -> Array:
+            return grad + weight_decay * param if marked else grad
+
+        return jax.tree.map(add, decays(params), grads, params)
+
+    def init(params: Any) -> optax.TraceState:
+        return optax.TraceState(optax.tree.zeros_like(params))
+
+    def update(
+        grads: Any,
+        state: optax.TraceState,
+        params: Any = None,
+        *,
+        healthy: Healthy = True,
+        **_: Any,
+    ) -> tuple[Any, optax.TraceState]:
+        def follow(grad: Array, old: Array) -> Array:
+            return jnp.where(healthy, grad + momentum * old, old)
+
+        trace = jax.tree.map(follow, decayed(grads, params), state.trace)
+        # XLA would otherwise compute the momentum anew for the weights.
+        trace, grads, params = jax.lax.platform_dependent(
+            (trace, grads, params),
+            cpu=jax.lax.optimization_barrier,
+            default=lambda arrays: arrays,
+        )
+        updates = jax.tree.map(
+            lambda grad, new: grad + momentum * new, decayed(grads, params), trace
+        )
+        return updates, optax.TraceState(trace)
+
+    return Optimiser(init, update)
+
+
+def sgd(schedule: Rate, *, momentum: float, weight_decay: float) -> Optimiser:
     """Makes SGD as PyTorch computes it: decay joins the gradient before momentum.
 
     Args:
@@ -84,13 +154,12 @@ def sgd(
     within("optimiser.momentum", momentum, 0, 1)
     within("optimiser.weight_decay", weight_decay, 0, 1e30)
     return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=decays),
-        optax.trace(decay=momentum, nesterov=True),
-        optax.scale_by_learning_rate(schedule),
+        decayed_momentum(momentum=momentum, weight_decay=weight_decay),
+        guarded(optax.scale_by_learning_rate(schedule)),
     )
 
 
-def adamw(schedule: Rate, *, weight_decay: float) -> optax.GradientTransformation:
+def adamw(schedule: Rate, *, weight_decay: float) -> Optimiser:
     """Makes AdamW, for training from scratch in little time.
 
     Args:
@@ -98,10 +167,10 @@ def adamw(schedule: Rate, *, weight_decay: float) -> optax.GradientTransformatio
       weight_decay: times the learning rate, of the parameters that `decays` marks.
     """
     within("optimiser.weight_decay", weight_decay, 0, 1e30)
-    return optax.adamw(schedule, weight_decay=weight_decay, mask=decays)
+    return guarded(optax.adamw(schedule, weight_decay=weight_decay, mask=decays))
 
 
-OPTIMISERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+OPTIMISERS: dict[str, Callable[..., Optimiser]] = {
     "sgd": sgd,
     "adamw": adamw,
 }
@@ -116,14 +185,12 @@ def in_trunk(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(marked, params)
 
 
-def scale_trunk(factor: Rate) -> optax.GradientTransformation:
+def scale_trunk(factor: Rate) -> Optimiser:
     """Multiplies what passes for the trunk by a factor of the step."""
-    return optax.masked(optax.scale_by_schedule(factor), in_trunk)
+    return guarded(optax.masked(optax.scale_by_schedule(factor), in_trunk))
 
 
-def keep_still(
-    optimiser: optax.GradientTransformation, modules: Collection[str]
-) -> optax.GradientTransformation:
+def keep_still(optimiser: Optimiser, modules: Collection[str]) -> Optimiser:
     """Leaves modules of the trunk as they are, weight decay included.
 
     Args:
@@ -151,7 +218,7 @@ def make_optimiser(
     trunk_rate: float = 1.0,
     frozen_steps: int = 0,
     **options: Any,
-) -> optax.GradientTransformation:
+) -> Optimiser:
     """Makes an optimiser by name.
 
     Args:

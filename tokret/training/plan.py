@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from tokret import cluster, configuration
@@ -19,7 +18,12 @@ from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction
-from tokret.training.optimiser import Schedule, keep_still, make_optimiser
+from tokret.training.optimiser import (
+    Optimiser,
+    Schedule,
+    keep_still,
+    make_optimiser,
+)
 from tokret.training.programs import Programs, make_programs
 from tokret.training.retention import Retention
 from tokret.training.sharding import make_mesh, padded_classes
@@ -100,14 +104,10 @@ def make_schedule(
     )
 
 
-def make_update(
-    schedule: Schedule, epoch_steps: int, fields: Config
-) -> optax.GradientTransformation:
+def make_update(schedule: Schedule, epoch_steps: int, fields: Config) -> Optimiser:
     """Makes the optimiser; turns the trunk's frozen epochs into steps."""
 
-    def made(
-        *, name: str, frozen_epochs: float, **options: Any
-    ) -> optax.GradientTransformation:
+    def made(*, name: str, frozen_epochs: float, **options: Any) -> Optimiser:
         within("optimiser.frozen_epochs", frozen_epochs, 0, 1e6)
         frozen = round(frozen_epochs * epoch_steps)
         return make_optimiser(schedule, name=name, frozen_steps=frozen, **options)

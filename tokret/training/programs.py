@@ -4,10 +4,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import optax
 from jax.sharding import Mesh
 
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.training.optimiser import Optimiser
 from tokret.training.state import (
     Classifiers,
     TrainState,
@@ -38,7 +38,7 @@ class Programs(NamedTuple):
 def make_programs(
     model: RetrievalNet,
     classifiers: Classifiers,
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     mesh: Mesh,
     seed: int,
     updating: Updating,

@@ -7,7 +7,6 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from tokret.models import delg
@@ -15,6 +14,7 @@ from tokret.models.arcface import ArcFace
 from tokret.models.layers import Intermediates
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float
+from tokret.training.optimiser import Optimiser
 from tokret.training.sharding import state_shardings
 
 # By their names among the parameters; both begin alike for sharding and evaluation.
@@ -78,7 +78,7 @@ def init_state(
     key: jax.Array,
     model: RetrievalNet,
     classifiers: Classifiers,
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     averages: bool = False,
 ) -> TrainState:
     """Draws initial weights, as released.
@@ -118,7 +118,7 @@ def abstract_state(
     seed: int,
     model: RetrievalNet,
     classifiers: Classifiers,
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     mesh: Mesh,
     averages: bool = False,
     shard_optimiser: bool = False,
@@ -142,7 +142,7 @@ def new_state(
     seed: int,
     model: RetrievalNet,
     classifiers: Classifiers,
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     abstract: Any,
 ) -> TrainState:
     """Makes the initial state, every array on its devices from the start.

@@ -13,6 +13,7 @@ from tokret.models.arcface import ArcFace, cross_entropy, label_rank
 from tokret.models.images import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float, Int, UInt8
+from tokret.training.optimiser import Optimiser
 from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED
 from tokret.training.state import (
     GLOBAL,
@@ -62,7 +63,7 @@ def train_step(
     *,
     model: RetrievalNet,
     classifiers: Classifiers,
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     mesh: Mesh,
     seed: int,
     updating: Updating,

@@ -11,6 +11,7 @@ import optax
 
 from tokret.configuration import within
 from tokret.shapes import Array, Bool
+from tokret.training.optimiser import Optimiser
 from tokret.training.state import TrainState
 
 Metrics = dict[str, Array]
@@ -89,18 +90,20 @@ def updated(
     grads: Any,
     batch_stats: Any,
     healthy: Bool[Array, ""],
-    optimiser: optax.GradientTransformation,
+    optimiser: Optimiser,
     average: float,
 ) -> TrainState:
     """Makes the state after a step; an unhealthy one only counts."""
-    updates, opt_state = optimiser.update(grads, state.opt_state, state.params)
+    updates, opt_state = optimiser.update(
+        grads, state.opt_state, state.params, healthy=healthy
+    )
     params = optax.apply_updates(state.params, updates)
     means = state.average
     if average:
         means = optax.incremental_update(params["model"], means, 1 - average)
-    new = (params, batch_stats, opt_state, means)
-    old = (state.params, state.batch_stats, state.opt_state, state.average)
-    params, batch_stats, opt_state, means = jax.tree.map(
+    new = (params, batch_stats, means)
+    old = (state.params, state.batch_stats, state.average)
+    params, batch_stats, means = jax.tree.map(
         functools.partial(jnp.where, healthy), new, old
     )
     bad = 1 - healthy.astype(jnp.int32)
