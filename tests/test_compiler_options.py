@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from tokret import compiler_options
-from tokret.compiler_options import training_options
+from tokret.compiler_options import inference_options, training_options
 
 
 def compiled(function, *arguments, options, donate=()):
@@ -29,7 +29,10 @@ def test_a_cpu_copies_less_of_what_is_replaced():
     assert copies[1] < copies[0]
 
 
-def test_a_cpu_trains_with_xlas_own_convolutions_and_ynnpacks_products():
+@pytest.mark.parametrize(
+    ("chosen", "products"), [(training_options, 0), (inference_options, 1)]
+)
+def test_convolutions_are_xlas_own_products_in_inference_alone(chosen, products):
     def layer(x, kernel, matrix):
         y = jax.lax.conv_general_dilated(
             x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -37,20 +40,22 @@ def test_a_cpu_trains_with_xlas_own_convolutions_and_ynnpacks_products():
         return jnp.matmul(y, matrix)
 
     arrays = [jnp.ones(s) for s in ((4, 32, 32, 64), (3, 3, 64, 64), (64, 64))]
-    program = compiled(layer, *arrays, options=training_options("cpu"))
+    program = compiled(layer, *arrays, options=chosen("cpu"))
     entry = program[program.index("ENTRY") :]
-    assert " convolution(" in entry
-    assert " dot(" not in entry
+    assert entry.count(" convolution(") == 1
+    assert entry.count(" dot(") == products
 
 
 def test_accelerators_have_none():
     assert not training_options("tpu")
+    assert not inference_options("cuda")
 
 
 def test_what_the_environment_says_comes_first(monkeypatch):
-    first, second = compiler_options.OPTIONS
+    first, second = compiler_options.TRAINING
     monkeypatch.setenv("XLA_FLAGS", f"--xla_some_flag=1 --{second}=")
     assert list(training_options("cpu")) == [first]
+    assert not inference_options("cpu")
 
 
 def test_another_failure_is_not_taken_for_an_unknown_option(monkeypatch):
@@ -65,8 +70,8 @@ def test_another_failure_is_not_taken_for_an_unknown_option(monkeypatch):
 
 @pytest.mark.parametrize("changed", [("no_such", True), (None, "LIBRARY_NO_SUCH")])
 def test_what_a_jaxlib_does_not_know_is_left_out(monkeypatch, changed):
-    first, second = compiler_options.OPTIONS
+    first, second = compiler_options.TRAINING
     name, value = changed
     options = {first: True, name or second: value}
-    monkeypatch.setattr(compiler_options, "OPTIONS", options)
+    monkeypatch.setattr(compiler_options, "TRAINING", options)
     assert dict(training_options("cpu")) == {first: True}

@@ -7,15 +7,18 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-OPTIONS: Mapping[str, bool | str] = {
+Options = Mapping[str, bool | str]
+
+_YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA takes YNNPACK for
+TRAINING: Options = {
     # Copies what a step replaces only where a reader comes after.
     "xla_cpu_copy_insertion_use_region_analysis": True,
-    # What jaxlib 0.10 takes YNNPACK for, but convolutions: it needs twice as long as
-    # XLA's own for those of few channels, more for kernels' gradients.
-    "xla_cpu_experimental_ynn_fusion_type": (
-        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    ),
+    # As jaxlib 0.10 by default, but without convolutions: YNNPACK needs twice as long
+    # as XLA's own for those of few channels, more for kernels' gradients.
+    _YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
+# Without gradients there is no product that XLA's own form is slower at.
+INFERENCE: Options = {_YNNPACK: ""}
 UNKNOWN = ("No such compile option", "is not a valid")  # as jaxlib refuses an option
 
 
@@ -29,12 +32,25 @@ def training_options(platform: str) -> dict[str, bool | str]:
       Options of jax.jit; none but for a CPU, none that this jaxlib does not know, and
       none that the environment's XLA_FLAGS names.
     """
+    return _allowed(TRAINING, platform)
+
+
+def inference_options(platform: str | None = None) -> dict[str, bool | str]:
+    """Returns the `compiler_options` of what describes images, as `training_options`.
+
+    Args:
+      platform: that it is compiled for; None for that of jax's default backend.
+    """
+    return _allowed(INFERENCE, platform or jax.default_backend())
+
+
+def _allowed(options: Options, platform: str) -> dict[str, bool | str]:
     if platform != "cpu":
         return {}
     chosen = os.environ.get("XLA_FLAGS", "")
     return {
         name: value
-        for name, value in OPTIONS.items()
+        for name, value in options.items()
         if name not in chosen and _known(name, value)
     }
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tokret.compiler_options import inference_options
 from tokret.models.attention import Attention, attend
 from tokret.models.tokenizer import assign
 
@@ -21,6 +22,21 @@ def test_attention_is_a_softmax_over_the_keys_that_exist():
         known /= known.sum(-1, keepdims=True)
         np.testing.assert_allclose(weights[i, :, :, :count], known, rtol=1e-5)
         assert not weights[i, :, :, count:].any()
+
+
+def test_huge_logits_are_as_good_as_others():
+    """As products they have more digits than float32, by which one may exceed itself.
+
+    All optimisations are on, which tests otherwise leave out to compile faster.
+    """
+    rng = np.random.default_rng(0)
+    queries, keys = (
+        jnp.asarray(1e5 * rng.normal(size=(1, 64, 2, 128)), jnp.float32)
+        for _ in range(2)
+    )
+    options = {**inference_options(), "xla_backend_optimization_level": 3}
+    weights = jax.jit(attend, compiler_options=options)(queries, keys, None)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
 
 
 def test_the_tokenizer_is_a_softmax_over_the_tokens():

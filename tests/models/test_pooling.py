@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.models.pooling import max_pool, pool_back, pool_back_by_taps
+from tokret.models.pooling import (
+    max_pool,
+    pool_back,
+    pool_back_by_taps,
+    pool_taps,
+    pool_windows,
+)
 
 
 def by_definition(x, g):
@@ -40,6 +46,25 @@ def test_both_forms_give_it_to_the_first_of_the_largest(
         expected = by_definition(x, g)
         for form in (pool_back_by_taps, pool_back):
             np.testing.assert_allclose(form(*given_), expected, atol=1e-14)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 2**32 - 1)
+)
+def test_both_forms_pool_alike(height, width, seed):
+    x = np.random.default_rng(seed).standard_normal((2, height, width, 3), np.float32)
+    x[0, -1, -1] = (-np.inf, np.nan, np.inf)
+    found = pool_taps(jnp.asarray(x))
+    np.testing.assert_array_equal(found, pool_windows(jnp.asarray(x)))
+    assert np.nanmax(found) == np.inf
+
+
+def test_a_cpu_pools_without_storing_what_comes_before():
+    x = jnp.ones((1, 16, 16, 4))
+    pooled = jax.jit(lambda x: max_pool(jax.nn.relu(2 * x)))
+    program = pooled.lower(x).compile().as_text()
+    assert "reduce-window" not in program
 
 
 def test_pooling_scatters_nothing_on_a_cpu():

@@ -16,6 +16,7 @@ from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import Program, compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
 from tokret.benchmark.turns import Spread, ratios, spread, take_turns
+from tokret.compiler_options import inference_options
 from tokret.models import build_model
 from tokret.models.images import normalise
 from tokret.models.normalisation import l2_normalise
@@ -105,7 +106,7 @@ def unmasked(model: RetrievalNet) -> Any:
             total = total + model.apply(variables, scaled, train=False)[0]
         return l2_normalise(total / len(SCALES))
 
-    return jax.jit(describe)
+    return jax.jit(describe, compiler_options=inference_options())
 
 
 def _wait(call: Callable[..., Array], arguments: Sequence[Any], item: None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
+from tokret.compiler_options import inference_options
 from tokret.models import build_model
 
 TRUNKS = ("resnet50", "resnet101", "efficientnet_lite0")
@@ -58,7 +59,10 @@ def run_case(
     variables = start(jax.random.key(0))
     images = np.random.default_rng(0).standard_normal((batch, *side, 3), np.float32)
     seen = jnp.asarray(images)
-    describe = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
+    describe = jax.jit(
+        lambda v, x: model.apply(v, x, train=False)[0],
+        compiler_options=inference_options(),
+    )
     program = compile_program(describe, variables, seen)
     require_memory(program)
     rival = import_rival()

@@ -135,7 +135,7 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:
         ((batch_size, 2), jnp.int32, BATCH),
         ((len(scales), batch_size, 2), jnp.int32, PartitionSpec(None, *BATCH)),
     )
-    lowered = cast(Any, make_describe(model, scales)).lower(
+    lowered = cast(Any, make_describe(model, scales, "tpu")).lower(
         jax.tree.map(lambda leaf: _abstract(leaf, mesh), variables),
         *(
             jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))

@@ -36,16 +36,19 @@ def attend(
         precision=precision_of(queries.dtype),
         preferred_element_type=statistics_dtype(queries),
     )
-    weights = _softmax(queries.shape[-1] ** -0.5 * logits, key_mask)
+    weights = _softmax(logits, queries.shape[-1] ** -0.5, key_mask)
     return weights.astype(queries.dtype)
 
 
 def _softmax(
-    logits: Float[Array, "b h n m"], key_mask: Bool[Array, "b m"] | None
+    logits: Float[Array, "b h n m"], scale: float, key_mask: Bool[Array, "b m"] | None
 ) -> Float[Array, "b h n m"]:
     if key_mask is not None:
         logits = jnp.where(key_mask[:, None, None, :], logits, -jnp.inf)
-    return jax.nn.softmax(logits, axis=-1)
+    # Scaled after the largest is taken off: a product and a difference make one fused
+    # operation, which rounds once, and the largest of huge logits would exceed itself.
+    highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    return jax.nn.softmax(scale * (logits - highest), axis=-1)
 
 
 class _Linear(nn.Module):
@@ -140,7 +143,7 @@ class Attention(nn.Module):
             precision=precision,
             preferred_element_type=statistics_dtype(asked),
         )
-        weights = _softmax(queries.shape[-1] ** -0.5 * logits, mask).astype(self.dtype)
+        weights = _softmax(logits, queries.shape[-1] ** -0.5, mask).astype(self.dtype)
         weights = dropout(weights)  # [b, h, n, m]
         seen = jnp.einsum("bhnm,bmd->bnhd", weights, source, precision=precision)
         # A product a head: the matrix's gradient then comes in the matrix's order.

@@ -1,7 +1,10 @@
-"""A ResNet's max-pool, and its gradient in the form that the device is fast at."""
+"""A ResNet's max-pool and its gradient, in the form that the device is fast at."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from tokret.shapes import Array, Float, Int
@@ -10,8 +13,18 @@ EVEN_AND_ODD = ((1,), (2, 0))  # taps by which windows meet a row or column
 CENTRE = 4  # the tap that no border can be
 
 
-def _pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+def pool_windows(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Pools as XLA does; its CPU backend stores what it pools first, whatever it is."""
     return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+
+
+def pool_taps(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    """Pools as the largest of nine arrays, which what comes before is fused with."""
+    rows, columns = (2 * -(-side // 2) - 1 for side in x.shape[1:3])
+    border = [(0, 0), (1, 1), (1, 1), (0, 0)]
+    x = jnp.pad(x, border, constant_values=-jnp.inf)
+    taps = (x[:, i : i + rows : 2, j : j + columns : 2] for i, j in np.ndindex(3, 3))
+    return functools.reduce(jnp.maximum, taps)
 
 
 @jax.custom_vjp
@@ -21,14 +34,14 @@ def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     Where several positions of a window are largest, the gradient is the first one's,
     row by row, as PyTorch's and XLA's is.
     """
-    return _pool(x)
+    return jax.lax.platform_dependent(x, cpu=pool_taps, default=pool_windows)
 
 
 def pool_back(
     x: Float[Array, "b h w c"], g: Float[Array, "b h2 w2 c"]
 ) -> Float[Array, "b h w c"]:
     """The gradient as JAX derives it; XLA's CPU backend scatters it, one by one."""
-    (to_x,) = jax.vjp(_pool, x)[1](g)
+    (to_x,) = jax.vjp(pool_windows, x)[1](g)
     return jnp.asarray(to_x)
 
 
@@ -84,7 +97,7 @@ def _largest_tap(x: Float[Array, "b h w c"]) -> Int[Array, "b h2 w2 c"]:
 
 
 def _forward(x: Array) -> tuple[Array, Array]:
-    return _pool(x), x
+    return max_pool(x), x
 
 
 def _backward(x: Array, g: Array) -> tuple[Array]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tokret.compiler_options import inference_options
 from tokret.configuration import within
 from tokret.data.views import View
 from tokret.errors import UserError
@@ -113,13 +114,18 @@ def scaled_sizes(sizes: Int[np.ndarray, "b 2"], scale: float) -> np.ndarray:
     return np.maximum(np.floor(sizes * scale), 1).astype(np.int32)
 
 
-def make_describe(model: RetrievalNet, scales: Sequence[float]) -> Describe:
+def make_describe(
+    model: RetrievalNet, scales: Sequence[float], platform: str | None = None
+) -> Describe:
     """Jits multi-scale description.
+
+    On a CPU it has compiler options of its own, so no other jit can call it.
 
     Args:
       model: images to (descriptors, intermediates).
       scales: factors of the sides; each gives a descriptor, and their normalised mean
         is the result.
+      platform: that it is compiled for; None for that of jax's default backend.
 
     Returns:
       A function of (variables, images [b, h, w, 3] uint8, sizes [b, 2] of them, sizes
@@ -141,7 +147,7 @@ def make_describe(model: RetrievalNet, scales: Sequence[float]) -> Describe:
             total = total + result[0]
         return l2_normalise(total / len(scales))
 
-    return jax.jit(describe)
+    return jax.jit(describe, compiler_options=inference_options(platform))
 
 
 def extract(

@@ -86,8 +86,11 @@ def _by_int32(
 def _widened(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """Float32 products with a block of fewer bits."""
+    """Float32 products with a block of as many bits, or fewer."""
     wide = block.astype(jnp.float32)
+    if len(queries) == 1 and block.dtype == jnp.float32:
+        # XLA's CPU backend would take this for a product of matrices.
+        return jnp.matmul(block, queries[0], precision=jax.lax.Precision.HIGHEST)[None]
     return jnp.matmul(queries, wide.T, precision=jax.lax.Precision.HIGHEST)
 
 
