@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import jax
@@ -24,6 +25,19 @@ def test_another_model_is_refused(saved_run, opened, abstract):
         pytest.raises(UserError, match=r"model/w has shape \(3,\), not \(5,\)"),
     ):
         checkpoints.restore(abstract(width=5), 6)
+
+
+def test_another_optimisers_state_is_refused_and_not_taken_for_damage(
+    saved_run, opened, abstract
+):
+    wanted = abstract()
+    wanted = dataclasses.replace(wanted, opt_state=({}, wanted.opt_state))
+    with (
+        opened(saved_run) as checkpoints,
+        pytest.raises(UserError, match=r"opt_state/1/trace is missing; 2 .* --config"),
+    ):
+        checkpoints.restore(wanted, 6)
+    assert list_steps(saved_run) == [4, 6]
 
 
 def test_a_save_that_was_cut_off_is_not_taken(saved_run, tmp_path):

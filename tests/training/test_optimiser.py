@@ -13,6 +13,7 @@ from tokret.training.optimiser import (
     decays,
     keep_still,
     make_optimiser,
+    sgd,
 )
 
 RATES = {"base": 0.01, "batch": 256, "warmup": 1e-4, "warmup_steps": 5, "steps": 25}
@@ -131,6 +132,18 @@ def test_momentum_is_that_of_optax():
             jax.tree.map(
                 functools.partial(np.testing.assert_allclose, rtol=1e-6), *pair
             )
+
+
+def test_runs_of_before_decayed_momentum_go_on():
+    made = sgd(lambda step: 0.1, momentum=0.9, weight_decay=0.1)
+    then = optax.chain(
+        optax.add_decayed_weights(0.1, mask=decays),
+        optax.trace(0.9, nesterov=True),
+        optax.scale_by_learning_rate(lambda step: 0.1),
+    )
+    params = {"kernel": jnp.ones((2, 2))}
+    now, before = made.init(params), then.init(params)
+    assert jax.tree.structure(now) == jax.tree.structure(before)
 
 
 def test_the_trunk_stands_still_and_then_has_a_rate_of_its_own():

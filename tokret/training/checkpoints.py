@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
 from tokret import cluster
 from tokret.configuration import Config
 from tokret.errors import StoppedError, UserError
+from tokret.training.contents import STATE, check_names, differences
 from tokret.training.description import (
     UnreadableError,
     describe,
@@ -24,7 +24,6 @@ from tokret.training.description import (
 from tokret.training.retention import Retention
 from tokret.training.state import TrainState
 
-STATE = "state"
 # What a process that died leaves behind: Orbax's half-written, our half-removed.
 LEFT_OVER = ("*.orbax-checkpoint-tmp*", ".removed-*")
 
@@ -206,7 +205,8 @@ class Checkpoints:
 
         Raises:
           UnreadableError: if the checkpoint is damaged.
-          UserError: if it holds another model, or a newer tokret wrote it.
+          UserError: if it holds another model, another optimiser's state, or a newer
+            tokret wrote it.
         """
         path = self._folder / str(step)
         read_description(path)
@@ -215,6 +215,14 @@ class Checkpoints:
             "batch_stats": abstract_state.batch_stats,
         }
         check_names(path, wanted, ("params/", "batch_stats/"))
+        optimiser = {"opt_state": abstract_state.opt_state}
+        others = differences(path, optimiser, ("opt_state/",))
+        if others:
+            raise UserError(
+                f"{path} holds another optimiser's state, or another tokret's "
+                f"({others[0]}; {len(others)} such names); go on with that one, or "
+                f"begin another run with --config.init.checkpoint={path}"
+            )
         context = ocp.Context()
         # What is padded, or cut off, is classes that do not exist: zeros.
         context.array.loading.enable_padding_and_truncation = True
@@ -235,69 +243,3 @@ def _reason(error: Exception) -> str:
     found = re.search(r"os_error_code='(\d+)'", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
     return os.strerror(code) if code else str(error)[:300]
-
-
-def check_names(path: Path, wanted: Any, within: tuple[str, ...]) -> None:
-    """Compares names and shapes before anything is loaded.
-
-    Orbax alone gives back what it was asked for where a name is missing.
-
-    Args:
-      path: the checkpoint.
-      wanted: {"params": ..., "batch_stats": ...} of shapes.
-      within: only names that begin with one of these are compared.
-
-    Raises:
-      UserError: if the checkpoint cannot be read; or listing every name that is
-        missing, in the way, or of another shape.
-    """
-    there, here = (
-        {
-            name: tuple(leaf.shape)
-            for name, leaf in _by_name(tree).items()
-            if name.startswith(within)
-        }
-        for tree in (read_metadata(path), wanted)
-    )
-    problems = [f"{name} is missing" for name in here.keys() - there.keys()]
-    problems += [f"{name} is not the model's" for name in there.keys() - here.keys()]
-    problems += [
-        f"{name} has shape {there[name]}, not {here[name]}"
-        for name in here.keys() & there.keys()
-        if _unpadded(name, there[name]) != _unpadded(name, here[name])
-    ]
-    if problems:
-        raise UserError(
-            f"{path} does not hold this model: {'; '.join(sorted(problems))}"
-        )
-
-
-def _unpadded(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The sides that the mesh does not decide: rows of class matrices are padded."""
-    return shape[1:] if name.startswith("params/arcface") else shape
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(key, simple=True, separator="/"): leaf
-        for key, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
-def read_metadata(path: Path) -> Any:
-    """Returns shapes and dtypes of a checkpoint's weights, by name.
-
-    Raises:
-      UserError: if the checkpoint cannot be read.
-    """
-    try:
-        saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
-        if saved is None:
-            raise ValueError("its list of arrays is missing or damaged")
-        names = ("params", "batch_stats", "average")  # only runs keep the last
-        return {name: saved[name] for name in names if name in saved}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UnreadableError(
-            f"{path} cannot be read as a checkpoint ({error}); remove it to use the "
-            "one before it"
-        ) from error

@@ -12,13 +12,8 @@ from tokret.configuration import Config, call, part
 from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.training.checkpoints import (
-    STATE,
-    check_names,
-    list_measured,
-    list_steps,
-    read_metadata,
-)
+from tokret.training.checkpoints import list_measured, list_steps
+from tokret.training.contents import STATE, check_names, read_metadata
 from tokret.training.description import (
     check_pixels,
     describe,
