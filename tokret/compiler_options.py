@@ -17,7 +17,7 @@ TRAINING: Options = {
     # as XLA's own for those of few channels, more for kernels' gradients.
     _YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
-# Without gradients there is no product that XLA's own form is slower at.
+# XLA's own form is slower only at products with a matrix's transpose, as gradients are.
 INFERENCE: Options = {_YNNPACK: ""}
 UNKNOWN = ("No such compile option", "is not a valid")  # as jaxlib refuses an option
 

@@ -11,7 +11,8 @@ from orbax.checkpoint import v1 as ocp
 from tokret.checkpoints import __main__ as command
 from tokret.checkpoints import examination
 from tokret.errors import exit_status
-from tokret.training.checkpoints import STATE, list_steps
+from tokret.training.checkpoints import list_steps
+from tokret.training.contents import STATE
 from tokret.training.description import FILE, describe
 from tokret.training.interruption import alone_in
 

@@ -51,19 +51,20 @@ def test_counted_ranks_are_places_in_a_stable_sort(seed, block):
     )
 
 
-def test_blocks_of_any_size_rank_real_numbers_alike():
+@pytest.mark.parametrize("asked", [1, 3])
+def test_blocks_of_any_size_rank_real_numbers_alike(asked):
     draw = np.random.default_rng(3)
-    queries = draw.normal(size=(3, 64)).astype(np.float32)
+    queries = draw.normal(size=(asked, 64)).astype(np.float32)
     # Every descriptor stands five times: ties between different places of a block.
     database = np.tile(draw.normal(size=(60, 64)).astype(np.float32), (5, 1))
-    labelled = np.tile(np.arange(0, 300, 7, dtype=np.int32), (3, 1))
+    labelled = np.tile(np.arange(0, 300, 7, dtype=np.int32), (asked, 1))
     whole = search.count_ranks(queries, database, labelled)
     for block in (1, 100, 256):
         np.testing.assert_array_equal(
             search.count_ranks(queries, database, labelled, block), whole
         )
     # Copies of one item follow each other in the order of their indices.
-    copies = np.arange(7, 300, 60, dtype=np.int32)[None].repeat(3, 0)
+    copies = np.arange(7, 300, 60, dtype=np.int32)[None].repeat(asked, 0)
     ranks = search.count_ranks(queries, database, copies, 128)
     np.testing.assert_array_equal(np.diff(ranks, axis=1), 1)
 

@@ -8,6 +8,7 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.training.optimiser import (
+    OPTIMISERS,
     Schedule,
     decayed_momentum,
     decays,
@@ -81,14 +82,16 @@ def updates_of(optimiser, grads, params, steps):
     return found
 
 
+FIELDS = {"sgd": {"momentum": 0.9}, "adamw": {}}
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        {"name": "sgd", "momentum": 0.9},
-        {"name": "adamw"},
+        *({"name": name, **FIELDS[name]} for name in OPTIMISERS),
         {"name": "sgd", "momentum": 0.9, "trunk_rate": 0.5, "clip": 1.0},
     ],
-    ids=["sgd", "adamw", "everything"],
+    ids=[*OPTIMISERS, "everything"],
 )
 def test_an_unhealthy_gradient_leaves_the_state_to_the_bit(options):
     leaf = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}

@@ -120,10 +120,12 @@ def test_parts_averages_and_a_batch_without_numbers():
     # What a checkpoint of a diverged run would hold.
     broken = jax.tree.map(lambda leaf: leaf * np.nan, state.params["arcface"])
     bad = dataclasses.replace(state, params={**state.params, "arcface": broken})
-    kept = jax.tree.map(np.asarray, bad.params["model"])
+    kept = jax.tree.map(np.asarray, bad)
     bad, metrics = made.train(bad, arrays["images"], arrays["labels"])
     assert int(metrics["left_out_in_row"]) == 1 and int(metrics["last_left_out"]) == 2
-    jax.tree.map(np.testing.assert_array_equal, bad.params["model"], kept)
+    for name in ("params", "batch_stats", "opt_state", "average"):
+        pair = getattr(bad, name), getattr(kept, name)
+        jax.tree.map(np.testing.assert_array_equal, *pair)
 
 
 def test_a_training_step_alone_has_options_of_its_own(monkeypatch):

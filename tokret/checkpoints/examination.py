@@ -15,7 +15,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from tokret.errors import UserError
-from tokret.training.checkpoints import STATE
+from tokret.training.contents import STATE
 from tokret.training.description import FILE, Description, read_description
 from tokret.training.weights import replicated
 

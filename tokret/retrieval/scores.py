@@ -68,7 +68,9 @@ def block_scores(
     if block.dtype == jnp.uint8:
         return _by_tables(queries, block)
     if block.dtype == jnp.float32:
-        scores = _widened(queries, block)
+        scores = jax.lax.platform_dependent(
+            queries, block, cpu=_by_vectors, default=_widened
+        )
     else:
         scores = jax.lax.platform_dependent(
             queries, block, cpu=_widened_in_tiles, default=_widened
@@ -86,12 +88,18 @@ def _by_int32(
 def _widened(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """Float32 products with a block of as many bits, or fewer."""
+    """Float32 products with a block of fewer bits."""
     wide = block.astype(jnp.float32)
-    if len(queries) == 1 and block.dtype == jnp.float32:
-        # XLA's CPU backend would take this for a product of matrices.
-        return jnp.matmul(block, queries[0], precision=jax.lax.Precision.HIGHEST)[None]
     return jnp.matmul(queries, wide.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _by_vectors(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """Float32 products; XLA's CPU backend is slower at a matrix of one query."""
+    if len(queries) > 1:
+        return _widened(queries, block)
+    return jnp.matmul(block, queries[0], precision=jax.lax.Precision.HIGHEST)[None]
 
 
 def _widened_in_tiles(

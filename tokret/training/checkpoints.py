@@ -219,9 +219,10 @@ class Checkpoints:
         others = differences(path, optimiser, ("opt_state/",))
         if others:
             raise UserError(
-                f"{path} holds another optimiser's state, or another tokret's "
-                f"({others[0]}; {len(others)} such names); go on with that one, or "
-                f"begin another run with --config.init.checkpoint={path}"
+                f"{path} holds another optimiser's state, or as another tokret keeps "
+                "it; go on with the tokret that wrote it, or begin with these weights "
+                "in another --workdir: "
+                f"--config.init.checkpoint={self._folder.parent} ({'; '.join(others)})"
             )
         context = ocp.Context()
         # What is padded, or cut off, is classes that do not exist: zeros.

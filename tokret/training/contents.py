@@ -31,7 +31,8 @@ def differences(path: Path, wanted: Any, within: tuple[str, ...]) -> list[str]:
 
     Args:
       path: the checkpoint.
-      wanted: {"params": ..., "batch_stats": ...} of shapes.
+      wanted: {"params": ..., "batch_stats": ..., "opt_state": ...} of shapes, or some
+        of these.
       within: only names that begin with one of these are compared.
 
     Returns:
@@ -49,7 +50,7 @@ def differences(path: Path, wanted: Any, within: tuple[str, ...]) -> list[str]:
         for tree in (read_metadata(path), wanted)
     )
     problems = [f"{name} is missing" for name in here.keys() - there.keys()]
-    problems += [f"{name} is not the model's" for name in there.keys() - here.keys()]
+    problems += [f"{name} is not wanted" for name in there.keys() - here.keys()]
     problems += [
         f"{name} has shape {there[name]}, not {here[name]}"
         for name in here.keys() & there.keys()
@@ -60,7 +61,8 @@ def differences(path: Path, wanted: Any, within: tuple[str, ...]) -> list[str]:
 
 def _unpadded(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The sides that the mesh does not decide: rows of class matrices are padded."""
-    return shape[1:] if "/arcface" in name else shape
+    classes = "/arcface" in name and "/model/" not in name
+    return shape[1:] if classes else shape
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def read_metadata(path: Path) -> Any:
         saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
         if saved is None:
             raise ValueError("its list of arrays is missing or damaged")
-        # Only runs keep the last two.
+        # The last two are in runs' checkpoints only.
         names = ("params", "batch_stats", "average", "opt_state")
         return {name: saved[name] for name in names if name in saved}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

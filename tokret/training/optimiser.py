@@ -79,7 +79,6 @@ def decays(params: Any) -> Any:
 
 def guarded(inner: optax.GradientTransformation) -> Optimiser:
     """Lets the state of a transformation stay where an update is not healthy."""
-    inner = optax.with_extra_args_support(inner)
 
     def update(
         updates: Any,
@@ -154,8 +153,8 @@ def sgd(schedule: Rate, *, momentum: float, weight_decay: float) -> Optimiser:
     within("optimiser.momentum", momentum, 0, 1)
     within("optimiser.weight_decay", weight_decay, 0, 1e30)
     return optax.chain(
-        # Nothing: the place of decay by optax, which runs of earlier versions have.
-        optax.add_decayed_weights(0.0, mask=decays),
+        # Does nothing, but keeps the names of arrays in checkpoints from before.
+        optax.masked(optax.identity(), decays),
         decayed_momentum(momentum=momentum, weight_decay=weight_decay),
         guarded(optax.scale_by_learning_rate(schedule)),
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from tokret.compiler_options import inference_options, training_options
+from tokret.compiler_options import training_options
 from tokret.models.arcface import ArcFace, cross_entropy, label_rank
 from tokret.models.images import normalise
 from tokret.models.retrieval_net import RetrievalNet
@@ -174,7 +174,7 @@ def jit_step(
 ) -> Callable[..., Any]:
     """Jits a step over the mesh: state where it lives, the batch split over all.
 
-    On a CPU a step has options of its own, so no other jit can call it.
+    On a CPU a training step has options of its own, so no other jit can call it.
 
     Args:
       step: (state, *batch) -> (state, metrics) if it trains, else metrics.
@@ -186,12 +186,11 @@ def jit_step(
     metrics = NamedSharding(mesh, REPLICATED)
     rows = NamedSharding(mesh, BATCH)
     platform = mesh.devices.flat[0].platform
-    options = training_options if trains else inference_options
     arrays = (rows,) * (2 if trains else 3)
     return jax.jit(
         step,
         in_shardings=(state, *arrays),
         out_shardings=(state, metrics) if trains else metrics,
         donate_argnums=(0,) if trains else (),
-        compiler_options=options(platform),
+        compiler_options=training_options(platform) if trains else None,
     )
