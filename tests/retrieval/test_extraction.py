@@ -89,6 +89,27 @@ def test_batches_of_any_shapes_equal_one_at_a_time(model):
     np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
 
 
+@pytest.mark.parametrize("platform", [None, "tpu"])
+def test_compiler_options_are_those_of_the_platform(monkeypatch, platform):
+    options = {None: {"xla_no_such_option": True}, "tpu": {}}
+    monkeypatch.setattr("tokret.retrieval.extraction.inference_options", options.get)
+    trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4)
+    model = RetrievalNet(trunk, TokenHead(dim=8, width=8, heads=2, tokens=2))
+    images = np.zeros((1, 64, 64, 3), np.uint8)
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), jnp.zeros(images.shape), train=False)
+    )
+    sizes = np.full((1, 2), 64, np.int32)
+    lowered = make_describe(model, (1.0,), platform).lower(
+        variables, images, sizes, sizes[None]
+    )
+    if platform:
+        lowered.compile()
+    else:
+        with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+            lowered.compile()
+
+
 def test_a_batch_is_split_over_all_devices_and_stays_the_same(model):
     describe, variables = model
     asked, used = views(SHAPES), []

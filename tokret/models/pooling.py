@@ -14,12 +14,12 @@ CENTRE = 4  # the tap that no border can be
 
 
 def pool_windows(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Pools as XLA does; its CPU backend stores what it pools first, whatever it is."""
+    """Pools as XLA does, whose CPU backend first writes its input to memory."""
     return nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
 
 
 def pool_taps(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Pools as the largest of nine arrays, which what comes before is fused with."""
+    """Pools as the largest of nine arrays: XLA computes their input on the way."""
     rows, columns = (2 * -(-side // 2) - 1 for side in x.shape[1:3])
     border = [(0, 0), (1, 1), (1, 1), (0, 0)]
     x = jnp.pad(x, border, constant_values=-jnp.inf)
