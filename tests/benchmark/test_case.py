@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tokret.benchmark.case import Budget, Measured, measure, run_cases
+import tokret.benchmark.case
+from tokret.benchmark.case import ROUNDS, Budget, Measured, measure, run_cases, warm_up
 from tokret.benchmark.programs import compile_program
 from tokret.errors import UserError
 
@@ -39,6 +40,19 @@ def test_a_case_says_who_is_faster_and_what_failed(program):
     assert found["images_per_second"][0] > 0
     alone = measure({"dtype": "float32"}, measured._replace(rivals=None), 1, side=16)
     assert alone["fastest"] is None and alone["rivals"] == {}
+
+
+@pytest.mark.parametrize(("last", "rounds"), [(0, 1), (3, 4), (99, ROUNDS)])
+def test_calls_warm_up_until_they_want_no_new_memory(monkeypatch, last, rounds):
+    pages, done = [0], []
+
+    def call():
+        done.append(1)
+        pages[0] += 5_000 if len(done) <= last else 50
+
+    monkeypatch.setattr(tokret.benchmark.case, "_new_pages", lambda: pages[0])
+    warm_up({"ours": call})
+    assert len(done) == rounds
 
 
 def test_cases_are_chosen_and_end_with_the_budget():
