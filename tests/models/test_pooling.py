@@ -60,7 +60,7 @@ def test_both_forms_pool_alike(height, width, seed):
     assert np.nanmax(found) == np.inf
 
 
-def test_a_cpu_pools_without_storing_what_comes_before():
+def test_pooling_is_no_loop_over_windows_on_a_cpu():
     x = jnp.ones((1, 16, 16, 4))
     pooled = jax.jit(lambda x: max_pool(jax.nn.relu(2 * x)))
     program = pooled.lower(x).compile().as_text()

@@ -13,7 +13,12 @@ STATE = "state"  # the name that a checkpoint keeps everything under
 
 
 def check_names(path: Path, wanted: Any, within: tuple[str, ...]) -> None:
-    """Refuses another model's weights before anything is loaded; see `differences`.
+    """Refuses another model's weights before anything is loaded.
+
+    Args:
+      path: the checkpoint.
+      wanted: as `differences` takes it.
+      within: as `differences` takes it.
 
     Raises:
       UserError: if the checkpoint cannot be read; or listing every name that is
