@@ -79,7 +79,7 @@ def test_weights_from_elsewhere_are_saved_and_one_part_is_taken(config, tmp_path
     )
     part = restore_weights(checkpoint, wanted, part="trunk")
     np.testing.assert_array_equal(part["params"]["trunk"]["w"], [0, 1, 2])
-    with pytest.raises(UserError, match="params/model/head/w is not the model's"):
+    with pytest.raises(UserError, match="params/model/head/w is not wanted"):
         restore_weights(checkpoint, wanted)
     del wanted["batch_stats"]["trunk"]["mean"]
     with pytest.raises(UserError, match="batch_stats/trunk/mean is not the model's"):
