@@ -1,5 +1,11 @@
 import argparse
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +61,50 @@ def test_a_row_that_is_cut_off_keeps_what_was_measured(tmp_path, monkeypatch):
     assert seen[0]["failed"] == {"scan": "no room"}
     assert {target["says"] for target in seen[0]["targets"]} == {"not measured"}
     assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
+
+
+# A benchmark that starts a process of its own and never ends.
+ENDLESS = """#!/bin/sh
+sleep 600 &
+echo $$ $! > "$TOLD.new" && mv "$TOLD.new" "$TOLD"
+wait
+"""
+ALL = """
+import sys
+from tokret.benchmark import __main__ as main
+sys.executable, sys.argv = sys.argv[1], ["tokret.benchmark", "all", "--quick"]
+sys.exit(main.exit_status(main.main))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_nothing_goes_on_beside_a_row_that_was_ended(tmp_path, number):
+    benchmark, told = tmp_path / "benchmark", tmp_path / "told"
+    benchmark.write_text(ENDLESS)
+    benchmark.chmod(0o755)
+    with subprocess.Popen(
+        [sys.executable, "-c", ALL, str(benchmark)],
+        env={**os.environ, "TOLD": str(told)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as row:
+        _wait_until(told.exists)
+        row.send_signal(number)
+        assert row.wait(timeout=60) == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    for process in told.read_text().split():
+        _wait_until(lambda: not _runs(process))  # noqa: B023 (it is called at once)
+
+
+def _wait_until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _runs(process):
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

@@ -4,7 +4,7 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.training import contents
-from tokret.training.contents import check_names, differences
+from tokret.training.contents import TOLD, check_names, differences, in_a_line
 
 
 def test_names_and_shapes_are_compared_where_that_is_asked(saved_run, abstract):
@@ -36,3 +36,9 @@ def test_class_matrices_alone_may_be_padded(monkeypatch, tmp_path, tree, found):
 
     monkeypatch.setattr(contents, "read_metadata", lambda _: shapes(8))
     assert len(differences(tmp_path, shapes(6), ("params/", "opt_state/"))) == found
+
+
+def test_a_line_tells_the_first_and_how_many_more():
+    names = [f"{number} is missing" for number in range(TOLD + 3)]
+    assert in_a_line(names[:TOLD]) == "; ".join(names[:TOLD])
+    assert in_a_line(names) == "; ".join([*names[:TOLD], "and 3 more"])

@@ -25,6 +25,7 @@ bytes: what a TPU moves in the released recipe's step, beside the same in plain 
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -265,7 +266,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Reads the flags."""
+    """Reads the flags; a signal to end ends the processes that it has started too."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     flags, fields = _parser().parse_known_args()
     benchmark = BENCHMARKS[flags.benchmark]
     # Fields of a config, which only a benchmark with a config takes.

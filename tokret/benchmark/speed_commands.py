@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -171,18 +172,27 @@ def _together(results: dict[str, Any], failed: dict[str, str]) -> dict[str, Any]
 
 
 def _run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, str]:
-    """Runs a benchmark, its output passing through: (its JSON, why there is none)."""
+    """Runs a benchmark, its output passing through: (its JSON, why there is none).
+
+    Whatever ends this ends it too, with the processes that it has started: one that
+    went on would spoil what is measured next.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         command = [sys.executable, "-m", "tokret.benchmark", name, f"--json={path}"]
         sys.stdout.write(f"== {name}\n")
         sys.stdout.flush()
-        process = subprocess.run(
-            [*command, *arguments], stderr=subprocess.PIPE, text=True
-        )
+        with subprocess.Popen(
+            [*command, *arguments], stderr=subprocess.PIPE, text=True, process_group=0
+        ) as process:
+            try:
+                _, said = process.communicate()
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         if process.returncode == 0:
             return json.loads(path.read_text()), ""
-    why = (process.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    why = (said.strip().splitlines() or ["it ended without a word"])[-1]
     why = why.removeprefix("error: ")
     sys.stdout.write(f"not measured: {why}\n\n")
     return None, why

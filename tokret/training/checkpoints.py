@@ -15,7 +15,7 @@ from orbax.checkpoint import v1 as ocp
 from tokret import cluster
 from tokret.configuration import Config
 from tokret.errors import StoppedError, UserError
-from tokret.training.contents import STATE, check_names, differences
+from tokret.training.contents import STATE, check_names, differences, in_a_line
 from tokret.training.description import (
     UnreadableError,
     describe,
@@ -222,7 +222,7 @@ class Checkpoints:
                 f"{path} holds another optimiser's state, or as another tokret keeps "
                 "it; go on with the tokret that wrote it, or begin with these weights "
                 "in another --workdir: "
-                f"--config.init.checkpoint={self._folder.parent} ({'; '.join(others)})"
+                f"--config.init.checkpoint={self._folder.parent} ({in_a_line(others)})"
             )
         context = ocp.Context()
         # What is padded, or cut off, is classes that do not exist: zeros.

@@ -10,6 +10,7 @@ from tokret.errors import UserError
 from tokret.training.description import UnreadableError
 
 STATE = "state"  # the name that a checkpoint keeps everything under
+TOLD = 8  # differences that fit into one line that is read
 
 
 def check_names(path: Path, wanted: Any, within: tuple[str, ...]) -> None:
@@ -21,12 +22,18 @@ def check_names(path: Path, wanted: Any, within: tuple[str, ...]) -> None:
       within: as `differences` takes it.
 
     Raises:
-      UserError: if the checkpoint cannot be read; or listing every name that is
-        missing, in the way, or of another shape.
+      UserError: if the checkpoint cannot be read; or listing names that are missing,
+        in the way, or of another shape.
     """
     problems = differences(path, wanted, within)
     if problems:
-        raise UserError(f"{path} does not hold this model: {'; '.join(problems)}")
+        raise UserError(f"{path} does not hold this model: {in_a_line(problems)}")
+
+
+def in_a_line(problems: list[str]) -> str:
+    """Joins what `differences` found: the first ones, and how many there are beside."""
+    more = [f"and {len(problems) - TOLD} more"] if len(problems) > TOLD else []
+    return "; ".join(problems[:TOLD] + more)
 
 
 def differences(path: Path, wanted: Any, within: tuple[str, ...]) -> list[str]:
