@@ -1,5 +1,7 @@
 """What a user can mend, and how the programs say it: one line, exit status 2."""
 
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -27,11 +29,17 @@ def exit_status(program: Callable[[], None]) -> int:
     Returns:
       0 when it ends by itself, 2 after a `UserError`, whose message goes to standard
       error as one line, or after the system's refusal of a file, 75 after a
-      `StoppedError`, and 130 after an interrupt from the keyboard. Any other exception
-      is a defect of tokret and passes through with its traceback.
+      `StoppedError`, 130 after an interrupt from the keyboard, and 141, without a word,
+      when whoever read the output has gone (`| head`). Any other exception is a defect
+      of tokret and passes through with its traceback.
     """
     try:
         program()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        return 141
     except StoppedError as stop:
         print(stop, file=sys.stderr)  # noqa: T201
         return 75
@@ -53,3 +61,18 @@ def exit_status(program: Callable[[], None]) -> int:
 def _say(words: str) -> None:
     # One write, since threads that still end may write there too.
     sys.stderr.write(f"error: {words}\n")
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is what broke; what it holds back is dropped then."""
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # it is no file
+        return False
+    pipe = select.poll()
+    pipe.register(output, 0)
+    if not pipe.poll(0):  # which tells of broken ends, asked or not
+        return False
+    # It would be tried again, and refused, at the exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True

@@ -30,6 +30,14 @@ def test_where_no_file_can_be_is_told_at_once(name):
         new_file(name)
 
 
+def test_links_in_a_circle_are_no_file(tmp_path):
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    with pytest.raises(UserError, match=r"^--json="):
+        new_file(str(tmp_path / "one"))
+
+
 def test_what_is_no_folder(tmp_path):
-    with pytest.raises(UserError, match=r"^--dir="):
-        folder("--dir")(str(tmp_path / "none"))
+    for name in (str(tmp_path / "none"), ""):
+        with pytest.raises(UserError, match=r"^--dir="):
+            folder("--dir")(name)

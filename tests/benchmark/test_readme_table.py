@@ -53,6 +53,8 @@ def test_other_ends_of_lines_links_and_quoted_marks_stay(measured, tmp_path):
         b"no marks\n",
         f"{END}\n{BEGIN}\n".encode(),
         2 * f"{BEGIN}\n{END}\n".encode(),
+        f"{BEGIN}\nprose\n{BEGIN}\n{END}\n".encode(),
+        f"{BEGIN}\n{END}\nprose\n{END}\n".encode(),
         f"{BEGIN}\n{END}\n\xff".encode("latin-1"),
     ],
 )
@@ -67,6 +69,7 @@ def test_another_readme_is_refused_and_stays(text, measured, tmp_path):
 CASE = {"name": "n", "fastest": "f", "rivals": {"f": {"ratio": [1, 1, 1]}}}
 WHERE = {"device": "cpu", "processor": "p", "cores": 2}
 ONE = {"benchmark": "train", "environment": WHERE, "cases": [CASE]}
+FASTER = ONE | {"cases": [CASE | {"rivals": {"f": {"ratio": [2, 2, 2]}}}]}
 
 
 @pytest.mark.parametrize(
@@ -77,16 +80,20 @@ ONE = {"benchmark": "train", "environment": WHERE, "cases": [CASE]}
         {"benchmark": ["train"], "cases": [CASE]},
         {"benchmark": "scan", "ratio": [1, 1, 1]},
         {"benchmark": "all", "results": {"a": ONE, "b": ONE}},
+        {"benchmark": "all", "results": {"a": ONE, "b": FASTER}},
         *(ONE | {"cases": cases} for cases in (None, "ab", ["x"], [{"fastest": "x"}])),
         ONE | {"environment": None},
         ONE | {"environment": {"device": "a\nb"}},
         *(
             ONE | {"cases": [CASE | {"rivals": {"f": {"ratio": ratio}}}]}
-            for ratio in ([1, 1], "abc", [1, 1, float("nan")], [1, 1, -1], 3)
+            for ratio in (
+                *([1, 1], [1, 1, 1, 1], "123", 3, [1, 1, float("nan")], [1, 1, -1]),
+                *([10**400, 1, 1], [True, True, True], [9, 1, 2], ["1", "1", "1"]),
+            )
         ),
         *(
             ONE | {"cases": [CASE | {"name": name}]}
-            for name in ("a|b", f"{END}", "a\nb", "\ud800")
+            for name in ("a|b", END, "a\nb", "\ud800", "", None, "[a](b)", "a" * 999)
         ),
     ],
 )

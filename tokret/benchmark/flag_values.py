@@ -30,7 +30,7 @@ def folder(name: str) -> Callable[[str], Path]:
     """Makes the reader of a flag that names a folder."""
 
     def read(text: str) -> Path:
-        if not Path(text).is_dir():
+        if not text or not Path(text).is_dir():
             raise UserError(f"{name}={text} is no folder")
         return Path(text)
 
@@ -39,14 +39,15 @@ def folder(name: str) -> Callable[[str], Path]:
 
 def new_file(text: str) -> Path:
     """Reads --json: a file that can be written, where only files are replaced."""
-    path = Path(text).resolve()
     try:
+        path = Path(text).resolve()
         if path.exists() and not path.is_file():
             raise UserError(f"--json={text} is no file; name one in a folder")
         tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter of links in a circle
+        why = getattr(error, "strerror", None) or error
         raise UserError(
-            f"--json={text} cannot be written: {error.strerror}; name a file in a "
+            f"--json={text} cannot be written: {why}; name a file in a "
             "folder that exists"
         ) from error
     return path

@@ -1,7 +1,6 @@
 """The README's table of speed, made from the JSONs of benchmarks: ratios alone."""
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,9 @@ HEAD = (
     "| what | on | against | times as fast (lowest to highest) |",
     "| --- | --- | --- | --- |",
 )
+MARKUP = "|<>[]`\\"
+WIDEST = 200  # characters of a cell
+MOST = 1e6  # times as fast
 WORDS = {
     "inference": "descriptors of",
     "train": "training step,",
@@ -51,18 +53,19 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[str]:
       UserError: if there is none, if one is there twice, or one is not what a benchmark
         writes.
     """
-    rows: list[str] = []
+    rows: dict[tuple[str, str], str] = {}
     for result in results:
-        for row in _rows(result):
-            if row in rows:
-                raise UserError(f"{row.split(' | ')[0][2:]!r} is there twice")
-            rows.append(row)
+        for what, where, row in _rows(result):
+            if (what, where) in rows:
+                raise UserError(f"{what!r} on {where!r} is there twice")
+            rows[what, where] = row
     if not rows:
         raise UserError("no case of inference, train or extract had a rival in them")
-    return [*HEAD, *rows]
+    return [*HEAD, *rows.values()]
 
 
-def _rows(result: Mapping[str, Any]) -> Iterator[str]:
+def _rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yields each case, its machine, and their row."""
     words = [WORDS[name] for name in WORDS if name == result.get("benchmark")]
     cases = result.get("cases", ()) if words else ()
     if not isinstance(cases, list | tuple):
@@ -72,19 +75,27 @@ def _rows(result: Mapping[str, Any]) -> Iterator[str]:
             form = case["fastest"]
             if form is None:
                 continue
-            ratio = [float(value) for value in case["rivals"][form]["ratio"]]
-            if not all(0 < value < math.inf for value in ratio):
+            ratio = case["rivals"][form]["ratio"]
+            if not all(type(value) in (int, float) and value < MOST for value in ratio):
+                raise TypeError
+            median, lowest, highest = ratio
+            if not 0 < lowest <= median <= highest:
                 raise ValueError
-            cells = f"{words[0]} {case['name']}", _where(result), f"PyTorch, {form}"
-            yield f"| {' | '.join(map(_cell, cells))} | {figures(ratio)} |"
+            cells = case["name"], _where(result), form
+            name, where, form = map(_cell, cells)
+            what = f"{words[0]} {name}"
+            line = what, where, f"PyTorch, {form}", figures(ratio)
+            yield what, where, f"| {' | '.join(line)} |"
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"cases[{number}] of {words[0]!r} is not what a benchmark writes"
             ) from error
 
 
-def _cell(text: str) -> str:
-    if not text.isprintable() or any(mark in text for mark in "|<>"):
+def _cell(text: Any) -> str:
+    if not isinstance(text, str) or not text.isprintable():
+        raise TypeError
+    if not 0 < len(text) < WIDEST or any(mark in text for mark in MARKUP):
         raise ValueError
     return text
 
@@ -92,8 +103,8 @@ def _cell(text: str) -> str:
 def _where(result: Mapping[str, Any]) -> str:
     environment = result["environment"]
     if environment["device"] != "cpu":
-        return str(environment["device"])
-    return f"{environment['cores']} cores of {environment['processor']}"
+        return _cell(environment["device"])
+    return f"{int(environment['cores'])} cores of {environment['processor']}"
 
 
 def run(readme: Path, paths: Sequence[Path]) -> dict[str, Any]:
@@ -118,12 +129,16 @@ def run(readme: Path, paths: Sequence[Path]) -> dict[str, Any]:
         text = readme.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{readme} cannot be read: {error}") from error
-    marks = re.findall(f"^{BEGIN}\r?\n(?:.*\n)*?{END}\r?$", text, re.MULTILINE)
-    if len(marks) != 1:
+    begins, ends = (
+        list(re.finditer(f"^{mark}\r?$", text, re.MULTILINE)) for mark in (BEGIN, END)
+    )
+    if len(begins) != 1 or len(ends) != 1 or begins[0].end() > ends[0].start():
         raise UserError(
             f"{readme} needs the lines {BEGIN} and {END} around the table, once"
         )
-    line = "\r\n" if "\r\n" in marks[0] else "\n"
-    new = line.join([BEGIN, *rows, END]) + ("\r" if marks[0].endswith("\r") else "")
-    write_whole(readme.resolve(), text.replace(marks[0], new))
+    line = "\r\n" if begins[0][0].endswith("\r") else "\n"
+    new = line.join([BEGIN, *rows, ""])
+    write_whole(
+        readme.resolve(), text[: begins[0].start()] + new + text[ends[0].start() :]
+    )
     return {"readme": str(readme), "rows": len(rows) - len(HEAD)}

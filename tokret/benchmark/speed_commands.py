@@ -44,7 +44,7 @@ def minutes(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1e6:
-        raise UserError(f"--minutes={text}: a number above 0 is needed")
+        raise UserError(f"--minutes={text:.20}: it must be above 0 and below a million")
     return value
 
 
