@@ -63,6 +63,21 @@ def test_a_row_that_is_cut_off_keeps_what_was_measured(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
 
 
+# A benchmark that cannot print what it measured, as after `| head`.
+UNHEARD = """#!/bin/sh
+echo '{"cases": []}' > "${4#--json=}"
+exit 141
+"""
+
+
+def test_what_was_measured_is_kept_though_it_could_not_be_told(tmp_path, monkeypatch):
+    benchmark = tmp_path / "benchmark"
+    benchmark.write_text(UNHEARD)
+    benchmark.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(benchmark))
+    assert speed_commands._run_apart("train", []) == ({"cases": []}, "")
+
+
 # A benchmark that starts a process of its own and never ends.
 ENDLESS = """#!/bin/sh
 sleep 60 &
@@ -78,7 +93,7 @@ sys.exit(main.exit_status(main.main))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_nothing_goes_on_beside_a_row_that_was_ended(tmp_path, number):
     benchmark, told = tmp_path / "benchmark", tmp_path / "told"
     benchmark.write_text(ENDLESS)
@@ -91,7 +106,7 @@ def test_nothing_goes_on_beside_a_row_that_was_ended(tmp_path, number):
     ) as row:
         _wait_until(told.exists)
         row.send_signal(number)
-        assert row.wait(timeout=60) == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+        assert row.wait(timeout=60) == 128 + number
     for process in told.read_text().split():
         _wait_until(lambda: not _runs(process))  # noqa: B023 (it is called at once)
 

@@ -267,7 +267,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Reads the flags; a signal to end ends the processes that it has started too."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     flags, fields = _parser().parse_known_args()
     benchmark = BENCHMARKS[flags.benchmark]
     # Fields of a config, which only a benchmark with a config takes.

@@ -1,6 +1,7 @@
 """The flags of the benchmarks of speed, and all benchmarks in a row."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from tokret.errors import UserError
 from tokret.whole_files import write_whole
 
 MINUTES = 10.0
+SECONDS_TO_CLEAR_UP = 5.0
 CASES = {
     "inference": "descriptors of a batch on the device, beside PyTorch",
     "train": "training steps of a batch on the device, beside PyTorch",
@@ -188,14 +190,26 @@ def _run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, 
             try:
                 _, said = process.communicate()
             except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
+                _end(process)
                 raise
-        if process.returncode == 0:
+        if path.exists():  # whole, whatever became of what it printed
             return json.loads(path.read_text()), ""
     why = (said.strip().splitlines() or ["it ended without a word"])[-1]
     why = why.removeprefix("error: ")
     sys.stdout.write(f"not measured: {why}\n\n")
     return None, why
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """Ends a benchmark, which may clear up first, and what it has started."""
+    process.terminate()
+    try:
+        process.wait(SECONDS_TO_CLEAR_UP)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # all have ended
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
