@@ -97,7 +97,9 @@ def test_files_that_cannot_be(planned, tmp_path):
         with pytest.raises(UserError, match="ends in .md"):
             pod_table.run(tmp_path / name)
     (tmp_path / "measurements").mkdir()
-    for text in ("{", "[]", '{"other": 1}'):
+    rows = ("[]", '{"a": 5}', '{"a": null}', '{"a": {}}', '{"a": {"what": "train"}}')
+    whole = [f'{{"rows": {each}}}' for each in rows]
+    for text in ("{", "[]", '{"other": 1}', "[" * 100_000, *whole):
         (tmp_path / "measurements" / "pods.json").write_text(text)
         with pytest.raises(UserError, match="pods.json holds no rows"):
             pod_table.run(tmp_path / "pods.md")

@@ -232,7 +232,14 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         rows = json.loads(path.read_text())["rows"]
-    except (ValueError, KeyError, TypeError) as error:
+        markdown(rows, path)  # has all that a row needs
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise UserError(
             f"{path} holds no rows of this table ({error}); move it away"
         ) from error
