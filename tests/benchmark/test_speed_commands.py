@@ -15,16 +15,19 @@ from tokret.errors import UserError
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_what_each_benchmark_of_a_row_is_told(monkeypatch, quick):
+def test_what_each_benchmark_of_a_row_is_told(tmp_path, monkeypatch, quick):
     told = {}
     monkeypatch.setattr(
         speed_commands,
         "_run_apart",
         lambda name, words: (told.update({name: words}), "why"),
     )
-    flags = argparse.Namespace(turns=3, quick=quick, minutes=9.0, json=None)
+    before = tmp_path / "speed.json"
+    before.write_text("an older one")
+    flags = argparse.Namespace(turns=3, quick=quick, minutes=9.0, json=before)
     with pytest.raises(UserError, match="nothing could be measured"):
         speed_commands.run_all(flags)
+    assert before.read_text() == "an older one"
     parser = main._parser()
     for name, words in told.items():  # flags that it has
         parsed = parser.parse_args([name, *words])

@@ -152,7 +152,7 @@ def run_all(flags: argparse.Namespace) -> dict[str, Any]:
         else:
             results[name] = found
         result = _together(results, failed)
-        if flags.json is not None:
+        if flags.json is not None and results:  # else an older one stays
             write_json(flags.json, result)
     if not results:
         raise UserError(f"nothing could be measured: {failed}")
