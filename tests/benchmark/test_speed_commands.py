@@ -90,7 +90,8 @@ wait
 ALL = """
 import signal, sys
 from tokret.benchmark import __main__ as main
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job may ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job may ignore both
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.executable, sys.argv = sys.argv[1], ["tokret.benchmark", "all", "--quick"]
 sys.exit(main.exit_status(main.main))
 """
