@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-Options = Mapping[str, bool | str]
+Option = bool | int | str
+Options = Mapping[str, Option]
 
 _YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA takes YNNPACK for
 TRAINING: Options = {
@@ -17,49 +18,55 @@ TRAINING: Options = {
     # as XLA's own for those of few channels, more for kernels' gradients.
     _YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
+GPU: Options = {
+    # cuBLAS alone, which adds a product to what is there and takes half as long to be
+    # compiled; XLA tries dozens of kernels of its own for each product otherwise.
+    "xla_gpu_enable_triton_gemm": False,
+    # Products of one array by two others stay two: cuBLAS would need these in a row.
+    "xla_gpu_dot_merger_threshold_mb": 0,
+}
 # XLA's own form is slower only at products with a matrix's transpose, as gradients are.
 INFERENCE: Options = {_YNNPACK: ""}
 UNKNOWN = ("No such compile option", "is not a valid")  # as jaxlib refuses an option
 
 
-def training_options(platform: str) -> dict[str, bool | str]:
+def training_options(platform: str) -> dict[str, Option]:
     """Returns the `compiler_options` of a training step.
 
     Args:
-      platform: that it is compiled for: "cpu", "cuda", "tpu".
+      platform: that it is compiled for: "cpu", "gpu", "tpu".
 
     Returns:
-      Options of jax.jit; none but for a CPU, none that this jaxlib does not know, and
-      none that the environment's XLA_FLAGS names.
+      Options of jax.jit; none for a TPU, none that this jaxlib does not know, and none
+      that the environment's XLA_FLAGS names.
     """
-    return _allowed(TRAINING, platform)
+    return _allowed({"cpu": TRAINING, "gpu": GPU}.get(platform, {}), platform)
 
 
-def inference_options(platform: str | None = None) -> dict[str, bool | str]:
+def inference_options(platform: str | None = None) -> dict[str, Option]:
     """Returns the `compiler_options` of what describes images, as `training_options`.
 
     Args:
       platform: that it is compiled for; None for that of jax's default backend.
     """
-    return _allowed(INFERENCE, platform or jax.default_backend())
+    platform = platform or jax.default_backend()
+    return _allowed({"cpu": INFERENCE, "gpu": GPU}.get(platform, {}), platform)
 
 
-def _allowed(options: Options, platform: str) -> dict[str, bool | str]:
-    if platform != "cpu":
-        return {}
+def _allowed(options: Options, platform: str) -> dict[str, Option]:
     chosen = os.environ.get("XLA_FLAGS", "")
     return {
         name: value
         for name, value in options.items()
-        if name not in chosen and _known(name, value)
+        if name not in chosen and _known(name, value, platform)
     }
 
 
 @functools.cache
-def _known(name: str, value: bool | str) -> bool:
-    """Whether the CPU's compiler takes an option."""
+def _known(name: str, value: Option, platform: str) -> bool:
+    """Whether a platform's compiler takes an option."""
     tried = jax.jit(lambda x: x + 1, compiler_options={name: value})
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(jax.local_devices(backend=platform)[0]):
         lowered = tried.lower(jax.ShapeDtypeStruct((), jnp.float32))
         try:
             lowered.compile()

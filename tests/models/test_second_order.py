@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tokret.models import TRUNKS
-from tokret.models.normalisation import BatchNorm
+from tokret.models.batch_norm import BatchNorm
 from tokret.models.resnet import BasicBlock, ResNet
 from tokret.models.second_order import SecondOrderAttention
 

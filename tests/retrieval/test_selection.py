@@ -1,4 +1,3 @@
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,16 +6,20 @@ from hypothesis import strategies as st
 from tokret.retrieval import selection
 
 
-def among(scores, start, first, total, k):
+def among(scores, start, first, total, k, blocks=1):
     """The best of given scores: the identity asks for them."""
     queries = np.eye(len(scores), dtype=scores.dtype)
-    none = selection.nothing_yet(
-        len(scores),
-        k,
-        np.dtype(np.int32 if scores.dtype == np.int8 else np.float32),
-        jax.devices()[0],
+    rows = scores.shape[1] // blocks
+    offsets = rows * np.arange(blocks)
+    found = selection.add_blocks(
+        None,
+        queries,
+        np.split(scores.T, blocks),
+        start + offsets,
+        np.maximum(first, start + offsets),
+        total,
+        k=k,
     )
-    found = selection.add_block(none, queries, scores.T, start, first, total)
     return np.asarray(found.scores), np.asarray(found.items)
 
 
@@ -26,15 +29,16 @@ def among(scores, start, first, total, k):
     k=st.sampled_from([1, 3, 15, 16, 200]),
     dtype=st.sampled_from([np.float32, np.int8]),
     values=st.sampled_from([2, 50, 127]),
+    blocks=st.sampled_from([1, 4]),
 )
-def test_two_steps_find_what_a_stable_sort_finds(seed, k, dtype, values):
+def test_steps_find_what_a_stable_sort_finds(seed, k, dtype, values, blocks):
     draw = np.random.default_rng(seed)
     scores = draw.integers(-values, values, (3, 1024)).astype(dtype)
     total = 5000 + 1000  # the last 24 are not there
     # So are the first 64, which an earlier block had.
     there = np.where(np.arange(1024) < 64, -np.inf, scores)[:, :1000]
     order = np.argsort(-there, axis=1, kind="stable")[:, :k]
-    best, items = among(scores, 5000, 5064, total, k)
+    best, items = among(scores, 5000, 5064, total, k, blocks)
     np.testing.assert_array_equal(items, order + 5000)
     np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
 

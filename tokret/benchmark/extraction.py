@@ -37,10 +37,10 @@ CASES: dict[str, list[Case]] = {
         ("resnet101", "float32", 64, 512, 8),
     ],
     "gpu": [
-        ("resnet101", "bfloat16", 256, 1024, 16),
-        ("resnet50", "bfloat16", 256, 1024, 16),
+        ("resnet101", "bfloat16", 128, 1024, 16),
+        ("resnet50", "bfloat16", 128, 1024, 16),
         ("resnet101", "float32", 128, 1024, 16),
-        ("efficientnet_lite0", "bfloat16", 256, 1024, 16),
+        ("efficientnet_lite0", "bfloat16", 128, 1024, 16),
     ],
 }
 

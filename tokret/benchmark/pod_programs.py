@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from tokret.benchmark.pods import Pod
@@ -16,7 +17,7 @@ from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.blocks import BLOCK
 from tokret.retrieval.extraction import Extraction, make_describe
 from tokret.retrieval.search import QUERIES
-from tokret.retrieval.selection import Best, add_block
+from tokret.retrieval.selection import Best, add_blocks
 from tokret.training.plan import check, lay_out, make_recipe
 from tokret.training.sharding import BATCH, REPLICATED
 
@@ -170,7 +171,10 @@ def searching(config: Config, pod: Pod, sought: Sought, *, queries: int) -> Work
     dtypes: Any = (jnp.float32, jnp.int32)
     best = Best(*(cast(Any, array(dtype, at_once, sought.k)) for dtype in dtypes))
     asked = array(jnp.float32, at_once, dims)
-    add = cast(Any, add_block).lower(best, asked, block, 0, 0, sought.database)
+    first = np.zeros(1, np.int32)
+    add = cast(Any, add_blocks).lower(
+        *(best, asked, (block,), first, first, sought.database), k=sought.k
+    )
     parts = [Part(add, times=rounds * blocks, passes=HIGHEST)]
     others = (blocks - 1) * BLOCK * dims * block.dtype.itemsize
     return Work(parts, queries, held=others)

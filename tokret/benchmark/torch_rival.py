@@ -115,9 +115,7 @@ def training(
     optimiser = torch.optim.SGD(
         model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4
     )
-    mean, deviation = (
-        torch.tensor(values, device=seen.device).view(1, 3, 1, 1) for values in IMAGENET
-    )
+    mean, deviation = _pixel_scale()
 
     def loss(pixels: Tensor, labels: Tensor) -> Tensor:
         embedding = model((pixels.float() / 255 - mean) / deviation)[1]["embedding"]
@@ -140,14 +138,26 @@ def training(
 def extraction(
     trunk: str, photos: Sequence[np.ndarray], scales: Sequence[float]
 ) -> Call:
-    """Makes the released loop: photos [h, w, 3] one at a time, eager, float32."""
+    """Makes the released loop: photos [h, w, 3] one at a time, eager, float32.
+
+    Photos are bytes on the device. cuDNN does not try its kernels for every new shape,
+    which it would do for nearly every photo.
+    """
     form = Form()
     model = _token(trunk, form).eval()
-    mean, deviation = (np.array(values, np.float32) for values in IMAGENET)
+    torch.backends.cudnn.benchmark = False
+    seen = [_images(photo[None], form) for photo in photos]
+    mean, deviation = _pixel_scale()
 
     def call() -> None:
-        for photo in photos:
-            pixels = ((photo / np.float32(255) - mean) / deviation)[None]
-            describe(model, _images(pixels, form), scales).cpu()
+        for photo in seen:
+            describe(model, (photo.float() / 255 - mean) / deviation, scales).cpu()
 
     return call
+
+
+def _pixel_scale() -> tuple[Tensor, Tensor]:
+    mean, deviation = (
+        torch.tensor(values, device=device()).view(1, 3, 1, 1) for values in IMAGENET
+    )
+    return mean, deviation

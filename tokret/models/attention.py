@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.models.batch_norm import BatchNorm
 from tokret.models.layers import DropPath, linear
-from tokret.models.normalisation import BatchNorm, statistics_dtype
+from tokret.models.normalisation import statistics_dtype
 from tokret.models.products import precision_of, project
 from tokret.models.starts import RELEASED, Start
 from tokret.shapes import Array, Bool, Float

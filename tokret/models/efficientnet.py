@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.models.batch_norm import BatchNorm
 from tokret.models.depthwise import DepthwiseConv
 from tokret.models.frozen import Frozen
 from tokret.models.images import PixelScale
 from tokret.models.layers import he_normal, linear
-from tokret.models.normalisation import BatchNorm
 from tokret.models.pointwise import PointwiseConv
 from tokret.models.products import precision_of
 from tokret.models.resnet import halve, zero_outside

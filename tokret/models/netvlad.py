@@ -14,8 +14,9 @@ from flax import linen as nn
 from tokret.configuration import within
 from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
+from tokret.models.batch_norm import BatchNorm
 from tokret.models.layers import Intermediates, linear
-from tokret.models.normalisation import BatchNorm, statistics_dtype
+from tokret.models.normalisation import statistics_dtype
 from tokret.models.pointwise import local_features
 from tokret.models.products import precision_of
 from tokret.models.resnet import inside, zero_outside

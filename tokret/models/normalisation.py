@@ -8,6 +8,8 @@ from tokret.shapes import Array, Float
 
 PerChannel = Float[Array, " c"]
 Statistics = tuple[PerChannel, PerChannel]  # mean, variance
+# What is normalised, and its mean and biased variance before that.
+Normalised = tuple[Float[Array, "... d"], Float[Array, " d"], Float[Array, " d"]]
 
 
 def l2_normalise(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
@@ -98,22 +100,3 @@ class Normalising(nn.Module):
             kept: Array = self.get_variable("batch_stats", name)
             moved = self.momentum * kept + (1.0 - self.momentum) * found
             self.put_variable("batch_stats", name, moved)
-
-
-class BatchNorm(Normalising):
-    """Batch normalisation over every axis but the last.
-
-    Under jit the statistics of a sharded batch are those of the whole batch, as in the
-    released synchronised training.
-    """
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "... c"], *, train: bool
-    ) -> Float[Array, "... c"]:
-        """Normalises `x`; with `train`, by its own statistics, which are then kept."""
-        scale, bias, (mean, var) = self.of_channels(x.shape[-1])
-        if train:
-            mean, var = batch_statistics(x, mean)
-            self.keep(mean, var, x.size // x.shape[-1])
-        return normalised(x, scale, bias, mean, var, self.epsilon)

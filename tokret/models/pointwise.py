@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.models.batch_norm import BatchNorm
 from tokret.models.layers import Initializer, he_normal, uniform_bias, uniform_fan_in
-from tokret.models.normalisation import BatchNorm
 from tokret.models.products import precision_of, project, project_back
 from tokret.shapes import Array, Float
 

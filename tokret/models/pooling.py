@@ -76,6 +76,14 @@ def pool_back_by_taps(
     return canvas[:, : x.shape[1], : x.shape[2]]
 
 
+def _pool_back_in_memory(
+    x: Float[Array, "b h w c"], g: Float[Array, "b h2 w2 c"]
+) -> Float[Array, "b h w c"]:
+    """The same; XLA would keep it as the float32 that its sums are taken in."""
+    to_x: Array = jax.lax.optimization_barrier(pool_back_by_taps(x, g))
+    return to_x
+
+
 def _largest_tap(x: Float[Array, "b h w c"]) -> Int[Array, "b h2 w2 c"]:
     """Finds the first largest of each window's nine taps, by number.
 
@@ -102,7 +110,10 @@ def _forward(x: Array) -> tuple[Array, Array]:
 
 def _backward(x: Array, g: Array) -> tuple[Array]:
     to_x: Array = jax.lax.platform_dependent(
-        x, g, cpu=pool_back_by_taps, default=pool_back
+        *(x, g),
+        cpu=pool_back_by_taps,
+        cuda=_pool_back_in_memory,
+        default=pool_back,
     )
     return (to_x,)
 

@@ -13,14 +13,15 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.models.batch_norm import BatchNorm
 from tokret.models.frozen import Frozen
 from tokret.models.images import IMAGENET, PixelScale
 from tokret.models.layers import he_normal, relu_of_sum
-from tokret.models.normalisation import BatchNorm
 from tokret.models.pointwise import PointwiseConv
 from tokret.models.pooling import max_pool
 from tokret.models.products import precision_of
 from tokret.models.second_order import SecondOrderAttention
+from tokret.models.stem import Stem
 from tokret.models.widening import widen
 from tokret.models.winograd import Conv3x3
 from tokret.shapes import Array, Bool, Float, Int
@@ -103,10 +104,10 @@ class Bottleneck(nn.Module):
         conv = functools.partial(_conv, dtype=self.dtype)
         out = EXPANSION * self.width
         y = conv(self.width, 1, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train=train))
+        y = BatchNorm(name="bn1")(y, train=train, relu=True)
         middle = _conv3x3(self.width, self.dtype, "conv2", self.stride, train)
         y = middle(zero_outside(y, sizes))
-        y = nn.relu(BatchNorm(name="bn2")(y, train=train))
+        y = BatchNorm(name="bn2")(y, train=train, relu=True)
         y = widen(y, out, self.dtype, "conv3", "bn3", train=train)
         if self.stride != 1 or x.shape[-1] != out:
             x = x[:, :: self.stride, :: self.stride]
@@ -136,7 +137,7 @@ class BasicBlock(nn.Module):
         conv = functools.partial(_conv, dtype=self.dtype)
         first = _conv3x3(self.width, self.dtype, "conv1", self.stride, train)
         y = first(zero_outside(x, sizes))
-        y = nn.relu(BatchNorm(name="bn1")(y, train=train))
+        y = BatchNorm(name="bn1")(y, train=train, relu=True)
         after = halve(sizes) if self.stride == 2 else sizes
         second = _conv3x3(self.width, self.dtype, "conv2", 1, train)
         y = second(zero_outside(y, after))
@@ -206,8 +207,8 @@ class ResNet(nn.Module):
         """
         frozen = Frozen(self.frozen_stages, 1 + len(self.blocks))
         x = zero_outside(images.astype(self.dtype), sizes)
-        x = _conv(self.width, 7, self.dtype, "conv1", stride=2)(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, train=frozen.learns(1, train)))
+        x = Stem(self.width, self.dtype, name="conv1")(x)
+        x = BatchNorm(name="bn1")(x, train=frozen.learns(1, train), relu=True)
         sizes = halve(sizes)
         # Nothing here is negative, so zeros around the true area pool as -inf would.
         x = max_pool(zero_outside(x, sizes))

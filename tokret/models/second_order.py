@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.models.attention import attend, zeros
-from tokret.models.normalisation import BatchNorm
+from tokret.models.batch_norm import BatchNorm
 from tokret.models.pointwise import pointwise
 from tokret.models.products import precision_of
 from tokret.shapes import Array, Bool, Float
@@ -47,7 +47,7 @@ class SecondOrderAttention(nn.Module):
 
         def view(name: str) -> Float[Array, "b n 1 d"]:
             y = conv(self.width, channels, name=f"{name}_conv")(x)
-            y = nn.relu(BatchNorm(name=f"{name}_bn")(y, train=train))
+            y = BatchNorm(name=f"{name}_bn")(y, train=train, relu=True)
             return y.reshape(batch, height * width, 1, self.width)  # one head
 
         keys_exist = None if mask is None else mask.reshape(batch, -1)

@@ -14,8 +14,8 @@ from flax import linen as nn
 from tokret.configuration import choose, within
 from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
+from tokret.models.batch_norm import BatchNorm
 from tokret.models.layers import Intermediates, linear
-from tokret.models.normalisation import BatchNorm
 from tokret.models.pointwise import local_features
 from tokret.models.refinement import REFINEMENTS
 from tokret.models.resnet import inside

@@ -73,7 +73,10 @@ def block_scores(
         )
     else:
         scores = jax.lax.platform_dependent(
-            queries, block, cpu=_widened_in_tiles, default=_widened
+            *(queries, block),
+            cpu=_widened_in_tiles,
+            cuda=_in_three_parts,
+            default=_widened,
         )
     # Not -inf, which stands for what is not there.
     return jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
@@ -91,6 +94,28 @@ def _widened(
     """Float32 products with a block of fewer bits."""
     wide = block.astype(jnp.float32)
     return jnp.matmul(queries, wide.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def _in_three_parts(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """Float32 products with a bfloat16 block, by a GPU's tensor cores.
+
+    Three bfloat16 hold a float32's 24 bits. The products of two bfloat16 are exact in
+    float32, in which they are summed up.
+    """
+    parts, rest = [], queries
+    for _ in range(3):
+        # Not a cast and back, which XLA would leave out.
+        rounded = jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
+        parts.append(rounded)
+        rest = rest - rounded
+    scores = jnp.matmul(
+        jnp.concatenate(parts).astype(block.dtype),
+        block.T,
+        preferred_element_type=jnp.float32,
+    )
+    return jnp.sum(scores.reshape(3, len(queries), len(block)), axis=0)
 
 
 def _by_vectors(

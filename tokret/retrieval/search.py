@@ -36,6 +36,8 @@ from tokret.retrieval.scores import block_scores, queries_like
 from tokret.shapes import Array, Int, Shaped
 
 QUERIES = 1024  # that are asked at once: 64 MiB of scores for each block
+SCORES = 2**27  # that a GPU holds at once: 512 MiB
+HELD = 2**31  # bytes of blocks, likewise
 
 
 def count_ranks(
@@ -238,37 +240,69 @@ def _best_in(
     k: int,
     recall_target: float | None,
 ) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-    asked = Everywhere(queries)
-    dtype = np.dtype(np.int32 if blocks.dtype == np.int8 else np.float32)
-    best: dict[jax.Device, selection.Best] = {}
-    waiting: list[selection.Best] = []
-    for number, block in blocks.each(range(len(blocks))):
-        place = blocks.device(number)
-        before = best.get(place)
-        if before is None:
-            before = selection.nothing_yet(len(queries), k, dtype, place)
-        best[place] = selection.add_block(
-            before,
-            asked[place],
-            block,
-            blocks.start(number),
-            blocks.first(number),
-            blocks.total,
-            recall_target=recall_target,
-        )
-        _wait(waiting, best[place], 2 * len(blocks.devices))
+    best = _best_of_each(queries, blocks, k, recall_target)
     # All processes give lists of one shape, whichever got how many blocks.
     places = [d for d in blocks.devices if d.process_index == jax.process_index()]
+    dtype = np.dtype(np.int32 if blocks.dtype == np.int8 else np.float32)
     scores = np.zeros((len(queries), len(places), k), dtype)
     items = np.full(scores.shape, -1, np.int32)
     for column, place in enumerate(places):
         if place in best:
             scores[:, column], items[:, column] = best[place]
+    if len(blocks.devices) == 1:
+        return scores[:, 0], items[:, 0]
     return selection.merge_lists(
         _in_rows(of_all_processes(scores, blocks)),
         _in_rows(of_all_processes(items, blocks)),
         k,
     )
+
+
+def _best_of_each(
+    queries: Shaped[np.ndarray, "q ..."],
+    blocks: Blocks,
+    k: int,
+    recall_target: float | None,
+) -> dict[jax.Device, selection.Best]:
+    """What each of this process's devices finds in its blocks."""
+    asked = Everywhere(queries)
+    best: dict[jax.Device, selection.Best] = {}
+    waiting: list[selection.Best] = []
+    held: dict[jax.Device, list[tuple[int, Array]]] = {}
+
+    def add_held(place: jax.Device) -> None:
+        numbers, arrays = zip(*held.pop(place), strict=True)
+        best[place] = selection.add_blocks(
+            best.get(place),
+            asked[place],
+            arrays,
+            np.array([blocks.start(number) for number in numbers], np.int32),
+            np.array([blocks.first(number) for number in numbers], np.int32),
+            blocks.total,
+            k=k,
+            recall_target=recall_target,
+        )
+        _wait(waiting, best[place], 2 * len(blocks.devices))
+
+    for number, block in blocks.each(range(len(blocks))):
+        place = blocks.device(number)
+        held.setdefault(place, []).append((number, block))
+        if len(held[place]) == _at_once(len(queries), block, place):
+            add_held(place)
+    for place in list(held):
+        add_held(place)
+    return best
+
+
+def _at_once(queries: int, block: Array, place: jax.Device) -> int:
+    """How many such blocks a device selects from together.
+
+    A GPU takes as long over the best of a few thousand scores as over the products
+    with a block (docs/performance.md).
+    """
+    if place.platform != "gpu":
+        return 1
+    return max(1, min(SCORES // (queries * len(block)), HELD // block.nbytes))
 
 
 def _in_rows(lists: Shaped[np.ndarray, "p q d k"]) -> Shaped[np.ndarray, "q pdk"]:

@@ -1,5 +1,6 @@
 """The best k of all blocks, exactly and ties by index, or nearly so."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -25,65 +26,63 @@ class Best(NamedTuple):
     items: Int[Array, "q k"]
 
 
-def nothing_yet(queries: int, k: int, dtype: np.dtype, device: jax.Device) -> Best:
-    """Returns lists to begin with.
-
-    Args:
-      queries: Q.
-      k: how many are wanted.
-      dtype: of the scores.
-      device: on which they are kept.
-    """
-    scores = np.full((queries, k), _lowest(dtype), dtype)
-    items = np.full((queries, k), -1, np.int32)
-    return Best(jax.device_put(scores, device), jax.device_put(items, device))
-
-
-@partial(jax.jit, static_argnames="recall_target")
-def add_block(
-    best: Best,
+@partial(jax.jit, static_argnames=("k", "recall_target"))
+def add_blocks(
+    best: Best | None,
     queries: Shaped[Array, "q ..."],
-    block: Shaped[Array, "b d"],
-    start: Int[Array, ""] | int,
-    first: Int[Array, ""] | int,
+    blocks: Sequence[Shaped[Array, "b d"]],
+    starts: Int[Array | np.ndarray, " n"],
+    firsts: Int[Array | np.ndarray, " n"],
     total: Int[Array, ""] | int,
     *,
+    k: int,
     recall_target: float | None = None,
 ) -> Best:
-    """The best k of earlier blocks and of one more.
+    """The best k of earlier blocks and of some more.
 
     Args:
-      best: of earlier blocks; of equal scores these come first.
+      best: of earlier blocks, if there are any; of equal scores these come first.
       queries: as for `block_scores`.
-      block: as for `block_scores`, of a multiple of 32 rows.
-      start: the index of the block's first item.
-      first: the index of the first one that counts.
-      total: N, the items of the database; what the block holds beyond does not count.
+      blocks: in order, each as for `block_scores`, of a multiple of 32 rows.
+      starts: the index of each block's first item.
+      firsts: the index of each block's first one that counts.
+      total: N, the items of the database; what a block holds beyond does not count.
+      k: how many are wanted.
       recall_target: None for exactness; else the share of the best k that
         `jax.lax.approx_max_k` should find (Chern et al., "TPU-KNN", NeurIPS 2022). It
         saves time on a TPU only; a CPU and a GPU find all.
     """
-    scores = block_scores(queries, block)
-    index = start + jnp.arange(scores.shape[1], dtype=jnp.int32)
-    exists = (index >= first) & (index < total)
-    scores = jnp.where(exists, scores, _lowest(scores.dtype))
-    k = min(best.scores.shape[1], scores.shape[1])
+    indices, scores = [], []
+    for number, block in enumerate(blocks):
+        found = block_scores(queries, block)
+        index = starts[number] + jnp.arange(len(block), dtype=jnp.int32)
+        exists = (index >= firsts[number]) & (index < total)
+        indices.append(jnp.where(exists, index, -1))
+        scores.append(jnp.where(exists, found, _lowest(found.dtype)))
+    index, offered = jnp.concatenate(indices), jnp.concatenate(scores, axis=1)
+    few = min(k, offered.shape[1])
     if recall_target is None:
-        found, column = _exact(scores, k)
+        found, column = _exact(offered, few)
     else:
-        wide = scores.astype(jnp.float32)
-        _, column = jax.lax.approx_max_k(wide, k, recall_target=recall_target)
-        found = jnp.take_along_axis(scores, column, axis=1)
-    scores = jnp.concatenate([best.scores, found], axis=1)
-    items = jnp.concatenate([best.items, jnp.where(exists, index, -1)[column]], axis=1)
-    kept, place = jax.lax.top_k(scores, best.scores.shape[1])
+        wide = offered.astype(jnp.float32)
+        _, column = jax.lax.approx_max_k(wide, few, recall_target=recall_target)
+        found = jnp.take_along_axis(offered, column, axis=1)
+    if best is None:
+        missing = [(0, 0), (0, k - few)]
+        return Best(
+            jnp.pad(found, missing, constant_values=_lowest(found.dtype)),
+            jnp.pad(index[column], missing, constant_values=-1),
+        )
+    together = jnp.concatenate([best.scores, found], axis=1)
+    items = jnp.concatenate([best.items, index[column]], axis=1)
+    kept, place = jax.lax.top_k(together, k)
     return Best(kept, jnp.take_along_axis(items, place, axis=1))
 
 
 def _exact(
     scores: Shaped[Array, "q b"], k: int
 ) -> tuple[Shaped[Array, "q k"], Int[Array, "q k"]]:
-    """`jax.lax.top_k` in two steps, of which the costly one sees few scores.
+    """`jax.lax.top_k` in steps, the costly ones of which see few scores.
 
     The best k lie in the k groups with the highest maxima: were an item's group not
     among them, each of k others would hold an item that comes before it. Groups are
@@ -91,11 +90,11 @@ def _exact(
     """
     queries, total = scores.shape
     groups = total // GROUP
-    if 2 * k >= groups:
+    if 2 * k >= groups or total % GROUP:
         best, place = jax.lax.top_k(scores, k)
         return best, place
     grouped = scores.reshape(queries, groups, GROUP)
-    _, chosen = jax.lax.top_k(jnp.max(grouped, axis=2), k)
+    _, chosen = _exact(jnp.max(grouped, axis=2), k)
     chosen = jnp.sort(chosen, axis=1)
     few = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1)  # [q, k, group]
     best, place = jax.lax.top_k(few.reshape(queries, k * GROUP), k)

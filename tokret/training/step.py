@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh, NamedSharding
 
 from tokret.compiler_options import training_options
@@ -13,6 +12,7 @@ from tokret.models.arcface import ArcFace, cross_entropy, label_rank
 from tokret.models.images import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float, Int, UInt8
+from tokret.training.norms import norm
 from tokret.training.optimiser import Optimiser
 from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED
 from tokret.training.state import (
@@ -118,14 +118,14 @@ def train_step(
     grads, batch_stats, metrics = whole_gradient(
         gradient, state, (images, labels), updating.parts
     )
-    norm = optax.tree.norm(grads)
-    healthy = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    gradient_norm = norm(grads)
+    healthy = jnp.isfinite(metrics["loss"]) & jnp.isfinite(gradient_norm)
     after = updated(state, grads, batch_stats, healthy, optimiser, updating.average)
     return after, {
         **metrics,
-        "gradient_norm": norm,
+        "gradient_norm": gradient_norm,
         # After the update: what is saved is what was looked at.
-        "weight_norm": optax.tree.norm(after.params),
+        "weight_norm": norm(after.params),
         "left_out": after.left_out,
         "left_out_in_row": after.left_out_in_row,
         "last_left_out": after.last_left_out,

@@ -1,11 +1,16 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tokret.compiler_options import training_options
+from tokret.models import moments as moments_module
 from tokret.models import widening
+from tokret.models.moments import back_by_moments, by_moments
 from tokret.models.resnet import ResNet
-from tokret.models.widening import by_moments, by_outputs
+from tokret.models.widening import by_outputs
 
 EPSILON = 1e-5
 
@@ -31,26 +36,37 @@ def given(dtype, shape=(4, 6, 5, 7), channels=16, seed=0):
 
 def results(form, x, kernel, scale, bias, gradient):
     """Outputs, statistics and all gradients."""
-    found, back = jax.vjp(form, x, kernel, scale, bias)
-    nothing = jnp.zeros_like(scale)
-    return [*found, *back((gradient, nothing, nothing))]
+
+    def all_of(*arrays):
+        found, back = jax.vjp(form, *arrays)
+        nothing = jnp.zeros_like(scale)
+        return [*found, *back((gradient, nothing, nothing))]
+
+    # As one program: what is added to a product is added before that is rounded.
+    options = training_options(jax.default_backend())
+    return jax.jit(all_of, compiler_options=options)(x, kernel, scale, bias)
 
 
 def moments(*arrays):
     return results(lambda *a: by_moments(*a, EPSILON), *arrays)
 
 
-def outputs(*arrays):
+def outputs(*arrays, form=by_outputs):
     shift = jnp.full(arrays[2].shape, 0.3, arrays[2].dtype)
-    return results(lambda *a: by_outputs(*a, shift, EPSILON), *arrays)
+    return results(lambda *a: form(*a, shift, EPSILON), *arrays)
+
+
+# A TPU's form and a GPU's.
+FORMS = [moments, functools.partial(outputs, form=back_by_moments)]
 
 
 @pytest.mark.parametrize(
     "shape", [(4, 6, 5, 7), (1, 1, 3, 2), (2, 1, 1, 4), (1, 1, 1, 3)]
 )
-def test_both_forms_are_one_function(shape, float64):
+@pytest.mark.parametrize("form", FORMS)
+def test_all_forms_are_one_function(form, shape, float64):
     arrays = given(jnp.float64, shape)
-    for theirs, ours in zip(outputs(*arrays), moments(*arrays), strict=True):
+    for theirs, ours in zip(outputs(*arrays), form(*arrays), strict=True):
         # Of one position nothing varies, and all is divided by the root of epsilon.
         atol = 1e-10 * (1 + np.abs(np.asarray(theirs)).max())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
@@ -70,9 +86,21 @@ def test_a_batch_that_never_varies(float64):
     assert off < 0.02 * np.abs(bias).max()
 
 
+def add_wide(*arrays):
+    """As cuBLAS adds: a CPU's programs round after every operation."""
+    wide = (array.astype(jnp.float32) for array in arrays)
+    return moments_module._add_products(*wide).astype(arrays[0].dtype)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("spread", [1.0, 0.1])
-def test_in_bfloat16_it_is_as_exact_as_the_other_form(spread, float64):
+def test_in_bfloat16_it_is_as_exact_as_the_other_form(
+    form, spread, float64, monkeypatch
+):
     """The truth is of the same rounded inputs; `spread` is deviation over mean."""
+    if jax.default_backend() == "cpu":
+        adding = moments_module.DOTS._replace(added=add_wide)
+        monkeypatch.setattr(moments_module, "DOTS", adding)
     x, kernel, scale, bias, gradient = given(jnp.float64, (16, 16, 8, 32), 128)
     x = 1 + spread * (x - x.mean())
     # Gradients as they are: with a mean, and going along with the outputs.
@@ -83,7 +111,7 @@ def test_in_bfloat16_it_is_as_exact_as_the_other_form(spread, float64):
     true = moments(*(array.astype(jnp.float64) for array in rounded))
     mask = np.random.default_rng(1).random(x.shape) < 0.5  # a ReLU's, before
     names = ("y", "mean", "var", "x", "kernel", "scale", "bias")
-    ours, theirs = moments(*rounded), outputs(*rounded)
+    ours, theirs = form(*rounded), outputs(*rounded)
     assert [array.dtype.name for array in ours] == [
         *("bfloat16", "float32", "float32"),
         *("bfloat16", "bfloat16", "float32", "float32"),
@@ -99,9 +127,10 @@ def test_in_bfloat16_it_is_as_exact_as_the_other_form(spread, float64):
             assert errors[0] < 2 * errors[1] + 1e-5, (name, errors)
 
 
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_trunk_is_the_same_either_way(stride, float64, monkeypatch):
-    """What a TPU trains, computed here: outputs, gradients, running statistics."""
+def test_a_trunk_is_the_same_either_way(stride, platform, float64, monkeypatch):
+    """What others train, computed here: outputs, gradients, running statistics."""
     trunk = ResNet((1,) * stride, width=4, dtype=jnp.float64)
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal((3, 33, 32, 3)))
@@ -119,11 +148,11 @@ def test_a_trunk_is_the_same_either_way(stride, float64, monkeypatch):
     plain = gradient(variables["params"])
     widened = []
 
-    def for_tpu(*operands, default, tpu=None, **_):
+    def for_other(*operands, default, **forms):
         widened.append(getattr(default, "func", None) is by_outputs)
-        return (tpu or default)(*operands)
+        return forms.get(platform, default)(*operands)
 
-    monkeypatch.setattr(jax.lax, "platform_dependent", for_tpu)
+    monkeypatch.setattr(jax.lax, "platform_dependent", for_other)
     monkeypatch.setattr(widening, "MOMENTS", (jnp.float64,))
     other = gradient(variables["params"])
     assert sum(widened) == 2 * stride  # each block's last convolution and shortcut
