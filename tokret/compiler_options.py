@@ -66,7 +66,7 @@ def _allowed(options: Options, platform: str) -> dict[str, Option]:
 def _known(name: str, value: Option, platform: str) -> bool:
     """Whether a platform's compiler takes an option."""
     tried = jax.jit(lambda x: x + 1, compiler_options={name: value})
-    with jax.default_device(jax.local_devices(backend=platform)[0]):
+    with jax.default_device(_device_of(platform)):
         lowered = tried.lower(jax.ShapeDtypeStruct((), jnp.float32))
         try:
             lowered.compile()
@@ -75,3 +75,10 @@ def _known(name: str, value: Option, platform: str) -> bool:
                 return False
             raise
     return True
+
+
+def _device_of(platform: str) -> jax.Device:
+    try:
+        return jax.local_devices(backend=platform)[0]
+    except RuntimeError:  # not there: it is compiled for elsewhere
+        return jax.local_devices()[0]

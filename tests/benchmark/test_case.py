@@ -33,14 +33,29 @@ def test_a_case_says_who_is_faster_and_what_failed(program, monkeypatch):
     rivals = {"eager": make("eager"), "compiled": broken}
     measured = Measured(program, make("ours")(), rivals, images=3)
     found = measure({"dtype": "float32"}, measured, 2, side=16)
-    # Two turns, after one that does not count; rivals are first seen to run at all.
-    assert (called.count("ours"), called.count("eager")) == (3, 4)
+    # Two turns, after one that does not count; all are first seen to run at all, ours
+    # before a rival takes the memory.
+    assert (called.count("ours"), called.count("eager")) == (4, 4)
+    assert called[:2] == ["ours", "eager"]
     assert found["left_out"] == {"compiled": "RuntimeError: no compiler"}
     assert set(found["rivals"]) == {"eager"} and found["fastest"] == "eager"
     assert all(len(found[name]) == 3 for name in ("seconds", "matrix_share"))
     assert found["images_per_second"][0] > 0
     alone = measure({"dtype": "float32"}, measured._replace(rivals=None), 1, side=16)
     assert alone["fastest"] is None and alone["rivals"] == {}
+
+
+def test_a_call_of_several_runs_is_told_as_one(program, monkeypatch):
+    def took_six(cases, *_, **__):
+        return {name: [6.0] for name in cases}
+
+    monkeypatch.setattr(tokret.benchmark.case, "take_turns", took_six)
+    rivals = {"eager": lambda: lambda: None}
+    measured = Measured(program, lambda: None, rivals, images=3, runs=4)
+    found = measure({"dtype": "float32"}, measured, 1, side=16)
+    assert found["seconds"] == found["rivals"]["eager"]["seconds"] == (1.5,) * 3
+    assert found["images_per_second"] == (2.0,) * 3
+    assert found["matrix_rate"] == (2 * 16**3 / 6,) * 3  # called once
 
 
 @pytest.mark.parametrize(("last", "rounds"), [(0, 1), (3, 4), (99, ROUNDS)])

@@ -29,7 +29,7 @@ def test_forms_infer_and_train(form):
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32)
     torch_rival.inference("tiny", form, images)()
     pixels = np.zeros((2, 32, 32, 3), np.uint8)
-    step = torch_rival.training("tiny", form, pixels, np.array([0, 2], np.int32), 3)
+    step = torch_rival.training("tiny", form, pixels, np.array([0, 2], np.int32), 3, 2)
     step()
     step()
 

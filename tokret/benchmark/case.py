@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from tokret.benchmark.ceilings import make_ceilings
 from tokret.benchmark.programs import Program, peak_bytes
+from tokret.benchmark.rivals import release
 from tokret.benchmark.turns import ratios, spread, take_turns
 from tokret.errors import UserError
 
@@ -44,13 +45,15 @@ class Measured(NamedTuple):
       program: ours, compiled.
       ours: runs it once and waits for it.
       rivals: makes each form's call; None where PyTorch is not installed.
-      images: that one call processes.
+      images: that one run of the program processes.
+      runs: of the program, and of what a rival does, in each call.
     """
 
     program: Program
     ours: Call
     rivals: Mapping[str, Callable[[], Call]] | None
     images: int
+    runs: int = 1
 
 
 def measure(
@@ -73,6 +76,7 @@ def measure(
       seconds and ratio (its time, ours being 1); fastest, the form of the least ratio,
       or None; left_out, forms that failed and why.
     """
+    measured.ours()  # its memory is its own before PyTorch takes what there is
     calls, left_out = _ready(measured.rivals or {})
     limits = make_ceilings(facts["dtype"], side)
     calls = {
@@ -88,7 +92,9 @@ def measure(
         turns,
         warm=True,
     )
-    ours, products, stream = (times.pop(name) for name in (OURS, PRODUCTS, STREAM))
+    products, stream = times.pop(PRODUCTS), times.pop(STREAM)
+    times = {name: [s / measured.runs for s in taken] for name, taken in times.items()}
+    ours = times.pop(OURS)
     rivals = {
         form: {"seconds": spread(theirs), "ratio": spread(ratios(theirs, ours))}
         for form, theirs in times.items()
@@ -160,6 +166,7 @@ def _ready(
         except Exception as error:
             first = str(error).strip().splitlines() or [""]
             left_out[form] = f"{type(error).__name__}: {first[0]}"[:200]
+            release()
             continue
         calls[form] = call
     return calls, left_out
@@ -199,5 +206,6 @@ def run_cases(
                 raise
             left_out[name] = "does not fit into memory"
         gc.collect()
+        release()
         jax.clear_caches()
     return found, left_out

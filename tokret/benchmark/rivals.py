@@ -1,6 +1,7 @@
 """PyTorch, if it is there."""
 
 import importlib.util
+import sys
 from types import ModuleType
 
 
@@ -11,3 +12,9 @@ def import_rival() -> ModuleType | None:
     from tokret.benchmark import torch_rival
 
     return torch_rival
+
+
+def release() -> None:
+    """Lets PyTorch give back what it keeps of a device's memory, if it was used."""
+    if "tokret.benchmark.torch_rival" in sys.modules:
+        sys.modules["tokret.benchmark.torch_rival"].release()

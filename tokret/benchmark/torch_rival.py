@@ -106,9 +106,14 @@ def inference(trunk: str, form: Form, images: np.ndarray) -> Call:
 
 
 def training(
-    trunk: str, form: Form, images: np.ndarray, labels: np.ndarray, classes: int
+    trunk: str,
+    form: Form,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    steps: int,
 ) -> Call:
-    """Makes a call that trains by one batch: the released SGD, images as bytes."""
+    """Makes a call of some steps by one batch: the released SGD, images as bytes."""
     model = _token(trunk, form, classes).train()
     seen = _images(images, form)
     wanted = torch.from_numpy(labels).long().to(device())
@@ -125,11 +130,12 @@ def training(
     run: Any = torch.compile(loss, dynamic=False) if form.compiled else loss
 
     def call() -> None:
-        optimiser.zero_grad()
-        with torch.autocast(seen.device.type, torch.bfloat16, enabled=form.half):
-            found = run(seen, wanted)
-        found.backward()
-        optimiser.step()
+        for _ in range(steps):
+            optimiser.zero_grad()
+            with torch.autocast(seen.device.type, torch.bfloat16, enabled=form.half):
+                found = run(seen, wanted)
+            found.backward()
+            optimiser.step()
         _finished()
 
     return call

@@ -168,8 +168,11 @@ def _add_products(
     # Written so that cuBLAS adds all of it in float32 before it rounds: sums in two
     # parts of the dtype of `x`, and the first product while the second is written.
     multiply = functools.partial(jnp.matmul, precision=precision_of(x.dtype))
-    most = (-sums).astype(x.dtype)
-    rest = -(sums + most.astype(sums.dtype)).astype(x.dtype)
+    kind = jnp.finfo(x.dtype)
+    # Not a cast and back, which XLA would leave out.
+    most = jax.lax.reduce_precision(-sums, kind.nexp, kind.nmant)
+    rest = -sums - most
+    most, rest = most.astype(x.dtype), rest.astype(x.dtype)
     return (multiply(g, by_g) + (multiply(x, by_x) + most)) + rest
 
 
