@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tokret.benchmark.turns import environment, spread, take_turns
+from tokret.benchmark.turns import environment, gpu_driver, spread, take_turns
 
 
 def test_cases_take_turns_and_the_first_turn_does_not_count():
@@ -36,3 +36,18 @@ def test_the_environment_is_said():
     found = json.loads(json.dumps(environment("numpy", "pillow")))
     assert found["cores"] >= 1 and found["processor"]
     assert set(found["versions"]) == {"tokret", "python", "numpy", "pillow"}
+
+
+TOLD = (
+    "NVRM version: NVIDIA UNIX {}Kernel Module{}  580.159.04  Release Build  (builder)"
+)
+
+
+@pytest.mark.parametrize("words", [("x86_64  ", ""), ("Open ", " for x86_64")])
+def test_a_gpu_s_driver_is_told(tmp_path, words):
+    told = tmp_path / "version"
+    assert gpu_driver(told) == {}
+    told.write_text(TOLD.format(*words) + "\nGCC version:  gcc 13.2.0\n")
+    assert gpu_driver(told) == {"driver": "580.159.04"}
+    told.write_bytes(b"\xff\xfe nothing")
+    assert gpu_driver(told) == {}

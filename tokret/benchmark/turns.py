@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +79,10 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """What timings depend on: commit, versions, platform, processor, cores at hand."""
+    """What timings depend on: commit, versions, platform, processor, cores at hand.
+
+    Where there is a driver for NVIDIA's GPUs, its version too.
+    """
     return {
         "commit": commit(Path(tokret.__file__).resolve().parents[1]),
         "versions": {
@@ -91,7 +95,17 @@ def environment(*packages: str) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        **gpu_driver(),
     }
+
+
+def gpu_driver(told: Path = Path("/proc/driver/nvidia/version")) -> dict[str, str]:
+    """Returns {"driver": version} of NVIDIA's driver, nothing where there is none."""
+    try:
+        found = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", told.read_text())
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {"driver": found[1]} if found else {}
 
 
 def processor() -> str:
