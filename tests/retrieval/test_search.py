@@ -128,6 +128,30 @@ def test_few_queries_get_longer_blocks(monkeypatch):
     assert [rows // BLOCK for rows in asked] == [8, 8, 4, 1]
 
 
+@pytest.mark.parametrize("at_once", [2, 3, 99])
+@pytest.mark.parametrize("devices", [1, 3])
+def test_blocks_that_are_selected_from_together(monkeypatch, at_once, devices):
+    """As a GPU's are: the same items, ties and rows without numbers included."""
+    draw = np.random.default_rng(0)
+    database = draw.integers(-2, 3, (1100, 4)).astype(np.float32)
+    database[::97] = np.nan
+    queries = draw.integers(-2, 3, (6, 4)).astype(np.float32)
+    blocks = stream_blocks(database, 128, jax.devices()[:devices])
+    one_by_one = [search.top_k_in(queries, blocks, k) for k in (1, 30, 1100)]
+    monkeypatch.setattr(search, "_at_once", lambda *_: at_once)
+    together = [search.top_k_in(queries, blocks, k) for k in (1, 30, 1100)]
+    jax.tree.map(np.testing.assert_array_equal, one_by_one, together)
+
+
+def test_a_gpu_holds_so_many_blocks(monkeypatch):
+    block = jnp.zeros((128, 2))
+    assert search._at_once(8, block, "cpu") == 1
+    assert search._at_once(8, block, "gpu") == search.SCORES // (8 * 128)
+    monkeypatch.setattr(search, "HELD", 5 * block.nbytes)
+    assert search._at_once(8, block, "gpu") == 5
+    assert search._at_once(2**30, block, "gpu") == 1
+
+
 @pytest.mark.parametrize("k", [0, 301])
 def test_top_k_of_more_than_there_is_is_refused(k):
     queries, database, _ = tied_case(0)

@@ -109,7 +109,7 @@ def _in_three_parts(
         # Not a cast and back, which XLA would leave out.
         rounded = jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
         parts.append(rounded)
-        rest = rest - rounded
+        rest = jnp.where(jnp.isfinite(rounded), rest - rounded, 0)
     scores = jnp.matmul(
         jnp.concatenate(parts).astype(block.dtype),
         block.T,

@@ -287,20 +287,20 @@ def _best_of_each(
     for number, block in blocks.each(range(len(blocks))):
         place = blocks.device(number)
         held.setdefault(place, []).append((number, block))
-        if len(held[place]) == _at_once(len(queries), block, place):
+        if len(held[place]) == _at_once(len(queries), block, place.platform):
             add_held(place)
     for place in list(held):
         add_held(place)
     return best
 
 
-def _at_once(queries: int, block: Array, place: jax.Device) -> int:
+def _at_once(queries: int, block: Array, platform: str) -> int:
     """How many such blocks a device selects from together.
 
     A GPU takes as long over the best of a few thousand scores as over the products
     with a block (docs/performance.md).
     """
-    if place.platform != "gpu":
+    if platform != "gpu":
         return 1
     return max(1, min(SCORES // (queries * len(block)), HELD // block.nbytes))
 
