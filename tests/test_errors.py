@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,14 @@ def test_a_reader_that_has_gone_is_no_defect():
     assert process.returncode == 141
     with pytest.raises(BrokenPipeError):  # another pipe's end is one
         exit_status(fail(BrokenPipeError()))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_a_full_disk_is_said_in_a_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", WRITER], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+    assert b"No space left" in done.stderr

@@ -1,9 +1,12 @@
 """What a user can mend, and how the programs say it: one line, exit status 2."""
 
+import errno
 import os
 import select
 import sys
 from collections.abc import Callable
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class UserError(Exception):
@@ -28,10 +31,10 @@ def exit_status(program: Callable[[], None]) -> int:
 
     Returns:
       0 when it ends by itself, 2 after a `UserError`, whose message goes to standard
-      error as one line, or after the system's refusal of a file, 75 after a
-      `StoppedError`, 130 after an interrupt from the keyboard, and 141, without a word,
-      when whoever read the output has gone (`| head`). Any other exception is a defect
-      of tokret and passes through with its traceback.
+      error as one line, or after the system's refusal of a file or a full disk, 75
+      after a `StoppedError`, 130 after an interrupt from the keyboard, and 141, without
+      a word, when whoever read the output has gone (`| head`). Any other exception is
+      a defect of tokret and passes through with its traceback.
     """
     try:
         program()
@@ -48,7 +51,12 @@ def exit_status(program: Callable[[], None]) -> int:
         return 2
     except OSError as error:
         if error.filename is None:
-            raise
+            if error.errno not in NO_ROOM:
+                raise
+            # It names no file: most likely it is the output's.
+            _say(f"what was to be written could not be: {error.strerror}")
+            _drop_output()
+            return 2
         # The disk's word on a file or folder that was named to us.
         _say(f"{error.filename}: {error.strerror}")
         return 2
@@ -73,6 +81,16 @@ def _reader_has_gone() -> bool:
     pipe.register(output, 0)
     if not pipe.poll(0):  # which tells of broken ends, asked or not
         return False
-    # It would be tried again, and refused, at the exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    _drop_output()
     return True
+
+
+def _drop_output() -> None:
+    """Lets go what standard output holds back, if it is a file that refuses it.
+
+    It would be tried again, and refused, at the exit.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,8 @@
 """Files that are there whole or not at all, whatever ends the process."""
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 
 from tokret.errors import UserError
@@ -8,6 +10,8 @@ from tokret.errors import UserError
 
 def write_whole(path: Path, content: str | bytes, draft: Path | None = None) -> None:
     """Writes a file; whoever reads it sees the old one or the whole new one.
+
+    Who may read and write it stays as it was.
 
     Args:
       path: the file; its folder must exist.
@@ -23,6 +27,8 @@ def write_whole(path: Path, content: str | bytes, draft: Path | None = None) -> 
     draft = draft or path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
+            with contextlib.suppress(FileNotFoundError):  # it is new
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())

@@ -115,6 +115,21 @@ def test_nothing_goes_on_beside_a_row_that_was_ended(tmp_path, number):
         _wait_until(_has_ended, process)  # long before it would end by itself
 
 
+@pytest.mark.parametrize(("name", "at_once"), [("plan", True), ("scan", False)])
+def test_what_compiles_for_minutes_ends_at_once(monkeypatch, name, at_once):
+    """Python's own handlers wait until the compiler returns."""
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
+    taken = []
+    monkeypatch.setattr(signal, "signal", lambda number, _: taken.append(number))
+    benchmark = main.BENCHMARKS[name]._replace(
+        run=lambda flags: {}, report=lambda result: "done"
+    )
+    monkeypatch.setitem(main.BENCHMARKS, name, benchmark)
+    monkeypatch.setattr(sys, "argv", ["tokret.benchmark", name])
+    main.main()
+    assert taken == ([] if at_once else [signal.SIGTERM, signal.SIGHUP])
+
+
 def _wait_until(true, *arguments):
     end = time.monotonic() + 60
     while not true(*arguments):

@@ -53,6 +53,8 @@ class Benchmark(NamedTuple):
       report: says it in plain text.
       timed: whether it times something, in turns.
       keeps: whether its figures go into a JSON.
+      ends_at_once: whether a signal ends it where it is: it compiles for minutes,
+        through which Python hears nothing, and has nothing to clear up.
     """
 
     words: str
@@ -61,6 +63,7 @@ class Benchmark(NamedTuple):
     report: Callable[[Result], str]
     timed: bool = True
     keeps: bool = True
+    ends_at_once: bool = False
 
 
 def _input_flags(parser: argparse.ArgumentParser) -> None:
@@ -189,6 +192,7 @@ BENCHMARKS = {
         _run_plan,
         _report_plan,
         timed=False,
+        ends_at_once=True,
     ),
     "search": Benchmark(
         "search of a million descriptors, exact and compressed, beside faiss and NumPy",
@@ -220,6 +224,7 @@ BENCHMARKS = {
         speed_commands.run_bytes,
         speed_commands.report_speed,
         timed=False,
+        ends_at_once=True,
     ),
     "all": Benchmark(
         "every benchmark of this machine in a row, and the targets",
@@ -267,11 +272,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Reads the flags; a signal to end ends the processes that it has started too."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
     flags, fields = _parser().parse_known_args()
     benchmark = BENCHMARKS[flags.benchmark]
+    for number in () if benchmark.ends_at_once else (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     # Fields of a config, which only a benchmark with a config takes.
     for text in fields:
         if not text.startswith("--config.") or not hasattr(flags, "config"):

@@ -46,7 +46,7 @@ def run(
     Returns:
       What was measured, of what and where, as JSON takes it.
     """
-    result = _begun(benchmark, turns)
+    result = _begun(benchmark, turns) | {"asked": cases, "minutes": minutes}
     budget = Budget(60 * minutes)
     found, left_out = _runner(benchmark)(turns, cases, budget, limit)
     return with_targets(result | {"cases": found, "left_out": left_out})

@@ -155,7 +155,8 @@ def run_all(flags: argparse.Namespace) -> dict[str, Any]:
         if flags.json is not None and results:  # else an older one stays
             write_json(flags.json, result)
     if not results:
-        raise UserError(f"nothing could be measured: {failed}")
+        reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise UserError(f"nothing could be measured: {reasons}")
     return result
 
 
