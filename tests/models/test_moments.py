@@ -84,6 +84,16 @@ def test_a_batch_that_never_varies(float64):
     assert off < 0.02 * np.abs(bias).max()
 
 
+def test_two_parts_of_a_vector_are_more_than_one():
+    """In one program, where XLA leaves out what it takes for needless rounding."""
+    vector = jnp.asarray(np.random.default_rng(0).standard_normal(99), jnp.float32)
+    split = jax.jit(lambda v: moments_module._in_two_parts(v, jnp.dtype("bfloat16")))
+    most, rest = (np.asarray(part, np.float64) for part in split(vector))
+    np.testing.assert_allclose(most, vector, rtol=2**-8)
+    assert np.abs(most / np.asarray(vector) - 1).max() > 2**-10
+    np.testing.assert_allclose(most + rest, vector, rtol=2**-16)
+
+
 def add_wide(*arrays):
     """As cuBLAS adds: a CPU's programs round after every operation."""
     wide = (array.astype(jnp.float32) for array in arrays)

@@ -165,15 +165,21 @@ def _multiply_all(
 def _add_products(
     x: Array, by_x: Array, g: Array, by_g: Array, sums: Array
 ) -> Float[Array, "b h w c"]:
-    # Written so that cuBLAS adds all of it in float32 before it rounds: sums in two
-    # parts of the dtype of `x`, and the first product while the second is written.
+    # Written so that cuBLAS adds all of it in float32 before it rounds: the first
+    # product while the second is written, a part of the sums with each.
     multiply = functools.partial(jnp.matmul, precision=precision_of(x.dtype))
-    kind = jnp.finfo(x.dtype)
-    # Not a cast and back, which XLA would leave out.
-    most = jax.lax.reduce_precision(-sums, kind.nexp, kind.nmant)
-    rest = -sums - most
-    most, rest = most.astype(x.dtype), rest.astype(x.dtype)
+    most, rest = _in_two_parts(-sums, x.dtype)
     return (multiply(g, by_g) + (multiply(x, by_x) + most)) + rest
+
+
+def _in_two_parts(
+    vector: Float[Array, " c"], dtype: jnp.dtype
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """A vector rounded to a dtype, and what that leaves, rounded too."""
+    kind = jnp.finfo(dtype)
+    # Not a cast and back, which XLA would leave out.
+    most = jax.lax.reduce_precision(vector, kind.nexp, kind.nmant)
+    return most.astype(dtype), (vector - most).astype(dtype)
 
 
 CONVOLUTIONS = _Products(_convolve_all, _add_convolutions, _exact)
