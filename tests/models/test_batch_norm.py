@@ -47,6 +47,25 @@ def test_both_forms_are_one_function(shape, relu, float64):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
 
 
+def test_wide_inputs_and_parameters_as_they_begin(float64):
+    """In one program, which both forms are traced for: gradients as parameters are."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 5, 3)))
+    norm = BatchNorm()
+    variables = norm.init(jax.random.key(0), x, train=False)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        mutable = ["batch_stats"]
+        y, _ = norm.apply(
+            {**variables, "params": params}, x, train=True, mutable=mutable
+        )
+        return jnp.sum(y**3)
+
+    found = gradient(variables["params"])
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float32"}
+
+
 def test_in_bfloat16_the_gradient_is_as_exact(float64):
     """The truth is of the same rounded inputs."""
     x, *vectors, gradient = given(jnp.float64, (8, 16, 16, 32))

@@ -146,7 +146,9 @@ def test_blocks_that_are_selected_from_together(monkeypatch, at_once, devices):
 def test_a_gpu_holds_so_many_blocks(monkeypatch):
     block = jnp.zeros((128, 2))
     assert search._at_once(8, block, "cpu") == 1
-    assert search._at_once(8, block, "gpu") == search.SCORES // (8 * 128)
+    assert search._at_once(8, block, "gpu") == search.MOST
+    assert search._at_once(2**18, block, "gpu") == search.SCORES // (2**18 * 128) == 4
+    assert search._at_once(0, block, "gpu") == search.MOST
     monkeypatch.setattr(search, "HELD", 5 * block.nbytes)
     assert search._at_once(8, block, "gpu") == 5
     assert search._at_once(2**30, block, "gpu") == 1
@@ -303,6 +305,18 @@ def test_nearly_the_best_are_all_of_them_where_the_device_has_no_faster_way():
     nearly = search.top_k(queries, database, 10, 128, recall_target=0.9)
     np.testing.assert_array_equal(nearly[1], exact[1])
     np.testing.assert_array_equal(nearly[0], exact[0])
+
+
+def test_nearly_the_best_fall_in_the_order_of_large_integers():
+    """More than float32 can tell apart."""
+    queries = np.full((1, 2048), 127, np.int8)
+    database = np.full((300, 2048), 127, np.int8)
+    queries[:, 0] = 1
+    database[:, 0] = np.random.default_rng(0).integers(-3, 3, 300)
+    scores, items = search.top_k(queries, database, 50, recall_target=0.9)
+    assert (np.diff(scores) <= 0).all() and len(np.unique(scores)) > 1
+    true = queries.astype(np.int32) @ database.astype(np.int32).T
+    np.testing.assert_array_equal(scores, np.take_along_axis(true, items, axis=1))
 
 
 def test_more_queries_than_are_asked_at_once(monkeypatch):

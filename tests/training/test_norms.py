@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -22,6 +23,14 @@ def test_rows_give_the_norm_of_all(monkeypatch):
 def test_what_is_no_number_is_seen(wrong):
     tree = [jnp.ones((3, 4)).at[1, 2].set(wrong), jnp.ones(5)]
     assert not np.isfinite(norm_of_rows(tree))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_any_dtype_in_one_program(dtype, wide):
+    with jax.enable_x64(wide):
+        tree = [jnp.full((3, 4), 2.0, dtype), jnp.full(4, 2.0, jnp.float32)]
+        np.testing.assert_allclose(jax.jit(norm)(tree), 8.0, rtol=1e-2)
 
 
 def test_nothing_has_no_length():

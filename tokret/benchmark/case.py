@@ -159,6 +159,7 @@ def _ready(
     calls: dict[str, Call] = {}
     left_out: dict[str, str] = {}
     for form, make in makers.items():
+        call: Call | None = None
         try:
             call = make()
             call()
@@ -166,9 +167,11 @@ def _ready(
         except Exception as error:
             first = str(error).strip().splitlines() or [""]
             left_out[form] = f"{type(error).__name__}: {first[0]}"[:200]
-            release()
+        if form not in left_out and call is not None:
+            calls[form] = call
             continue
-        calls[form] = call
+        call = None
+        release()  # what the failed form held, now that nothing refers to it
     return calls, left_out
 
 

@@ -72,13 +72,14 @@ def _forward(
     offset, square = channel_sums(centred, jnp.square(centred)) * _share(x)
     mean, var = shift + offset, jnp.maximum(square - jnp.square(offset), 0.0)
     y = normalised(x, scale, bias, mean, var, epsilon)
-    return (nn.relu(y) if relu else y, mean, var), (x, scale, bias, mean, var)
+    saved = (x, scale, bias, shift, mean, var)
+    return (nn.relu(y) if relu else y, mean, var), saved
 
 
 def _backward(
     epsilon: float, relu: bool, saved: tuple[Array, ...], gradients: Normalised
 ) -> tuple[Array, Array, Array, Array]:
-    x, scale, bias, mean, var = saved
+    x, scale, bias, shift, mean, var = saved
     dtype = statistics_dtype(x)
     g, centred = gradients[0].astype(dtype), x.astype(dtype) - mean
     root = jax.lax.rsqrt(var + epsilon)
@@ -89,7 +90,8 @@ def _backward(
     to_scale = along * root
     to_x = g - to_bias * _share(x) - centred * (root * to_scale * _share(x))
     to_x = (scale * root * to_x).astype(x.dtype)
-    return to_x, to_scale, to_bias, jnp.zeros_like(mean)
+    vectors = to_scale.astype(scale.dtype), to_bias.astype(bias.dtype)
+    return to_x, *vectors, jnp.zeros_like(shift)
 
 
 by_sums.defvjp(_forward, _backward)

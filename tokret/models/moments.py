@@ -80,6 +80,7 @@ class _Given(NamedTuple):
     x: Float[Array, "b h w c"]
     kernel: Float[Array, "1 1 c d"]
     scale: Float[Array, " d"]
+    bias: Float[Array, " d"]
     var: Float[Array, " d"]
 
 
@@ -196,7 +197,10 @@ def _forward(
     spread = _exact(moments.covariance(), matrix)
     var = jnp.maximum(jnp.sum(matrix * spread, axis=0), 0.0)
     y = normalised(_convolve(x, kernel[0, 0]), scale, bias, mean, var, epsilon)
-    return (y.astype(x.dtype), mean, var), (_Given(x, kernel, scale, var), moments)
+    return (y.astype(x.dtype), mean, var), (
+        _Given(x, kernel, scale, bias, var),
+        moments,
+    )
 
 
 def _backward(
@@ -210,18 +214,19 @@ by_moments.defvjp(_forward, _backward)
 
 def _look(
     x: Array, kernel: Array, scale: Array, bias: Array, shift: Array, epsilon: float
-) -> tuple[Normalised, _Given]:
+) -> tuple[Normalised, tuple[_Given, Array]]:
     y = mix_channels(x, kernel, 1)
     found: Normalised = by_sums(y, scale, bias, shift, epsilon, False)
-    return found, _Given(x, kernel, scale, found[2])
+    return found, (_Given(x, kernel, scale, bias, found[2]), shift)
 
 
 def _look_back(
-    epsilon: float, given: _Given, gradients: Normalised
+    epsilon: float, saved: tuple[_Given, Array], gradients: Normalised
 ) -> tuple[Array, ...]:
+    given, shift = saved
     moments = _moments_of(given.x, DOTS)
     found = _gradients(given, moments, gradients[0], epsilon, DOTS)
-    return *found, jnp.zeros_like(given.var)
+    return *found, jnp.zeros_like(shift)
 
 
 back_by_moments.defvjp(_look, _look_back)
@@ -265,4 +270,9 @@ def _gradients(
         moments.mean, by_x.astype(dtype)
     )
     to_x = products.added(x, by_x, g, by_g, sums)
-    return to_x, to_matrix.astype(given.kernel.dtype)[None, None], to_scale, to_bias
+    return (
+        to_x,
+        to_matrix.astype(given.kernel.dtype)[None, None],
+        to_scale.astype(given.scale.dtype),
+        to_bias.astype(given.bias.dtype),
+    )

@@ -119,7 +119,7 @@ def make_describe(
 ) -> Describe:
     """Jits multi-scale description.
 
-    On a CPU it has compiler options of its own, so no other jit can call it.
+    On a CPU or GPU it has compiler options of its own, so no other jit can call it.
 
     Args:
       model: images to (descriptors, intermediates).

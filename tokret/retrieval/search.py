@@ -7,7 +7,8 @@ any device's memory. The same order decides `top_k`.
 Float32 products of one pair may differ in the last bit between programs and between
 block shapes. Therefore one program computes the scores of every block, the last block
 is padded to the shape of the others, and an item's own score is read from its block's
-product, never computed apart: what is compared always comes from the same program.
+product, never computed apart: what is counted always comes from the same program. The
+best k are selected from several blocks together on a GPU, by one program for as many.
 
 The blocks are spread over devices, of one process or several. What each finds are
 counts and short lists, which are put together at the end: the numbers do not depend on
@@ -36,8 +37,9 @@ from tokret.retrieval.scores import block_scores, queries_like
 from tokret.shapes import Array, Int, Shaped
 
 QUERIES = 1024  # that are asked at once: 64 MiB of scores for each block
-SCORES = 2**27  # that a GPU holds at once: 512 MiB
-HELD = 2**31  # bytes of blocks, likewise
+# What a GPU selects from together: scores (512 MiB), bytes of blocks (as many again
+# wait their turn), and blocks, since each is compiled for itself.
+SCORES, HELD, MOST = 2**27, 2**31, 16
 
 
 def count_ranks(
@@ -282,7 +284,9 @@ def _best_of_each(
             k=k,
             recall_target=recall_target,
         )
-        _wait(waiting, best[place], 2 * len(blocks.devices))
+        # On a GPU each adds many; of those that are held, one more set may wait.
+        rounds = 1 if place.platform == "gpu" else 2
+        _wait(waiting, best[place], rounds * len(blocks.devices))
 
     for number, block in blocks.each(range(len(blocks))):
         place = blocks.device(number)
@@ -302,7 +306,8 @@ def _at_once(queries: int, block: Array, platform: str) -> int:
     """
     if platform != "gpu":
         return 1
-    return max(1, min(SCORES // (queries * len(block)), HELD // block.nbytes))
+    most = min(MOST, SCORES // max(1, queries * len(block)), HELD // block.nbytes)
+    return max(1, most)
 
 
 def _in_rows(lists: Shaped[np.ndarray, "p q d k"]) -> Shaped[np.ndarray, "q pdk"]:

@@ -66,7 +66,9 @@ def add_blocks(
     else:
         wide = offered.astype(jnp.float32)
         _, column = jax.lax.approx_max_k(wide, few, recall_target=recall_target)
-        found = jnp.take_along_axis(offered, column, axis=1)
+        # In the order of their own dtype: large integers are equal as float32.
+        found, place = jax.lax.top_k(jnp.take_along_axis(offered, column, axis=1), few)
+        column = jnp.take_along_axis(column, place, axis=1)
     if best is None:
         missing = [(0, 0), (0, k - few)]
         return Best(

@@ -17,8 +17,12 @@ LONG = 2**22  # values from which on an array is summed up for itself
 
 def norm(tree: Any) -> Float[Array, ""]:
     """Returns the Euclidean norm of all numbers of a tree."""
-    return jnp.asarray(
-        jax.lax.platform_dependent(tree, cuda=norm_of_rows, default=optax.tree.norm)
+    leaves = [jnp.zeros((), jnp.float32), *jax.tree.leaves(tree)]
+    dtype = jnp.result_type(*leaves)  # of both forms
+    return jax.lax.platform_dependent(
+        tree,
+        cuda=lambda tree: norm_of_rows(tree).astype(dtype),
+        default=lambda tree: optax.tree.norm(tree).astype(dtype),
     )
 
 
@@ -32,5 +36,7 @@ def norm_of_rows(tree: Any) -> Float[Array, ""]:
         if leaf.size < LONG
     ]
     # XLA would sum up what is joined apart again.
-    joined = jax.lax.optimization_barrier(jnp.concatenate([jnp.zeros(0), *rows]))
+    joined = jax.lax.optimization_barrier(
+        jnp.concatenate([jnp.zeros(0, jnp.float32), *rows])
+    )
     return jnp.sqrt(sum(long, start=jnp.sum(joined)))

@@ -174,7 +174,7 @@ def jit_step(
 ) -> Callable[..., Any]:
     """Jits a step over the mesh: state where it lives, the batch split over all.
 
-    On a CPU a training step has options of its own, so no other jit can call it.
+    On a CPU or GPU a training step has options of its own: no other jit can call it.
 
     Args:
       step: (state, *batch) -> (state, metrics) if it trains, else metrics.
