@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tokret.models.batch_norm import by_autodiff
 from tokret.models.layers import he_normal
 from tokret.models.moments import back_by_moments, by_moments
 from tokret.models.normalisation import (
     Normalised,
     Normalising,
-    batch_statistics,
     normalised,
 )
 from tokret.models.pointwise import mix_channels
@@ -47,8 +47,7 @@ def by_outputs(
       The normalised outputs, and their mean and variance before that.
     """
     y = mix_channels(x, kernel, 1)
-    mean, var = batch_statistics(y, shift)
-    return normalised(y, scale, bias, mean, var, epsilon), mean, var
+    return by_autodiff(y, scale, bias, shift, epsilon, relu=False)
 
 
 class _Kernel(nn.Module):

@@ -1,7 +1,7 @@
 """Norms of trees of arrays, such as a step's gradient, in few kernels on a GPU.
 
-A ResNet-101's 350 arrays, each summed up for itself, are 700 kernels of a GPU's step,
-each of which takes longer to begin than to run (docs/performance.md).
+A ResNet-101's arrays, each summed up for itself, are 464 kernels of a GPU's step, most
+of which take longer to begin than to run (docs/performance.md).
 """
 
 from typing import Any
