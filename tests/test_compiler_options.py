@@ -4,6 +4,7 @@ import pytest
 
 from tokret import compiler_options
 from tokret.compiler_options import inference_options, training_options
+from tokret.models.products import project
 
 
 def compiled(function, *arguments, options, donate=()):
@@ -30,29 +31,38 @@ def test_a_cpu_copies_less_of_what_is_replaced():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "products"), [(training_options, 0), (inference_options, 1)]
+    ("options", "dtype", "products"),
+    [
+        (lambda: training_options("cpu"), jnp.float32, 0),
+        (lambda: inference_options(jnp.float32, "cpu"), jnp.float32, 1),
+        (lambda: inference_options(jnp.bfloat16, "cpu"), jnp.bfloat16, 0),
+    ],
 )
-def test_convolutions_are_xlas_own_products_in_inference_alone(chosen, products):
+def test_convolutions_are_xlas_own_products_in_float32_inference_alone(
+    options, dtype, products
+):
     def layer(x, kernel, matrix):
         y = jax.lax.conv_general_dilated(
             x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        return jnp.matmul(y, matrix)
+        return project(y, matrix)
 
-    arrays = [jnp.ones(s) for s in ((4, 32, 32, 64), (3, 3, 64, 64), (64, 64))]
-    program = compiled(layer, *arrays, options=chosen("cpu"))
+    shapes = ((4, 32, 32, 64), (3, 3, 64, 64), (64, 64))
+    arrays = [jnp.ones(shape, dtype) for shape in shapes]
+    program = compiled(layer, *arrays, options=options())
     entry = program[program.index("ENTRY") :]
     assert entry.count(" convolution(") == 1
     assert entry.count(" dot(") == products
 
 
 def test_a_tpu_has_none():
-    assert not training_options("tpu") and not inference_options("tpu")
+    assert not training_options("tpu") and not inference_options(jnp.float32, "tpu")
 
 
 def test_a_gpu_s_are_known_where_there_is_none(monkeypatch):
     """The CPU's compiler reads the same options, and refuses others."""
-    assert training_options("gpu") == inference_options("gpu") == compiler_options.GPU
+    assert training_options("gpu") == compiler_options.GPU
+    assert inference_options(jnp.bfloat16, "gpu") == compiler_options.GPU
     monkeypatch.setattr(compiler_options, "GPU", {"xla_gpu_no_such": 0})
     assert not training_options("gpu")
 
@@ -61,7 +71,7 @@ def test_what_the_environment_says_comes_first(monkeypatch):
     first, second = compiler_options.TRAINING
     monkeypatch.setenv("XLA_FLAGS", f"--xla_some_flag=1 --{second}=")
     assert list(training_options("cpu")) == [first]
-    assert not inference_options("cpu")
+    assert not inference_options(jnp.float32, "cpu")
 
 
 def test_another_failure_is_not_taken_for_an_unknown_option(monkeypatch):

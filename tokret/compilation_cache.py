@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from tokret import processor
 from tokret.errors import UserError
 
 DEFAULT = "~/.cache/tokret/compiled"
@@ -41,10 +42,4 @@ def keep_compiled(folder: str) -> None:
 
 def _processor() -> str:
     """Names the processor's instructions: XLA compiles for all that it finds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    # x86 calls them flags, Arm Features.
-    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return hashlib.sha256(found.encode()).hexdigest()[:12]
+    return hashlib.sha256(processor.instructions().encode()).hexdigest()[:12]

@@ -34,7 +34,7 @@ def test_huge_logits_are_as_good_as_others():
         jnp.asarray(1e5 * rng.normal(size=(1, 64, 2, 128)), jnp.float32)
         for _ in range(2)
     )
-    options = {**inference_options(), "xla_backend_optimization_level": 3}
+    options = {**inference_options(jnp.float32), "xla_backend_optimization_level": 3}
     weights = jax.jit(attend, compiler_options=options)(queries, keys, None)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
 

@@ -32,6 +32,22 @@ def test_gradients_are_those_that_jax_derives(n, c, d):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
+def test_bfloat16_is_rounded_once():
+    rng = np.random.default_rng(3)
+    x, matrix = (
+        jnp.asarray(rng.standard_normal(shape), jnp.bfloat16)
+        for shape in ((2, 9, 300), (300, 7))
+    )
+    true = np.asarray(x, np.float64) @ np.asarray(matrix, np.float64)
+    found = jax.jit(project)(x, matrix)
+    assert found.dtype == jnp.bfloat16
+    # Half of a step of its 8 bits, and what sums in float32 are wrong by.
+    allowed = 2**-8 * np.abs(true) + 1e-4
+    assert (np.abs(np.asarray(found, np.float64) - true) <= allowed).all()
+    _, back = jax.vjp(project, x, matrix)
+    assert [g.dtype for g in back(found)] == [jnp.bfloat16, jnp.bfloat16]
+
+
 def test_a_gradient_costs_two_products():
     both = jax.grad(lambda x, m: jnp.sum(project(x, m) ** 2), argnums=(0, 1))
     counted = jax.make_jaxpr(both)(jnp.ones((2, 5, 3)), jnp.ones((3, 7)))

@@ -92,7 +92,10 @@ def test_batches_of_any_shapes_equal_one_at_a_time(model):
 @pytest.mark.parametrize("platform", [None, "tpu"])
 def test_compiler_options_are_those_of_the_platform(monkeypatch, platform):
     options = {None: {"xla_no_such_option": True}, "tpu": {}}
-    monkeypatch.setattr("tokret.retrieval.extraction.inference_options", options.get)
+    monkeypatch.setattr(
+        "tokret.retrieval.extraction.inference_options",
+        lambda dtype, platform: options[platform],
+    )
     trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4)
     model = RetrievalNet(trunk, TokenHead(dim=8, width=8, heads=2, tokens=2))
     images = np.zeros((1, 64, 64, 3), np.uint8)

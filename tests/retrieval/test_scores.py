@@ -35,3 +35,41 @@ def test_what_is_infinite_stays_so():
     sign = np.sign(np.asarray(block, np.float32)[:, 0])
     assert (found[0] == np.inf * sign).all() and (found[1] == -np.inf * sign).all()
     assert np.isfinite(found[2:]).all()
+
+
+def scorer(monkeypatch, units):
+    """block_scores as a processor with or without units for bfloat16 has it."""
+    monkeypatch.setattr(scores, "multiplies_bfloat16", lambda: units)
+    return jax.jit(lambda asked, block: scores.block_scores.__wrapped__(asked, block))
+
+
+@pytest.mark.parametrize("dims", [64, 1030])
+@pytest.mark.parametrize(("queries", "rows"), [(1, 128), (3, 100), (70, 384)])
+@pytest.mark.parametrize("units", [True, False])
+def test_int8_is_exact(monkeypatch, units, queries, rows, dims):
+    rng = np.random.default_rng(1)
+    asked, block = (
+        rng.integers(-127, 128, (n, dims), np.int8) for n in (queries, rows)
+    )
+    asked[0], block[0] = 127, 127  # the largest sum there is
+    found = scorer(monkeypatch, units)(asked, jnp.asarray(block))
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, asked.astype(int) @ block.T.astype(int))
+
+
+@pytest.mark.parametrize("queries", [1, 5])
+def test_bfloat16_is_asked_in_float32(monkeypatch, queries):
+    asked, block = drawn(queries, rows=256)
+    block = block.at[7].set(jnp.nan)
+    found = [scorer(monkeypatch, units)(asked, block) for units in (True, False)]
+    np.testing.assert_allclose(*found, rtol=1e-6, atol=3e-5)
+    assert (found[0][:, 7] == np.finfo(np.float32).min).all()
+
+
+def test_a_cpu_with_units_for_bfloat16_uses_them(monkeypatch):
+    asked, block = drawn(5, rows=256)
+    programs = [
+        scorer(monkeypatch, units).lower(asked, block).compile().as_text()
+        for units in (True, False)
+    ]
+    assert ["bf16[15,300]" in program for program in programs] == [True, False]

@@ -106,7 +106,7 @@ def unmasked(model: RetrievalNet) -> Any:
             total = total + model.apply(variables, scaled, train=False)[0]
         return l2_normalise(total / len(SCALES))
 
-    return jax.jit(describe, compiler_options=inference_options())
+    return jax.jit(describe, compiler_options=inference_options(model.dtype))
 
 
 def _wait(call: Callable[..., Array], arguments: Sequence[Any], item: None) -> None:

@@ -61,7 +61,7 @@ def run_case(
     seen = jnp.asarray(images)
     describe = jax.jit(
         lambda v, x: model.apply(v, x, train=False)[0],
-        compiler_options=inference_options(),
+        compiler_options=inference_options(dtype),
     )
     program = compile_program(describe, variables, seen)
     require_memory(program)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 import tokret
+from tokret import processor
 from tokret.retrieval.results import commit
 
 Item = TypeVar("Item")
@@ -91,7 +92,7 @@ def environment(*packages: str) -> dict[str, Any]:
             **{name: metadata.version(name) for name in packages},
         },
         "platform": platform.platform(),
-        "processor": processor(),
+        "processor": processor.name(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -106,13 +107,3 @@ def gpu_driver(told: Path = Path("/proc/driver/nvidia/version")) -> dict[str, st
     except (OSError, UnicodeDecodeError):
         return {}
     return {"driver": found[1]} if found else {}
-
-
-def processor() -> str:
-    """Names the processor, as well as the system can tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -65,7 +65,19 @@ def relu_of_sum(x: Float[Array, "... c"], y: Float[Array, "... c"]) -> Array:
     each block of a ResNet's stage would sum up all blocks before it anew. A sum of two
     it computes once (docs/performance.md).
     """
+    if x.dtype.itemsize >= 4:
+        return _largest_and_sum(x, y)
+    return jax.lax.platform_dependent(x, y, cpu=_rounded_once, default=_largest_and_sum)
+
+
+def _largest_and_sum(x: Array, y: Array) -> Array:
     return jnp.maximum(x, -y) + y
+
+
+def _rounded_once(x: Array, y: Array) -> Array:
+    """The same of bfloat16: XLA rounds the largest, too, which needs none."""
+    total = _largest_and_sum(x.astype(jnp.float32), y.astype(jnp.float32))
+    return total.astype(x.dtype)
 
 
 def _sum_and_itself(x: Array, y: Array) -> tuple[Array, Array]:

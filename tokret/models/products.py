@@ -25,7 +25,22 @@ def precision_of(dtype: Any) -> jax.lax.Precision | None:
 def _multiply(
     x: Float[Array, "... c"], matrix: Float[Array, "c d"]
 ) -> Float[Array, "... d"]:
-    return jnp.matmul(x, matrix, precision=precision_of(x.dtype))
+    if x.dtype.itemsize >= 4:
+        return jnp.matmul(x, matrix, precision=precision_of(x.dtype))
+    return jax.lax.platform_dependent(
+        x, matrix, cpu=_by_float32_sums, default=jnp.matmul
+    )
+
+
+def _by_float32_sums(
+    x: Float[Array, "... c"], matrix: Float[Array, "c d"]
+) -> Float[Array, "... d"]:
+    """Products of bfloat16, rounded at the end: so XLA gives them to YNNPACK.
+
+    It has a processor's own instructions for them (docs/performance.md).
+    """
+    sums = jnp.matmul(x, matrix, preferred_element_type=jnp.float32)
+    return sums.astype(x.dtype)
 
 
 @jax.custom_vjp

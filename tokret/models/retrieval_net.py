@@ -1,5 +1,6 @@
 """Images -> descriptors: a trunk and one of the heads."""
 
+import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.errors import UserError
@@ -30,6 +31,11 @@ class RetrievalNet(nn.Module):
         scale = self.trunk.pixels
         assert isinstance(scale, PixelScale)
         return scale
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The dtype of the computation: its trunk's."""
+        return jnp.dtype(self.trunk.dtype)
 
     def __call__(
         self,

@@ -147,7 +147,7 @@ def make_describe(
             total = total + result[0]
         return l2_normalise(total / len(scales))
 
-    return jax.jit(describe, compiler_options=inference_options(platform))
+    return jax.jit(describe, compiler_options=inference_options(model.dtype, platform))
 
 
 def extract(

@@ -4,16 +4,23 @@ One program computes the scores of every block: float32 products of one pair may
 in the last bit between programs, and what is compared must be the same number.
 """
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tokret.processor import multiplies_bfloat16
 from tokret.retrieval.blocks import ALIGNMENT
 from tokret.shapes import Array, Shaped
 
 # Products of two int8 numbers, 127 * 127 at most, summed over this many dimensions stay
 # below 2**24: float32 holds every partial sum exactly, in whatever order.
 EXACT_DIMS = 1024
+TILE = 2048  # rows of which a cast to bfloat16 still lies in a CPU's cache (4 MiB)
+
+Multiply = Callable[[Array, Array], Array]  # queries [q, d] and items [b, d] -> [q, b]
 
 
 def queries_like(
@@ -62,9 +69,8 @@ def block_scores(
       an image that could not be described, scores lower than any other.
     """
     if block.dtype == jnp.int8:
-        return jax.lax.platform_dependent(
-            queries, block, cpu=_exact_by_float32, default=_by_int32
-        )
+        exact = _exact_by_bfloat16 if multiplies_bfloat16() else _exact_by_float32
+        return jax.lax.platform_dependent(queries, block, cpu=exact, default=_by_int32)
     if block.dtype == jnp.uint8:
         return _by_tables(queries, block)
     if block.dtype == jnp.float32:
@@ -74,7 +80,9 @@ def block_scores(
     else:
         scores = jax.lax.platform_dependent(
             *(queries, block),
-            cpu=_widened_in_tiles,
+            cpu=_in_three_parts
+            if multiplies_bfloat16() and len(queries) > 1
+            else _widened_in_tiles,
             cuda=_in_three_parts,
             default=_widened,
         )
@@ -99,10 +107,9 @@ def _widened(
 def _in_three_parts(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """Float32 products with a bfloat16 block, by a GPU's tensor cores.
+    """Float32 products with a bfloat16 block, by what multiplies bfloat16 matrices.
 
-    Three bfloat16 hold a float32's 24 bits. The products of two bfloat16 are exact in
-    float32, in which they are summed up.
+    Three bfloat16 hold a float32's 24 bits.
     """
     parts, rest = [], queries
     for _ in range(3):
@@ -110,12 +117,21 @@ def _in_three_parts(
         rounded = jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
         parts.append(rounded)
         rest = jnp.where(jnp.isfinite(rounded), rest - rounded, 0)
-    scores = jnp.matmul(
-        jnp.concatenate(parts).astype(block.dtype),
-        block.T,
+    scores = _narrow_products(jnp.concatenate(parts), block)
+    first, second, third = jnp.split(scores, 3)
+    return first + second + third
+
+
+def _narrow_products(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """Products of bfloat16, which are exact in float32, in which they are summed up."""
+    narrow = jnp.bfloat16
+    return jnp.matmul(
+        queries.astype(narrow),
+        block.astype(narrow).T,
         preferred_element_type=jnp.float32,
     )
-    return jnp.sum(scores.reshape(3, len(queries), len(block)), axis=0)
 
 
 def _by_vectors(
@@ -134,8 +150,17 @@ def _widened_in_tiles(
     # One query's product is fused with the cast, and nothing is stored.
     if len(queries) == 1 or len(block) % ALIGNMENT:
         return _widened(queries, block)
-    tiles = block.reshape(-1, ALIGNMENT, block.shape[1])
-    scores = jax.lax.map(lambda tile: _widened(queries, tile), tiles)  # [t, q, tile]
+    return _in_tiles(_widened, queries, block, ALIGNMENT)
+
+
+def _in_tiles(
+    multiply: Multiply,
+    queries: Shaped[Array, "q d"],
+    block: Shaped[Array, "b d"],
+    rows: int,
+) -> Shaped[Array, "q b"]:
+    tiles = block.reshape(-1, rows, block.shape[1])
+    scores = jax.lax.map(lambda tile: multiply(queries, tile), tiles)  # [t, q, tile]
     return scores.transpose(1, 0, 2).reshape(len(queries), len(block))
 
 
@@ -143,13 +168,35 @@ def _exact_by_float32(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
     """The same int32 scores by float32 products, for which a CPU is made."""
+
+    def multiply(asked: Array, part: Array) -> Array:
+        return _widened_in_tiles(asked.astype(jnp.float32), part)
+
+    return _exact(multiply, queries, block)
+
+
+def _exact_by_bfloat16(
+    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """The same by products of bfloat16, which holds every int8."""
+    if len(queries) == 1:
+        return _exact_by_float32(queries, block)
+
+    def multiply(asked: Array, part: Array) -> Array:
+        rows = len(part) if len(part) % ALIGNMENT else math.gcd(len(part), TILE)
+        return _in_tiles(_narrow_products, asked, part, rows)
+
+    return _exact(multiply, queries, block)
+
+
+def _exact(
+    multiply: Multiply, queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
+) -> Shaped[Array, "q b"]:
+    """Sums up in int32 what float32 holds exactly of as many dimensions at a time."""
     scores = jnp.zeros((len(queries), len(block)), jnp.int32)
     for start in range(0, block.shape[1], EXACT_DIMS):
         part = slice(start, start + EXACT_DIMS)
-        product = _widened_in_tiles(
-            queries[:, part].astype(jnp.float32), block[:, part]
-        )
-        scores += product.astype(jnp.int32)
+        scores += multiply(queries[:, part], block[:, part]).astype(jnp.int32)
     return scores
 
 
