@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tokret.models.products import precision_of
+from tokret.models.products import project
 
 SIDES = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # of the square matrices
 STREAM = {"cpu": 2**25, "gpu": 2**27, "tpu": 2**27}  # float32 in each of three arrays
@@ -34,7 +34,7 @@ class Ceilings(NamedTuple):
     """The limits of a device.
 
     Attributes:
-      matrix: square products of a dtype; float32 means float32.
+      matrix: square products of a dtype, as models take them; float32 means float32.
       bandwidth: a + 2 b, written to a third array.
     """
 
@@ -58,7 +58,7 @@ def make_ceilings(dtype: str, side: int | None = None) -> Ceilings:
     length = 8 * side**2 if side else STREAM.get(kind, STREAM["cpu"])
     side = side or SIDES.get(kind, SIDES["cpu"])
     matrix = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
-    multiply = jax.jit(functools.partial(jnp.matmul, precision=precision_of(dtype)))
+    multiply = jax.jit(project)
     one, two = jnp.ones(length, jnp.float32), jnp.ones(length, jnp.float32)
     add = jax.jit(lambda a, b: a + 2.0 * b)
     return Ceilings(
