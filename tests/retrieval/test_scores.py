@@ -73,3 +73,4 @@ def test_a_cpu_with_units_for_bfloat16_uses_them(monkeypatch):
         for units in (True, False)
     ]
     assert ["bf16[15,300]" in program for program in programs] == [True, False]
+    assert "f32[256,300]" not in programs[0]  # the block as it lies

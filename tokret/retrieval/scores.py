@@ -126,10 +126,11 @@ def _narrow_products(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
     """Products of bfloat16, which are exact in float32, in which they are summed up."""
-    narrow = jnp.bfloat16
-    return jnp.matmul(
-        queries.astype(narrow),
-        block.astype(narrow).T,
+    # Not by the block's transpose, before which XLA's CPU backend widens all of it.
+    return jax.lax.dot_general(
+        queries.astype(jnp.bfloat16),
+        block.astype(jnp.bfloat16),
+        (((1,), (1,)), ((), ())),
         preferred_element_type=jnp.float32,
     )
 
