@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.retrieval.scores import block_scores
+from tokret.retrieval.scores import EXACT_DIMS, block_scores
 from tokret.shapes import Array, Int, Shaped
 
 GROUP = 32  # neighbours of which first only the best is looked at
@@ -62,7 +62,8 @@ def add_blocks(
     index, offered = jnp.concatenate(indices), jnp.concatenate(scores, axis=1)
     few = min(k, offered.shape[1])
     if recall_target is None:
-        found, column = _exact(offered, few)
+        found, column = _exact(_as_floats(offered, queries), few)
+        found = found.astype(offered.dtype)
     else:
         wide = offered.astype(jnp.float32)
         _, column = jax.lax.approx_max_k(wide, few, recall_target=recall_target)
@@ -79,6 +80,17 @@ def add_blocks(
     items = jnp.concatenate([best.items, index[column]], axis=1)
     kept, place = jax.lax.top_k(together, k)
     return Best(kept, jnp.take_along_axis(items, place, axis=1))
+
+
+def _as_floats(
+    scores: Shaped[Array, "q b"], queries: Shaped[Array, "q ..."]
+) -> Shaped[Array, "q b"]:
+    """Integers as float32 where it holds them: a CPU selects these ten times faster.
+
+    The lowest integer, which stands for what is not there, is a power of two.
+    """
+    held = queries.dtype == jnp.int8 and queries.shape[1] <= EXACT_DIMS
+    return scores.astype(jnp.float32) if held else scores
 
 
 def _exact(
