@@ -119,7 +119,8 @@ def _in_three_parts(
         rest = jnp.where(jnp.isfinite(rounded), rest - rounded, 0)
     scores = _narrow_products(jnp.concatenate(parts), block)
     first, second, third = jnp.split(scores, 3)
-    return first + second + third
+    # The rest of a product with what is infinite is no number.
+    return jnp.where(jnp.isfinite(first), first + second + third, first)
 
 
 def _narrow_products(
