@@ -26,9 +26,9 @@ GPU: Options = {
     # Products of one array by two others stay two: cuBLAS would need these in a row.
     "xla_gpu_dot_merger_threshold_mb": 0,
 }
-# XLA's own form is slower only at products with a matrix's transpose, as gradients are,
+# XLA's own form is slower only at products with a matrix's transpose, as gradients are.
 INFERENCE: Options = {_YNNPACK: ""}
-# and of bfloat16, for which YNNPACK knows a processor's own instructions.
+# For products of bfloat16 YNNPACK knows instructions that XLA does not use.
 NARROW_INFERENCE: Options = {_YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 UNKNOWN = ("No such compile option", "is not a valid")  # as jaxlib refuses an option
 

@@ -18,7 +18,7 @@ def instructions() -> str:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether it has units for products of bfloat16 matrices, several times as fast."""
+    """Whether it has units for products of bfloat16 matrices: x86's AMX."""
     return "amx_bf16" in instructions().split()
 
 
