@@ -73,7 +73,7 @@ def _token(trunk: str, form: Form, classes: int | None = None) -> Token:
         model = Token(blocks=BLOCKS[trunk], num_classes=classes)
     layout = torch.channels_last if form.channels_last else torch.contiguous_format
     model = model.to(device())
-    return model.to(memory_format=layout)  # type: ignore[call-overload]
+    return model.to(memory_format=layout)
 
 
 def _images(images: np.ndarray, form: Form) -> Tensor:

@@ -61,7 +61,7 @@ class TinyToken(Token):
 
     def __init__(self, *, num_classes: int | None = None, **head: Any) -> None:
         nn.Module.__init__(self)
-        self.backbone = TinyTrunk()  # type: ignore[assignment]
+        self.backbone = TinyTrunk()
         self.tr = TokenHead(self.backbone.channels, **head)
         self.classifier = None
         if num_classes is not None:
