@@ -21,6 +21,7 @@ def compiles(monkeypatch):
     monkeypatch.setattr(moved_bytes, "find_pod", lambda name: pod)
     monkeypatch.setattr(moved_bytes, "RECIPE", demo)
     monkeypatch.setattr(moved_bytes, "IMAGES", 4)
+    monkeypatch.setattr(moved_bytes, "PACKAGES", ("jax",))  # libtpu may be missing
     small = RetrievalNet(
         PlainResNet((1,), jnp.float32), PlainTokenHead(jnp.float32, dim=16)
     )
