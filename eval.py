@@ -29,9 +29,13 @@ from typing import Any
 
 from absl import flags
 
-from tokret import cluster, command_line
-from tokret.compilation_cache import DEFAULT, keep_compiled
+from tokret import command_line
 from tokret.configuration import Config, part
+from tokret.data.ground_truth import (
+    GroundTruth,
+    keep_queries,
+    read_ground_truth,
+)
 from tokret.errors import UserError
 from tokret.evaluation.benchmarks import (
     Benchmark,
@@ -39,16 +43,16 @@ from tokret.evaluation.benchmarks import (
     bad_words,
     good_queries,
 )
-from tokret.evaluation.choices import (
+from tokret.evaluation.descriptor_inputs import read_side
+from tokret.evaluation.options import (
     check_output,
     choose_checkpoint,
     choose_dataset,
     make_settings,
 )
-from tokret.evaluation.levels import levels_among, levels_of
-from tokret.evaluation.presenting import present
-from tokret.evaluation.reranked import measure_chain, report, table_rows
-from tokret.evaluation.sides import read_side
+from tokret.evaluation.protocols import levels_among, levels_of
+from tokret.evaluation.report import present
+from tokret.evaluation.reranking_results import measure_chain, report, table_rows
 from tokret.evaluation.systems import (
     Described,
     ModelSystem,
@@ -60,17 +64,14 @@ from tokret.evaluation.variants import Variants, make_variants
 from tokret.retrieval import results
 from tokret.retrieval.answers import Answers
 from tokret.retrieval.extraction import Extraction
-from tokret.retrieval.ground_truth import (
-    GroundTruth,
-    keep_queries,
-    read_ground_truth,
-)
 from tokret.retrieval.report.making import Limits
 from tokret.retrieval.report.page import Summary
-from tokret.retrieval.reranking.chain import parse_chain
+from tokret.retrieval.reranking.pipeline import parse_chain
 from tokret.retrieval.reranking.ranking import Ranking
 from tokret.retrieval.store.record import Images
-from tokret.training.description import read_config
+from tokret.runtime import cluster
+from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
+from tokret.training.checkpoint_description import read_config
 from tokret.training.weights import step_of
 
 STORES = "descriptors"  # below DIR/eval

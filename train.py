@@ -16,20 +16,21 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from tokret import cluster, command_line, configuration
-from tokret.compilation_cache import keep_compiled
+from tokret import command_line, configuration
 from tokret.configuration import Config
 from tokret.data.streams import names_of_step, training_batches, validation_batches
 from tokret.errors import StoppedError, UserError
+from tokret.runtime import cluster
+from tokret.runtime.compilation_cache import keep_compiled
+from tokret.training.checkpoint_description import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
-from tokret.training.description import UnreadableError
 from tokret.training.interruption import Interruption, alone_in
-from tokret.training.plan import Plan, initial_state, make_plan
 from tokret.training.profiling import Profile
 from tokret.training.reporting import Reporter
+from tokret.training.setup import Plan, initial_state, make_plan
 from tokret.training.sharding import ahead, to_devices
-from tokret.training.skipping import Skipping
 from tokret.training.state import TrainState
+from tokret.training.unreadable_photos import Skipping
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")

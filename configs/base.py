@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.epochs = 30  # passes over the training photos
 
     # Which photos: tokret.data.datasets. The further fields are the dataset's own:
-    # here those of tokret.data.landmarks_v2.builder.prepare.
+    # here those of tokret.data.google_landmarks.builder.prepare.
     config.data = ConfigDict()
     config.data.name = "gldv2"  # a name in DATASETS
     config.data.manual_dir = ""  # what was downloaded; "" takes what was prepared
@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     config.model.tokenizer = "released"  # or "paper": its own equations
     config.model.query_deviation = 1.0  # of the tokenizer's queries at the start
     # How linear layers begin: as released, or "lossless", which with small queries is
-    # the trunk's mean: for few classes (models/starts.py).
+    # the trunk's mean: for few classes (models/heads/token/initialisers.py).
     config.model.start = "released"
     config.model.heads = 8  # heads of every attention
     config.model.attention_layers = 1  # self-attention among local features
@@ -61,8 +61,8 @@ def get_config() -> ConfigDict:
     config.model.frozen_stages = 0  # first stages of the trunk that stand still
     config.model.drop_path = 0.1  # examples that skip a residual branch
 
-    # Weights of a new run: tokret.training.start.Start. Folders of a run, or of what
-    # `python -m tokret.convert from-torch` wrote; "" draws them by the seed.
+    # Weights of a new run: tokret.training.initial_weights.Start. Folders of a run, or
+    # of what `python -m tokret.convert from-torch` wrote; "" draws them by the seed.
     config.init = ConfigDict()
     config.init.checkpoint = ""  # the whole model, without its classifier
     config.init.trunk = ""  # the trunk alone, such as ImageNet's
@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     config.arcface.scale = 32.0  # of the cosines; released: sqrt(dim)
     config.arcface.margin = 0.2  # in radians
 
-    # Learning rates: tokret.training.plan.make_schedule.
+    # Learning rates: tokret.training.setup.make_schedule.
     config.schedule = ConfigDict()
     config.schedule.base = 0.01  # peak learning rate for a batch of 256
     # The batch by which the rate is scaled, / 256: that of one GPU, as released (320
@@ -91,13 +91,13 @@ def get_config() -> ConfigDict:
     config.optimiser.trunk_rate = 1.0  # the trunk's learning rate, as a share
     config.optimiser.frozen_epochs = 0.0  # first epochs in which the trunk stands still
 
-    # From gradients to the next state: tokret.training.updating.Updating.
+    # From gradients to the next state: tokret.training.updates.Updating.
     config.updates = ConfigDict()
     config.updates.parts = 1  # parts of a batch, computed one after the other
     config.updates.average = 0.0  # kept of the moving average of weights; 0: no average
     config.updates.skips = 10  # updates without numbers in a row that are left out
 
-    # Devices: tokret.training.plan.lay_out.
+    # Devices: tokret.training.setup.lay_out.
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that split the images; -1: all that are left
     config.mesh.model = 1  # devices that split the class matrix
@@ -110,7 +110,7 @@ def get_config() -> ConfigDict:
     config.evaluation.batch_size = 8  # views a batch; a multiple of a host's devices
     config.evaluation.canvases = 8  # most padded shapes, up to 12, each compiled
 
-    # What does not change the result: tokret.training.plan.Run.
+    # What does not change the result: tokret.training.setup.Run.
     config.run = ConfigDict()
     config.run.data_dir = "~/.cache/tokret"  # where prepared datasets lie
     # Where compiled programs lie, which a second start takes; "" keeps none.

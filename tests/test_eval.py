@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokret import plain_pickle
+from tokret.data.ground_truth import read_ground_truth
 from tokret.errors import UserError
-from tokret.evaluation.sides import read_side
+from tokret.evaluation.descriptor_inputs import read_side
+from tokret.io import restricted_pickle as plain_pickle
 from tokret.retrieval import metrics
-from tokret.retrieval.ground_truth import read_ground_truth
 from tokret.retrieval.store.record import Images, Record
 from tokret.retrieval.store.writing import making
 

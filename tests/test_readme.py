@@ -11,7 +11,7 @@ import pytest
 
 from tokret.convert.layouts import LAYOUTS
 from tokret.convert.released import to_released
-from tokret.convert.weight_files import write_safetensors
+from tokret.io.weight_files import write_safetensors
 from tokret.models import build_model
 
 ROOT_README = "README.md"

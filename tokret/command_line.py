@@ -1,7 +1,7 @@
 """Flags of the two programs: absl's, with one-line errors and exit status 2.
 
 On several hosts the same command is started on each: where the platform does not tell
-(`tokret.cluster`), --coordinator, --num_processes and --process_id do.
+(`tokret.runtime.cluster`), --coordinator, --num_processes and --process_id do.
 """
 
 import json
@@ -14,10 +14,10 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from tokret import cluster
-from tokret.allocation import keep_freed_memory
 from tokret.configuration import Config
 from tokret.errors import UserError
+from tokret.runtime import cluster
+from tokret.runtime.allocation import keep_freed_memory
 
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, where several work together."

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tokret.errors import UserError
-from tokret.whole_files import write_whole
+from tokret.io.atomic_files import write_whole
 
 Config = dict[str, Any]
 Result = TypeVar("Result")

@@ -9,9 +9,9 @@ from tokret.benchmark import moved_bytes
 from tokret.benchmark.plain_token import PlainResNet, PlainTokenHead
 from tokret.benchmark.pods import Compiled, Pod, TooLargeError
 from tokret.benchmark.speed_report import report
-from tokret.chips import V5E
 from tokret.errors import UserError
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.runtime.chips import V5E
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tokret.benchmark.plain_token import PlainResNet, PlainTokenHead
-from tokret.models.resnet import ResNet
+from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.models.token import TokenHead
+from tokret.models.trunks.resnet import ResNet
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from tokret.benchmark.collectives import Collective
 from tokret.benchmark.plan import Request
 from tokret.benchmark.pod_programs import Part, Work
 from tokret.benchmark.pods import Compiled, Pod, TooLargeError
-from tokret.chips import GIB, V5E, Chip
 from tokret.errors import UserError
+from tokret.runtime.chips import GIB, V5E, Chip
 
 CHIP = Chip("v5e", 16 * GIB, peak=2e12, bandwidth=1e9)
 EVERYONE = frozenset({frozenset(range(4))})

@@ -2,7 +2,7 @@
 
 from tokret.benchmark import plan_report
 from tokret.benchmark.plan import Request
-from tokret.chips import GIB
+from tokret.runtime.chips import GIB
 
 REQUEST = Request("train", "gldv2_r101", "v5e:4x4", 4, 1024)
 

@@ -5,8 +5,8 @@ import pytest
 from tokret import command_line
 from tokret.benchmark import pod_table
 from tokret.benchmark.pod_table import R101, Row
-from tokret.chips import GIB
 from tokret.errors import UserError
+from tokret.runtime.chips import GIB
 
 TRAFFIC = [
     {"kind": "all-gather", "among": 4, "number": 1, "bytes": 1e6, "largest": 1e6},

@@ -12,13 +12,13 @@ from jax.sharding import NamedSharding
 from tokret.benchmark.pods import TooLargeError, compile_for_pod, find_pod, too_large
 from tokret.errors import UserError
 from tokret.models.arcface import ArcFace
-from tokret.models.gem import GeMHead
-from tokret.models.resnet import BasicBlock, Bottleneck, ResNet
+from tokret.models.heads.gem import GeMHead
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.trunks.resnet import BasicBlock, Bottleneck, ResNet
+from tokret.training.compiled_steps import make_programs
 from tokret.training.optimiser import make_optimiser
-from tokret.training.programs import make_programs
 from tokret.training.sharding import BATCH, make_mesh
-from tokret.training.updating import Updating
+from tokret.training.updates import Updating
 
 CLASSES, DIM, IMAGES = 1000, 24, 16
 QUICK = {"exec_time_optimization_effort": -1.0}

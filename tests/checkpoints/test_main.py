@@ -9,11 +9,11 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from tokret.checkpoints import __main__ as command
-from tokret.checkpoints import examination
 from tokret.errors import exit_status
+from tokret.training import checkpoint_inspection as examination
+from tokret.training.checkpoint_contents import STATE
+from tokret.training.checkpoint_description import FILE, describe
 from tokret.training.checkpoints import list_steps
-from tokret.training.contents import STATE
-from tokret.training.description import FILE, describe
 from tokret.training.interruption import alone_in
 
 MODEL = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8, "p": 3.0}

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from tokret import locking
 from tokret.comparison import __main__ as comparison
 from tokret.comparison import trials
 from tokret.errors import UserError
+from tokret.io import file_locks as locking
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from tokret.convert.layouts import LAYOUTS
 from tokret.convert.recognition import Found, header
 from tokret.convert.released import to_released
-from tokret.convert.weight_files import read_weights, write_safetensors
+from tokret.io.weight_files import read_weights, write_safetensors
 from tokret.models import build_model
 
 SMALL = {"dim": 8, "width": 16, "tokens": 2, "heads": 2}

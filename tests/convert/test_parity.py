@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from tokret.benchmark.torch_token import Token  # noqa: E402 (torch comes first)
 from tokret.convert.parity import (  # noqa: E402 (torch comes first)
     Row,
     compare,
@@ -18,10 +17,11 @@ from tokret.convert.parity import (  # noqa: E402 (torch comes first)
     report,
 )
 from tokret.convert.released import from_released  # noqa: E402 (torch comes first)
+from tokret.convert.torch_token import Token  # noqa: E402 (torch comes first)
 from tokret.errors import UserError  # noqa: E402 (torch comes first)
-from tokret.models.resnet import ResNet  # noqa: E402 (torch comes first)
+from tokret.models.heads.token.head import TokenHead  # noqa: E402 (torch comes first)
 from tokret.models.retrieval_net import RetrievalNet  # noqa: E402 (torch comes first)
-from tokret.models.token import TokenHead  # noqa: E402 (torch comes first)
+from tokret.models.trunks.resnet import ResNet  # noqa: E402 (torch comes first)
 
 TRUNK = {"blocks": (1, 2, 1, 1), "width": 4}
 HEAD = {"dim": 24, "width": 16, "heads": 2, "tokens": 3}

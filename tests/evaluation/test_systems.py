@@ -20,9 +20,9 @@ from PIL import Image
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.evaluation.systems import ModelSystem, histogram_system, settings_name
-from tokret.models.gem import GeMHead
-from tokret.models.resnet import BasicBlock, ResNet
+from tokret.models.heads.gem import GeMHead
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.retrieval.extraction import Extraction, make_describe
 from tokret.retrieval.store.reading import read_store
 

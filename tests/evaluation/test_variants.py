@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tokret.data.ground_truth import from_revisited
 from tokret.errors import UserError
-from tokret.evaluation.levels import levels_among
+from tokret.evaluation.protocols import levels_among
 from tokret.evaluation.variants import (
     make_variants,
     variant_lines,
@@ -12,7 +13,6 @@ from tokret.evaluation.variants import (
 )
 from tokret.retrieval import metrics
 from tokret.retrieval.compression import costs
-from tokret.retrieval.ground_truth import from_revisited
 from tokret.retrieval.store.record import Images, Record
 from tokret.retrieval.store.writing import making
 

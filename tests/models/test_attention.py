@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.compiler_options import inference_options
 from tokret.models.attention import Attention, attend
-from tokret.models.tokenizer import assign
+from tokret.models.heads.token.tokenizer import assign
+from tokret.runtime.compiler_options import inference_options
 
 
 def test_attention_is_a_softmax_over_the_keys_that_exist():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokret.models.layers import relu_of_sum
-from tokret.models.resnet import ResNet
+from tokret.models.trunks.resnet import ResNet
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.models.batch_norm import BatchNorm
+from tokret.models.kernels.batch_norm import BatchNorm
 from tokret.models.normalisation import l2_normalise
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokret.convert.released import from_released, variable_of
-from tokret.models.token import TokenHead
+from tokret.models.heads.token.head import TokenHead
 
 NO_DROPOUT = {"width": 64, "dropout": 0.0, "drop_path": 0.0, "dtype": jnp.float64}
 TAPS = ("local", "lfsa", "tokens", "refined0", "refined1")

@@ -8,7 +8,7 @@ import optax
 
 from tokret.convert.released import from_released
 from tokret.models.arcface import arcface_logits, cross_entropy
-from tokret.models.token import TokenHead
+from tokret.models.heads.token.head import TokenHead
 from tokret.training.optimiser import Schedule, sgd
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from tokret.convert.released import from_released
 from tokret.models import TRUNKS
+from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.models.token import TokenHead
 from tokret.retrieval.extraction import rescale
 
 SCALES = (2**0.5, 2**-0.5)

@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokret.data.ground_truth import from_revisited
 from tokret.data.views import View
-from tokret.retrieval import among_labels, metrics, search
+from tokret.retrieval import leave_one_out as among_labels
+from tokret.retrieval import metrics, search
 from tokret.retrieval.answers import (
     Costs,
     by_ground_truth,
@@ -12,7 +14,6 @@ from tokret.retrieval.answers import (
     first_miss,
     verdict,
 )
-from tokret.retrieval.ground_truth import from_revisited
 
 COSTS = Costs(1.0, 8, 0.1, 4, 16)
 FEW = settings(derandomize=True, deadline=None, max_examples=50)

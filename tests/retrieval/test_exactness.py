@@ -19,10 +19,10 @@ from PIL import Image
 
 from tokret.data.views import View
 from tokret.models import HEADS
-from tokret.models.efficientnet import EfficientNetLite, Group
 from tokret.models.normalisation import l2_normalise
-from tokret.models.resnet import BasicBlock, ResNet
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.trunks.efficientnet import EfficientNetLite, Group
+from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.retrieval.extraction import PROGRAMS, Extraction, extract, make_describe
 
 SCALES = (1.0, 2**0.5, 2**-0.5)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from tokret.data.views import View
 from tokret.errors import UserError
-from tokret.models.resnet import BasicBlock, ResNet
+from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.models.token import TokenHead
+from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.retrieval.extraction import (
     Extraction,
     extract,

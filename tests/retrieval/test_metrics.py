@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokret.data import ground_truth
 from tokret.data.revisited.builder import OXFORD_LANDMARKS
-from tokret.data.revisited.texts import query_names, to_revisited
-from tokret.retrieval import ground_truth, metrics, search
+from tokret.data.revisited.text_ground_truth import query_names, to_revisited
+from tokret.retrieval import metrics, search
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 GOLDEN = Path(os.environ.get("TOKRET_GOLDEN", SHARED / "golden"))

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.processor import multiplies_bfloat16
 from tokret.retrieval import scores
+from tokret.runtime.processor import multiplies_bfloat16
 
 
 def drawn(queries=5, rows=64, dims=300):

@@ -4,7 +4,7 @@ import pytest
 
 from tokret import configuration
 from tokret.models import build_model
-from tokret.search.describing import load_describer
+from tokret.search.extractor import load_describer
 from tokret.training.weights import save_weights
 
 MODEL = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
+from tokret.training.checkpoint_description import FILE, UnreadableError
 from tokret.training.checkpoints import list_measured, list_steps
-from tokret.training.description import FILE, UnreadableError
 from tokret.training.weights import find_checkpoint
 
 

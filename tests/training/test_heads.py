@@ -8,12 +8,12 @@ import pytest
 
 from configs import demo
 from tokret.models import build_model
-from tokret.models.delg import MARGIN, SCALE
+from tokret.models.heads.delg import MARGIN, SCALE
+from tokret.training.compiled_steps import make_programs
 from tokret.training.optimiser import make_optimiser
-from tokret.training.programs import make_programs
 from tokret.training.sharding import padded_classes, to_devices
 from tokret.training.state import make_classifiers
-from tokret.training.updating import Updating
+from tokret.training.updates import Updating
 
 CLASSES = 5
 

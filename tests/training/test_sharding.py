@@ -9,14 +9,14 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tokret.models.arcface import ArcFace
-from tokret.models.gem import GeMHead
-from tokret.models.resnet import BasicBlock, ResNet
+from tokret.models.heads.gem import GeMHead
+from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.models.token import TokenHead
+from tokret.models.trunks.resnet import BasicBlock, ResNet
+from tokret.training.compiled_steps import make_programs
 from tokret.training.optimiser import make_optimiser
-from tokret.training.programs import make_programs
 from tokret.training.sharding import make_mesh, padded_classes, to_devices, widest
-from tokret.training.updating import Updating
+from tokret.training.updates import Updating
 
 CLASSES = 5
 ALONE = (1, 1)

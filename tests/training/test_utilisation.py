@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from tokret.models.arcface import ArcFace
-from tokret.models.gem import GeMHead
-from tokret.models.resnet import BasicBlock, ResNet
+from tokret.models.heads.gem import GeMHead
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.training.utilisation import peak_images, product_flop, training_flop
 
 

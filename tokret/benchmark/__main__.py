@@ -163,7 +163,7 @@ def _search_flags(parser: argparse.ArgumentParser) -> None:
 def _run_search(flags: argparse.Namespace) -> Result:
     from tokret.benchmark import search as case
     from tokret.benchmark.invented_descriptors import LABELLED
-    from tokret.retrieval.compression.compressed import check_form
+    from tokret.retrieval.compression.database import check_form
 
     if flags.queries * 3 > LABELLED:
         raise UserError(f"--queries={flags.queries}: at most {LABELLED // 3}")

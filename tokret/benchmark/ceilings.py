@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tokret.models.products import project
+from tokret.models.kernels.matmul import project
 
 SIDES = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # of the square matrices
 STREAM = {"cpu": 2**25, "gpu": 2**27, "tpu": 2**27}  # float32 in each of three arrays

@@ -16,13 +16,13 @@ from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import Program, compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
 from tokret.benchmark.turns import Spread, ratios, spread, take_turns
-from tokret.compiler_options import inference_options
 from tokret.models import build_model
-from tokret.models.images import normalise
 from tokret.models.normalisation import l2_normalise
+from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.canvases import plan_canvases
 from tokret.retrieval.extraction import RELEASED, make_describe, rescale, scaled_sizes
+from tokret.runtime.compiler_options import inference_options
 from tokret.shapes import Array, Float, UInt8
 
 SCALES = RELEASED.scales

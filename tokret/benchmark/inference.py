@@ -12,8 +12,8 @@ import numpy as np
 from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
-from tokret.compiler_options import inference_options
 from tokret.models import build_model
+from tokret.runtime.compiler_options import inference_options
 
 TRUNKS = ("resnet50", "resnet101", "efficientnet_lite0")
 DTYPES = ("float32", "bfloat16")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokret.retrieval.ground_truth import GroundTruth, from_revisited
+from tokret.data.ground_truth import GroundTruth, from_revisited
 from tokret.shapes import Float
 
 LABELLED = 6322  # images of Revisited Paris, before the distractors

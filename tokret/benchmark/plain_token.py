@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.images import IMAGENET, PixelScale
 from tokret.models.layers import Intermediates
-from tokret.models.resnet import EXPANSION
+from tokret.models.preprocessing import IMAGENET, PixelScale
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.trunks.resnet import EXPANSION
 from tokret.shapes import Array, Float
 
 
@@ -33,7 +33,7 @@ def _norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
 
 
 class PlainBottleneck(nn.Module):
-    """As `tokret.models.resnet.Bottleneck`, for images that fill their canvas."""
+    """As `trunks.resnet.Bottleneck`, for images that fill their canvas."""
 
     width: int
     stride: int
@@ -55,7 +55,7 @@ class PlainBottleneck(nn.Module):
 
 
 class PlainResNet(nn.Module):
-    """As `tokret.models.resnet.ResNet`, for images that fill their canvas."""
+    """As `tokret.models.trunks.resnet.ResNet`, for images that fill their canvas."""
 
     blocks: tuple[int, ...]
     dtype: Any
@@ -110,7 +110,7 @@ class PlainAttention(nn.Module):
 
 
 class PlainRefinement(nn.Module):
-    """As `tokret.models.refinement.RefinementLayer`."""
+    """As `tokret.models.heads.token.refinement.RefinementLayer`."""
 
     heads: int
     dropout: float
@@ -136,7 +136,7 @@ class PlainRefinement(nn.Module):
 
 
 class PlainTokenHead(nn.Module):
-    """As `tokret.models.token.TokenHead` in the released form."""
+    """As `tokret.models.heads.token.head.TokenHead` in the released form."""
 
     dtype: Any
     dim: int = 1024

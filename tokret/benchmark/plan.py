@@ -29,10 +29,10 @@ from tokret.benchmark.pods import (
     find_pod,
 )
 from tokret.benchmark.turns import environment
-from tokret.chips import Chip
 from tokret.configuration import Config, part
 from tokret.errors import UserError
 from tokret.retrieval.search import QUERIES
+from tokret.runtime.chips import Chip
 
 # GLDv2-clean: 1,580,470 photos of 81,313 classes, of which one in five is for
 # validation; the author's log has 4,003 steps of 320 an epoch.

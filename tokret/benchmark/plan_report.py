@@ -4,7 +4,7 @@ from typing import Any
 
 from tokret.benchmark.collectives import Traffic
 from tokret.benchmark.plan import NEIGHBOURS, TRIES
-from tokret.chips import GIB
+from tokret.runtime.chips import GIB
 
 
 def report(result: dict[str, Any]) -> str:

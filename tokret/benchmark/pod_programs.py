@@ -18,7 +18,7 @@ from tokret.retrieval.blocks import BLOCK
 from tokret.retrieval.extraction import Extraction, make_describe
 from tokret.retrieval.search import QUERIES
 from tokret.retrieval.selection import Best, add_blocks
-from tokret.training.plan import check, lay_out, make_recipe
+from tokret.training.setup import check, lay_out, make_recipe
 from tokret.training.sharding import BATCH, REPLICATED
 
 # What a float32 product of jax.lax.Precision.HIGHEST takes on a TPU, says

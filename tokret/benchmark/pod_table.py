@@ -14,8 +14,8 @@ from tokret.benchmark.plan import Request
 from tokret.benchmark.plan_report import said
 from tokret.benchmark.pods import CHIPS
 from tokret.benchmark.turns import environment
-from tokret.chips import GIB
 from tokret.errors import UserError
+from tokret.runtime.chips import GIB
 
 
 class Row(NamedTuple):
@@ -79,7 +79,8 @@ pixels; an epoch is the author's 4,003 steps of 320 photos. The recipe's own bat
 
 Memory is a chip's, as the compiler lays it out. The time is a lower bound: the larger
 of the program's FLOP at the chip's published peak and its bytes at the published
-bandwidth (`tokret/chips.py` names the sources), as if communication hid behind them.
+bandwidth (`tokret/runtime/chips.py` names the sources), as if communication hid behind
+them.
 So images/s, MFU and hours an epoch are limits, not measurements. Collectives are those
 of a step, with the bytes of their results on a chip; the largest kinds are named.
 """

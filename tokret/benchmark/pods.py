@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from tokret import chips
 from tokret.benchmark.collectives import Collective, read_collectives
-from tokret.chips import GIB, Chip
 from tokret.errors import UserError
+from tokret.runtime import chips
+from tokret.runtime.chips import GIB, Chip
 
 CHIPS = {chip.name: chip for chip in (chips.V4, chips.V5E, chips.V5P, chips.V6E)}
 # Keeps libtpu from asking the cloud where it runs, and from talking about the answer.

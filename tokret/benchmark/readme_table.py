@@ -8,7 +8,7 @@ from typing import Any
 
 from tokret.benchmark.speed_report import figures
 from tokret.errors import UserError
-from tokret.whole_files import write_whole
+from tokret.io.atomic_files import write_whole
 
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 HEAD = (

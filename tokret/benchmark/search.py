@@ -21,11 +21,11 @@ from tokret.benchmark.invented_descriptors import (
     write_descriptors,
 )
 from tokret.benchmark.turns import Times, environment, ratios, spread, take_turns
+from tokret.data.ground_truth import GroundTruth
 from tokret.errors import UserError
 from tokret.retrieval import metrics, search
 from tokret.retrieval.compression.costs import K, costed
 from tokret.retrieval.compression.faiss_library import import_faiss
-from tokret.retrieval.ground_truth import GroundTruth
 
 OURS, FAISS, NUMPY = "tokret", "faiss", "NumPy"
 ROOM = 1.0  # GB beside the database

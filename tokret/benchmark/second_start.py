@@ -14,7 +14,7 @@ from tokret.errors import UserError
 TRUNK = {"cpu": "resnet50", "gpu": "resnet101", "tpu": "resnet101"}
 _PROGRAM = """
 import json, sys, time
-from tokret.compilation_cache import keep_compiled
+from tokret.runtime.compilation_cache import keep_compiled
 keep_compiled(sys.argv[1])
 import jax, jax.numpy as jnp
 from tokret.benchmark.training_step import make_step

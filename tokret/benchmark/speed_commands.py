@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tokret.allocation import keep_freed_memory
 from tokret.errors import UserError
-from tokret.whole_files import write_whole
+from tokret.io.atomic_files import write_whole
+from tokret.runtime.allocation import keep_freed_memory
 
 MINUTES = 10.0
 SECONDS_TO_CLEAR_UP = 5.0

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokret.benchmark.torch_tiny import TinyToken
-from tokret.benchmark.torch_token import Token, describe
-from tokret.models.images import IMAGENET
+from tokret.convert.torch_token import Token, describe
+from tokret.models.preprocessing import IMAGENET
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 TRUNKS = (*BLOCKS, "tiny")

@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokret.benchmark.torch_token import ArcFace, Token, TokenHead, conv_bn
+from tokret.convert.torch_token import ArcFace, Token, TokenHead, conv_bn
 
 WIDTH, STAGES = 32, 3
 

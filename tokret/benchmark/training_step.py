@@ -15,11 +15,11 @@ from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
 from tokret.models import build_model
+from tokret.training.compiled_steps import Programs, make_programs
 from tokret.training.optimiser import Schedule, make_optimiser
-from tokret.training.programs import Programs, make_programs
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.state import make_classifiers
-from tokret.training.updating import Updating
+from tokret.training.updates import Updating
 
 GLDV2 = 81_313  # classes
 FEW = 1_000

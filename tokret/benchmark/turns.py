@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 import tokret
-from tokret import processor
 from tokret.retrieval.results import commit
+from tokret.runtime import processor
 
 Item = TypeVar("Item")
 Times = dict[str, list[float]]  # case -> seconds of each turn

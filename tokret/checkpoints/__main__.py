@@ -19,12 +19,12 @@ from typing import NoReturn
 import jax
 from tqdm import tqdm
 
-from tokret.checkpoints.examination import Examined, examine, size_of
 from tokret.command_line import quieten
 from tokret.configuration import part
 from tokret.errors import UserError, exit_status
+from tokret.training.checkpoint_description import read_config
+from tokret.training.checkpoint_inspection import Examined, examine, size_of
 from tokret.training.checkpoints import LEFT_OVER, list_measured, list_steps, remove
-from tokret.training.description import read_config
 from tokret.training.interruption import alone_in
 from tokret.training.retention import MEASURES, Retention, best_step
 from tokret.training.weights import find_checkpoint

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from tokret.comparison.table import figures, markdown
 from tokret.comparison.trials import ROOT, DivergedError, Trial
 from tokret.errors import UserError, exit_status
-from tokret.locking import held
+from tokret.io.atomic_files import write_whole
+from tokret.io.file_locks import held
 from tokret.models import HEADS
-from tokret.whole_files import write_whole
 
 # eval.py tells the numbers before re-ranking too.
 MEASUREMENTS = {

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import tokret
 from tokret.errors import UserError
-from tokret.whole_files import write_whole
+from tokret.io.atomic_files import write_whole
 
 ROOT = Path(tokret.__file__).resolve().parents[1]
 REFUSED = 2  # the programs' status after a line that begins so:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tokret.command_line import quieten
-from tokret.convert import checkpoints, parity, weight_files
+from tokret.convert import checkpoints, parity
 from tokret.convert.recognition import (
     Found,
     Shapes,
@@ -29,8 +29,9 @@ from tokret.convert.recognition import (
     value_problems,
     wanted_shapes,
 )
-from tokret.convert.weight_files import WeightFile
 from tokret.errors import UserError, exit_status
+from tokret.io import weight_files
+from tokret.io.weight_files import WeightFile
 
 MIB = 2**20
 UNSAID = ("heads", "p", "levels", "normalise_in_evaluation")  # no shape shows them

@@ -24,7 +24,7 @@ from tokret.convert.recognition import CLASSIFIERS, Found
 from tokret.convert.released import COUNTER, from_released, to_released
 from tokret.errors import UserError
 from tokret.retrieval.extraction import RELEASED
-from tokret.training.description import read_config
+from tokret.training.checkpoint_description import read_config
 from tokret.training.weights import (
     find_checkpoint,
     load_weights,

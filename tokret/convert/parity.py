@@ -16,9 +16,9 @@ import numpy as np
 from tokret.convert.released import from_released
 from tokret.errors import UserError
 from tokret.models import build_model
-from tokret.models.resnet import Bottleneck, ResNet
+from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.models.token import TokenHead
+from tokret.models.trunks.resnet import Bottleneck, ResNet
 from tokret.shapes import Array, Float, Int
 
 Stages = dict[str, np.ndarray]  # every stage's output, by name
@@ -175,7 +175,7 @@ def _torch_stages(
     try:
         import torch
 
-        from tokret.benchmark.torch_token import Token
+        from tokret.convert.torch_token import Token
     except ImportError as error:
         raise UserError(
             "the comparison needs PyTorch: pip install 'tokret[torch]'"

@@ -159,7 +159,7 @@ def _head_fields(shapes: Shapes, layout: str) -> dict[str, Any]:
             "clusters": _side(shapes, "vlad.centroids", 2, 4),
         }
     fields: dict[str, Any] = {"dim": _side(shapes, "whiten.weight", 0, 2048)}
-    if layout == "rmac":  # as the authors evaluate it; see tokret.models.rmac
+    if layout == "rmac":  # as the authors evaluate it; see tokret.models.heads.rmac
         fields["normalise_in_evaluation"] = False
     if layout == "delg":
         fields["local_loss"] = "reduction.weight" in shapes

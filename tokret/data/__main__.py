@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tokret.data import datasets
-from tokret.data.checking import doctor
+from tokret.data.checking import check as doctor
 from tokret.data.datasets import DATASETS
 from tokret.errors import UserError, exit_status
 

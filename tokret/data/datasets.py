@@ -9,12 +9,12 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tokret.configuration import call, choose
-from tokret.data import synthetic_landmarks
+from tokret.data.google_landmarks import builder as landmarks_v2
 from tokret.data.image_folder import builder as image_folder
-from tokret.data.landmarks_v2 import builder as landmarks_v2
 from tokret.data.revisited import builder as revisited
 from tokret.data.revisited import distractors
 from tokret.data.streams import Record
+from tokret.data.synthetic_landmarks import builder as synthetic_landmarks
 from tokret.errors import UserError
 
 DATASETS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {

@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 
 from tokret.data.datasets import Dataset
+from tokret.data.ground_truth import from_revisited, keep_queries
 from tokret.data.record_views import RecordViews
 from tokret.data.streams import BadRecordError, Records, read
 from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.evaluation.levels import levels_among, levels_of
-from tokret.evaluation.reranked import measure_chain
-from tokret.evaluation.shown import ShownViews, best_among, costs_of
+from tokret.evaluation.protocols import levels_among, levels_of
+from tokret.evaluation.report_inputs import ShownViews, best_among, costs_of
+from tokret.evaluation.reranking_results import measure_chain
 from tokret.evaluation.systems import Described, System
 from tokret.evaluation.variants import Variants
-from tokret.retrieval import among_labels, metrics, search
+from tokret.retrieval import leave_one_out as among_labels
+from tokret.retrieval import metrics, search
 from tokret.retrieval.answers import Answers, by_ground_truth, by_labels
 from tokret.retrieval.blocks import Database
-from tokret.retrieval.compression.compressed import Compressed
-from tokret.retrieval.ground_truth import from_revisited, keep_queries
-from tokret.retrieval.reranking.chain import Step, check_among_labels
+from tokret.retrieval.compression.database import Compressed
+from tokret.retrieval.reranking.pipeline import Step, check_among_labels
 from tokret.retrieval.reranking.ranking import Ranking
 
 # Takes what a report is made from; None where none is wanted.

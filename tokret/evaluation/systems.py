@@ -14,25 +14,25 @@ from tqdm import tqdm
 
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
-from tokret.evaluation.parts import Chain, ChainedRows, Parts
-from tokret.group import ALONE, Group, all_processes
+from tokret.evaluation.views import Chain, ChainedRows, Parts
 from tokret.models import build_model
 from tokret.retrieval.canvases import Canvas, plan_canvases, plan_words
+from tokret.retrieval.colour_histogram import colour_histogram
 from tokret.retrieval.extraction import (
     Describe,
     Extraction,
     extract_into,
     make_describe,
 )
-from tokret.retrieval.histogram import colour_histogram
-from tokret.retrieval.loading import Survey, survey
 from tokret.retrieval.report.token_maps import Look, make_look
 from tokret.retrieval.rows import Rows, RowsInMemory
 from tokret.retrieval.store.record import Images, Record, weights_digest
 from tokret.retrieval.store.writing import making
+from tokret.retrieval.view_batches import Survey, survey
+from tokret.runtime.process_group import ALONE, Group, all_processes
 from tokret.shapes import Float
-from tokret.training.description import check_pixels
-from tokret.training.start import Start
+from tokret.training.checkpoint_description import check_pixels
+from tokret.training.initial_weights import Start
 from tokret.training.weights import replicated, restore_weights, step_of
 
 INTERPOLATION = "photos by Pillow's LANCZOS thumbnail, scales of them bilinearly"

@@ -9,12 +9,12 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.evaluation.systems import Described
+from tokret.io.descriptor_files import read_descriptors
 from tokret.retrieval import whitening as whitenings
 from tokret.retrieval.blocks import Database
-from tokret.retrieval.compression.compressed import Compressed, check_form
 from tokret.retrieval.compression.costs import costed
-from tokret.retrieval.descriptor_files import read_descriptors
-from tokret.retrieval.joined import Joined
+from tokret.retrieval.compression.database import Compressed, check_form
+from tokret.retrieval.concatenated import Joined
 from tokret.retrieval.results import TableRow
 from tokret.retrieval.store.reading import is_store, read_store
 from tokret.retrieval.store.record import Record, maker_difference

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.configuration import call, choose
-from tokret.models.delg import LocalBranch
-from tokret.models.efficientnet import EfficientNetLite
-from tokret.models.gem import GeMHead
-from tokret.models.netvlad import NetVLADHead
-from tokret.models.resnet import BasicBlock, ResNet
+from tokret.models.heads.delg import LocalBranch
+from tokret.models.heads.gem import GeMHead
+from tokret.models.heads.netvlad import NetVLADHead
+from tokret.models.heads.rmac import RMACHead
+from tokret.models.heads.solar import SolarHead
+from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.models.rmac import RMACHead
-from tokret.models.solar import SolarHead
-from tokret.models.token import TokenHead
+from tokret.models.trunks.efficientnet import EfficientNetLite
+from tokret.models.trunks.resnet import BasicBlock, ResNet
 
 TRUNKS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3)),

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.batch_norm import BatchNorm
+from tokret.models.heads.token.initialisers import RELEASED, Start
+from tokret.models.kernels.batch_norm import BatchNorm
+from tokret.models.kernels.matmul import precision_of, project
 from tokret.models.layers import DropPath, linear
 from tokret.models.normalisation import statistics_dtype
-from tokret.models.products import precision_of, project
-from tokret.models.starts import RELEASED, Start
 from tokret.shapes import Array, Bool, Float
 
 # The released truncated normal is cut at 100 deviations: a plain normal.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.products import project
+from tokret.models.kernels.matmul import project
 from tokret.shapes import Array, Float
 
 Initializer = Callable[..., jax.Array]

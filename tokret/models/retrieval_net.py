@@ -4,10 +4,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.errors import UserError
-from tokret.models.delg import STAGE
-from tokret.models.images import PixelScale
+from tokret.models.heads.delg import STAGE
 from tokret.models.layers import Intermediates
 from tokret.models.normalisation import l2_normalise, statistics_dtype
+from tokret.models.preprocessing import PixelScale
 from tokret.shapes import Array, Float, Int
 
 

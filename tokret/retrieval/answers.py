@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tokret.data.ground_truth import GroundTruth
 from tokret.data.views import View
-from tokret.retrieval import among_labels, metrics
-from tokret.retrieval.ground_truth import GroundTruth
+from tokret.retrieval import leave_one_out as among_labels
+from tokret.retrieval import metrics
 from tokret.shapes import Float, Int, Shaped
 
 Verdict = Literal["hit", "miss", "junk"]

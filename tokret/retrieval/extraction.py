@@ -14,17 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tokret.compiler_options import inference_options
 from tokret.configuration import within
 from tokret.data.views import View
 from tokret.errors import UserError
-from tokret.group import ALONE, Arrays, Group
-from tokret.models.images import normalise
 from tokret.models.normalisation import l2_normalise
+from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.canvases import Canvas, plan_canvases
-from tokret.retrieval.loading import Survey, load_batches, survey
 from tokret.retrieval.rows import Rows, RowsInMemory
+from tokret.retrieval.view_batches import Survey, load_batches, survey
+from tokret.runtime.compiler_options import inference_options
+from tokret.runtime.process_group import ALONE, Arrays, Group
 from tokret.shapes import Array, Float, Int, UInt8
 
 PROGRAMS = 12  # most canvases of an evaluation, each of which is compiled

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tokret.data.ground_truth import GroundTruth
 from tokret.retrieval import search
 from tokret.retrieval.blocks import BLOCK, Database
-from tokret.retrieval.ground_truth import GroundTruth
 from tokret.retrieval.reranking.ranking import place_head
 from tokret.shapes import Array, Float, Int, Shaped
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tokret.io.atomic_files import write_whole
 from tokret.retrieval.answers import Verdict
 from tokret.shapes import Float, UInt8
-from tokret.whole_files import write_whole
 
 # Okabe and Ito's green and vermilion: apart for the colour-blind too.
 COLOURS: dict[Verdict, str] = {"hit": "#009e73", "miss": "#d55e00", "junk": "#a3a3a3"}

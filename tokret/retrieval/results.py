@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 import tokret
-from tokret.whole_files import write_whole
+from tokret.io.atomic_files import write_whole
 
 WIDTH = 88
 _LEVELS = {"easy": "Easy", "medium": "Medium", "hard": "Hard"}

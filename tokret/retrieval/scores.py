@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.processor import multiplies_bfloat16
 from tokret.retrieval.blocks import ALIGNMENT
+from tokret.runtime.processor import multiplies_bfloat16
 from tokret.shapes import Array, Shaped
 
 # Products of two int8 numbers, 127 * 127 at most, summed over this many dimensions stay

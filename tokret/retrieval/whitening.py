@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tokret.convert.weight_files import read_weights, write_safetensors
 from tokret.errors import UserError
+from tokret.io.weight_files import read_weights, write_safetensors
 from tokret.retrieval.blocks import Database
 from tokret.shapes import Float, Shaped
 

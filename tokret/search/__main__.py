@@ -19,12 +19,12 @@ from typing import Any, NoReturn
 
 from tokret import command_line
 from tokret.errors import UserError, exit_status
+from tokret.io.atomic_files import write_whole
 from tokret.search.catalogue import Maker
-from tokret.search.describing import Describer, load_describer
+from tokret.search.extractor import Describer, load_describer
 from tokret.search.indexing import PARTS, update_index
 from tokret.search.page import render
 from tokret.search.querying import Answer, ask, parse_box
-from tokret.whole_files import write_whole
 
 SHOWN = 10  # bad photos that are named
 

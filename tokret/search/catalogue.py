@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tokret.errors import UserError
+from tokret.io.atomic_files import write_whole
 from tokret.retrieval.store.record import read_fields
 from tokret.search.photos import Stamp
-from tokret.whole_files import write_whole
 
 FILE = "catalogue.json"
 FORM = 1  # raised when older versions could not read it

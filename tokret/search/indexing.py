@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tokret.errors import UserError
-from tokret.locking import held
+from tokret.io.file_locks import held
 from tokret.retrieval.store.reading import Store, read_store
 from tokret.retrieval.store.record import Images
 from tokret.retrieval.store.writing import NothingReadableError, making
@@ -22,7 +22,7 @@ from tokret.search.catalogue import (
     read_catalogue,
     write_catalogue,
 )
-from tokret.search.describing import Describer
+from tokret.search.extractor import Describer
 from tokret.search.photos import PhotoViews, Stamp, find_photos
 
 PARTS = "parts"

@@ -14,7 +14,7 @@ from tokret.retrieval.extraction import extract
 from tokret.retrieval.search import top_k
 from tokret.retrieval.store.reading import read_store
 from tokret.search.catalogue import NO_PART, Catalogue, Maker, read_catalogue
-from tokret.search.describing import Describer
+from tokret.search.extractor import Describer
 from tokret.search.indexing import PARTS
 from tokret.search.photos import read_view
 from tokret.shapes import Float

@@ -12,11 +12,16 @@ from typing import Any, NoReturn
 
 from orbax.checkpoint import v1 as ocp
 
-from tokret import cluster
 from tokret.configuration import Config
 from tokret.errors import StoppedError, UserError
-from tokret.training.contents import STATE, check_names, differences, in_a_line
-from tokret.training.description import (
+from tokret.runtime import cluster
+from tokret.training.checkpoint_contents import (
+    STATE,
+    check_names,
+    differences,
+    in_a_line,
+)
+from tokret.training.checkpoint_description import (
     UnreadableError,
     describe,
     read_description,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from tokret.locking import held
+from tokret.io.file_locks import held
 
 
 class Interruption:

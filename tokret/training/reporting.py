@@ -15,10 +15,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tokret import cluster
 from tokret.errors import UserError
-from tokret.training.events import Events
-from tokret.whole_files import write_whole
+from tokret.io.atomic_files import write_whole
+from tokret.runtime import cluster
+from tokret.training.tensorboard import Events
 
 
 class Reporter:

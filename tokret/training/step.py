@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from tokret.compiler_options import training_options
 from tokret.models.arcface import ArcFace, cross_entropy, label_rank
-from tokret.models.images import normalise
+from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.runtime.compiler_options import training_options
 from tokret.shapes import Array, Float, Int, UInt8
-from tokret.training.norms import norm
+from tokret.training.global_norm import norm
 from tokret.training.optimiser import Optimiser
 from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED
 from tokret.training.state import (
@@ -23,7 +23,7 @@ from tokret.training.state import (
     classified,
     shardings_of,
 )
-from tokret.training.updating import Metrics, Updating, updated, whole_gradient
+from tokret.training.updates import Metrics, Updating, updated, whole_gradient
 
 Batch = dict[str, Array]
 

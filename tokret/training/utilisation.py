@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tokret.chips import CHIPS
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.runtime.chips import CHIPS
 from tokret.shapes import Array
 from tokret.training.state import Classifiers, classified
 

@@ -12,14 +12,14 @@ from tokret.configuration import Config, call, part
 from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.training.checkpoints import list_measured, list_steps
-from tokret.training.contents import STATE, check_names, read_metadata
-from tokret.training.description import (
+from tokret.training.checkpoint_contents import STATE, check_names, read_metadata
+from tokret.training.checkpoint_description import (
     check_pixels,
     describe,
     read_config,
     read_description,
 )
+from tokret.training.checkpoints import list_measured, list_steps
 from tokret.training.retention import best_step
 
 

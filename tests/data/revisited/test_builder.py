@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tokret.data import datasets
+from tokret.data.ground_truth import from_revisited, read_ground_truth
 from tokret.data.revisited.builder import OXFORD_LANDMARKS, PARIS_LANDMARKS
 from tokret.data.revisited.photos import PARIS
-from tokret.data.revisited.plans import without
-from tokret.data.revisited.texts import query_names, to_revisited
+from tokret.data.revisited.splits import without
+from tokret.data.revisited.text_ground_truth import query_names, to_revisited
 from tokret.errors import UserError
 from tokret.retrieval import metrics
-from tokret.retrieval.ground_truth import from_revisited, read_ground_truth
 
 QUERIES = ["paris_defense_000605", "paris_eiffel_000128"]
 IMAGES = [f"paris_general_{i:06d}" for i in (3, 1, 2)] + ["paris_louvre_000007"]

@@ -3,7 +3,7 @@ import pytest
 
 from tokret.retrieval import search
 from tokret.retrieval.compression import product
-from tokret.retrieval.compression.compressed import compress
+from tokret.retrieval.compression.database import compress
 from tokret.retrieval.compression.faiss_search import FaissSearch
 
 faiss = pytest.importorskip("faiss", reason="the extra faiss is not installed")

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tokret.data.ground_truth import from_revisited
 from tokret.data.views import View
-from tokret.retrieval import among_labels, metrics, search
+from tokret.retrieval import leave_one_out as among_labels
+from tokret.retrieval import metrics, search
 from tokret.retrieval.answers import Costs, by_ground_truth, by_labels
-from tokret.retrieval.ground_truth import from_revisited
 from tokret.retrieval.report.page import Summary
 from tokret.retrieval.results import TableRow
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokret.retrieval import search
-from tokret.retrieval.reranking.chain import METHODS, parse_chain, run_step
+from tokret.retrieval.reranking.pipeline import METHODS, parse_chain, run_step
 from tokret.retrieval.reranking.ranking import Ranking, place_head
 
 FEW = settings(derandomize=True, deadline=None, max_examples=12)

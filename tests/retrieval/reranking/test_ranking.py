@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tokret.retrieval import search
-from tokret.retrieval.reranking.chain import parse_chain, run_step
+from tokret.retrieval.reranking.pipeline import parse_chain, run_step
 from tokret.retrieval.reranking.ranking import (
     Ranking,
     nearest,

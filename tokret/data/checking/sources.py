@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tokret.data.checking.examination import Finding, Subject
+from tokret.data.google_landmarks import builder as landmarks_v2
+from tokret.data.google_landmarks.files import ARCHIVES, leaves, photo_number
+from tokret.data.google_landmarks.lists import find, photo_name
 from tokret.data.image_folder import builder as image_folder
-from tokret.data.landmarks_v2 import builder as landmarks_v2
-from tokret.data.landmarks_v2.files import ARCHIVES, leaves, photo_number
-from tokret.data.landmarks_v2.lists import find, photo_name
 from tokret.data.preparing.archives import members, shown
 from tokret.data.preparing.folders import files_below
 from tokret.data.preparing.photos import MAX_BYTES, Place

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from tokret.data.ground_truth import read_ground_truth
 from tokret.data.preparing import engine
 from tokret.data.preparing.photos import Treatment
 from tokret.data.preparing.recipes import Plan, Recipe, fingerprint
 from tokret.data.revisited.photos import OXFORD, PARIS, City, Sources, find_sources
-from tokret.data.revisited.plans import as_mapping, plain_stem, plan_benchmark
-from tokret.data.revisited.texts import find_texts, read_texts, to_revisited
+from tokret.data.revisited.splits import as_mapping, plain_stem, plan_benchmark
+from tokret.data.revisited.text_ground_truth import find_texts, read_texts, to_revisited
 from tokret.errors import UserError
-from tokret.retrieval.ground_truth import read_ground_truth
 
 OXFORD_LANDMARKS = (
     *("all_souls", "ashmolean", "balliol", "bodleian", "christ_church", "cornmarket"),

@@ -22,7 +22,7 @@ from tokret.data.preparing.places import Places
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.recipes import Plan, Recipe, fingerprint
 from tokret.data.preparing.shards import Item
-from tokret.data.preparing.spools import plain_archives
+from tokret.data.preparing.unpacked_archives import plain_archives
 from tokret.errors import UserError
 
 NAME = "revisitop1m"

@@ -13,7 +13,7 @@ from pathlib import Path
 from tokret.data.preparing.archives import members, shown
 from tokret.data.preparing.folders import files_below
 from tokret.data.preparing.photos import Place
-from tokret.data.preparing.spools import plain_archives
+from tokret.data.preparing.unpacked_archives import plain_archives
 from tokret.errors import UserError
 
 SUFFIXES = (".tgz", ".tar.gz", ".tar")

@@ -9,7 +9,7 @@ import numpy as np
 
 from tokret.retrieval import search
 from tokret.retrieval.blocks import Database
-from tokret.retrieval.compression.compressed import Compressed, compress
+from tokret.retrieval.compression.database import Compressed, compress
 from tokret.retrieval.compression.faiss_search import FaissSearch
 
 ALONE = 50  # queries that are asked one by one

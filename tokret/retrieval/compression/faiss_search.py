@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tokret.retrieval.compression.compressed import Compressed
+from tokret.retrieval.compression.database import Compressed
 from tokret.retrieval.compression.faiss_library import import_faiss
 from tokret.retrieval.compression.product import cut_into_parts
 from tokret.retrieval.selection import merge_lists

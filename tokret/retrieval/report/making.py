@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tokret.data.decoding import open_photo
 from tokret.data.views import View, thumbnail_size
 from tokret.errors import UserError
+from tokret.io.atomic_files import write_whole
 from tokret.retrieval.answers import Answers, Verdict
 from tokret.retrieval.pictures import RESULTS
 from tokret.retrieval.report.cards import Card, Tile
@@ -20,7 +21,6 @@ from tokret.retrieval.report.page import Summary, render
 from tokret.retrieval.report.thumbnails import box_shares, thumbnail
 from tokret.retrieval.report.token_maps import Look, Maps, shade
 from tokret.shapes import Float
-from tokret.whole_files import write_whole
 
 MAX_BYTES = 48 * 2**20  # what a browser opens without a pause
 

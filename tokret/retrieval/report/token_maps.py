@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tokret.data.views import View
-from tokret.models.images import normalise
+from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction
 from tokret.shapes import Array, Float, Int, UInt8

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 
-from tokret.allocation import allocated
+from tokret.runtime.allocation import allocated
 
 Result = TypeVar("Result")
 

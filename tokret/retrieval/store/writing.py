@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from tokret.errors import UserError
-from tokret.locking import held
+from tokret.io.atomic_files import sync_folder, write_whole
+from tokret.io.file_locks import held
 from tokret.retrieval.store.journal import (
     Entry,
     checksum_of,
@@ -28,7 +29,6 @@ from tokret.retrieval.store.reading import (
 )
 from tokret.retrieval.store.record import Record, read_fields, to_record, to_text
 from tokret.shapes import Bool, Float, Int
-from tokret.whole_files import sync_folder, write_whole
 
 
 class NothingReadableError(UserError):

@@ -1,0 +1,84 @@
+"""The depth buffer and the textures, on walls of plain colours."""
+
+import numpy as np
+import pytest
+
+from tokret.data.synthetic_landmarks.camera import Camera, look_at
+from tokret.data.synthetic_landmarks.masonry import Mesh, join, levels
+from tokret.data.synthetic_landmarks.rendering import NOTHING, blank, draw
+
+RED, BLUE = (255, 0, 0, 128), (0, 0, 255, 128)
+CAMERA = Camera(
+    np.array([0.0, -10.0, 2.0]),
+    look_at(np.array([0.0, -10.0, 2.0]), np.array([0.0, 0.0, 2.0]), 0.0),
+    100.0,
+    (80.0, 60.0),
+    160,
+    120,
+)
+
+
+def wall(y: float, texture: np.ndarray, two_sided: bool = False) -> Mesh:
+    """A wall 4 m wide and high around the camera's axis, at a depth of y + 10."""
+    corners = np.array([(-2.0, y, 0.0), (2.0, y, 0.0), (2.0, y, 4.0), (-2.0, y, 4.0)])
+    rows, columns = texture.shape[:2]
+    plane = np.array([(4 / columns, 0, -2.0), (0, 0, y), (0, -4 / rows, 4.0)])
+    return Mesh(
+        corners=corners[None],
+        plane=plane[None],
+        normals=np.array([(0.0, -1.0, 0.0)]),
+        two_sided=np.array([two_sided]),
+        texture=np.array([0]),
+        textures=(levels(texture),),
+    )
+
+
+def plain(colour: tuple[int, int, int, int]) -> np.ndarray:
+    return np.full((16, 16, 4), colour, np.uint8)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_nearer_wall_hides_the_farther_whatever_the_order(order):
+    walls = [wall(0.0, plain(RED)), wall(10.0, plain(BLUE))]
+    canvas = blank(120, 160)
+    draw(canvas, CAMERA, join([walls[i] for i in order]))
+    assert canvas.face[60, 80] == order.index(0)
+    np.testing.assert_array_equal(canvas.surface[60, 80], RED)
+    assert canvas.nearness[60, 80] == pytest.approx(0.1)
+    assert not (canvas.face == order.index(1)).any()  # the same size, twice as far
+
+
+def test_a_wall_covers_its_projection_and_nothing_else():
+    canvas = blank(120, 160)
+    draw(canvas, CAMERA, wall(0.0, plain(RED)))
+    rows, columns = np.nonzero(canvas.face == 0)
+    # 2 m at 10 m are 20 pixels each way.
+    assert (columns.min(), columns.max()) == (60, 100)
+    assert (rows.min(), rows.max()) == (40, 80)
+    assert canvas.face[10, 10] == NOTHING
+
+
+def test_nothing_is_seen_from_behind():
+    mesh = wall(0.0, plain(RED))
+    canvas = blank(120, 160)
+    draw(canvas, CAMERA, Mesh(**{**vars(mesh), "normals": -mesh.normals}))
+    assert (canvas.face == NOTHING).all()
+
+
+def test_a_hole_shows_what_lies_behind():
+    pierced = plain(RED)
+    pierced[4:12, 4:12, 3] = 0
+    canvas = blank(120, 160)
+    draw(canvas, CAMERA, join([wall(0.0, pierced, True), wall(10.0, plain(BLUE))]))
+    np.testing.assert_array_equal(canvas.surface[60, 80], BLUE)
+    np.testing.assert_array_equal(canvas.surface[60, 63], RED)
+
+
+def test_a_texture_is_neither_mirrored_nor_upside_down():
+    quarters = plain(RED)
+    quarters[:8, 8:] = BLUE  # upper right
+    canvas = blank(120, 160)
+    draw(canvas, CAMERA, wall(0.0, quarters))
+    np.testing.assert_array_equal(canvas.surface[50, 92], BLUE)
+    for row, column in ((50, 68), (72, 68), (72, 92)):
+        np.testing.assert_array_equal(canvas.surface[row, column], RED)

@@ -1,0 +1,56 @@
+import pytest
+
+from tokret.errors import UserError
+from tokret.evaluation.options import (
+    choose_checkpoint,
+    choose_dataset,
+    make_settings,
+)
+
+CONFIG = {
+    "evaluation": {
+        "longest_side": 64,
+        "scales": [1.0, 0.5],
+        "batch_size": 2,
+        "canvases": 3,
+    },
+    "run": {"data_dir": "unused"},
+}
+
+
+def test_flags_come_before_the_runs_own_fields():
+    assert make_settings(CONFIG, None, None).scales == [1.0, 0.5]
+    given = make_settings(CONFIG, 96, ["1", "0.7"])
+    assert (given.longest_side, given.scales) == (96, [1.0, 0.7])
+    assert given.batch_size == 2 and CONFIG["evaluation"]["longest_side"] == 64
+
+
+@pytest.mark.parametrize(
+    ("side", "scales", "says"),
+    [(None, ["1", "x"], "--scales"), (0, None, "longest_side"), (None, [], "scales")],
+)
+def test_flags_that_cannot_be(side, scales, says):
+    with pytest.raises(UserError, match=says):
+        make_settings(CONFIG, side, scales)
+
+
+def test_converted_weights_have_no_photos_of_their_own():
+    with pytest.raises(UserError, match="--image_folder"):
+        choose_dataset(CONFIG, None, None, None)
+    with pytest.raises(UserError, match="--image_folder is empty"):
+        choose_dataset(CONFIG, None, "", None)
+
+
+def test_a_checkpoint_of_a_run_or_one_alone(tmp_path):
+    folder = tmp_path / "run" / "checkpoints" / "4"
+    folder.mkdir(parents=True)
+    run = str(tmp_path / "run")
+    assert choose_checkpoint(run, None, "4") == (folder, tmp_path / "run" / "eval")
+    found = choose_checkpoint(None, str(folder), None)
+    assert found == (folder, tmp_path / "run" / "eval")
+    alone = folder.rename(tmp_path / "alone")
+    assert choose_checkpoint(None, str(alone), None) == (alone, tmp_path / "eval")
+    with pytest.raises(UserError, match="leave one out"):
+        choose_checkpoint(run, str(alone), None)
+    with pytest.raises(UserError, match="--checkpoint=none is not a folder"):
+        choose_checkpoint(None, "none", None)

@@ -1,0 +1,62 @@
+"""Numbers before and after a re-ranking, and how they are told."""
+
+import numpy as np
+import pytest
+
+from tokret.errors import UserError
+from tokret.evaluation.reranking_results import measure_chain, report
+from tokret.retrieval import leave_one_out as among_labels
+from tokret.retrieval.reranking.pipeline import parse_chain
+from tokret.retrieval.reranking.ranking import Ranking
+
+
+def measured(rows, labels, text):
+    own = np.arange(len(rows), dtype=np.int32)
+
+    def measure(ranking):
+        found = among_labels.leave_one_out(
+            ranking.database, labels, queries=ranking.queries, head=ranking.head
+        )
+        return {"all": found}
+
+    ranking = Ranking(rows, rows, own)
+    steps = parse_chain(text) if text else ()
+    return measure_chain(measure(ranking), steps, ranking, measure)
+
+
+@pytest.fixture(scope="module")
+def arcs():
+    """Two arcs of a circle: the end of one is nearer to the other than to its start."""
+    angle = np.deg2rad([*range(0, 90, 5), *range(105, 195, 5)])
+    rows = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    return rows, np.arange(36) // 18
+
+
+def test_diffusion_follows_an_arc_that_products_leave(arcs):
+    found = measured(*arcs, "diffusion:k=3,kq=2,iterations=200,gamma=50")
+    assert found["all"]["mAP"] < 0.97
+    assert found["reranked"]["numbers"]["all"]["mAP"] == 1.0
+
+
+def test_without_a_chain_the_numbers_are_the_search_s(arcs):
+    assert set(measured(*arcs, "")) == {"all"}
+
+
+def test_a_table_has_a_row_before_and_a_row_after(arcs):
+    found = measured(*arcs, "aqe:n=2,k_reciprocal:k1=4,k2=2")
+    lines = report("two", {"angle": found}).splitlines()
+    before, after = found["all"], found["reranked"]["numbers"]["all"]
+    for line, name, numbers in (
+        (lines[2], "angle ", before),
+        (lines[3], "angle + aqe + k_reciprocal", after),
+    ):
+        assert line.startswith(name)
+        assert line.split()[-5] == f"{100 * numbers['mAP']:.2f}"
+    assert lines[4].startswith("angle, aqe (n=2, alpha=3.0): ")
+    assert lines[5].startswith("angle, k_reciprocal (top=500, k1=4, k2=2, lambda=0.3)")
+
+
+def test_lengths_other_than_one_are_refused(arcs):
+    rows, labels = arcs
+    with pytest.raises(UserError, match="length 2"):
+        measured(2 * rows, labels, "aqe")

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from tokret.errors import UserError
+from tokret.io import descriptor_files
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(array):
+        np.save(tmp_path / "d.npy", array)
+        return tmp_path / "d.npy"
+
+    return save
+
+
+@pytest.mark.parametrize("dtype", descriptor_files.DTYPES)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_descriptors_come_back_as_they_were_saved(saved, dtype, order):
+    array = np.arange(12, dtype=dtype).reshape(4, 3)
+    path = saved(np.asarray(array, order=order))
+    read = descriptor_files.read_descriptors(path, rows=4, name="imlist", dims=3)
+    assert isinstance(read, np.memmap)
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, array)
+    with pytest.raises(ValueError, match="read-only"):
+        read[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros(3), r"shape \(3,\)"),
+        (np.zeros((1, 2, 3)), r"shape \(1, 2, 3\)"),
+        (np.zeros((2, 3), int), "holds int64"),
+        (np.zeros((2, 3), bool), "holds bool"),
+        (np.zeros((2, 3), complex), "holds complex128"),
+        (np.zeros((2, 3), ">f4"), "holds >f4"),
+        (np.array([["a", {}]], object), "holds object"),
+        (np.zeros((0, 3)), "holds nothing"),
+        (np.zeros((3, 0)), "holds nothing"),
+        (np.zeros((4, 3)), "has 4 rows and imlist has 5"),
+        (np.zeros((5, 4)), "has 4 dimensions and the other side 3"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(saved, array, message):
+    path = saved(array)
+    with pytest.raises(UserError, match=message) as caught:
+        descriptor_files.read_descriptors(path, rows=5, name="imlist", dims=3)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_bad_rows_are_counted_over_all_blocks(saved, monkeypatch, value):
+    monkeypatch.setattr(descriptor_files, "_CHECKED_ROWS", 4)
+    array = np.zeros((11, 3), np.float32)
+    array[[6, 7, 10], [0, 2, 1]] = value
+    with pytest.raises(UserError, match="3 of 11 rows .* first is row 6;"):
+        descriptor_files.read_descriptors(saved(array))
+
+
+def test_missing_cut_and_foreign_files(tmp_path, saved):
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        descriptor_files.read_descriptors(tmp_path / "none.npy")
+    path = saved(np.zeros((4, 3)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8])
+    with pytest.raises(UserError, match="cut short"):
+        descriptor_files.read_descriptors(path)
+    for data in (b"", b"PK\x03\x04 a zip archive", whole[:6] + b"\x09" + whole[7:]):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"no \.npy file"):
+            descriptor_files.read_descriptors(path)

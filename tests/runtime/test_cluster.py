@@ -1,0 +1,154 @@
+"""Processes that meet, or do not, and how one's failure ends them all."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tokret.errors import UserError
+from tokret.runtime import cluster
+
+SLURM = {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2"}
+OMPI = {"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:3", "OMPI_COMM_WORLD_SIZE": "2"}
+KUBERNETES = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({}, False),
+        (SLURM, True),
+        (SLURM | {"SLURM_NTASKS": "1"}, False),
+        (OMPI, True),
+        (OMPI | {"OMPI_COMM_WORLD_SIZE": "1"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        (KUBERNETES, False),
+    ],
+)
+def test_what_platforms_tell(environment, told, capsys):
+    assert cluster.is_told(environment) is told
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_indexed_job_of_kubernetes_needs_a_package(monkeypatch, capsys):
+    there = []
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: there or None)
+    environment = KUBERNETES | {"JOB_COMPLETION_INDEX": "0"}
+    assert not cluster.is_told(environment)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "jax[k8s]" in line and "--num_processes=1" in line
+    there.append("found")
+    assert cluster.is_told(environment)
+
+
+def test_alone_whatever_the_platform_tells(monkeypatch):
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    cluster.join(None, 1, None)
+    assert cluster.is_first() and cluster.process_count() == 1
+    cluster.wait("nobody")
+    cluster.wait_for_first()
+    assert cluster.compiled_together(len, "length") is len
+    assert cluster.first_alone(lambda: 3, "nothing") == 3
+    assert cluster.gathered([1, 2]).tolist() == [[1, 2]]
+    assert cluster.gathered_words("alone") == ["alone"]
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (("h:1", None, None), "--num_processes and --process_id missing"),
+        ((None, None, 0), "--coordinator and --num_processes missing"),
+        ((None, 2, 0), "--coordinator missing"),
+        (("h:1", 2, 2), r"--process_id=2 must be in \[0, 1\]"),
+        (("h:1", 2, -1), "--process_id=-1"),
+        (("h:1", 0, 0), "--num_processes=0"),
+        (("h", 2, 0), "--coordinator=h must be HOST:PORT"),
+        (("h:99999", 2, 0), "--coordinator=h:99999"),
+        ((":1", 2, 0), "--coordinator=:1"),
+    ],
+)
+def test_places_that_cannot_be(place, says):
+    with pytest.raises(UserError, match=says):
+        cluster.join(*place)
+
+
+def test_addresses_that_can_be():
+    for address in ("10.0.0.1:1234", "node-7.cluster:1", "[fe80::1]:65535"):
+        cluster.check_place(address, 2, 1)
+
+
+def test_the_flags_are_the_programs_own(program, refused):
+    arguments = ("--workdir=w", "--coordinator=h:1", "--num_processes=2")
+    refused(program("eval.py", *arguments), "--process_id missing")
+
+
+MEMBER = """
+import sys
+from tokret.runtime import cluster
+from tokret.errors import UserError
+index, port, seconds, fate = sys.argv[1:]
+index = int(index)
+cluster.LISTENING, cluster.LINGERING = 0.2, 0.8
+
+def program():
+    cluster.join(f"127.0.0.1:{port}", 2, index, seconds=float(seconds))
+    from jax.experimental import multihost_utils
+    assert cluster.first_alone(lambda: index, "made") == index
+    assert cluster.gathered([index, 5]).tolist() == [[0, 5], [1, 5]]
+    assert cluster.gathered_words("é" * 900 * index) == ["", "é" * 256]
+    print("said by", index)
+    if fate != "well" and index:
+        raise UserError("a disk is full") if fate == "badly" else ValueError("a bug")
+    multihost_utils.sync_global_devices("the end")
+
+sys.exit(cluster.together(program))
+"""
+
+
+@pytest.fixture
+def members():
+    """Returns a function that runs some of two processes to their ends."""
+
+    def run(fate, indices=(0, 1), seconds=60):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", MEMBER, str(i), str(port), str(seconds), fate],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for i in indices
+        ]
+        ends = [process.communicate(timeout=120) for process in started]
+        return [(p.returncode, *end) for p, end in zip(started, ends, strict=True)]
+
+    return run
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_who_is_alone_gives_up(members, refused, index):
+    (end,) = members("well", (index,), seconds=1)
+    refused(end, "could not be met in 1 seconds", "--coordinator", f"process {index}")
+
+
+def test_the_first_speaks_for_all(members):
+    first, second = members("well")
+    assert first[0] == second[0] == 0, first + second
+    assert "said by 0" in first[1] and "said by" not in second[1]
+
+
+@pytest.mark.parametrize(("fate", "status"), [("badly", 2), ("wrongly", 1)])
+def test_one_failure_ends_all(members, fate, status):
+    first, second = members(fate)
+    assert first[0] == second[0] == status, first + second
+    words = "a disk is full" if status == 2 else "a bug"
+    assert f"error: process 1 failed: {words}" in first[2]
+    assert "Traceback" not in first[2]
+    assert words in second[2] and ("Traceback" in second[2]) is (status == 1)

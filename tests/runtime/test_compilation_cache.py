@@ -1,0 +1,49 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tokret.errors import UserError
+from tokret.runtime.compilation_cache import VARIABLE, keep_compiled
+
+PROGRAM = """
+import sys
+from tokret.runtime.compilation_cache import keep_compiled
+keep_compiled(sys.argv[1])
+import jax
+jax.config.update("jax_log_compiles", True)
+jax.jit(lambda x: x * 2 + 1)(3.0)
+"""
+
+
+def start(folder, **variables):
+    environment = {k: v for k, v in os.environ.items() if k != VARIABLE} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return {path.name for path in folder.rglob("*-cache")}, done.stderr
+
+
+def test_a_second_start_takes_what_the_first_one_compiled(tmp_path):
+    first, _ = start(tmp_path / "cache")
+    assert first
+    second, log = start(tmp_path / "cache")
+    assert second == first and "Persistent compilation cache hit" in log
+
+
+def test_the_environment_comes_first_and_nothing_keeps_nothing(tmp_path):
+    kept, _ = start(tmp_path / "ours", **{VARIABLE: str(tmp_path / "theirs")})
+    assert not kept and not (tmp_path / "ours").exists()
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"compilation_cache"):
+        keep_compiled(str(tmp_path / "file"))
+    keep_compiled("")

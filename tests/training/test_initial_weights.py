@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tokret import configuration
+from tokret.errors import UserError
+from tokret.training.initial_weights import Start
+from tokret.training.weights import replicated, save_weights
+
+MODEL = {"trunk": "tiny"}
+
+
+def variables(value, head=2):
+    trunk, top = jnp.full(3, value), jnp.full(head, value)
+    return {
+        "params": {"trunk": {"w": trunk}, "head": {"w": top}},
+        "batch_stats": {"trunk": {"mean": trunk}, "head": {"mean": top}},
+    }
+
+
+@pytest.fixture
+def source(config, tmp_path):
+    saved = jax.tree.map(np.asarray, variables(7.0))
+    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"], config)
+    return str(tmp_path)
+
+
+def begin(model=MODEL, head=2, **fields):
+    drawn = variables(1.0, head)
+    abstract = replicated(jax.eval_shape(lambda: drawn))
+    start = Start(**{"checkpoint": "", "trunk": ""} | fields)
+    found = start.overlay(drawn, abstract, model)
+    return jax.tree.map(lambda leaf: float(leaf[0]), found)
+
+
+def test_what_a_run_begins_with(source):
+    assert begin() == jax.tree.map(lambda leaf: 1.0, variables(0.0))
+    assert begin(checkpoint=source) == jax.tree.map(lambda leaf: 7.0, variables(0.0))
+    # The trunk's weights and statistics, under a head of another size.
+    assert begin(trunk=source, head=5) == {
+        "params": {"trunk": {"w": 7.0}, "head": {"w": 1.0}},
+        "batch_stats": {"trunk": {"mean": 7.0}, "head": {"mean": 1.0}},
+    }
+
+
+def test_what_does_not_fit_is_named(source, tmp_path):
+    with pytest.raises(UserError, match="leave one out"):
+        begin(checkpoint=source, trunk=source)
+    with pytest.raises(UserError, match=r"head/w has shape \(2,\), not \(5,\)"):
+        begin(checkpoint=source, head=5)
+    with pytest.raises(
+        UserError, match="holds the trunk tiny, but config.model.trunk is res"
+    ):
+        begin(trunk=source, model={"trunk": "resnet50"})
+    with pytest.raises(UserError, match="init.trunk=.*holds no checkpoint"):
+        begin(trunk=str(tmp_path / "nowhere"))
+
+
+def test_what_leaves_no_trace_in_shapes_is_compared(source):
+    config = {"model": {**MODEL, "heads": 4, "dropout": 0.1}}
+    configuration.save(config, Path(source) / "config.json")
+    same = {**MODEL, "heads": 4, "dropout": 0.0}
+    assert begin(checkpoint=source, model=same)["params"]["head"]["w"] == 7
+    with pytest.raises(UserError, match="was made with model.heads 4, but .* is 2"):
+        begin(checkpoint=source, model={**MODEL, "heads": 2})
+
+
+def test_a_second_order_trunk_begins_with_the_plain_one(config, tmp_path):
+    plain = {name: {"trunk": tree["trunk"]} for name, tree in variables(7.0).items()}
+    saved = jax.tree.map(np.asarray, plain)
+    plain = {**config, "model": {**config["model"], "trunk": "resnet50"}}
+    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"], plain)
+    drawn = variables(1.0)
+    for tree in drawn.values():
+        tree["trunk"]["soa4"] = {"v": jnp.zeros(2)}
+    abstract = replicated(jax.eval_shape(lambda: drawn))
+    start = Start(checkpoint="", trunk=str(tmp_path))
+    found = start.overlay(drawn, abstract, {"trunk": "resnet50_soa4"})
+    assert float(found["params"]["trunk"]["w"][0]) == 7
+    assert float(found["batch_stats"]["trunk"]["mean"][0]) == 7
+    assert float(found["params"]["trunk"]["soa4"]["v"][0]) == 0

@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tokret.errors import UserError
+from tokret.training.state import TrainState
+from tokret.training.updates import Updating, in_parts, updated, whole_gradient
+
+
+def state(weight):
+    params = {"model": {"w": jnp.array(weight)}}
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        step=zero + 6,
+        params=params,
+        batch_stats={"seen": jnp.zeros(())},
+        opt_state=optax.sgd(0.5).init(params),
+        average={"w": jnp.zeros(2)},
+        left_out=zero,
+        left_out_in_row=zero,
+        last_left_out=zero,
+    )
+
+
+def gradient(params, batch_stats, part, number):
+    """Of the mean squared distance; the statistics count what was seen."""
+
+    def loss(params):
+        return jnp.mean(jnp.square(part - params["model"]["w"]))
+
+    value, grads = jax.value_and_grad(loss)(params)
+    return grads, {"seen": batch_stats["seen"] + len(part)}, {"loss": value}
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_of_a_batch_are_the_batch(parts):
+    batch = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2)))
+    before = state([1.0, -2.0])
+    grads, seen, metrics = whole_gradient(gradient, before, batch, parts)
+    expected, _, whole = gradient(before.params, before.batch_stats, batch, 0)
+    np.testing.assert_allclose(
+        grads["model"]["w"], expected["model"]["w"], rtol=1e-6, atol=1e-7
+    )
+    np.testing.assert_allclose(metrics["loss"], whole["loss"], rtol=1e-6)
+    assert float(seen["seen"]) == 8
+
+
+def test_every_part_has_rows_of_every_device():
+    # Of four devices with four rows each, a part takes two rows from each.
+    parts = in_parts({"x": jnp.arange(16)}, 2)["x"]
+    assert parts.shape == (2, 8)
+    assert [int(x) // 4 for x in parts[0]] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert sorted(np.asarray(parts).ravel()) == list(range(16))
+
+
+def test_an_update_without_numbers_only_counts():
+    before, optimiser = state([1.0, -2.0]), optax.sgd(0.5)
+    grads = {"model": {"w": jnp.array([2.0, 4.0])}}
+    after = updated(
+        before, grads, {"seen": jnp.ones(())}, jnp.array(True), optimiser, 0.75
+    )
+    np.testing.assert_array_equal(after.params["model"]["w"], [0, -4])
+    np.testing.assert_array_equal(after.average["w"], [0, -1])
+    assert float(after.batch_stats["seen"]) == 1
+    counts = (after.step, after.left_out, after.left_out_in_row, after.last_left_out)
+    assert list(map(int, counts)) == [7, 0, 0, 0]
+
+    nan = jax.tree.map(lambda leaf: leaf * jnp.nan, grads)
+    for in_row in (1, 2):
+        bad = updated(after, nan, {"seen": jnp.nan}, jnp.array(False), optimiser, 0.75)
+        for name in ("params", "average", "batch_stats", "opt_state"):
+            jax.tree.map(
+                np.testing.assert_array_equal, getattr(bad, name), getattr(after, name)
+            )
+        assert int(bad.left_out) == int(bad.left_out_in_row) == in_row
+        assert int(bad.last_left_out) == int(bad.step) == 7 + in_row
+        after = bad
+    good = updated(bad, grads, bad.batch_stats, jnp.array(True), optimiser, 0.75)
+    assert (int(good.left_out), int(good.left_out_in_row)) == (2, 0)
+    assert int(good.last_left_out) == 9
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"parts": 0}, {"average": 1.0}, {"skips": -1}, {"average": float("nan")}]
+)
+def test_fields_that_cannot_be(wrong):
+    (name,) = wrong
+    with pytest.raises(UserError, match=f"config.updates.{name}"):
+        Updating(**{"parts": 1, "average": 0.0, "skips": 1, **wrong})

@@ -1,0 +1,289 @@
+"""`synthetic_landmarks`: rendered photos of invented buildings, as a TFDS dataset.
+
+Nothing is downloaded: training, a benchmark of the Revisited form and its distractors
+come from a seed. Every landmark and every photo has a random generator of its own, so
+that neither the counts nor the number of threads change a photo.
+"""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from tokret.data.synthetic_landmarks import ground_truth as benchmark
+from tokret.data.synthetic_landmarks.photo_rendering import Photo
+from tokret.data.synthetic_landmarks.photo_series import (
+    BENCHMARK,
+    DATABASE,
+    DISTRACTOR,
+    FIRST,
+    QUERY,
+    THIRD,
+    TRAIN,
+    TRAINED,
+    VALIDATION,
+    Series,
+    in_order,
+    take_series,
+)
+from tokret.errors import UserError
+
+PHOTOS_PER_DISTRACTOR = 2
+SMALLEST_SIDE = 32
+
+_LOCK = threading.Lock()  # standard output and TFDS's bars are the process's
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How much is rendered, and from which seed; see `prepare`."""
+
+    landmarks: int
+    photos: int
+    validation_photos: int
+    benchmark_landmarks: int
+    queries_per_landmark: int
+    database_photos: int
+    distractors: int
+    longest_side: int
+    seed: int
+
+    def name(self) -> str:
+        """Readable, and different for different arguments."""
+        digest = hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:8]
+        return f"{self.landmarks}x{self.photos}-{self.longest_side}px-{digest}"
+
+    def total(self) -> int:
+        """Photos in all splits together."""
+        each = self.queries_per_landmark + self.database_photos
+        labelled = self.landmarks * (self.photos + self.validation_photos)
+        return labelled + self.benchmark_landmarks * each + self.distractors
+
+
+_LEAST = {
+    "landmarks": 1,
+    "photos": 1,
+    "validation_photos": 0,
+    "benchmark_landmarks": 1,
+    "queries_per_landmark": 1,
+    "database_photos": len(FIRST[DATABASE]),
+    "distractors": 0,
+    "longest_side": SMALLEST_SIDE,
+    "seed": 0,
+    "threads": 1,
+}
+
+
+class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
+    """Splits train, validation, query and database, all with the same features.
+
+    `label` is the landmark's number in train and validation, and -1 (none) in query and
+    database; `bbox` is x0, y0, x1, y1 in pixels around what is seen of the landmark.
+    `info.metadata["ground_truth"]` is the benchmark in the Revisited form.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(self, *, counts: Counts, threads: int, **kwargs: Any):
+        self._counts = counts
+        self._threads = threads
+        self._queries: list[list[Photo]] = []
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(
+                    shape=(None, None, 3), encoding_format="jpeg"
+                ),
+                "label": tfds.features.ClassLabel(num_classes=self._counts.landmarks),
+                "filename": tfds.features.Text(),
+                "bbox": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+            }
+        )
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=features,
+            metadata=tfds.core.MetadataDict(),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager
+        # disable=None: no bar where standard error is no terminal.
+        total = self._counts.total()
+        self._bar = tqdm(total=total, desc=self.name, unit="photo", disable=None)
+        splits = {"train": self._labelled(TRAIN, self._counts.photos)}
+        if self._counts.validation_photos:
+            splits["validation"] = self._labelled(
+                VALIDATION, self._counts.validation_photos
+            )
+        # TFDS writes them in this order: the database's labels need the queries' views.
+        return splits | {"query": self._query(), "database": self._database()}
+
+    def _generate_examples(self) -> None:
+        raise AssertionError("the splits bring their own generators")
+
+    def _series(
+        self, group: int, series: int, landmarks: int, photos: int
+    ) -> Iterator[tuple[int, list[Photo]]]:
+        counts = self._counts
+        tasks = (
+            Series(counts.seed, group, landmark, series, photos, counts.longest_side)
+            for landmark in range(landmarks)
+        )
+        for landmark, taken in enumerate(in_order(take_series, tasks, self._threads)):
+            self._bar.update(len(taken))
+            yield landmark, taken
+
+    def _labelled(self, series: int, photos: int) -> Iterator[Any]:
+        word = {TRAIN: "photo", VALIDATION: "validation"}[series]
+        landmarks = self._counts.landmarks
+        keys = itertools.count()
+        for landmark, taken in self._series(TRAINED, series, landmarks, photos):
+            for number, photo in enumerate(taken):
+                name = f"landmark_{landmark:04d}_{word}_{number:03d}.jpg"
+                yield next(keys), _example(photo, name, landmark)
+
+    def _query(self) -> Iterator[Any]:
+        counts = self._counts
+        self._queries = []
+        keys = itertools.count()
+        landmarks, photos = counts.benchmark_landmarks, counts.queries_per_landmark
+        for landmark, taken in self._series(BENCHMARK, QUERY, landmarks, photos):
+            self._queries.append(taken)
+            for number, photo in enumerate(taken):
+                yield next(keys), _example(photo, _query_name(landmark, number), -1)
+
+    def _database(self) -> Iterator[Any]:
+        counts = self._counts
+        names: list[str] = []
+        gnd: list[dict[str, Any]] = []
+        landmarks, photos = counts.benchmark_landmarks, counts.database_photos
+        for landmark, taken in self._series(BENCHMARK, DATABASE, landmarks, photos):
+            views = [(len(names) + i, photo.view) for i, photo in enumerate(taken)]
+            for query in self._queries[landmark]:
+                lists = benchmark.label(query.view, views)
+                gnd.append({"bbx": list(query.box), **lists})
+            for number, photo in enumerate(taken):
+                names.append(f"building_{landmark:04d}_photo_{number:03d}.jpg")
+                yield len(names) - 1, _example(photo, names[-1], -1)
+        groups = -(-counts.distractors // PHOTOS_PER_DISTRACTOR)
+        tasks = self._series(THIRD, DISTRACTOR, groups, PHOTOS_PER_DISTRACTOR)
+        others = itertools.chain.from_iterable(taken for _, taken in tasks)
+        for number, photo in enumerate(itertools.islice(others, counts.distractors)):
+            names.append(f"distractor_{number:06d}.jpg")
+            yield len(names) - 1, _example(photo, names[-1], -1)
+        qimlist = [
+            _query_name(landmark, number)
+            for landmark in range(landmarks)
+            for number in range(counts.queries_per_landmark)
+        ]
+        truth = {"imlist": names, "qimlist": qimlist, "gnd": gnd}
+        self.info.metadata["ground_truth"] = truth
+        self._bar.close()
+
+
+def _query_name(landmark: int, number: int) -> str:
+    return f"building_{landmark:04d}_query_{number:03d}.jpg"
+
+
+def _example(photo: Photo, name: str, label: int) -> dict[str, Any]:
+    return {
+        "image": photo.jpeg,
+        "label": label,
+        "filename": name,
+        "bbox": np.array(photo.box, np.float32),
+    }
+
+
+def prepare(
+    data_dir: str | os.PathLike[str],
+    *,
+    landmarks: int = 64,
+    photos: int = 24,
+    validation_photos: int = 4,
+    benchmark_landmarks: int = 24,
+    queries_per_landmark: int = 2,
+    database_photos: int = 16,
+    distractors: int = 400,
+    longest_side: int = 160,
+    seed: int = 0,
+    threads: int | None = None,
+) -> tfds.core.DatasetBuilder:
+    """Renders the dataset, unless it lies there with these very arguments.
+
+    Args:
+      data_dir: where prepared datasets lie.
+      landmarks: classes of train and validation.
+      photos: of each landmark in train.
+      validation_photos: of each landmark in validation; 0 leaves the split out.
+      benchmark_landmarks: others, which the benchmark asks for.
+      queries_per_landmark: queries of each of them.
+      database_photos: of each of them in the database.
+      distractors: further photos in the database, of a third set of landmarks.
+      longest_side: of every photo in pixels.
+      seed: decides every photo.
+      threads: that render; by default one for each CPU. Changes no photo.
+
+    Returns:
+      The builder, to be read by `as_data_source`.
+
+    Raises:
+      UserError: names the argument that is too small.
+    """
+    counts = Counts(
+        landmarks=landmarks,
+        photos=photos,
+        validation_photos=validation_photos,
+        benchmark_landmarks=benchmark_landmarks,
+        queries_per_landmark=queries_per_landmark,
+        database_photos=database_photos,
+        distractors=distractors,
+        longest_side=longest_side,
+        seed=seed,
+    )
+    threads = os.cpu_count() or 1 if threads is None else threads
+    _check(asdict(counts) | {"threads": threads})
+    builder = SyntheticLandmarks(
+        counts=counts,
+        threads=threads,
+        data_dir=os.fspath(data_dir),
+        config=tfds.core.BuilderConfig(
+            name=counts.name(), version="1.0.0", description=str(counts)
+        ),
+    )
+    if not builder.data_path.exists():
+        _render(builder, counts.total())
+    return builder
+
+
+def _render(builder: SyntheticLandmarks, photos: int) -> None:
+    """Writes the dataset; TFDS's own messages and bars, of downloads, kept quiet."""
+    line = f"preparing {builder.name}: {photos} photos into {builder.data_path}"
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    with _LOCK, contextlib.redirect_stdout(io.StringIO()):
+        tfds.display_progress_bar(enable=False)
+        try:
+            builder.download_and_prepare()
+        finally:
+            tfds.display_progress_bar(enable=True)
+
+
+def _check(arguments: dict[str, int]) -> None:
+    for name, value in arguments.items():
+        if value < _LEAST[name]:
+            raise UserError(
+                f"synthetic_landmarks: {name} is {value}; it must be at least "
+                f"{_LEAST[name]}"
+            )

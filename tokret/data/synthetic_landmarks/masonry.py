@@ -1,0 +1,261 @@
+"""Solids made of flat textured faces: blocks, prisms, domes, gables, screens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from tokret.data.synthetic_landmarks import entrances, facades, palette
+from tokret.data.synthetic_landmarks.style import Style, texture_size
+from tokret.shapes import Bool, Float, Int
+
+# Metres. x to the right of the front, y away from who looks at the front, z up.
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Flat faces, each with its texture.
+
+    Attributes:
+      corners: [F, 4, 3] metres, around each face; a triangle repeats its last corner.
+      plane: [F, 3, 3] columns: the step of one texel to the right, of one texel down,
+        and the texture's upper left corner; metres.
+      normals: [F, 3] outward, length 1.
+      two_sided: [F] seen from behind as well.
+      texture: [F] index into `textures`.
+      textures: by index, by level: [h, w, 4] uint8, each level half the one before.
+    """
+
+    corners: Float[np.ndarray, "f 4 3"]
+    plane: Float[np.ndarray, "f 3 3"]
+    normals: Float[np.ndarray, "f 3"]
+    two_sided: Bool[np.ndarray, " f"]
+    texture: Int[np.ndarray, " f"]
+    textures: tuple[tuple[np.ndarray, ...], ...]
+
+
+def join(meshes: list[Mesh]) -> Mesh:
+    """Puts meshes into one, in order; at least one."""
+    first = np.cumsum([0] + [len(mesh.textures) for mesh in meshes[:-1]])
+    return Mesh(
+        corners=np.concatenate([mesh.corners for mesh in meshes]),
+        plane=np.concatenate([mesh.plane for mesh in meshes]),
+        normals=np.concatenate([mesh.normals for mesh in meshes]),
+        two_sided=np.concatenate([mesh.two_sided for mesh in meshes]),
+        texture=np.concatenate(
+            [mesh.texture + start for mesh, start in zip(meshes, first, strict=True)]
+        ),
+        textures=tuple(texture for mesh in meshes for texture in mesh.textures),
+    )
+
+
+def moved(mesh: Mesh, x: float, y: float, turn: float) -> Mesh:
+    """Turns a mesh about its vertical axis (radians), then moves it over the ground."""
+    cos, sin = np.cos(turn), np.sin(turn)
+    rotation = np.array([(cos, -sin, 0.0), (sin, cos, 0.0), (0.0, 0.0, 1.0)])
+    plane = rotation @ mesh.plane
+    plane[:, :, 2] += (x, y, 0.0)
+    return Mesh(
+        corners=mesh.corners @ rotation.T + (x, y, 0.0),
+        plane=plane,
+        normals=mesh.normals @ rotation.T,
+        two_sided=mesh.two_sided,
+        texture=mesh.texture,
+        textures=mesh.textures,
+    )
+
+
+def levels(texture: np.ndarray) -> tuple[np.ndarray, ...]:
+    """A texture and its halves, for faces far away: sampling them does not flicker."""
+    pyramid = [texture]
+    while min(pyramid[-1].shape[:2]) >= 8 and len(pyramid) < 4:
+        height, width = pyramid[-1].shape[:2]
+        size = (width // 2, height // 2)
+        pyramid.append(cv2.resize(pyramid[-1], size, interpolation=cv2.INTER_AREA))
+    return tuple(pyramid)
+
+
+def rectangle(x0: float, x1: float, y0: float, y1: float) -> list[Point]:
+    """Footprint of a block, from the front left corner, front side first."""
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def ring(x: float, y: float, radius: float, sides: int) -> list[Point]:
+    """Footprint of a tower of many sides, one of them facing the front."""
+    angles = -np.pi / 2 + 2 * np.pi * (np.arange(sides) - 0.5) / sides
+    return [(x + radius * np.cos(a), y + radius * np.sin(a)) for a in angles]
+
+
+@dataclass
+class Mason:
+    """Builds one landmark, face by face.
+
+    Attributes:
+      rng: decides stains.
+      style: of the landmark.
+    """
+
+    rng: np.random.Generator
+    style: Style
+    _corners: list[np.ndarray] = field(default_factory=list)
+    _planes: list[np.ndarray] = field(default_factory=list)
+    _normals: list[np.ndarray] = field(default_factory=list)
+    _two_sided: list[bool] = field(default_factory=list)
+    _texture: list[int] = field(default_factory=list)
+    _textures: list[np.ndarray] = field(default_factory=list)
+    _known: dict[tuple[str, int, int], int] = field(default_factory=dict)
+
+    def finish(self) -> Mesh:
+        """Returns what was built."""
+        return Mesh(
+            corners=np.array(self._corners),
+            plane=np.array(self._planes),
+            normals=np.array(self._normals),
+            two_sided=np.array(self._two_sided),
+            texture=np.array(self._texture),
+            textures=tuple(levels(texture) for texture in self._textures),
+        )
+
+    def face(self, corners: list[tuple[float, float, float]], role: str) -> None:
+        """Adds a face of three or four corners.
+
+        Args:
+          corners: seen from outside: lower left, lower right, then on around.
+          role: of `facades.paint_wall`, or "roof", or "screen", "arch", "battlement",
+            "columns", which have holes and are seen from both sides.
+        """
+        points = np.array(corners, np.float64)
+        right = points[1] - points[0]
+        right /= np.linalg.norm(right)
+        normal = np.cross(right, points[2] - points[0])
+        normal /= np.linalg.norm(normal)
+        up = np.cross(normal, right)
+        across, along = (points - points[0]) @ right, (points - points[0]) @ up
+        width, height = np.ptp(across), np.ptp(along)
+        texture = self._paint(role, float(width), float(height))
+        rows, columns = self._textures[texture].shape[:2]
+        corner = points[0] + across.min() * right + along.max() * up
+        plane = [right * width / columns, -up * height / rows, corner]
+        self._corners.append(points[[0, 1, 2, len(points) - 1]])
+        self._planes.append(np.stack(plane, axis=1))
+        self._normals.append(normal)
+        self._two_sided.append(role in _PIERCED)
+        self._texture.append(texture)
+
+    def prism(
+        self,
+        footprint: list[Point],
+        z0: float,
+        z1: float,
+        roles: tuple[str, ...],
+        top: float = 1.0,
+        cap: bool = True,
+    ) -> None:
+        """Adds walls over a footprint, leaning in (top < 1) or out (top > 1).
+
+        Args:
+          footprint: corners, counter-clockwise from above.
+          z0: height of the foot.
+          z1: height of the top.
+          roles: of the sides in order; the last one repeats.
+          top: size of the top relative to the footprint; 0 makes a spire.
+          cap: whether a flat roof closes the top.
+        """
+        middle = np.mean(footprint, axis=0)
+        upper = [tuple(middle + top * (np.array(p) - middle)) for p in footprint]
+        count = len(footprint)
+        for i in range(count):
+            a, b = footprint[i], footprint[(i + 1) % count]
+            c, d = upper[(i + 1) % count], upper[i]
+            corners = [(*a, z0), (*b, z0), (*c, z1)]
+            if top > 0.01:
+                corners.append((*d, z1))
+            self.face(corners, roles[min(i, len(roles) - 1)])
+        if cap and top > 0.01:
+            for i in range(1, count - 1, 2):
+                last = upper[(i + 2) % count]
+                corners = [(*upper[0], z1), (*upper[i], z1), (*upper[i + 1], z1)]
+                if i + 2 < count:
+                    corners.append((*last, z1))
+                self.face(corners, "roof")
+
+    def dome(
+        self,
+        footprint: list[Point],
+        z0: float,
+        height: float,
+        profile: Callable[[float], float],
+        steps: int = 4,
+    ) -> None:
+        """Adds a roof that narrows by a profile: a dome, an onion, a bell.
+
+        Args:
+          footprint: corners of its foot.
+          z0: height of the foot.
+          height: in metres.
+          profile: relative radius at a relative height, 1 at 0.
+          steps: rings of faces.
+        """
+        middle = np.mean(footprint, axis=0)
+        for step in range(steps):
+            low, high = profile(step / steps), profile((step + 1) / steps)
+            foot = [tuple(middle + low * (np.array(p) - middle)) for p in footprint]
+            bottom, top = z0 + height * step / steps, z0 + height * (step + 1) / steps
+            self.prism(foot, bottom, top, ("roof",), top=high / low, cap=False)
+
+    def gable(
+        self, x0: float, x1: float, y0: float, y1: float, z: float, rise: float
+    ) -> None:
+        """Adds a saddle roof whose ridge runs from front to back."""
+        ridge = (x0 + x1) / 2
+        over = 0.4
+        self.face([(x0, y0, z), (x1, y0, z), (ridge, y0, z + rise)], "blind")
+        self.face([(x1, y1, z), (x0, y1, z), (ridge, y1, z + rise)], "blind")
+        right = [(x1 + over, y0 - over, z), (x1 + over, y1 + over, z)]
+        left = [(x0 - over, y1 + over, z), (x0 - over, y0 - over, z)]
+        front, back = (ridge, y0 - over, z + rise), (ridge, y1 + over, z + rise)
+        self.face([*right, back, front], "roof")
+        self.face([*left, front, back], "roof")
+
+    def gable_across(
+        self, x0: float, x1: float, y0: float, y1: float, z: float, rise: float
+    ) -> None:
+        """Adds a saddle roof whose ridge runs from left to right."""
+        ridge = (y0 + y1) / 2
+        over = 0.4
+        self.face([(x1, y0, z), (x1, y1, z), (x1, ridge, z + rise)], "blind")
+        self.face([(x0, y1, z), (x0, y0, z), (x0, ridge, z + rise)], "blind")
+        front = [(x0 - over, y0 - over, z), (x1 + over, y0 - over, z)]
+        back = [(x1 + over, y1 + over, z), (x0 - over, y1 + over, z)]
+        left, right = (x0 - over, ridge, z + rise), (x1 + over, ridge, z + rise)
+        self.face([*front, right, left], "roof")
+        self.face([*back, left, right], "roof")
+
+    def battlements(self, footprint: list[Point], z: float, height: float) -> None:
+        """Adds pierced parapets along the edges of a flat roof."""
+        self.prism(footprint, z, z + height, ("battlement",), cap=False)
+
+    def _paint(self, role: str, width: float, height: float) -> int:
+        """Index of a texture; walls of one role and about one size share theirs."""
+        key = (role, round(width * 2), round(height * 2))
+        if key not in self._known:
+            self._known[key] = len(self._textures)
+            self._textures.append(self._painted(role, width, height))
+        return self._known[key]
+
+    def _painted(self, role: str, width: float, height: float) -> np.ndarray:
+        style = self.style
+        columns, rows = texture_size(width, height)
+        if role == "roof":
+            return palette.surface(
+                self.rng, rows, columns, style.roof, style.roof_pattern
+            )
+        if role in _PIERCED:
+            plain = palette.surface(self.rng, rows, columns, style.wall, style.pattern)
+            return entrances.pierce(plain, style, role, width, height)
+        return facades.paint_wall(self.rng, style, width, height, role)
+
+
+_PIERCED = ("screen", "arch", "battlement", "columns")

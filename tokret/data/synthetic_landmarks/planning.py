@@ -1,0 +1,161 @@
+"""How a photo is taken: where from, when, in which weather, with what in the way."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokret.data.synthetic_landmarks.architecture import Landmark
+from tokret.data.synthetic_landmarks.camera import Camera, look_at, project
+
+LIGHTS = ("sun", "golden", "overcast", "fog", "dusk", "night")
+CORRECTIONS = 4
+ASPECTS = (4 / 3, 3 / 2, 16 / 9, 1.2)
+KINDS = ("clear", "easy", "hard", "night", "junk")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The plan of one photo.
+
+    Attributes:
+      azimuth: where the photographer stands, degrees; 0 before the front, positive to
+        the right of it.
+      rise: how far above eye level, as a share of the landmark's height.
+      fill: share of the photo's width or height that the landmark shall take, in its
+        tighter direction; above 1 it is cut off.
+      field: angle of view along the longest side, degrees.
+      shift: where the landmark's middle lies: x and y from the photo's middle, as
+        shares of its sides.
+      roll: of the camera, degrees.
+      portrait: whether the photo is higher than wide.
+      aspect: longest side over shortest.
+      light: one of LIGHTS.
+      crowd: things between photographer and landmark.
+    """
+
+    azimuth: float
+    rise: float
+    fill: float
+    field: float
+    shift: tuple[float, float]
+    roll: float
+    portrait: bool
+    aspect: float
+    light: str
+    crowd: int
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What a kind of photo is drawn from.
+
+    Attributes:
+      azimuth: deviation from the middle of the side, degrees: mean 0, uniform.
+      fill: smallest and largest.
+      shift: largest, either way.
+      roll: standard deviation in degrees.
+      lights: each with its probability, in the order of LIGHTS.
+      crowd: most things in the way.
+    """
+
+    azimuth: float
+    fill: tuple[float, float]
+    shift: float
+    roll: float
+    lights: tuple[float, ...]
+    crowd: int
+
+
+# A clear photo is easy and a night photo hard for any clear query: no two clear ones
+# lie further apart than benchmark.EASY_TURN, and nothing stands in the way.
+_RANGES = {
+    "clear": _Range(21.0, (0.8, 0.97), 0.02, 1.0, (0.5, 0.2, 0.3, 0.0, 0.0, 0.0), 0),
+    "easy": _Range(32.0, (0.7, 1.08), 0.05, 2.0, (0.4, 0.2, 0.3, 0.0, 0.1, 0.0), 1),
+    "hard": _Range(58.0, (0.6, 1.2), 0.09, 3.0, (0.3, 0.2, 0.22, 0.1, 0.14, 0.04), 2),
+    "night": _Range(21.0, (0.6, 1.0), 0.04, 2.0, (0.0, 0.0, 0.0, 0.0, 0.0, 1.0), 0),
+    "junk": _Range(
+        75.0, (0.14, 0.8), 0.45, 5.0, (0.25, 0.15, 0.2, 0.15, 0.1, 0.15), 12
+    ),
+}
+# Junk is mostly the other side of the building, else small, cut or hidden.
+_BACK = 0.6
+
+
+def plan(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
+    """Draws the plan of a photo.
+
+    Args:
+      rng: decides.
+      kind: one of KINDS. It only steers: the label follows from what was rendered.
+      landmark: decides how likely a portrait is.
+
+    Returns:
+      The plan.
+    """
+    ranges = _RANGES[kind]
+    behind = 180.0 if kind == "junk" and rng.random() < _BACK else 0.0
+    tall = landmark.height / max(landmark.width, landmark.depth)
+    # Tourists near the ground; now and then somebody on a hill or with a drone.
+    rise = rng.uniform(0, 0.1) if rng.random() < 0.8 else rng.uniform(0.2, 0.7)
+    return Shot(
+        azimuth=behind + float(rng.uniform(-1, 1) * ranges.azimuth),
+        rise=float(rise),
+        fill=float(rng.uniform(*ranges.fill)),
+        field=float(rng.uniform(35, 68)),
+        shift=(
+            float(rng.uniform(-1, 1) * ranges.shift),
+            float(rng.uniform(-1, 1) * ranges.shift),
+        ),
+        roll=float(rng.normal(0, ranges.roll)),
+        portrait=bool(rng.random() < np.clip(0.9 * tall - 0.25, 0.12, 0.85)),
+        aspect=float(ASPECTS[int(rng.integers(len(ASPECTS)))]),
+        light=LIGHTS[int(rng.choice(len(LIGHTS), p=_shares(ranges.lights)))],
+        crowd=int(rng.integers(ranges.crowd + 1)),
+    )
+
+
+def _shares(weights: tuple[float, ...]) -> np.ndarray:
+    return np.array(weights) / sum(weights)
+
+
+def photo_size(shot: Shot, longest_side: int) -> tuple[int, int]:
+    """Width and height of a photo in pixels."""
+    shortest = max(16, round(longest_side / shot.aspect))
+    if shot.portrait:
+        return shortest, longest_side
+    return longest_side, shortest
+
+
+def place_camera(shot: Shot, landmark: Landmark, size: tuple[int, int]) -> Camera:
+    """Puts the camera where the landmark takes the planned share of the photo.
+
+    Args:
+      shot: the plan.
+      landmark: what is photographed.
+      size: width and height of the photo in pixels.
+
+    Returns:
+      The camera, at least a few metres off the landmark's walls.
+    """
+    width, height = size
+    focal = max(size) / 2 / np.tan(np.radians(shot.field) / 2)
+    angle = np.radians(shot.azimuth)
+    reach = np.hypot(landmark.width, landmark.depth) / 2
+    distance = 4 * (reach + landmark.height)
+    principal = (
+        width * (0.5 + shot.shift[0]) - 0.5,
+        height * (0.5 + shot.shift[1]) - 0.5,
+    )
+    # Size is about inverse to distance: a few corrections bring it to the plan.
+    for _ in range(CORRECTIONS):
+        away = np.array([np.sin(angle), -np.cos(angle)]) * distance
+        eye = 1.7 + shot.rise * landmark.height
+        centre = np.array([*away, eye])
+        target = np.array([0.0, 0.0, landmark.height * 0.48])
+        rotation = look_at(centre, target, np.radians(shot.roll))
+        camera = Camera(centre, rotation, float(focal), principal, width, height)
+        pixels, _ = project(camera, landmark.mesh.corners)
+        across, along = np.ptp(pixels, axis=(0, 1))
+        share = max(across / width, along / height)
+        distance = max(distance * share / shot.fill, 1.25 * reach + 3.0)
+    return camera

@@ -1,0 +1,94 @@
+"""What the walls of one landmark have in common."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokret.data.synthetic_landmarks import openings, palette
+from tokret.data.synthetic_landmarks.palette import Colour, shade
+
+TEXELS_PER_METRE = 8.0
+LONGEST_TEXTURE = 360  # texels; larger walls are painted more coarsely
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the walls of one landmark have in common.
+
+    Attributes:
+      wall: colour of the main walls.
+      accent: colour of the ground floor, the towers or the stripes.
+      trim: colour of frames, cornices and pilasters.
+      roof: colour of the roofs.
+      pattern: material of the walls.
+      tower_pattern: material of the towers.
+      roof_pattern: material of the roofs.
+      windows: kinds of window from the ground floor up; the last one repeats.
+      tower_window: kind of window of the towers.
+      frame: around the windows.
+      door: kind of door.
+      fill: share of its bay that a window takes, across and up.
+      bay: width of a bay in metres.
+      storey: height of a storey in metres.
+      pilasters: whether strips part the bays.
+      friezes: ornament under the eaves, and above the ground floor; "" for none.
+      crest: what stands over the door: "", "rose", "clock", "niche", "arms".
+    """
+
+    wall: Colour
+    accent: Colour
+    trim: Colour
+    roof: Colour
+    pattern: str
+    tower_pattern: str
+    roof_pattern: str
+    windows: tuple[str, ...]
+    tower_window: str
+    frame: str
+    door: str
+    fill: tuple[float, float]
+    bay: float
+    storey: float
+    pilasters: bool
+    friezes: tuple[str, str]
+    crest: str
+
+
+def invent_style(rng: np.random.Generator) -> Style:
+    """Draws a style from the shared palette and catalogue."""
+
+    def one(options: tuple[str, ...]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    def colour(options: tuple[Colour, ...]) -> Colour:
+        return options[int(rng.integers(len(options)))]
+
+    kinds = tuple(openings.WINDOWS)
+    wall = colour(palette.WALLS)
+    ornaments = (*openings.ORNAMENTS, "")
+    pattern = one(palette.PATTERNS)
+    return Style(
+        wall=wall,
+        accent=shade(wall, 0.75) if rng.random() < 0.5 else colour(palette.WALLS),
+        trim=colour(palette.TRIMS),
+        roof=colour(palette.ROOFS),
+        pattern=pattern,
+        tower_pattern=pattern if rng.random() < 0.5 else one(palette.PATTERNS),
+        roof_pattern=one(palette.ROOF_PATTERNS),
+        windows=tuple(one(kinds) for _ in range(3)),
+        tower_window=one(kinds),
+        frame=one(openings.FRAMES),
+        door=one(tuple(openings.DOORS)),
+        fill=(float(rng.uniform(0.35, 0.7)), float(rng.uniform(0.5, 0.78))),
+        bay=float(rng.uniform(3.0, 6.0)),
+        storey=float(rng.uniform(3.8, 7.0)),
+        pilasters=bool(rng.random() < 0.45),
+        friezes=(one(ornaments), one(ornaments)),
+        crest=one(("", "rose", "clock", "niche", "arms")),
+    )
+
+
+def texture_size(width: float, height: float) -> tuple[int, int]:
+    """Texels across and down for a wall of so many metres."""
+    scale = min(TEXELS_PER_METRE, LONGEST_TEXTURE / max(width, height))
+    return max(8, round(width * scale)), max(8, round(height * scale))

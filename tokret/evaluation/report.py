@@ -1,0 +1,36 @@
+"""Answers -> what people look at: the report, and pictures for papers."""
+
+from pathlib import Path
+
+from tokret.retrieval.answers import Answers
+from tokret.retrieval.pictures import ranking_picture
+from tokret.retrieval.ranking_pictures import pick_queries, ranking_rows
+from tokret.retrieval.report.making import Limits, write_report
+from tokret.retrieval.report.page import Summary
+from tokret.retrieval.report.token_maps import Look
+from tokret.retrieval.report.token_picture import token_picture, token_rows
+
+
+def present(
+    folder: Path, answers: Answers, summary: Summary, look: Look, limits: Limits
+) -> None:
+    """Writes report.html, queries.png and, of a head that has maps, tokens.png.
+
+    Args:
+      folder: where to; it must exist.
+      answers: of the system on the benchmark.
+      summary: what stands around the queries.
+      look: gives the maps of tokens.
+      limits: how much the report shows.
+
+    Raises:
+      UserError: if a photo cannot be decoded, or a file not be written.
+    """
+    write_report(folder / "report.html", answers, summary, look, limits)
+    ranking_picture(ranking_rows(answers), folder / "queries.png")
+    rows = token_rows(answers, pick_queries(answers.precision, 3), look)
+    if rows:
+        token_picture(rows, folder / "tokens.png")
+    else:
+        # Of an earlier evaluation by another head.
+        (folder / "tokens.png").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Files: atomic writes, locks, weight files, descriptors, the restricted pickle."""

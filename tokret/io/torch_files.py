@@ -1,0 +1,212 @@
+"""The containers that PyTorch keeps a pickle and its tensors' storages in.
+
+Both end in raw little-endian storages. The zip format (PyTorch 1.6 and later) has an
+entry for the pickle and one for each storage, none compressed; the legacy format has
+five pickles on end (a magic number, a version, facts about the machine, the object,
+the keys of the storages) and then for each storage its length and its bytes.
+"""
+
+import io
+import mmap
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokret.io.restricted_pickle import shown
+from tokret.io.torch_pickle import FaultError, Storage, read_pickle
+
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_VERSION = 1001
+
+MAX_PICKLE = 32 * 2**20  # bytes; a thousand tensors take 0.2 MB
+MAX_DIRECTORY = 4 * 2**20  # bytes; a thousand entries take 0.1 MB
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """A PyTorch file, opened.
+
+    Attributes:
+      top: what the pickle holds, its tensors as `torch_pickle.Tensor`.
+      starts: for each storage's key, where in the file its bytes begin; all of them
+        lie inside the file.
+    """
+
+    top: object
+    starts: dict[str, int]
+
+
+def open_zip(raw: np.ndarray, file: io.FileIO) -> TorchFile:
+    """Opens a file of the zip format.
+
+    Args:
+      raw: uint8 [n], the whole file, mapped.
+      file: the same file.
+
+    Returns:
+      Its contents; nothing of the storages is read.
+
+    Raises:
+      FaultError: it is malformed, or a program (TorchScript).
+    """
+    entries = _entries(file)
+    roots = [name[:-8] for name in entries if name.split("/")[1:] == ["data.pkl"]]
+    if len(roots) != 1:
+        raise FaultError(
+            "a zip archive that torch.save did not write: it has no data.pkl in its "
+            "one folder; unpack it if weights are inside"
+        )
+    root = roots[0]
+    if any(n.startswith((f"{root}code/", f"{root}constants.pkl")) for n in entries):
+        raise FaultError(
+            "a TorchScript archive, which is a program; load it with torch.jit.load "
+            "and save its state_dict()"
+        )
+    if f"{root}byteorder" in entries:
+        start, size = _extent(raw, entries[f"{root}byteorder"])
+        if raw[start : start + min(size, 16)].tobytes() != b"little":
+            raise FaultError("big-endian; save it again on a little-endian machine")
+    start, size = _extent(raw, entries[f"{root}data.pkl"])
+    if size > MAX_PICKLE:
+        raise FaultError(f"its pickle has {size} bytes; save the state_dict() alone")
+    top, storages = read_pickle(io.BytesIO(raw[start : start + size].tobytes()))
+    starts = {
+        key: _storage_start(raw, entries.get(f"{root}data/{key}"), storage)
+        for key, storage in storages.items()
+    }
+    return TorchFile(top, starts)
+
+
+class _Bounded(io.RawIOBase):
+    """A file that gives no more at once than an honest directory of entries takes."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_DIRECTORY:
+            raise FaultError("its zip directory is too large for weights; get it again")
+        # Without a size it is the archive's end that is read: a comment of 64 KiB.
+        return self._file.read(2**17 if size < 0 else size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _entries(file: io.FileIO) -> dict[str, zipfile.ZipInfo]:
+    """The archive's directory by names, none of which stands in it twice."""
+    try:
+        found = zipfile.ZipFile(_Bounded(file)).infolist()
+    except FaultError:
+        raise
+    # Besides BadZipFile: struct.error, ValueError, NotImplementedError, OSError.
+    except Exception as error:
+        raise FaultError(
+            f"cut or malformed ({type(error).__name__} in the zip archive's "
+            "directory, which is its end); get it again"
+        ) from error
+    entries = {info.filename: info for info in found}
+    if len(entries) < len(found):
+        raise FaultError("a zip archive with two entries of one name; get it again")
+    return entries
+
+
+def _extent(raw: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """Where an entry's bytes begin, and how many they are."""
+    name = shown(info.filename)
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise FaultError(
+            f"its entry {name} is compressed or encrypted; torch.save does neither, "
+            "get the file that it wrote"
+        )
+    at = info.header_offset
+    header = raw[at : at + 30].tobytes()
+    if at < 0 or len(header) < 30 or not header.startswith(ZIP_MAGIC):
+        raise FaultError(f"cut or malformed at its entry {name}; get it again")
+    name_length, extra_length = struct.unpack("<HH", header[26:])
+    start = at + 30 + name_length + extra_length
+    if info.file_size != info.compress_size or start + info.file_size > len(raw):
+        raise FaultError(f"cut or malformed at its entry {name}; get it again")
+    return start, info.file_size
+
+
+def _storage_start(
+    raw: np.ndarray, info: zipfile.ZipInfo | None, storage: Storage
+) -> int:
+    if info is None:
+        raise FaultError(f"lacks storage {shown(storage.key)}; get it again")
+    start, size = _extent(raw, info)
+    wanted = storage.total * storage.dtype.itemsize
+    if size != wanted:
+        raise FaultError(
+            f"its entry {shown(info.filename)} has {size} bytes and its pickle says "
+            f"{wanted}; get it again"
+        )
+    return start
+
+
+def open_legacy(raw: np.ndarray, file: io.FileIO) -> TorchFile:
+    """Opens a file of the legacy format.
+
+    Args:
+      raw: uint8 [n], the whole file, mapped.
+      file: the same file.
+
+    Returns:
+      Its contents; of the storages only the lengths are read.
+
+    Raises:
+      FaultError: it is malformed, or a pickle of something else.
+    """
+    size = min(len(raw), MAX_PICKLE)
+    with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as stream:
+        magic, _ = read_pickle(stream)
+        if type(magic) is not int or magic != LEGACY_MAGIC:
+            raise FaultError("a pickle that torch.save did not write; use torch.save")
+        version, _ = read_pickle(stream)
+        if type(version) is not int or version != LEGACY_VERSION:
+            raise FaultError("of an unknown version; save it with a newer PyTorch")
+        machine, _ = read_pickle(stream)
+        if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+            raise FaultError("big-endian; save it again on a little-endian machine")
+        top, storages = read_pickle(stream)
+        keys, _ = read_pickle(stream)
+        position = stream.tell()
+    return TorchFile(top, _legacy_starts(raw, position, keys, storages))
+
+
+def _legacy_starts(
+    raw: np.ndarray, position: int, keys: object, storages: Mapping[str, Storage]
+) -> dict[str, int]:
+    """Walks the storages that lie one behind the other from `position` on."""
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise FaultError("cut or malformed: its storages have no keys; get it again")
+    if sorted(keys) != sorted(storages):
+        raise FaultError(
+            "cut or malformed: the storages it lists are not those that its tensors "
+            "use; get it again"
+        )
+    starts = {}
+    for key in keys:
+        storage = storages[key]
+        length = int.from_bytes(raw[position : position + 8].tobytes(), "little")
+        starts[key] = position + 8
+        position += 8 + storage.total * storage.dtype.itemsize
+        if position > len(raw):
+            raise FaultError(
+                f"cut short: it has {len(raw)} bytes, and storage {shown(key)} ends "
+                f"at {position}; get it again"
+            )
+        if length != storage.total:
+            raise FaultError(
+                f"storage {shown(key)} has {length} elements and its pickle says "
+                f"{storage.total}; get it again"
+            )
+    return starts

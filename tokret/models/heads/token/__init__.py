@@ -1,0 +1,1 @@
+"""Token: attention, tokenizer, refinement (paper, section 3)."""

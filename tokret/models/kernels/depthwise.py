@@ -1,0 +1,192 @@
+"""Depthwise convolution, in the form that is fast where it runs.
+
+XLA's CPU backend takes many times longer over a grouped convolution than over the sum
+of its k * k products with shifted inputs; accelerators have kernels of their own for
+it. The CPU's gradients are written by hand: XLA would make k * k passes over memory for
+the kernel's, and spread every product of a strided one over a mostly empty array.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.models.kernels.matmul import precision_of
+from tokret.models.normalisation import statistics_dtype
+from tokret.shapes import Array, Float
+
+# He's normal by fan out. Each output belongs to one input, so an output's fan out is
+# k * k; nn.initializers sees a [k, k, 1, c] kernel and calls that number its fan in.
+he_normal_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def grouped_convolution(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"], stride: int
+) -> Float[Array, "b h2 w2 c"]:
+    """The depthwise convolution of `depthwise`, as one grouped convolution."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+        precision=precision_of(x.dtype),
+    )
+
+
+def shifted_products(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"], stride: int
+) -> Float[Array, "b h2 w2 c"]:
+    """The depthwise convolution of `depthwise`, as a sum of k * k products."""
+    side = kernel.shape[0]
+    height, width = ((n - side) // stride + 1 for n in x.shape[1:3])
+    kernel = kernel.astype(statistics_dtype(x))
+    y = jnp.zeros((), kernel.dtype)
+    for i, j, seen in _taps(x, side, stride, height, width):
+        y = y + seen * kernel[i, j, 0]
+    return y.astype(x.dtype)
+
+
+def _taps(
+    x: Float[Array, "b h w c"], side: int, stride: int, height: int, width: int
+) -> Iterator[tuple[int, int, Float[Array, "b h2 w2 c"]]]:
+    """Yields what each of the kernel's places sees: (row, column, inputs)."""
+    for i in range(side):
+        for j in range(side):
+            rows = slice(i, i + stride * (height - 1) + 1, stride)
+            columns = slice(j, j + stride * (width - 1) + 1, stride)
+            yield i, j, x[:, rows, columns]
+
+
+def _kernel_gradient(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k 1 c"],
+    g: Float[Array, "b h2 w2 c"],
+    stride: int,
+) -> Float[Array, "k k 1 c"]:
+    """Sums input times the output's gradient at every place of the kernel.
+
+    One reduction of k * k arrays at once: one pass over memory instead of k * k.
+    """
+    dtype = statistics_dtype(x)
+    g = g.astype(dtype)
+    products = [
+        seen * g for _, _, seen in _taps(x, kernel.shape[0], stride, *g.shape[1:3])
+    ]
+    sums = jax.lax.reduce(
+        products,
+        [jnp.zeros((), dtype)] * len(products),
+        lambda a, b: [p + q for p, q in zip(a, b, strict=True)],
+        (0, 1, 2),
+    )
+    return jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _input_gradient(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k 1 c"],
+    g: Float[Array, "b h2 w2 c"],
+    stride: int,
+) -> Float[Array, "b h w c"]:
+    """Sums the kernel's places times the output's gradient that each input feeds.
+
+    Input row stride * r + p fed output row r - d through the kernel's row
+    stride * d + p: so each phase p is a sum of shifted products of its own, and the
+    phases interleave.
+    """
+    b, height, width, c = x.shape
+    side, dtype = kernel.shape[0], statistics_dtype(x)
+    kernel = kernel.astype(dtype)
+    rows, columns = -(-height // stride), -(-width // stride)
+    most = (side - 1) // stride  # the largest d
+    after = [(most, n - m) for n, m in zip((rows, columns), g.shape[1:3], strict=True)]
+    g = jnp.pad(g, [(0, 0), *after, (0, 0)])
+
+    def phase(p: int, q: int) -> Float[Array, "b h2 w2 c"]:
+        total = jnp.zeros((b, rows, columns, c), dtype)
+        for i in range(p, side, stride):
+            for j in range(q, side, stride):
+                top, left = most - i // stride, most - j // stride
+                fed = g[:, top : top + rows, left : left + columns]
+                total = total + fed * kernel[i, j, 0]
+        return total.astype(x.dtype)
+
+    phases = [
+        jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)
+    ]
+    whole = jnp.stack(phases, axis=2)  # [b, rows, stride, columns, stride, c]
+    whole = whole.reshape(b, rows * stride, columns * stride, c)
+    return whole[:, :height, :width]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"], stride: int
+) -> Float[Array, "b h2 w2 c"]:
+    """Convolves each channel with a kernel of its own, without padding.
+
+    Args:
+      x: inputs, already padded.
+      kernel: a kernel for each channel, laid out as nn.Conv's with
+        feature_group_count = c; of the dtype of `x`.
+      stride: step between outputs, the same for rows and columns.
+
+    Returns:
+      Outputs of sides (n - k) // stride + 1.
+    """
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(shifted_products, stride=stride),
+        default=functools.partial(grouped_convolution, stride=stride),
+    )
+
+
+def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return depthwise(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    def by_shifts(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        return (
+            _input_gradient(x, kernel, g, stride),
+            _kernel_gradient(x, kernel, g, stride),
+        )
+
+    def by_convolution(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        convolve = functools.partial(grouped_convolution, stride=stride)
+        to_x, to_kernel = jax.vjp(convolve, x, kernel)[1](g)
+        return to_x, to_kernel
+
+    gradients: tuple[Array, Array] = jax.lax.platform_dependent(
+        *saved, g, cpu=by_shifts, default=by_convolution
+    )
+    return gradients
+
+
+depthwise.defvjp(_forward, _backward)
+
+
+class DepthwiseConv(nn.Module):
+    """A depthwise convolution without padding and bias.
+
+    Attributes:
+      side: side of the kernels.
+      stride: step between outputs.
+      dtype: dtype of the computation.
+    """
+
+    side: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        """Convolves `x`, already padded."""
+        shape = (self.side, self.side, 1, x.shape[-1])
+        kernel = self.param("kernel", he_normal_depthwise, shape, jnp.float32)
+        return depthwise(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)

@@ -1,0 +1,1 @@
+"""Trunks: images -> feature maps."""

@@ -1,0 +1,63 @@
+"""The second-order block of SOLAR (Ng et al., ECCV 2020, section 3.2).
+
+Every position gathers from all others by how alike two learned views of them are: a
+non-local block (Wang et al., CVPR 2018) with a softmax. As released, its output
+projection starts at zero, so a new block changes nothing.
+"""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.models.attention import attend, zeros
+from tokret.models.kernels.batch_norm import BatchNorm
+from tokret.models.kernels.matmul import precision_of
+from tokret.models.kernels.pointwise import pointwise
+from tokret.shapes import Array, Bool, Float
+
+kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class SecondOrderAttention(nn.Module):
+    """x + v(softmax over the KEYS of (f(x) . g(x)) h(x)).
+
+    Attributes:
+      width: channels of f, g and h.
+      dtype: dtype of the computation.
+    """
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        mask: Bool[Array, "b h w"] | None,
+        *,
+        train: bool,
+    ) -> Float[Array, "b h w c"]:
+        """Returns the block's output; only positions with True in `mask` are keys."""
+        batch, height, width, channels = x.shape
+        conv = functools.partial(
+            pointwise, dtype=self.dtype, kernel_init=kaiming_normal, bias_init=zeros
+        )
+
+        def view(name: str) -> Float[Array, "b n 1 d"]:
+            y = conv(self.width, channels, name=f"{name}_conv")(x)
+            y = BatchNorm(name=f"{name}_bn")(y, train=train, relu=True)
+            return y.reshape(batch, height * width, 1, self.width)  # one head
+
+        keys_exist = None if mask is None else mask.reshape(batch, -1)
+        weights = attend(view("f"), view("g"), keys_exist)[:, 0]  # [b, n, m]
+        values = conv(self.width, channels, name="h")(x)
+        y = jnp.einsum(
+            "bnm,bmd->bnd",
+            weights,
+            values.reshape(batch, height * width, self.width),
+            precision=precision_of(self.dtype),
+        )
+        y = y.reshape(batch, height, width, self.width)
+        return x + conv(channels, self.width, name="v", kernel_init=zeros)(y)

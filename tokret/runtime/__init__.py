@@ -1,0 +1,1 @@
+"""Devices and processes: cluster, compiler options, caches, memory."""

@@ -1,0 +1,116 @@
+"""What processes hand to one another by way of the coordinator, not of the devices.
+
+So a process can go on computing while another takes its time, and the first may be busy
+for hours before it asks for more. All make the same calls, in the same order.
+"""
+
+import functools
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jax._src import distributed  # the client has no public name
+
+from tokret.runtime.cluster import PATIENCE
+
+CHUNK = 2 << 20  # bytes of a message: gRPC takes no more than 4 MiB
+AHEAD = 32  # calls after which processes wait for the slowest: a bound on memory
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Group:
+    """Processes that divide work, of which the first keeps the results.
+
+    Attributes:
+      index: this process's, from 0.
+      count: how many there are.
+    """
+
+    def __init__(self, index: int = 0, count: int = 1, client: Any = None) -> None:
+        """Takes a place among the others.
+
+        Args:
+          index: this process's, from 0.
+          count: how many there are.
+          client: JAX's, of the coordinator; None where one works alone.
+        """
+        self.index, self.count = index, count
+        self._client, self._calls = client, 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process keeps the results."""
+        return self.index == 0
+
+    def share(self, total: int) -> range:
+        """This process's stretch of so many pieces of work."""
+        start, stop = (total * i // self.count for i in (self.index, self.index + 1))
+        return range(start, stop)
+
+    def gather(self, mine: Arrays) -> list[Arrays]:
+        """Hands arrays to the first process.
+
+        Args:
+          mine: named, of any shapes; another process's may differ.
+
+        Returns:
+          In the first, what each process handed, in order; in the others, nothing.
+        """
+        call = self._next()
+        if not self.first:
+            self._send(f"{call}/{self.index}", mine)
+            return []
+        others = (self._take(f"{call}/{i}") for i in range(1, self.count))
+        return [mine, *others]
+
+    def broadcast(self, arrays: Arrays) -> Arrays:
+        """Returns the first process's arrays, in every process."""
+        call = self._next()
+        if self.count == 1:
+            return arrays
+        if not self.first:
+            return self._take(f"{call}/{self.index}")
+        for i in range(1, self.count):
+            self._send(f"{call}/{i}", arrays)
+        return arrays
+
+    def _next(self) -> str:
+        """What the next call is known by, to all."""
+        self._calls += 1
+        name = f"tokret/handed/{self._calls}"
+        if self.count > 1 and self._calls % AHEAD == 0:
+            self._client.wait_at_barrier(f"{name}/all", int(PATIENCE * 1000))
+        return name
+
+    def _send(self, key: str, arrays: Arrays) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        content = buffer.getvalue()
+        for start in range(0, len(content), CHUNK):
+            chunk = content[start : start + CHUNK]
+            more = b"+" if start + CHUNK < len(content) else b"."
+            self._client.key_value_set_bytes(f"{key}/{start // CHUNK}", more + chunk)
+
+    def _take(self, key: str) -> Arrays:
+        chunks: list[bytes] = []
+        while not chunks or chunks[-1][:1] == b"+":
+            name = f"{key}/{len(chunks)}"
+            chunks.append(
+                self._client.blocking_key_value_get_bytes(name, int(PATIENCE * 1000))
+            )
+            self._client.key_value_delete(name)
+        content = io.BytesIO(b"".join(chunk[1:] for chunk in chunks))
+        with np.load(content, allow_pickle=False) as loaded:
+            return dict(loaded)
+
+
+ALONE = Group()
+
+
+@functools.cache
+def all_processes() -> Group:
+    """The group of all processes that `cluster.join` joined."""
+    state = distributed.global_state
+    return Group(state.process_id, state.num_processes, state.client)
