@@ -1,8 +1,8 @@
 """What the pickle in a PyTorch file says: which tensors lie where in which storages.
 
 The pickle is read by `tokret.io.restricted_pickle`, to which this adds the few names
-that state dicts need. Nothing here believes the pickle: a tensor is what it claims to be until
-`tokret.io.tensor_views` has held it against the bytes that are there.
+that state dicts need. Nothing here believes the pickle: a tensor is what it claims to
+be until `tokret.io.tensor_views` has held it against the bytes that are there.
 """
 
 from collections.abc import Mapping
