@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import demo, gldv2_r50, gldv2_r101, image_folder
-from tokret.configuration import choose
+from tokret.arguments import choose
 
 RECIPES = {
     "gldv2_r50": gldv2_r50.get_config,

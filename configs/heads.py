@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from tokret.configuration import choose
+from tokret.arguments import choose
 
 # Every head has these, whatever it is.
 COMMON = ("trunk", "head", "dtype", "dim", "remat", "frozen_stages")

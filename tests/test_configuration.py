@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tokret import configuration
+from tokret import arguments, configuration
 from tokret.errors import UserError
 
 
@@ -26,9 +26,9 @@ def test_fields_become_arguments():
 
 
 def test_names_are_looked_up():
-    assert configuration.choose({"a": 1}, "a", "f") == 1
+    assert arguments.choose({"a": 1}, "a", "f") == 1
     with pytest.raises(UserError, match="f is 'b'; it must be one of: a"):
-        configuration.choose({"a": 1}, "b", "f")
+        arguments.choose({"a": 1}, "b", "f")
 
 
 def test_a_config_is_settled_once(tmp_path):

@@ -4,20 +4,18 @@ A group of fields is the keyword arguments of one function or class, so a field 
 nothing reads and a field that is missing cannot exist: both are errors that name it.
 """
 
-import difflib
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tokret.arguments import reject_unknown
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 
 Config = dict[str, Any]
 Result = TypeVar("Result")
-Number = TypeVar("Number", int, float)
 
 
 def call(
@@ -64,18 +62,6 @@ def part(config: Config, name: str, kind: type[Result]) -> Result:
     return value
 
 
-def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
-    """Looks a name up in a table of choices.
-
-    Raises:
-      UserError: if there is no such name; it lists those there are.
-    """
-    if not isinstance(name, str) or name not in table:
-        names = ", ".join(sorted(table))
-        raise UserError(f"{field} is {name!r}; it must be one of: {names}")
-    return table[name]
-
-
 def _check_type(field: str, value: Any, kind: Any) -> None:
     """Refuses a value that is not of a plain annotated type; an int may be a float."""
     if value is None or kind not in (bool, int, float, str):
@@ -84,33 +70,6 @@ def _check_type(field: str, value: Any, kind: Any) -> None:
     is_bool = isinstance(value, bool)
     if not isinstance(value, right) or is_bool != (kind is bool):
         raise UserError(f"{field} is {value!r}; it must be of type {kind.__name__}")
-
-
-def within(
-    field: str, value: Number, least: int | float, most: int | float = math.inf
-) -> Number:
-    """Returns a number that lies in [least, most], which NaN does not.
-
-    Raises:
-      UserError: if it does not.
-    """
-    if not least <= value <= most:
-        limits = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"
-        raise UserError(f"config.{field} is {value}; it must be {limits}")
-    return value
-
-
-def reject_unknown(fields: Mapping[str, Any], known: set[str], prefix: str) -> None:
-    """Refuses names that nothing reads, with the nearest known name as a hint.
-
-    Raises:
-      UserError: if there are such names.
-    """
-    for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else "remove it"
-            raise UserError(f"{prefix}{name} is a field that nothing reads; {hint}")
 
 
 def save(config: Config, path: Path) -> None:

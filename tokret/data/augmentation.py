@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.data import colour
 from tokret.data.decoding import read_header
 from tokret.data.resizing import resize

@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from tokret.configuration import call, choose
+from tokret.arguments import choose
+from tokret.configuration import call
 from tokret.data.google_landmarks import builder as landmarks_v2
 from tokret.data.image_folder import builder as image_folder
 from tokret.data.revisited import builder as revisited

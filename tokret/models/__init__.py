@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.configuration import call, choose
+from tokret.arguments import choose
+from tokret.configuration import call
 from tokret.models.heads.delg import LocalBranch
 from tokret.models.heads.gem import GeMHead
 from tokret.models.heads.netvlad import NetVLADHead

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.models.normalisation import l2_normalise
 from tokret.shapes import Array, Bool, Float, Int
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.models.normalisation import l2_normalise

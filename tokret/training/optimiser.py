@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tokret.configuration import call, choose, within
+from tokret.arguments import choose, within
+from tokret.configuration import call
 from tokret.errors import UserError
 from tokret.shapes import Array, Bool
 

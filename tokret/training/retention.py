@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from tokret.configuration import choose, within
+from tokret.arguments import choose, within
 
 # What a validation measures; whether more of it is better.
 MEASURES = {"loss": False, "top1": True, "top5": True}

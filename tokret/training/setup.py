@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from tokret import configuration
-from tokret.configuration import Config, call, part, within
+from tokret.arguments import reject_unknown, within
+from tokret.configuration import Config, call, part
 from tokret.data import datasets
 from tokret.data.augmentation import Augmentation
 from tokret.data.datasets import Dataset
@@ -159,7 +159,7 @@ def check(config: Config, devices: Sequence[Any]) -> Checked:
       UserError: for a field that is missing, that nothing reads or that cannot be.
     """
     # Every field is somebody's argument, or refused.
-    configuration.reject_unknown(config, GROUPS | FIELDS, "config.")
+    reject_unknown(config, GROUPS | FIELDS, "config.")
     groups = {name: part(config, name, dict) for name in GROUPS}
     seed, batch_size, epochs = (
         within(name, part(config, name, int), least, 2**32)

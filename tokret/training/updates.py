@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.shapes import Array, Bool
 from tokret.training.optimiser import Optimiser
 from tokret.training.state import TrainState

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tokret.configuration import choose
+from tokret.arguments import choose
 from tokret.data.google_landmarks.classes import (
     SPLITS,
     Classes,

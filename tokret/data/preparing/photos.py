@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
-from tokret.configuration import within
+from tokret.arguments import within
 
 MAX_BYTES = 512 * 2**20  # of an encoded photo; the largest in use have some 50 MiB
 # That of tokret.data.decoding, which a worker does not import since jax comes with it.

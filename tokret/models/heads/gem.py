@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.models.layers import Intermediates, linear
 from tokret.models.masking import inside
 from tokret.models.normalisation import l2_normalise, statistics_dtype

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
 from tokret.models.kernels.batch_norm import BatchNorm

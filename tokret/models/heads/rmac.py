@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.models.heads.gem import whitened
 from tokret.models.layers import Intermediates
 from tokret.models.normalisation import l2_normalise, statistics_dtype

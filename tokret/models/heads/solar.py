@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.models.heads.gem import generalised_mean, whitened
 from tokret.models.layers import Intermediates
 from tokret.models.masking import inside, zero_outside

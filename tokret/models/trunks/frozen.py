@@ -9,7 +9,7 @@ import dataclasses
 
 import jax
 
-from tokret.configuration import within
+from tokret.arguments import within
 from tokret.shapes import Array, Float
 
 

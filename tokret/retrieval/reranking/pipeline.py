@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.configuration import choose, reject_unknown
+from tokret.arguments import choose, reject_unknown
 from tokret.errors import UserError
 from tokret.retrieval.reranking.diffusion import rerank_diffusion
 from tokret.retrieval.reranking.expansion import augment_database, expand_queries

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.configuration import choose, within
+from tokret.arguments import choose, within
 from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
 from tokret.models.heads.token.initialisers import STARTS
