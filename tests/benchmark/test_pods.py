@@ -44,7 +44,7 @@ def exchanged(pod, block):
         updating=Updating(parts=1, average=0.0, skips=1),
     )
     rows = NamedSharding(mesh, BATCH)
-    lowered = made.train.lower(
+    lowered = made.train.lower(  # type: ignore[attr-defined]
         made.abstract,
         jax.ShapeDtypeStruct((IMAGES, 32, 32, 3), jnp.uint8, sharding=rows),
         jax.ShapeDtypeStruct((IMAGES,), jnp.int32, sharding=rows),

@@ -33,17 +33,17 @@ def arcs():
 
 
 def test_diffusion_follows_an_arc_that_products_leave(arcs):
-    found = measured(*arcs, "diffusion:k=3,kq=2,iterations=200,gamma=50")
+    found = measured(*arcs, text="diffusion:k=3,kq=2,iterations=200,gamma=50")
     assert found["all"]["mAP"] < 0.97
     assert found["reranked"]["numbers"]["all"]["mAP"] == 1.0
 
 
 def test_without_a_chain_the_numbers_are_the_search_s(arcs):
-    assert set(measured(*arcs, "")) == {"all"}
+    assert set(measured(*arcs, text="")) == {"all"}
 
 
 def test_a_table_has_a_row_before_and_a_row_after(arcs):
-    found = measured(*arcs, "aqe:n=2,k_reciprocal:k1=4,k2=2")
+    found = measured(*arcs, text="aqe:n=2,k_reciprocal:k1=4,k2=2")
     lines = report("two", {"angle": found}).splitlines()
     before, after = found["all"], found["reranked"]["numbers"]["all"]
     for line, name, numbers in (

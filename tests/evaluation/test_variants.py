@@ -109,7 +109,7 @@ def test_descriptors_of_another_model_are_refused(case, tmp_path):
         (str(tmp_path / "store"), None, None),
         (None, None, str(tmp_path / "store")),
     ):
-        variants = make_variants(*flags, None)
+        variants = make_variants(*flags, whiten_dims=None)
         with pytest.raises(UserError, match="made otherwise .*weights"):
             variants.checked(OURS)
         with pytest.raises(UserError, match="16 dimensions and the database 7"):

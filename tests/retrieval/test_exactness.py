@@ -233,9 +233,9 @@ def batched(model, variables, views, canvases):
     )
     describe = make_describe(model, SCALES)
     found = extract(describe, variables, views, settings)
-    assert 1 <= describe._cache_size() <= canvases
+    programs = describe._cache_size()  # type: ignore[attr-defined]
+    assert 1 <= programs <= canvases
     found = found.reshape(len(views), -1, DIM).astype(np.float64)
-    programs = describe._cache_size()
     return found / np.linalg.norm(found, axis=2, keepdims=True), programs
 
 

@@ -103,7 +103,7 @@ def test_compiler_options_are_those_of_the_platform(monkeypatch, platform):
         lambda: model.init(jax.random.key(0), jnp.zeros(images.shape), train=False)
     )
     sizes = np.full((1, 2), 64, np.int32)
-    lowered = make_describe(model, (1.0,), platform).lower(
+    lowered = make_describe(model, (1.0,), platform).lower(  # type: ignore[attr-defined]
         variables, images, sizes, sizes[None]
     )
     if platform:

@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,8 @@ def test_what_is_infinite_stays_so():
 def scorer(monkeypatch, units):
     """block_scores as a processor with or without units for bfloat16 has it."""
     monkeypatch.setattr(scores, "multiplies_bfloat16", lambda: units)
-    return jax.jit(lambda asked, block: scores.block_scores.__wrapped__(asked, block))
+    block_scores = inspect.unwrap(scores.block_scores)
+    return jax.jit(lambda queries, block: block_scores(queries, block))
 
 
 @pytest.mark.parametrize("dims", [64, 2049])

@@ -57,7 +57,7 @@ def everywhere():
             groups = [Group(i, COUNT, coordinator) for i in range(COUNT)]
             return list(pool.map(work, groups))
 
-    run.coordinator = coordinator
+    run.coordinator = coordinator  # type: ignore[attr-defined]
     return run
 
 

@@ -59,24 +59,24 @@ def small(**fields):
 
 
 def test_remat_and_padded_classes_are_no_work_of_the_model():
-    found = training_flop(*small(), 32)
-    assert found == training_flop(*small(remat=True), 32)
+    found = training_flop(*small(), size=32)
+    assert found == training_flop(*small(remat=True), size=32)
     more = (*small()[:2], {"arcface": ArcFace(11, 12, 4.0, 0.2)})
-    assert training_flop(*more, 32) - found == 3 * 2 * 16
+    assert training_flop(*more, size=32) - found == 3 * 2 * 16
     # A frozen stem, 7x7 to 4 channels at half the side, has no gradient, nor has the
     # convolution behind it one to its input, 3x3 to 4 channels at a quarter.
     saved = 2 * 16 * 16 * 4 * 49 * 3 + 2 * 8 * 8 * 4 * 9 * 4
-    assert found - training_flop(*small(frozen_stages=1), 32) == saved
+    assert found - training_flop(*small(frozen_stages=1), size=32) == saved
     # Fully convolutional but for the head and the logits.
-    assert 3.9 < training_flop(*small(), 64) / found < 4
+    assert 3.9 < training_flop(*small(), size=64) / found < 4
 
 
 def test_the_peak_of_known_devices():
     def device(kind):
         return types.SimpleNamespace(device_kind=kind)
 
-    one = 197e12 / training_flop(*small(), 32)
-    assert peak_images([device("TPU v5 lite")] * 8, *small(), 32) == 8 * one
-    assert peak_images([device("NVIDIA H200")], *small(), 32) > 5 * one
+    one = 197e12 / training_flop(*small(), size=32)
+    assert peak_images([device("TPU v5 lite")] * 8, *small(), size=32) == 8 * one
+    assert peak_images([device("NVIDIA H200")], *small(), size=32) > 5 * one
     for unknown in ("cpu", "NVIDIA H100 80GB HBM3 MIG 1g.10gb"):
-        assert peak_images([device(unknown)], *small(), 32) is None
+        assert peak_images([device(unknown)], *small(), size=32) is None

@@ -98,9 +98,6 @@ def leave_one_out_numbers(
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
-    average = [plain_average_precision(rank) for rank in ranks.values()]
-    first = [bool(rank.min() == 0) for rank in ranks.values()]
-    return {"mAP": float(np.mean(average)), "recall@1": float(np.mean(first))}
 
 
 def leave_one_out_ranks(

@@ -31,7 +31,7 @@ def test_few_results_wait():
         next(results)
     time.sleep(0.05)
     assert len(begun) <= 3 + 2 * 2
-    results.close()
+    results.close()  # type: ignore[attr-defined]
 
 
 def test_a_failure_reaches_who_takes_the_results():

@@ -246,8 +246,9 @@ def test_training_moves_statistics_by_a_hundredth_and_gradients_are_finite():
     for gradient in jax.tree.leaves(gradients):
         assert np.isfinite(gradient).all() and np.any(gradient)
     kernel = np.asarray(variables["params"]["stem_conv"]["kernel"])
-    stem = [convolved(np.asarray(x), kernel.transpose(3, 2, 0, 1), 2) for x in images]
-    stem = np.concatenate(stem).reshape(-1, 4)
+    weight = kernel.transpose(3, 2, 0, 1)
+    stem = np.concatenate([convolved(np.asarray(x), weight, 2) for x in images])
+    stem = stem.reshape(-1, 4)
     for part, true in (
         ("mean", 0.01 * stem.mean(0)),
         ("var", 0.99 + 0.01 * stem.var(0, ddof=1)),

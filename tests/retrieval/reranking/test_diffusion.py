@@ -79,7 +79,7 @@ def test_the_head_is_the_first_items_in_the_order_of_scores(units, among):
     own = np.arange(3, dtype=np.int32) if among else None
     half = [side.astype(np.float32) for side in (queries, database)]
     found = rerank_diffusion(
-        Ranking(*half, own), top=20, k=5, kq=3, alpha=0.9, iterations=EXACT
+        Ranking(*half, own=own), top=20, k=5, kq=3, alpha=0.9, iterations=EXACT
     )
     for row, query in enumerate(queries):
         left_out = (row,) if among else ()

@@ -92,7 +92,7 @@ def _transform_kernel(kernel: Float[Array, "3 3 c d"]) -> Grid:
     return [_four_of_three(line) for line in _four_of_three(kernel)]
 
 
-def _four_of_three(k: Float[Array, "3 *rest"]) -> list[Array]:
+def _four_of_three(k: Float[Array, "3 ..."]) -> list[Array]:
     ends, middle = (k[0] + k[2]) / 2, k[1] / 2
     return [k[0], ends + middle, ends - middle, k[2]]
 
