@@ -21,7 +21,7 @@ from configs import (
 )
 from tokret import models
 from tokret.configuration import call
-from tokret.data.datasets import DATASETS
+from tokret.data.datasets import prepare_function
 from tokret.errors import UserError
 from tokret.models import HEADS, build_model
 from tokret.models.arcface import ArcFace
@@ -76,7 +76,7 @@ def test_every_recipe_takes_every_head(recipe):
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
 def test_every_recipe_names_every_field_of_its_photos(recipe):
     fields = dict(recipe.get_config().data)
-    function = DATASETS[fields.pop("name")]
+    function = prepare_function(fields.pop("name"))
     takes = dict(inspect.signature(function).parameters)
     # Where they lie and how fast they are prepared belongs to the machine.
     for machine in ("data_dir", "workers", "threads"):

@@ -1,7 +1,13 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tokret.data import datasets
 from tokret.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_names_and_fields_are_checked(tmp_path):
@@ -28,3 +34,14 @@ def test_preparing_says_one_line_and_only_once(photo_folder, tmp_path, capsys):
     datasets.prepare(str(tmp_path), **options)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_no_dataset_is_imported_before_it_is_chosen():
+    code = (
+        "import sys, tokret.data.datasets as d; "
+        "print([m for m in sys.modules if m.startswith(("
+        "'tokret.data.synthetic', 'tokret.data.preparing', 'tensorflow_datasets'))]); "
+        "print(all(d.prepare_function(n) for n in d.DATASETS))"
+    )
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert out == "[]\nTrue\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tokret.data import __main__ as program
-from tokret.data.datasets import DATASETS
+from tokret.data.datasets import DATASETS, prepare_function
 from tokret.errors import exit_status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +99,7 @@ def test_every_field_has_a_flag_and_its_help(name, capsys):
         program._flags().parse_args(["prepare", name, "--help"])
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    function = DATASETS[name]
+    function = prepare_function(name)
     words = program.argument_help(function)
     for field in inspect.signature(function).parameters:
         assert f"--{field}" in shown

@@ -7,10 +7,10 @@ from PIL import Image
 from tokret.data.augmentation import Augmentation
 from tokret.data.streams import (
     GOOD,
+    bad_record_reason,
     names_of_step,
     training_batches,
     validation_batches,
-    what_is_wrong,
 )
 from tokret.errors import UserError
 
@@ -136,7 +136,7 @@ def test_a_bad_photo_has_no_weight_in_validation():
         RuntimeError("chunk\nhash mismatch"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(damage):
+def test_the_reason_of_a_bad_record_is_one_line(damage):
     class Rotten:
         def __len__(self):
             return len(RECORDS)
@@ -149,9 +149,9 @@ def test_what_is_wrong_is_said_in_a_line(damage):
     records = Rotten()
     (batch,) = validation_batches(records, size=8, batch_size=11, threads=2)
     assert batch["weights"].tolist() == [1, 1, 1, 0] + [1] * 7
-    words = what_is_wrong(records, 3)
+    words = bad_record_reason(records, 3)
     assert "3" in words and "\n" not in words
-    assert "second try" in what_is_wrong(records, 4)
+    assert "second try" in bad_record_reason(records, 4)
 
 
 def test_nothing_but_broken_photos_is_an_error_that_names_one():

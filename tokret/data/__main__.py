@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from tokret.data import datasets
 from tokret.data.checking import check as doctor
-from tokret.data.datasets import DATASETS
+from tokret.data.datasets import DATASETS, prepare_function
 from tokret.errors import UserError, exit_status
 
 DATA_DIR = "~/.cache/tokret"  # as in configs/base.py
@@ -99,7 +99,7 @@ def _flags() -> argparse.ArgumentParser:
     check_command = commands.add_parser("check", allow_abbrev=False)
     checks = check_command.add_subparsers(dest="name", required=True, metavar="NAME")
     for name in DATASETS:
-        _add_command(names, name, DATASETS[name])
+        _add_command(names, name, prepare_function(name))
         _add_check(checks, name)
     return parser
 

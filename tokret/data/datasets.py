@@ -2,32 +2,37 @@
 
 import dataclasses
 import hashlib
+import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from tokret.arguments import choose
 from tokret.configuration import call
-from tokret.data.google_landmarks import builder as landmarks_v2
-from tokret.data.image_folder import builder as image_folder
-from tokret.data.revisited import builder as revisited
-from tokret.data.revisited import distractors
-from tokret.data.streams import Record
-from tokret.data.synthetic_landmarks import builder as synthetic_landmarks
+from tokret.data.records import Record
 from tokret.errors import UserError
 
-DATASETS: dict[str, Callable[..., tfds.core.DatasetBuilder]] = {
-    "gldv2": landmarks_v2.prepare,
-    "image_folder": image_folder.prepare,
-    "oxford5k": revisited.oxford5k,
-    "paris6k": revisited.paris6k,
-    "revisitop1m": distractors.prepare,
-    "roxford5k": revisited.roxford5k,
-    "rparis6k": revisited.rparis6k,
-    "synthetic_landmarks": synthetic_landmarks.prepare,
+# By name, module:function; only the module of the chosen dataset is imported.
+DATASETS = {
+    "gldv2": "tokret.data.google_landmarks.builder:prepare",
+    "image_folder": "tokret.data.image_folder.builder:prepare",
+    "oxford5k": "tokret.data.revisited.builder:oxford5k",
+    "paris6k": "tokret.data.revisited.builder:paris6k",
+    "revisitop1m": "tokret.data.revisited.distractors:prepare",
+    "roxford5k": "tokret.data.revisited.builder:roxford5k",
+    "rparis6k": "tokret.data.revisited.builder:rparis6k",
+    "synthetic_landmarks": "tokret.data.synthetic_landmarks.builder:prepare",
 }
+
+
+def prepare_function(name: str) -> Callable[..., Any]:
+    """Imports the function that prepares a dataset and returns its TFDS builder.
+
+    Raises:
+      UserError: if no dataset has this name.
+    """
+    function: Callable[..., Any] = pkgutil.resolve_name(choose(DATASETS, name, "name"))
+    return function
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Dataset:
     """
 
     name: str
-    builder: tfds.core.DatasetBuilder
+    builder: Any  # a tfds.core.DatasetBuilder, which only builders import
 
     @property
     def classes(self) -> int:
@@ -101,7 +106,7 @@ class Dataset:
             **counts,
         }
 
-    def _label(self) -> tfds.features.ClassLabel:
+    def _label(self) -> Any:
         features = self.builder.info.features
         if "label" not in features:
             raise UserError(
@@ -121,6 +126,8 @@ class Dataset:
                 f"dataset {self.name} has no split {split!r}; it has "
                 f"{', '.join(self.builder.info.splits)}"
             )
+        import tensorflow_datasets as tfds
+
         source = self.builder.as_data_source(
             split, decoders={"image": tfds.decode.SkipDecoding()}
         )
@@ -139,7 +146,6 @@ def prepare(data_dir: str, *, name: str, **options: Any) -> Dataset:
     Raises:
       UserError: if the name or a field is unknown, or the data is not there.
     """
-    make = choose(DATASETS, name, "config.data.name")
     folder = Path(data_dir).expanduser()
-    builder = call(make, "data", options, data_dir=folder)
+    builder = call(prepare_function(name), "data", options, data_dir=folder)
     return Dataset(name, builder)

@@ -6,57 +6,20 @@ bad after it was prepared ends no run: in training another stands in for it, cho
 the seed and the position, and in validation its weight is zero.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
 
 import grain
 import numpy as np
 
 from tokret.data.augmentation import Augmentation, centre_crop
 from tokret.data.decoding import decode_fast
+from tokret.data.records import BadRecordError, Records, read_record
 from tokret.errors import UserError
 
-Record = Mapping[str, Any]  # image: encoded bytes, label: int, filename: bytes
 Batch = dict[str, np.ndarray]
 
 GOOD = -1  # in a batch's `bad`, which else holds the position of a record that is bad
 ATTEMPTS = 64  # photos tried for one place in a batch
-
-
-@runtime_checkable
-class Records(Protocol):
-    """Records of a split; to read one takes the disk, and may fail."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, place: int, /) -> Record: ...
-
-
-class BadRecordError(Exception):
-    """A record that cannot be read or decoded; the message says why."""
-
-
-def decoded(record: Record) -> np.ndarray:
-    """Decodes a record's image; errors call it by its file name."""
-    return decode_fast(record["image"], record["filename"].decode())
-
-
-def read(records: Records, place: int) -> Record:
-    """Reads a record.
-
-    Raises:
-      BadRecordError: if the disk does not give it back as it was written.
-    """
-    try:
-        record = records[place]
-    # array_record's and TFDS's own, and the system's.
-    except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise BadRecordError(f"record {place} cannot be read: {words}") from error
-    # What array_record gives of a file that was cut short.
-    if not record["image"]:
-        raise BadRecordError(f"record {place} is empty: its file is cut short")
-    return record
 
 
 def _viewed(
@@ -69,7 +32,7 @@ def _viewed(
     Raises:
       BadRecordError: if it cannot be.
     """
-    record = read(records, place)
+    record = read_record(records, place)
     try:
         image = view(record["image"], record["filename"].decode())
     except UserError as error:
@@ -78,8 +41,8 @@ def _viewed(
     return {"images": image, "labels": label, "bad": np.array(GOOD, np.int64)}
 
 
-def what_is_wrong(records: Records, place: int) -> str:
-    """Says which record is bad, and why."""
+def bad_record_reason(records: Records, place: int) -> str:
+    """Returns which record is bad, and why, in one line."""
     try:
         _viewed(records, place, decode_fast)
     except BadRecordError as error:
@@ -110,7 +73,7 @@ class _View(grain.transforms.RandomMap):
                 return batch | {"bad": np.array(bad, np.int64)}
         raise UserError(
             f"{ATTEMPTS} photos in a row cannot be decoded, the first is: "
-            f"{what_is_wrong(self._records, bad)}; prepare the dataset again"
+            f"{bad_record_reason(self._records, bad)}; prepare the dataset again"
         )
 
 

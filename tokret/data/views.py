@@ -1,11 +1,14 @@
-"""What evaluation looks at: the photo, or a query's box, shrunk as released.
+"""What evaluation decodes: the photo, or a query's box, shrunk as in the release.
 
 A query is cropped to its box and shrunk in the proportion that its whole photo would
 be, so that a landmark has the same size in both.
 """
 
+import abc
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -40,12 +43,12 @@ def thumbnail_size(size: Size, limit: float) -> Size:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One photo to describe.
+    """One photo to extract a descriptor from.
 
     Attributes:
       encoded: the file's bytes.
-      name: what errors call it.
-      box: the part that is looked at, None for all of it.
+      name: for errors.
+      box: the part that is used, None for all of it.
       longest_side: longest side of the whole photo after shrinking, in pixels.
     """
 
@@ -82,7 +85,7 @@ class View:
         """Returns the view's height and width; only the photo's header is read.
 
         Raises:
-          UserError: if it is no photo, or the box no part of one.
+          UserError: if it is no photo, or the box is not a part of one.
         """
         width, height = self._final_size(self.whole_size())
         return height, width
@@ -101,3 +104,42 @@ class View:
             # As Pillow's thumbnail: what is far larger is first averaged to twice this.
             photo = photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
         return np.asarray(photo)
+
+
+class LazyViews(Sequence[View], abc.ABC):
+    """Views that are read when they are indexed; slices are as lazy."""
+
+    @abc.abstractmethod
+    def read(self, row: int) -> View:
+        """Reads the view of a row in [0, len(self))."""
+
+    @overload
+    def __getitem__(self, row: int) -> View: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[View]: ...
+    def __getitem__(self, row: int | slice) -> View | Sequence[View]:
+        """Reads a view, or selects some that are read later."""
+        rows = range(len(self))
+        if isinstance(row, slice):
+            return SelectedViews(self, rows[row])
+        return self.read(rows[row])
+
+    def __iter__(self) -> Iterator[View]:
+        """Reads one view after the other."""
+        return map(self.read, range(len(self)))
+
+
+class SelectedViews(LazyViews):
+    """Some rows of other views."""
+
+    def __init__(self, views: Sequence[View], rows: Sequence[int]) -> None:
+        """Selects rows of `views`, in this order."""
+        self._views, self._rows = views, rows
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._rows)
+
+    def read(self, row: int) -> View:
+        """Reads a view."""
+        return self._views[self._rows[row]]

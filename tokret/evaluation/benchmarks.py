@@ -14,8 +14,7 @@ import numpy as np
 
 from tokret.data.datasets import Dataset
 from tokret.data.ground_truth import from_revisited, keep_queries
-from tokret.data.record_views import RecordViews
-from tokret.data.streams import BadRecordError, Records, read
+from tokret.data.records import BadRecordError, Records, RecordViews, read_record
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.evaluation.protocols import levels_among, levels_of
@@ -250,7 +249,9 @@ class Benchmark:
 
 def _labels(records: Records) -> list[int]:
     try:
-        return [int(read(records, place)["label"]) for place in range(len(records))]
+        return [
+            int(read_record(records, place)["label"]) for place in range(len(records))
+        ]
     except BadRecordError as error:
         raise UserError(f"{error}; its label is lost, prepare it again") from error
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from tokret.data.streams import GOOD, Batch, Records, what_is_wrong
+from tokret.data.records import Records
+from tokret.data.streams import GOOD, Batch, bad_record_reason
 from tokret.errors import UserError
 from tokret.runtime import cluster
 
@@ -57,7 +58,7 @@ class Skipping:
             self._check(in_epoch, first)
             self._say(
                 f"warning: {count} photos skipped, the first is: "
-                f"{what_is_wrong(self._records, first)}"
+                f"{bad_record_reason(self._records, first)}"
             )
         self._unreported, self._first = 0, GOOD
         return count
@@ -67,7 +68,7 @@ class Skipping:
             raise UserError(
                 f"{in_epoch} photos of this epoch cannot be decoded, more than "
                 f"config.run.max_skipped allows ({self._most}); the first is: "
-                f"{what_is_wrong(self._records, first)}; look at the disk, or "
+                f"{bad_record_reason(self._records, first)}; look at the disk, or "
                 "prepare the dataset again"
             )
 

@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from tokret.data import datasets
 from tokret.data.augmentation import Augmentation
-from tokret.data.streams import decoded, training_batches
+from tokret.data.decoding import decode_fast
+from tokret.data.streams import training_batches
 from tokret.data.views import View
 from tokret.errors import UserError
 
@@ -78,7 +79,7 @@ def prepare(tmp_path, photos, **options):
 
 def seen(record):
     """A photo's pixels as training and evaluation see them."""
-    trained = decoded(record)
+    trained = decode_fast(record["image"], record["filename"].decode())
     evaluated = View(record["image"], "x", None, 4000).pixels()
     assert trained.shape == evaluated.shape
     return trained.astype(int), evaluated.astype(int)

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 
 from tokret.data.checking.examination import Subject
 from tokret.data.checking.sources import Notes
-from tokret.data.streams import BadRecordError, read
+from tokret.data.records import BadRecordError, read_record
 from tokret.errors import UserError
 
 
@@ -45,7 +45,7 @@ def records(data_dir: Path, name: str, notes: Notes) -> Iterator[Subject]:
             notes.count(f"photos of {label}", len(source))
             for place in range(len(source)):
                 try:
-                    record = read(source, place)
+                    record = read_record(source, place)
                 except BadRecordError as error:
                     notes.note(f"{label}/{place}", "unreadable", str(error))
                 else:

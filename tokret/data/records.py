@@ -1,0 +1,80 @@
+"""Records of a prepared split, read one at a time, and views of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from tokret.data.views import Box, LazyViews, View
+from tokret.errors import UserError
+
+Record = Mapping[str, Any]  # image: encoded bytes, label: int, filename: bytes
+
+
+@runtime_checkable
+class Records(Protocol):
+    """The records of a split; each is read from disk, which may fail."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Record: ...
+
+
+class BadRecordError(Exception):
+    """A record that cannot be read or decoded; the message has the reason."""
+
+
+def read_record(records: Records, index: int) -> Record:
+    """Reads a record.
+
+    Raises:
+      BadRecordError: if it cannot be read as it was written.
+    """
+    try:
+        record = records[index]
+    # array_record's and TFDS's own, and the system's.
+    except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise BadRecordError(f"record {index} cannot be read: {words}") from error
+    # What array_record returns from a truncated file.
+    if not record["image"]:
+        raise BadRecordError(f"record {index} is empty: its file is truncated")
+    return record
+
+
+class RecordViews(LazyViews):
+    """Views of records; of a million photos only those in use are in memory."""
+
+    def __init__(
+        self,
+        records: Records,
+        longest_side: int,
+        indices: Sequence[int] | None = None,
+        boxes: Sequence[Box | None] | None = None,
+    ) -> None:
+        """Selects the views.
+
+        Args:
+          records: of a split.
+          longest_side: of a whole photo after shrinking, in pixels.
+          indices: of the records, in order; None for all.
+          boxes: the part of each photo that is used; None for whole photos.
+        """
+        self._records, self._side = records, longest_side
+        self._indices = range(len(records)) if indices is None else indices
+        self._boxes = [None] * len(self._indices) if boxes is None else boxes
+
+    def __len__(self) -> int:
+        """The number of views."""
+        return len(self._indices)
+
+    def read(self, row: int) -> View:
+        """Reads a view's record.
+
+        Raises:
+          UserError: if the record cannot be read.
+        """
+        try:
+            record = read_record(self._records, self._indices[row])
+        except BadRecordError as error:
+            raise UserError(str(error)) from error
+        name = record["filename"].decode()
+        return View(record["image"], name, self._boxes[row], self._side)
