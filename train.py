@@ -24,7 +24,7 @@ from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
 from tokret.training.checkpoint_description import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
-from tokret.training.interruption import Interruption, alone_in
+from tokret.training.interruption import Interruption, lock_workdir
 from tokret.training.profiling import Profile
 from tokret.training.reporting import Reporter
 from tokret.training.setup import Plan, initial_state, make_plan
@@ -94,9 +94,9 @@ def restored(plan: Plan, workdir: Path, checkpoints: Checkpoints) -> TrainState 
         # What one process cannot read none of them takes.
         problem = max(cluster.gathered_words(problem))
         if not problem:
-            checkpoints.remove_superfluous()
+            checkpoints.prune()
             return state
-        kept = checkpoints.put_aside(step)
+        kept = checkpoints.move_damaged(step)
         if cluster.is_first():
             print(f"warning: {problem}; moved to {kept}", file=sys.stderr, flush=True)
     return None
@@ -115,7 +115,7 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
     # From here on something is written into the workdir.
     workdir.mkdir(parents=True, exist_ok=True)
     with (
-        alone_in(workdir),
+        lock_workdir(workdir),
         Checkpoints(workdir, plan.run.retention, found) as checkpoints,
         Interruption() as interruption,
     ):
@@ -188,7 +188,7 @@ def take_steps(
                 state, batch["images"], batch["labels"]
             )
         reporter.advance()
-        stops = interruption.asked(step)
+        stops = interruption.requested(step)
         ends_epoch = step % plan.epoch_steps == 0
         validates = ends_epoch and plan.dataset.has("validation")
         saves = step % run.checkpoint_every == 0 or step == steps or stops

@@ -74,7 +74,7 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(
     assert {path.name for path in workdir.iterdir()} == BELONGS
     # The newest and the best of the undisturbed run, and nothing half-written.
     kept = Retention(keep=1, keep_best="top1")
-    gone = kept.superfluous(list_measured(calm))
+    gone = kept.steps_to_remove(list_measured(calm))
     left = sorted(path.name for path in (workdir / "checkpoints").iterdir())
     assert left == sorted(str(s) for s in list_steps(calm) if s not in gone)
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())

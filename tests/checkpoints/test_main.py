@@ -10,11 +10,11 @@ from orbax.checkpoint import v1 as ocp
 
 from tokret.checkpoints import __main__ as command
 from tokret.errors import exit_status
-from tokret.training import checkpoint_inspection as examination
-from tokret.training.checkpoint_contents import STATE
+from tokret.training import checkpoint_inspection as inspection
+from tokret.training.checkpoint_arrays import STATE
 from tokret.training.checkpoint_description import FILE, describe
 from tokret.training.checkpoints import list_steps
-from tokret.training.interruption import alone_in
+from tokret.training.interruption import lock_workdir
 
 MODEL = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8, "p": 3.0}
 CONFIG = {"model": {**MODEL, "whiten": True}, "run": {"keep_best": "top1"}}
@@ -114,12 +114,12 @@ def test_damage_is_told_and_left(run, ask, damage):
 
 
 def test_an_array_may_claim_more_than_there_is(made, monkeypatch):
-    monkeypatch.setattr(examination.os, "sysconf", lambda name: 100)
-    found = examination.examine(made / "checkpoints" / "4", read_all=True)
+    monkeypatch.setattr(inspection.os, "sysconf", lambda name: 100)
+    found = inspection.inspect_checkpoint(made / "checkpoints" / "4", read_all=True)
     assert (
-        found.wrong == "its arrays claim 20004 bytes, more than this machine's memory"
+        found.problem == "its arrays claim 20004 bytes, more than this machine's memory"
     )
-    assert not examination.examine(found.path, read_all=False).wrong
+    assert not inspection.inspect_checkpoint(found.path, read_all=False).problem
 
 
 def test_one_is_shown(run, ask):
@@ -147,7 +147,7 @@ def test_what_is_not_to_be_kept_is_removed(run, ask):
 
 
 def test_while_a_run_trains_nothing_is_removed(run, ask, refused):
-    with alone_in(run):
+    with lock_workdir(run):
         refused(ask("prune", run, "--keep=1"), "another run is training", str(run))
         assert ask("prune", run, "--keep=1", "--dry_run")[0] == 0
     assert list_steps(run) == [4, 8, 12]
@@ -162,10 +162,10 @@ def test_links_among_checkpoints_are_neither_followed_nor_removed(run, ask, tmp_
 
 def test_mistakes_are_one_line(run, ask, refused, tmp_path):
     refused(ask(), "command")
-    refused(ask("list", tmp_path / "nowhere"), "holds no checkpoint")
-    refused(ask("show", tmp_path), "it holds no _CHECKPOINT_METADATA")
-    refused(ask("show", run / "checkpoints" / "4" / FILE), "holds no checkpoint")
-    refused(ask("show", run, "--step=5"), "--step=5", "4, 8, 12")
+    refused(ask("list", tmp_path / "nowhere"), "has no checkpoint")
+    refused(ask("show", tmp_path), "it has no _CHECKPOINT_METADATA")
+    refused(ask("show", run / "checkpoints" / "4" / FILE), "has no checkpoint")
+    refused(ask("show", run, "--step=5"), "no checkpoint 5", "4, 8, 12")
     refused(ask("prune", run), "--keep")
     refused(ask("prune", run, "--keep=0"), "run.keep")
     refused(ask("prune", run, "--keep=1", "--keep_best=mAP"), "keep_best", "top1")

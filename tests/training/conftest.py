@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.checkpoints import Checkpoints
 from tokret.training.retention import Retention
 from tokret.training.state import TrainState
-from tokret.training.weights import replicated
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,9 @@ def saved_state():
 @pytest.fixture(scope="session")
 def abstract(saved_state):
     """Returns a function that makes the state's shapes."""
-    return lambda width=3: replicated(jax.eval_shape(lambda: saved_state(0, width)))
+    return lambda width=3: on_first_device(
+        jax.eval_shape(lambda: saved_state(0, width))
+    )
 
 
 @pytest.fixture(scope="session")

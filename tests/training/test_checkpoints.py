@@ -35,7 +35,7 @@ def test_another_optimisers_state_is_refused_and_not_taken_for_damage(
     with (
         opened(saved_run) as checkpoints,
         pytest.raises(
-            UserError, match=rf"checkpoint={saved_run} \(opt_state/1/trace is"
+            UserError, match=rf"weights of {saved_run} \(opt_state/1/trace is"
         ),
     ):
         checkpoints.restore(wanted, 6)
@@ -72,7 +72,7 @@ def test_the_best_stays_and_a_new_start_still_knows_it(opened, saved_state, tmp_
 
 
 def test_without_a_validation_there_is_no_best(saved_run):
-    with pytest.raises(UserError, match="--step=best: .*keep_best"):
+    with pytest.raises(UserError, match="none is the best; run.keep_best"):
         find_checkpoint(saved_run, "best")
 
 
@@ -88,7 +88,7 @@ def test_what_a_killed_process_left_is_swept_away(
     with opened(copy) as checkpoints:
         assert sorted(path.name for path in folder.iterdir()) == ["2", "4", "6"]
         checkpoints.restore(abstract(), 6)
-        checkpoints.remove_superfluous()
+        checkpoints.prune()
     assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_removed_before_one_could_be_read(
     with opened(copy, keep=1) as checkpoints:
         with pytest.raises(UnreadableError, match="checkpoints/6"):
             checkpoints.restore(abstract(), 6)
-        checkpoints.put_aside(6)
+        checkpoints.move_damaged(6)
         assert int(checkpoints.restore(abstract(), 4).step) == 4
 
 

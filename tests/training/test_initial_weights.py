@@ -7,8 +7,9 @@ import pytest
 
 from tokret import configuration
 from tokret.errors import UserError
+from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.initial_weights import Start
-from tokret.training.weights import replicated, save_weights
+from tokret.training.weights import save_weights
 
 MODEL = {"trunk": "tiny"}
 
@@ -30,7 +31,7 @@ def source(config, tmp_path):
 
 def begin(model=MODEL, head=2, **fields):
     drawn = variables(1.0, head)
-    abstract = replicated(jax.eval_shape(lambda: drawn))
+    abstract = on_first_device(jax.eval_shape(lambda: drawn))
     start = Start(**{"checkpoint": "", "trunk": ""} | fields)
     found = start.overlay(drawn, abstract, model)
     return jax.tree.map(lambda leaf: float(leaf[0]), found)
@@ -76,7 +77,7 @@ def test_a_second_order_trunk_begins_with_the_plain_one(config, tmp_path):
     drawn = variables(1.0)
     for tree in drawn.values():
         tree["trunk"]["soa4"] = {"v": jnp.zeros(2)}
-    abstract = replicated(jax.eval_shape(lambda: drawn))
+    abstract = on_first_device(jax.eval_shape(lambda: drawn))
     start = Start(checkpoint="", trunk=str(tmp_path))
     found = start.overlay(drawn, abstract, {"trunk": "resnet50_soa4"})
     assert float(found["params"]["trunk"]["w"][0]) == 7

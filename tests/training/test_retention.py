@@ -26,19 +26,19 @@ def test_best_means_lowest_loss_and_highest_precision():
     assert best_step(measured, "top1") == 4  # of equals the newest
     assert best_step(measured, "top5") is None and best_step(measured, "") is None
     kept = Retention(keep=2, keep_best="loss")
-    assert kept.superfluous(measured) == [2, 3]
-    assert Retention(keep=2, keep_best="").superfluous(measured) == [1, 2, 3]
+    assert kept.steps_to_remove(measured) == [2, 3]
+    assert Retention(keep=2, keep_best="").steps_to_remove(measured) == [1, 2, 3]
 
 
 @given(RUNS, st.integers(1, 9), st.sampled_from(["", *MEASURES]))
 def test_the_newest_and_the_best_always_stay(measured, keep, name):
     retention = Retention(keep=keep, keep_best=name)
-    removed = retention.superfluous(measured)
+    removed = retention.steps_to_remove(measured)
     left = {step: measured[step] for step in measured.keys() - set(removed)}
     assert set(sorted(measured)[-keep:]) <= left.keys()
     assert best_step(left, name) == best_step(measured, name)
     assert len(left) <= keep + 1
-    assert retention.superfluous(left) == []  # killed in the middle, it goes on
+    assert retention.steps_to_remove(left) == []  # killed in the middle, it goes on
 
 
 @pytest.mark.parametrize(("field", "value"), [("keep", 0), ("keep_best", "mAP")])

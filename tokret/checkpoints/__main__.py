@@ -23,9 +23,13 @@ from tokret.command_line import quieten
 from tokret.configuration import part
 from tokret.errors import UserError, exit_status
 from tokret.training.checkpoint_description import read_config
-from tokret.training.checkpoint_inspection import Examined, examine, size_of
-from tokret.training.checkpoints import LEFT_OVER, list_measured, list_steps, remove
-from tokret.training.interruption import alone_in
+from tokret.training.checkpoint_inspection import (
+    Inspection,
+    inspect_checkpoint,
+    size_of,
+)
+from tokret.training.checkpoints import INCOMPLETE, list_measured, list_steps, remove
+from tokret.training.interruption import lock_workdir
 from tokret.training.retention import MEASURES, Retention, best_step
 from tokret.training.weights import find_checkpoint
 
@@ -76,7 +80,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def examine_all(workdir: Path) -> dict[int, Examined]:
+def examine_all(workdir: Path) -> dict[int, Inspection]:
     """Reads all checkpoints of a run, by step.
 
     Raises:
@@ -85,7 +89,9 @@ def examine_all(workdir: Path) -> dict[int, Examined]:
     find_checkpoint(workdir)
     steps = tqdm(list_steps(workdir), unit="checkpoint", leave=False, disable=None)
     folder = workdir / "checkpoints"
-    return {step: examine(folder / str(step), read_all=True) for step in steps}
+    return {
+        step: inspect_checkpoint(folder / str(step), read_all=True) for step in steps
+    }
 
 
 def measure_of(workdir: Path) -> str:
@@ -98,12 +104,12 @@ def measure_of(workdir: Path) -> str:
     return name if isinstance(name, str) and name in MEASURES else ""
 
 
-def table(found: dict[int, Examined], measure: str) -> str:
+def table(found: dict[int, Inspection], measure: str) -> str:
     """Formats what was found, one line a checkpoint."""
     measured = {
         step: it.description.measured if it.description else {}
         for step, it in found.items()
-        if not it.wrong
+        if not it.problem
     }
     best = best_step(measured, measure)
     lines = [
@@ -116,7 +122,7 @@ def table(found: dict[int, Examined], measure: str) -> str:
         shares = (
             f"{numbers[n]:.1%}" if n in numbers else "-" for n in ("top1", "top5")
         )
-        state = f"damaged: {printable(it.wrong)}" if it.wrong else "whole"
+        state = f"damaged: {printable(it.problem)}" if it.problem else "whole"
         state += f", best {measure}" if step == best else ""
         size, (top1, top5) = it.size / MIB, shares
         lines.append(
@@ -132,7 +138,7 @@ def list_command(flags: argparse.Namespace) -> None:
     found = examine_all(workdir)
     print(table(found, measure_of(workdir)))
     folder = workdir / "checkpoints"
-    for path in sorted(path for pattern in LEFT_OVER for path in folder.glob(pattern)):
+    for path in sorted(path for pattern in INCOMPLETE for path in folder.glob(pattern)):
         print(
             f"{printable(path.name)}: {size_of(path) / MIB:.1f} MiB, half-written or "
             "half-removed; the next start of the run clears it away"
@@ -149,15 +155,12 @@ def show(flags: argparse.Namespace) -> None:
     path: Path = flags.folder
     if list_steps(path) or flags.step is not None or not path.is_dir():
         path = find_checkpoint(path, flags.step)
-    found = examine(path, read_all=False)
-    if found.wrong:
-        raise UserError(f"{path}: {found.wrong}")
+    found = inspect_checkpoint(path, read_all=False)
+    if found.problem:
+        raise UserError(f"{path}: {found.problem}")
     print(f"{path}: {found.size / MIB:.1f} MiB on disk")
-    if found.description is None:
-        print("no description: it was written before there were any")
-    else:
-        for name, value in vars(found.description).items():
-            print(f"{name}: {json.dumps(value, indent=2)}")
+    for name, value in vars(found.description).items():
+        print(f"{name}: {json.dumps(value, indent=2)}")
     for name, array in found.arrays.items():
         shape = "x".join(map(str, array.shape)) or "scalar"
         print(
@@ -178,21 +181,21 @@ def prune(flags: argparse.Namespace) -> None:
     if flags.dry_run:
         _prune(workdir, retention, dry=True)
         return
-    with alone_in(workdir):
+    with lock_workdir(workdir):
         _prune(workdir, retention, dry=False)
 
 
 def _prune(workdir: Path, retention: Retention, *, dry: bool) -> None:
     found = examine_all(workdir)
     for step, it in found.items():
-        if it.wrong:
-            print(f"step {step} is damaged and left: {printable(it.wrong)}")
+        if it.problem:
+            print(f"step {step} is damaged and left: {printable(it.problem)}")
     whole = {
         step: numbers
         for step, numbers in list_measured(workdir).items()
-        if step in found and not found[step].wrong
+        if step in found and not found[step].problem
     }
-    removed = retention.superfluous(whole)
+    removed = retention.steps_to_remove(whole)
     for step in removed:
         print(f"{'would remove' if dry else 'removing'} {found[step].path}", flush=True)
         if not dry:

@@ -31,9 +31,10 @@ from tokret.retrieval.store.writing import making
 from tokret.retrieval.view_batches import Survey, survey
 from tokret.runtime.process_group import ALONE, Group, all_processes
 from tokret.shapes import Float
+from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.checkpoint_description import check_pixels
 from tokret.training.initial_weights import Start
-from tokret.training.weights import replicated, restore_weights, step_of
+from tokret.training.weights import restore_weights, step_of
 
 INTERPOLATION = "photos by Pillow's LANCZOS thumbnail, scales of them bilinearly"
 
@@ -211,7 +212,7 @@ def model_systems(
         key, _ = jax.random.split(jax.random.key(part(config, "seed", int)))
         return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
 
-    shapes = replicated(jax.eval_shape(initial))
+    shapes = on_first_device(jax.eval_shape(initial))
     trained = restore_weights(checkpoint, shapes, averaged=averaged)
 
     def untrained() -> ModelSystem:

@@ -70,25 +70,20 @@ def describe(
     }
 
 
-def read_description(checkpoint: Path) -> Description | None:
+def read_description(checkpoint: Path) -> Description:
     """Reads what a checkpoint says of itself.
 
     Args:
       checkpoint: its folder.
 
-    Returns:
-      The description, None in one that tokret wrote before there were any.
-
     Raises:
-      UnreadableError: if it is damaged, or was made up.
+      UnreadableError: if it is missing, damaged or was made up.
       UserError: if a newer tokret wrote it.
     """
     path = checkpoint / FILE
     try:
         outer = _load(path)
         found = outer.get(FIELD) if isinstance(outer, dict) else outer
-        if found is None or found == {}:  # Orbax's own way to say nothing
-            return None
         if not isinstance(found, dict) or type(found.get("format")) is not int:
             raise ValueError("it holds no description of tokret's")
         version = found["format"]
@@ -113,22 +108,16 @@ def read_config(checkpoint: Path) -> Config:
     be changed there; that of the checkpoint itself where it lies alone.
 
     Raises:
-      UserError: if neither is there, or they mean different models.
+      UserError: if the checkpoint cannot be read, or they mean different models.
     """
     described = read_description(checkpoint)
     path = checkpoint.parent.parent / "config.json"
     if checkpoint.parent.name == "checkpoints" and path.exists():
         config = configuration.load(path)
-        if described is not None:
-            ours = part(config, "model", dict)
-            theirs = part(described.config, "model", dict)
-            check_same_model(str(checkpoint), theirs, ours)
+        ours = part(config, "model", dict)
+        theirs = part(described.config, "model", dict)
+        check_same_model(str(checkpoint), theirs, ours)
         return config
-    if described is None:
-        raise UserError(
-            f"{checkpoint} does not describe its model, and the config.json of its run "
-            "is missing; put it back"
-        )
     return described.config
 
 
@@ -139,7 +128,7 @@ def check_pixels(checkpoint: Path, config: Config) -> None:
       UserError: if they were.
     """
     described = read_description(checkpoint)
-    if described is not None and described.pixels != _pixels(config):
+    if described.pixels != _pixels(config):
         raise UserError(
             f"{checkpoint} takes images scaled by {dict(described.pixels)}, but this "
             f"tokret scales them by {_pixels(config)}; use tokret {described.tokret}"

@@ -1,7 +1,7 @@
-"""A checkpoint's folder -> what is in it, and whether it is whole.
+"""What a checkpoint's folder contains, and whether it is complete.
 
-The folder may be anybody's: links are not followed, metadata may be of any size
-and say anything, and arrays may claim to be larger than this machine's memory.
+The folder may come from anybody: links are not followed, metadata may have any size and
+content, and arrays may claim to be larger than this machine's memory.
 """
 
 import dataclasses
@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from orbax.checkpoint import v1 as ocp
 
 from tokret.errors import UserError
-from tokret.training.checkpoint_contents import STATE
+from tokret.training.checkpoint_arrays import (
+    by_name,
+    load_arrays,
+    on_first_device,
+    stored_shapes,
+)
 from tokret.training.checkpoint_description import FILE, Description, read_description
-from tokret.training.weights import replicated
 
 # Files that are read whole before anything in them can be checked.
 METADATA = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt")
@@ -25,8 +28,8 @@ LARGEST = 2**26  # bytes of one of them
 
 
 @dataclasses.dataclass(frozen=True)
-class Array:
-    """An array of a checkpoint, as it says of itself."""
+class StoredArray:
+    """An array of a checkpoint, as its metadata gives it."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -34,61 +37,61 @@ class Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Examined:
-    """What was found.
+class Inspection:
+    """What `inspect_checkpoint` found.
 
     Attributes:
       path: the checkpoint's folder.
       written: seconds since 1970.
       size: bytes on disk.
-      description: None if it has none, or none that can be read.
+      description: None if it cannot be read.
       arrays: by their names; {} if they cannot be read.
-      wrong: why it is not whole; "" if it is.
+      problem: why it is incomplete; "" if it is complete.
     """
 
     path: Path
     written: float
     size: int
     description: Description | None
-    arrays: dict[str, Array]
-    wrong: str
+    arrays: dict[str, StoredArray]
+    problem: str
 
 
-def examine(path: Path, *, read_all: bool) -> Examined:
-    """Examines a checkpoint.
+def inspect_checkpoint(path: Path, *, read_all: bool) -> Inspection:
+    """Inspects a checkpoint.
 
     Args:
       path: its folder.
-      read_all: whether every array is read, which is the only proof that it is whole.
+      read_all: whether every array is read, the only proof that none is damaged.
 
     Raises:
       UserError: if there is no such folder.
     """
     if path.is_symlink() or not path.is_dir():
-        raise UserError(f"{path} is no checkpoint: it is not a folder")
-    size, wrong = _walk(path)
-    wrong = wrong if os.path.lexists(path / FILE) else f"it holds no {FILE}"
-    description, arrays = None, {}
-    try:
-        if not wrong:
+        raise UserError(f"{path} is not a checkpoint: it is not a folder")
+    size, problem = _scan(path)
+    problem = problem if os.path.lexists(path / FILE) else f"it has no {FILE}"
+    description: Description | None = None
+    arrays: dict[str, StoredArray] = {}
+    if not problem:
+        try:
             description = read_description(path)
-            shapes = _shapes(path)
-            arrays = _arrays(shapes)
+            shapes, arrays = _list_arrays(path)
             if read_all:
-                wrong = _read(path, shapes, sum(a.nbytes for a in arrays.values()))
-    except UserError as error:
-        wrong = str(error)
-    return Examined(path, path.stat().st_mtime, size, description, arrays, wrong)
+                _read_arrays(path, shapes, sum(a.nbytes for a in arrays.values()))
+        except UserError as error:
+            problem = str(error)
+    return Inspection(path, path.stat().st_mtime, size, description, arrays, problem)
 
 
 def size_of(path: Path) -> int:
-    """Returns the bytes of a folder's files; what links lead to is not counted."""
-    return _walk(path)[0]
+    """Returns the bytes of a folder's files, without what links lead to."""
+    return _scan(path)[0]
 
 
-def _walk(path: Path) -> tuple[int, str]:
-    """Returns a folder's bytes, and what forbids to read it further; "" if nothing."""
-    total, wrong = 0, ""
+def _scan(path: Path) -> tuple[int, str]:
+    """Returns a folder's bytes, and why it must not be read; "" if it may be."""
+    total, problem = 0, ""
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             entry = os.path.join(folder, name)
@@ -97,66 +100,52 @@ def _walk(path: Path) -> tuple[int, str]:
                 continue
             short = os.path.relpath(entry, path)
             if not stat.S_ISREG(found.st_mode):
-                wrong = wrong or f"{short!r} is a link or a device, which is not read"
+                problem = problem or f"{short!r} is a link or a device, never read"
                 continue
             total += found.st_size
             if name in METADATA and found.st_size > LARGEST:
-                wrong = wrong or f"{short!r} has {found.st_size} bytes, too many"
-    return total, wrong
+                problem = problem or f"{short!r} has {found.st_size} bytes, too many"
+    return total, problem
 
 
-def _shapes(path: Path) -> Any:
-    """Returns the tree of all arrays, as shapes.
-
-    Raises:
-      UserError: if it cannot be read.
-    """
+def _list_arrays(path: Path) -> tuple[Any, dict[str, StoredArray]]:
+    """Returns the tree of all arrays, as shapes, and the arrays by name."""
     try:
-        saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
-        if saved is None:
-            raise ValueError("its list of arrays is missing or damaged")
-        return replicated(saved)
-    except _ANYTHING as error:
+        shapes = on_first_device(stored_shapes(path))
+    # Orbax and the libraries below raise anything for files that they did not write.
+    except Exception as error:
         raise UserError(
-            f"its list of arrays cannot be read ({_short(error)})"
+            f"its list of arrays cannot be read ({_innermost(error)})"
         ) from error
-
-
-def _arrays(shapes: Any) -> dict[str, Array]:
-    return {
-        jax.tree_util.keystr(key, simple=True, separator="/"): Array(
+    return shapes, {
+        name: StoredArray(
             tuple(leaf.shape),
             leaf.dtype.name,
             math.prod(leaf.shape) * leaf.dtype.itemsize,
         )
-        for key, leaf in jax.tree.leaves_with_path(shapes)
+        for name, leaf in by_name(shapes).items()
     }
 
 
-def _read(path: Path, shapes: Any, nbytes: int) -> str:
-    """Reads every array; returns why that failed, "" if it did not."""
+def _read_arrays(path: Path, shapes: Any, nbytes: int) -> None:
+    """Reads every array.
+
+    Raises:
+      UserError: if they do not fit into memory or cannot be read.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if nbytes > memory:
-        return f"its arrays claim {nbytes} bytes, more than this machine's memory"
-    try:
-        jax.block_until_ready(
-            ocp.load_checkpointables(path.resolve(), {STATE: shapes})[STATE]
+        raise UserError(
+            f"its arrays claim {nbytes} bytes, more than this machine's memory"
         )
-    except _ANYTHING as error:
-        return _short(error)
-    return ""
+    try:
+        jax.block_until_ready(load_arrays(path, shapes))
+    except Exception as error:  # as above
+        raise UserError(_innermost(error)) from error
 
 
-# Orbax and what it stands on raise all of these for files that are not theirs.
-_ANYTHING = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError),
-    *(RecursionError, OverflowError, NotImplementedError, AssertionError),
-    *(RuntimeError, MemoryError),
-)
-
-
-def _short(error: Exception) -> str:
-    """Returns what the innermost library said: the outer ones only guess."""
+def _innermost(error: Exception) -> str:
+    """Returns the message of the first cause: those raised from it only guess."""
     inner: BaseException = error
     while (cause := inner.__cause__ or inner.__context__) is not None:
         inner = cause

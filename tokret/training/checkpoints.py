@@ -10,16 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from orbax.checkpoint import v1 as ocp
-
 from tokret.configuration import Config
 from tokret.errors import StoppedError, UserError
 from tokret.runtime import cluster
-from tokret.training.checkpoint_contents import (
-    STATE,
+from tokret.training.checkpoint_arrays import (
     check_names,
     differences,
-    in_a_line,
+    load_arrays,
+    shortened,
+    start_saving,
 )
 from tokret.training.checkpoint_description import (
     UnreadableError,
@@ -29,8 +28,8 @@ from tokret.training.checkpoint_description import (
 from tokret.training.retention import Retention
 from tokret.training.state import TrainState
 
-# What a process that died leaves behind: Orbax's half-written, our half-removed.
-LEFT_OVER = ("*.orbax-checkpoint-tmp*", ".removed-*")
+# What a killed process leaves: Orbax's half-written folders, our half-removed ones.
+INCOMPLETE = ("*.orbax-checkpoint-tmp*", ".removed-*")
 
 
 def list_steps(workdir: Path) -> list[int]:
@@ -49,14 +48,13 @@ def list_steps(workdir: Path) -> list[int]:
 
 
 def list_measured(workdir: Path) -> dict[int, Mapping[str, float]]:
-    """Returns what was measured at each step that has a checkpoint."""
+    """Returns the validation metrics of each step that has a checkpoint."""
     found: dict[int, Mapping[str, float]] = {}
     for step in list_steps(workdir):
         try:
-            described = read_description(workdir / "checkpoints" / str(step))
+            found[step] = read_description(workdir / "checkpoints" / str(step)).measured
         except UserError:  # it counts as one of the newest until it is restored
-            described = None
-        found[step] = described.measured if described else {}
+            found[step] = {}
     return found
 
 
@@ -70,8 +68,8 @@ def remove(checkpoint: Path) -> None:
 class Checkpoints:
     """Saves states in the background, keeps the newest and the best.
 
-    A context manager. A save is complete or it is not there: one that was in flight
-    when the process died is swept away by the next start. Orbax's own manager of many
+    A context manager. A checkpoint is complete or does not exist: the next start of the
+    run removes one that was being written when the process died. Orbax's own manager of
     checkpoints is not used: one damaged list of metrics keeps it from opening a folder,
     and what it was removing when it was killed looks complete.
     """
@@ -80,7 +78,7 @@ class Checkpoints:
         """Opens the run's checkpoints.
 
         Args:
-          workdir: the run's folder, of which no other run holds the lock.
+          workdir: the run's folder, locked by this run.
           retention: which are kept.
           config: the run's, which every checkpoint repeats.
         """
@@ -88,13 +86,13 @@ class Checkpoints:
         self._retention = retention
         self._config = config
         self._measured = list_measured(workdir)
-        # The save in flight: its step, what was measured, and Orbax's answer.
-        self._in_flight: tuple[int, Mapping[str, float], Any] | None = None
+        # The save in progress: its step, validation metrics, and Orbax's response.
+        self._saving: tuple[int, Mapping[str, float], Any] | None = None
 
     def __enter__(self) -> "Checkpoints":
-        """Makes the folder and clears it of what a killed process left behind."""
+        """Makes the folder and removes what a killed process left."""
         self._folder.mkdir(exist_ok=True)
-        self._sweep()
+        self._remove_incomplete()
         return self
 
     def __exit__(
@@ -103,31 +101,29 @@ class Checkpoints:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits for the save in flight."""
+        """Waits for the save in progress."""
         try:
-            self._finish()
+            self._finish_saving()
         except UserError as failure:
-            # A run that stops says that it saved, so this counts more.
+            # A run that stops reports that it saved, so this error is more important.
             if error is None or isinstance(error, StoppedError):
                 raise
             # Any other error ends the run; this one must not hide it.
             print(f"warning: {failure}", file=sys.stderr, flush=True)  # noqa: T201
 
-    def _sweep(self) -> None:
-        if not cluster.is_first():
-            return
-        for pattern in LEFT_OVER:
-            for path in self._folder.glob(pattern):
-                shutil.rmtree(path, ignore_errors=True)
+    def _remove_incomplete(self) -> None:
+        if cluster.is_first():
+            for pattern in INCOMPLETE:
+                for path in self._folder.glob(pattern):
+                    shutil.rmtree(path, ignore_errors=True)
 
     def recorded_config(self) -> Config | None:
         """Returns the config that the newest readable checkpoint repeats, if any."""
         for step in sorted(self._measured, reverse=True):
             try:
-                described = read_description(self._folder / str(step))
+                return read_description(self._folder / str(step)).config
             except UnreadableError:
                 continue
-            return described.config if described else None
         return None
 
     def latest_step(self) -> int | None:
@@ -141,65 +137,60 @@ class Checkpoints:
 
         Args:
           state: what is saved.
-          measured: what a validation of it measured, None if there was none.
+          measured: metrics of a validation of it, None if there was none.
 
         Raises:
           UserError: if this save, or the one before it, cannot be written.
         """
-        self._finish()
-        step = int(state.step)
+        self._finish_saving()
+        step, measured = int(state.step), measured or {}
         if step in self._measured:
             return
-        measured = measured or {}
+        description = describe(self._config, step, measured)
         try:
-            answer = ocp.save_checkpointables_async(
-                (self._folder / str(step)).resolve(),
-                {STATE: state},
-                custom_metadata=describe(self._config, step, measured),
-            )
+            response = start_saving(self._folder / str(step), state, description)
         except (OSError, ValueError) as error:
             self._fail(step, error)
-        self._in_flight = (step, measured, answer)
+        self._saving = (step, measured, response)
 
-    def _finish(self) -> None:
-        """Waits for the save in flight, then removes what need not be kept."""
-        if self._in_flight is None:
+    def _finish_saving(self) -> None:
+        """Waits for the save in progress, then removes what need not be kept."""
+        if self._saving is None:
             return
-        step, measured, answer = self._in_flight
-        self._in_flight = None
+        step, measured, response = self._saving
+        self._saving = None
         try:
-            answer.result()
+            response.result()
         except (OSError, ValueError) as error:
             self._fail(step, error)
         self._measured[step] = measured
-        self.remove_superfluous()
+        self.prune()
 
     def _fail(self, step: int, error: Exception) -> NoReturn:
-        self._sweep()
+        self._remove_incomplete()
         latest = self.latest_step()
+        resumed = "the beginning" if latest is None else f"step {latest}"
         raise UserError(
-            f"{self._folder / str(step)} could not be written: {_reason(error)}; the "
-            "same command goes on "
-            + ("from the beginning" if latest is None else f"from step {latest}")
-            + " once that is mended"
+            f"{self._folder / str(step)} could not be written: {_reason(error)}; once "
+            f"that is fixed, the same command resumes from {resumed}"
         ) from error
 
-    def remove_superfluous(self) -> None:
-        """Removes what need not be kept; an older one may be until one was restored."""
-        for step in self._retention.superfluous(self._measured):
+    def prune(self) -> None:
+        """Removes what need not be kept; call it once a checkpoint was restored."""
+        for step in self._retention.steps_to_remove(self._measured):
             del self._measured[step]
             if cluster.is_first():
                 remove(self._folder / str(step))
 
-    def put_aside(self, step: int) -> Path:
-        """Moves a damaged checkpoint out of the way; returns where to."""
-        aside = self._folder.parent / "damaged"
-        aside.mkdir(exist_ok=True)
-        target = aside / f"{step}-{time.time_ns()}"
+    def move_damaged(self, step: int) -> Path:
+        """Moves a damaged checkpoint out of the folder; returns its new path."""
+        folder = self._folder.parent / "damaged"
+        folder.mkdir(exist_ok=True)
+        target = folder / f"{step}-{time.time_ns()}"
         cluster.wait(f"none reads checkpoint {step}")
         if cluster.is_first():
             os.replace(self._folder / str(step), target)
-        cluster.wait(f"checkpoint {step} is put aside")
+        cluster.wait(f"checkpoint {step} is moved")
         del self._measured[step]
         return target
 
@@ -210,8 +201,7 @@ class Checkpoints:
 
         Raises:
           UnreadableError: if the checkpoint is damaged.
-          UserError: if it holds another model, another optimiser's state, or a newer
-            tokret wrote it.
+          UserError: if it is of another model or optimiser, or a newer tokret wrote it.
         """
         path = self._folder / str(step)
         read_description(path)
@@ -224,28 +214,18 @@ class Checkpoints:
         others = differences(path, optimiser, ("opt_state/",))
         if others:
             raise UserError(
-                f"{path} holds another optimiser's state, or as another tokret keeps "
-                "it; go on with the tokret that wrote it, or begin with these weights "
-                "in another --workdir: "
-                f"--config.init.checkpoint={self._folder.parent} ({in_a_line(others)})"
+                f"{path} holds the state of another optimiser, or of another version "
+                "of tokret's; resume with the version that wrote it, or start another "
+                f"run from the weights of {self._folder.parent} ({shortened(others)})"
             )
-        context = ocp.Context()
-        # What is padded, or cut off, is classes that do not exist: zeros.
-        context.array.loading.enable_padding_and_truncation = True
-        try:
-            with context:
-                loaded = ocp.load_checkpointables(
-                    path.resolve(), {STATE: abstract_state}
-                )
-        except (OSError, ValueError, KeyError) as error:
-            raise UnreadableError(f"{path} is damaged ({str(error)[:200]})") from error
-        state = loaded[STATE]
+        # Only rows of classes that do not exist are padded or cut: zeros.
+        state = load_arrays(path, abstract_state, padded=True)
         assert isinstance(state, TrainState)
         return state
 
 
 def _reason(error: Exception) -> str:
-    """Says why the system refused, where it is known; else the library's words."""
+    """Returns why the system refused, if the error has its code, else its message."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
     code = int(found[1]) if found else getattr(error, "errno", None)
     return os.strerror(code) if code else str(error)[:300]

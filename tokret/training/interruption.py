@@ -1,4 +1,4 @@
-"""A run that is told to stop, and two runs in one folder."""
+"""Signals that stop a run, and the lock that keeps a second run out of its folder."""
 
 import contextlib
 import signal
@@ -14,17 +14,17 @@ from tokret.io.file_locks import held
 
 
 class Interruption:
-    """Notices SIGTERM, which clusters send before they take a machine away."""
+    """Catches SIGTERM, which clusters send before they take a machine away."""
 
     def __init__(self) -> None:
-        """Makes one that has noticed nothing."""
-        self._seen = False
-        self._before: Any = None
+        """Creates one that has caught nothing."""
+        self._received = False
+        self._previous: Any = None
 
     def __enter__(self) -> "Interruption":
-        """Listens from here on; where several processes run, JAX does so itself."""
+        """Starts to listen; where several processes run, JAX does so itself."""
         if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._notice)
+            self._previous = signal.signal(signal.SIGTERM, self._receive)
         return self
 
     def __exit__(
@@ -33,32 +33,30 @@ class Interruption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Listens no more."""
+        """Restores the previous handler."""
         if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._before)
+            signal.signal(signal.SIGTERM, self._previous)
 
-    def _notice(self, number: int, frame: FrameType | None) -> None:
-        self._seen = True
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
 
-    def asked(self, step: int) -> bool:
-        """Says whether to stop after this step; all processes get the same answer."""
+    def requested(self, step: int) -> bool:
+        """Whether to stop after this step; the same in all processes."""
         if jax.process_count() == 1:
-            return self._seen
+            return self._received
         return bool(multihost_utils.reached_preemption_sync_point(step))
 
 
 @contextlib.contextmanager
-def alone_in(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder; the lock goes with the process.
+def lock_workdir(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder; the lock ends with the process.
 
     Raises:
-      UserError: if another run is in it.
+      UserError: if another run is training in it.
     """
     if jax.process_index():
         yield
         return
-    refusal = (
-        f"another run is training in {workdir}; stop it, or choose another --workdir"
-    )
+    refusal = f"another run is training in {workdir}; stop it, or choose another folder"
     with held(workdir / ".lock", refusal):
         yield

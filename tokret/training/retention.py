@@ -29,7 +29,7 @@ class Retention:
         within("run.keep", self.keep, 1)
         choose({"": None, **MEASURES}, self.keep_best, "config.run.keep_best")
 
-    def superfluous(self, measured: Measured) -> list[int]:
+    def steps_to_remove(self, measured: Measured) -> list[int]:
         """Lists the steps that need not be kept, oldest first."""
         kept = {*sorted(measured)[-self.keep :], best_step(measured, self.keep_best)}
         return sorted(measured.keys() - kept)

@@ -6,13 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
 from tokret.models import build_model
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.training.checkpoint_contents import STATE, check_names, read_metadata
+from tokret.training.checkpoint_arrays import (
+    check_names,
+    load_arrays,
+    on_first_device,
+    read_shapes,
+    start_saving,
+)
 from tokret.training.checkpoint_description import (
     check_pixels,
     describe,
@@ -24,22 +29,19 @@ from tokret.training.retention import best_step
 
 
 def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
-    """Finds a checkpoint of a run.
+    """Returns the folder of a run's checkpoint.
 
     Args:
       workdir: the run's folder.
-      step: its step, as a number or in digits; "best" asks for the best by
-        `config.run.keep_best`, None for the newest.
+      step: its step, as a number or in digits; "best" for the best by the run's
+        `keep_best`, None for the newest.
 
     Raises:
       UserError: if there is no such checkpoint.
     """
     steps = list_steps(workdir)
     if not steps:
-        raise UserError(
-            f"{workdir} holds no checkpoint; train first: "
-            f"python train.py --config=... --workdir={workdir}"
-        )
+        raise UserError(f"workdir: {workdir} has no checkpoint; train first")
     folder = workdir / "checkpoints"
     if step is None:
         return folder / str(steps[-1])
@@ -47,7 +49,7 @@ def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
         return folder / str(_best(workdir, folder / str(steps[-1])))
     if str(step) not in map(str, steps):
         raise UserError(
-            f"--step={step}: {workdir} holds no such checkpoint; it has "
+            f"step: {workdir} has no checkpoint {step}; it has "
             f"{', '.join(map(str, steps))}, and may have a best"
         )
     return folder / str(step)
@@ -58,25 +60,16 @@ def _best(workdir: Path, newest: Path) -> int:
     found = best_step(list_measured(workdir), measure)
     if found is None:
         raise UserError(
-            f"--step=best: no checkpoint of {workdir} was saved with a validation's "
-            f"{measure or 'measures'}; config.run.keep_best keeps the best of a run "
-            "that has validation photos"
+            f"step: no checkpoint of {workdir} was saved with a validation's "
+            f"{measure or 'measures'}, so none is the best; run.keep_best keeps the "
+            "best of a run that has validation photos"
         )
     return found
 
 
 def step_of(checkpoint: Path) -> int:
-    """Returns the step of a checkpoint, wherever it lies.
-
-    Raises:
-      UserError: if neither it nor its folder's name says so.
-    """
-    described = read_description(checkpoint)
-    if described is not None:
-        return described.step
-    if not checkpoint.name.isdecimal():
-        raise UserError(f"{checkpoint} is no checkpoint: its name is not a step")
-    return int(checkpoint.name)
+    """Returns the step of a checkpoint, also of one moved out of its run's folder."""
+    return read_description(checkpoint).step
 
 
 def restore_weights(
@@ -94,12 +87,12 @@ def restore_weights(
       The variables.
 
     Raises:
-      UserError: if it is not there, damaged, or holds another model.
+      UserError: if the checkpoint is missing, damaged, or of another model.
     """
     wanted = {"batch_stats": variables["batch_stats"]}
     params, end = variables["params"], f"{part}/" if part else ""
     if averaged:
-        if not read_metadata(checkpoint).get("average"):
+        if not read_shapes(checkpoint).get("average"):
             raise UserError(
                 f"{checkpoint} holds no moving average of weights; its run had "
                 "config.updates.average=0"
@@ -109,7 +102,7 @@ def restore_weights(
         wanted["params"] = {"model": params}
     prefixes = ("average/" if averaged else "params/model/", "batch_stats/")
     check_names(checkpoint, wanted, tuple(f"{prefix}{end}" for prefix in prefixes))
-    loaded = _load(checkpoint, wanted)
+    loaded = load_arrays(checkpoint, wanted, partial=True)
     params = loaded["average"] if averaged else loaded["params"]["model"]
     return {"params": params, "batch_stats": loaded["batch_stats"]}
 
@@ -117,11 +110,11 @@ def restore_weights(
 def load_model(
     workdir: Path, step: int | str | None = None
 ) -> tuple[RetrievalNet, Any]:
-    """Loads a model and its weights, onto the first device of this process.
+    """Loads a model and its weights onto the first device of this process.
 
     Args:
       workdir: folder of a run or a conversion.
-      step: as `find_checkpoint` takes it.
+      step: as in `find_checkpoint`.
 
     Returns:
       The model, and the variables that `model.apply` takes.
@@ -135,11 +128,11 @@ def load_model(
     model = call(build_model, "model", part(config, "model", dict))
     images = jnp.zeros((1, 64, 64, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-    return model, restore_weights(checkpoint, replicated(shapes))
+    return model, restore_weights(checkpoint, on_first_device(shapes))
 
 
 def load_weights(checkpoint: Path) -> tuple[Any, Any]:
-    """Loads whatever weights a checkpoint holds, as NumPy arrays.
+    """Loads all weights of a checkpoint as NumPy arrays.
 
     Returns:
       Parameters, {"model": ..., "arcface": ...}; running statistics.
@@ -147,15 +140,14 @@ def load_weights(checkpoint: Path) -> tuple[Any, Any]:
     Raises:
       UserError: if it cannot be read.
     """
-    saved = {
-        name: read_metadata(checkpoint)[name] for name in ("params", "batch_stats")
-    }
-    loaded = jax.tree.map(np.asarray, _load(checkpoint, replicated(saved)))
+    saved = read_shapes(checkpoint)
+    wanted = on_first_device({name: saved[name] for name in ("params", "batch_stats")})
+    loaded = jax.tree.map(np.asarray, load_arrays(checkpoint, wanted, partial=True))
     return loaded["params"], loaded["batch_stats"]
 
 
 def save_weights(workdir: Path, params: Any, batch_stats: Any, config: Config) -> None:
-    """Saves weights that no training of tokret made, as the checkpoint of step 0.
+    """Saves weights from another source than tokret's training, as step 0.
 
     Args:
       workdir: a folder.
@@ -165,29 +157,5 @@ def save_weights(workdir: Path, params: Any, batch_stats: Any, config: Config) -
     """
     folder = workdir / "checkpoints"
     folder.mkdir()
-    ocp.save_checkpointables(
-        (folder / "0").resolve(),
-        {STATE: {"params": params, "batch_stats": batch_stats}},
-        custom_metadata=describe(config, 0),
-    )
-
-
-def _load(path: Path, wanted: Any) -> Any:
-    context = ocp.Context()
-    context.pytree.loading.partial_load = True
-    try:
-        with context:
-            return ocp.load_checkpointables(path.resolve(), {STATE: wanted})[STATE]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} is damaged ({str(error)[:200]}); use another checkpoint"
-        ) from error
-
-
-def replicated(shapes: Any) -> Any:
-    """Gives every shape of a tree a place on the first device of this process."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        shapes,
-    )
+    state = {"params": params, "batch_stats": batch_stats}
+    start_saving(folder / "0", state, describe(config, 0)).result()

@@ -1,0 +1,177 @@
+"""The arrays of a checkpoint: their names and shapes, reading and writing by Orbax.
+
+Orbax takes long to import, so only the functions that touch a checkpoint import it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tokret.errors import UserError
+from tokret.training.checkpoint_description import UnreadableError
+
+STATE = "state"  # the name that a checkpoint keeps everything under
+MAX_LISTED = 8  # differences listed in one error
+
+
+def stored_shapes(path: Path) -> Any:
+    """Returns a checkpoint's tree of shapes and dtypes.
+
+    Raises:
+      Exception: any, for a file that Orbax did not write.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
+    if saved is None:
+        raise ValueError("its list of arrays is missing or damaged")
+    return saved
+
+
+def read_shapes(path: Path) -> dict[str, Any]:
+    """Returns shapes and dtypes of a checkpoint's weights and optimiser state.
+
+    Raises:
+      UnreadableError: if the checkpoint cannot be read.
+    """
+    try:
+        saved = stored_shapes(path)
+        # Only checkpoints of training runs have the last two.
+        names = ("params", "batch_stats", "average", "opt_state")
+        return {name: saved[name] for name in names if name in saved}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UnreadableError(
+            f"{path} cannot be read as a checkpoint ({error}); remove it to use the "
+            "one before it"
+        ) from error
+
+
+def load_arrays(
+    path: Path, shapes: Any, *, partial: bool = False, padded: bool = False
+) -> Any:
+    """Loads arrays of a checkpoint.
+
+    Args:
+      path: the checkpoint.
+      shapes: tree of shapes, dtypes and shardings.
+      partial: whether the checkpoint may hold more arrays than `shapes`.
+      padded: whether arrays may be padded with zeros, or cut, to the shapes.
+
+    Returns:
+      The arrays, as a tree of the same structure.
+
+    Raises:
+      UnreadableError: if the checkpoint is damaged.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    context.pytree.loading.partial_load = partial
+    context.array.loading.enable_padding_and_truncation = padded
+    try:
+        with context:
+            return ocp.load_checkpointables(path.resolve(), {STATE: shapes})[STATE]
+    except (OSError, ValueError, KeyError) as error:
+        raise UnreadableError(
+            f"{path} is damaged ({str(error)[:200]}); use another checkpoint"
+        ) from error
+
+
+def start_saving(path: Path, state: Any, description: Mapping[str, Any]) -> Any:
+    """Starts to write a checkpoint in the background.
+
+    Returns:
+      Orbax's response, whose `result()` waits until the checkpoint is complete. The
+      arrays may be overwritten as soon as this function returns.
+
+    Raises:
+      OSError: if it cannot be written, as `result()` does; or ValueError.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    return ocp.save_checkpointables_async(
+        path.resolve(), {STATE: state}, custom_metadata=dict(description)
+    )
+
+
+def check_names(path: Path, wanted: Any, prefixes: tuple[str, ...]) -> None:
+    """Refuses another model's weights before anything is loaded.
+
+    Args:
+      path: the checkpoint.
+      wanted: as in `differences`.
+      prefixes: as in `differences`.
+
+    Raises:
+      UserError: if the checkpoint cannot be read; or listing names that are missing,
+        unexpected, or of another shape.
+    """
+    problems = differences(path, wanted, prefixes)
+    if problems:
+        raise UserError(f"{path} does not hold this model: {shortened(problems)}")
+
+
+def shortened(problems: list[str]) -> str:
+    """Joins the first differences, and counts the others."""
+    more = len(problems) - MAX_LISTED
+    return "; ".join(problems[:MAX_LISTED] + [f"and {more} more"] * (more > 0))
+
+
+def differences(path: Path, wanted: Any, prefixes: tuple[str, ...]) -> list[str]:
+    """Compares the names and shapes of a checkpoint with those wanted.
+
+    Orbax itself returns the arrays it was given where a name is missing.
+
+    Args:
+      path: the checkpoint.
+      wanted: {"params": ..., "batch_stats": ..., "opt_state": ...} of shapes, or some
+        of these.
+      prefixes: only names that start with one of these are compared.
+
+    Returns:
+      What is missing, unexpected, or of another shape, sorted.
+
+    Raises:
+      UserError: if the checkpoint cannot be read.
+    """
+    saved, expected = (
+        {
+            name: tuple(leaf.shape)
+            for name, leaf in by_name(tree).items()
+            if name.startswith(prefixes)
+        }
+        for tree in (read_shapes(path), wanted)
+    )
+    problems = [f"{name} is missing" for name in expected.keys() - saved.keys()]
+    problems += [f"{name} is unexpected" for name in saved.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {saved[name]}, not {expected[name]}"
+        for name in expected.keys() & saved.keys()
+        if _unpadded(name, saved[name]) != _unpadded(name, expected[name])
+    ]
+    return sorted(problems)
+
+
+def _unpadded(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Drops the axis that depends on the mesh: rows of class matrices are padded."""
+    is_classes = "/arcface" in name and "/model/" not in name
+    return shape[1:] if is_classes else shape
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """Returns a tree's leaves by their paths, such as params/model/head/kernel."""
+    return {
+        jax.tree_util.keystr(key, simple=True, separator="/"): leaf
+        for key, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def on_first_device(shapes: Any) -> Any:
+    """Adds the sharding on the first device of this process to a tree of shapes."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        shapes,
+    )
