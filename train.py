@@ -77,7 +77,7 @@ def check_health(
     in_row = int(metrics["left_out_in_row"])
     if in_row > plan.updating.skips or not math.isfinite(metrics["weight_norm"]):
         raise UserError(
-            f"{in_row} updates in a row held no numbers, the last of them step {step}; "
+            f"{in_row} updates in a row were non-finite, the last of them step {step}; "
             "lower config.schedule.base and start into another --workdir (checkpoints "
             f"of this run: {'none' if saved is None else f'up to step {saved}'})"
         )

@@ -28,7 +28,7 @@ sys.exit(exit_status(lambda: print("a line\\n" * 100_000)))
 """
 
 
-def test_a_reader_that_has_gone_is_no_defect():
+def test_a_closed_output_is_not_a_defect():
     with subprocess.Popen(
         [sys.executable, "-c", WRITER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -41,7 +41,7 @@ def test_a_reader_that_has_gone_is_no_defect():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
-def test_a_full_disk_is_said_in_a_line():
+def test_a_full_disk_is_reported_in_a_line():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", WRITER], stdout=full, stderr=subprocess.PIPE

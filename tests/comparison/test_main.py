@@ -26,17 +26,17 @@ class Programs:
     """Stand-ins: mAP falls with the distance of the learning rate from 0.005."""
 
     def __init__(self):
-        self.told = []
+        self.calls = []
         self.refuse = ""
         self.error = trials.DivergedError
 
     def __call__(self, program, *arguments):
-        self.told.append((program, arguments))
+        self.calls.append((program, arguments))
         flags = dict(a[2:].split("=", 1) for a in arguments if "=" in a)
         workdir = trials.Path(flags["workdir"])
         if program == "train.py":
             if self.refuse and self.refuse in arguments:
-                raise self.error("train.py: 11 updates in a row held no numbers")
+                raise self.error("train.py: 11 updates in a row were non-finite")
             (workdir / "rate").write_text(flags["config.schedule.base"])
             return
         value = 0.9 - abs(float((workdir / "rate").read_text()) - 0.005)
@@ -63,7 +63,7 @@ def test_the_best_rates_train_the_seeds(compare, programs, tmp_path, capsys):
     arguments = (*ARGUMENTS, f"--output={tmp_path}", f"--json={out}")
     programs.refuse = "--config.schedule.base=0.02"
     compare(*arguments)
-    trained = [a for p, a in programs.told if p == "train.py"]
+    trained = [a for p, a in programs.calls if p == "train.py"]
     assert len(trained) == 2 * (3 + 2)
     seeds = [a for a in trained if any("--config.seed=" in f for f in a)]
     assert all("--config.schedule.base=0.005" in a for a in seeds)
@@ -73,18 +73,18 @@ def test_the_best_rates_train_the_seeds(compare, programs, tmp_path, capsys):
         assert shown.endswith("=" if "/rate-" in " ".join(given) else "/b")
     found = json.loads(out.read_text())
     assert found["token"]["best"]["rate"] == 0.005
-    assert "no numbers" in found["gem"]["tried"][-1]["refused"]
+    assert "non-finite" in found["gem"]["tried"][-1]["refused"]
     assert len(found["gem"]["seeds"]) == 2
     assert "| token | 90.0 ± 0.0" in capsys.readouterr().out
     # The same again has nothing left to do but what was refused.
-    before = len(programs.told)
+    before = len(programs.calls)
     compare(*arguments)
-    assert len(programs.told) - before == 2
+    assert len(programs.calls) - before == 2
 
 
 def test_a_head_that_no_rates_suit_is_named(compare, programs, tmp_path):
     programs.refuse = "--config.seed=0"
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="non-finite"):
         compare(*ARGUMENTS, f"--output={tmp_path}")
     programs.refuse = "--config.data.benchmark_fraction=0.25"
     with pytest.raises(UserError, match="no rates suit token: train.py"):
@@ -106,15 +106,15 @@ def test_what_was_made_otherwise_is_not_taken(compare, programs, tmp_path):
     with pytest.raises(UserError, match="data.root=.*a, not .*c; name another"):
         compare("--root=c", "--unseen=b", f"--output={tmp_path}", "--heads=gem")
     # Other rates that are better train other seeds.
-    before = len(programs.told)
+    before = len(programs.calls)
     compare(*ARGUMENTS, f"--output={tmp_path}", "--rates=0.0005,0.02")
-    trained = [a for p, a in programs.told[before:] if p == "train.py"]
+    trained = [a for p, a in programs.calls[before:] if p == "train.py"]
     assert len(trained) == 2 * 2
     assert all("--config.schedule.base=0.0005" in a for a in trained)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (("--heads=token,gme",), "--heads: 'gme' is not one of"),
         (("--heads=gem,gem",), "--heads: 'gem' is not one of .* or there twice"),
@@ -130,10 +130,10 @@ def test_what_was_made_otherwise_is_not_taken(compare, programs, tmp_path):
         (("--oops",), "--help says more"),
     ],
 )
-def test_mistakes_are_a_line(compare, programs, tmp_path, arguments, says):
-    with pytest.raises(UserError, match=says):
+def test_mistakes_are_a_line(compare, programs, tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
         compare(*ARGUMENTS[:2], f"--output={tmp_path}", *arguments)
-    assert not programs.told
+    assert not programs.calls
 
 
 def test_places_that_do_not_do(compare, programs, tmp_path):
@@ -145,7 +145,7 @@ def test_places_that_do_not_do(compare, programs, tmp_path):
     with locking.held(tmp_path / ".lock", "held"):
         with pytest.raises(UserError, match="another comparison"):
             compare(*ARGUMENTS, f"--output={tmp_path}")
-    assert not programs.told
+    assert not programs.calls
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The programs' ends, told apart."""
+"""The programs' exit statuses, distinguished."""
 
 import json
 import os
@@ -28,14 +28,14 @@ def programs(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("program", "error", "says"),
+    ("program", "error", "message"),
     [
-        ("sys.exit('error: 11 updates in a row held no numbers')", UserError, "1: "),
+        ("sys.exit('error: 11 updates in a row were non-finite')", UserError, "1: "),
         (
-            "print('error: 11 updates in a row held no numbers', file=sys.stderr);"
+            "print('error: 11 updates in a row were non-finite', file=sys.stderr);"
             "sys.exit(2)",
             DivergedError,
-            "held no numbers",
+            "were non-finite",
         ),
         (
             "print('error: photo is missing\\nlater words', file=sys.stderr);"
@@ -47,9 +47,9 @@ def programs(monkeypatch, tmp_path):
         ("print('stopped', file=sys.stderr); sys.exit(75)", UserError, "75: stopped"),
     ],
 )
-def test_ends_are_told_apart(programs, program, error, says):
+def test_ends_are_distinguished(programs, program, error, message):
     trial = programs(f"import os, sys\n{program}")
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         trial.train()
     assert type(caught.value) is error
     assert not (trial.workdir / "trained").exists()
@@ -72,7 +72,7 @@ content = {{"benchmarks": {{"unseen": {{"all": {{"mAP": {}}}}}}}, "environment":
     programs("", "raise SystemExit(1)")
     assert trial.measure("one")["all"]["mAP"] == 0.5
     programs("", evaluate.format(workdir, "None"))
-    with pytest.raises(UserError, match="no photo to look for has another"):
+    with pytest.raises(UserError, match="no query has another"):
         trial.measure("two")
     assert not (trial.workdir / "two.json").exists()
     with pytest.raises(UserError, match="made with epochs=2, not 3"):

@@ -1,4 +1,4 @@
-"""What seeds have measured: means, spreads, a table."""
+"""Means and standard deviations over seeds, as a table."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 
 class Column(NamedTuple):
-    """Where a figure is found.
+    """A column of the table.
 
     Attributes:
       heading: of the column.
-      measurement: its name.
-      reranked: whether the numbers after re-ranking are meant.
+      measurement: the name of an evaluation.
+      reranked: whether the metric is taken after re-ranking.
       metric: its name.
     """
 
@@ -20,8 +20,8 @@ class Column(NamedTuple):
     reranked: bool
     metric: str
 
-    def of(self, seed: Mapping[str, Any]) -> float:
-        """The figure of one seed, by the name of its measurement what eval.py wrote."""
+    def value(self, seed: Mapping[str, Any]) -> float:
+        """Returns the metric of one seed, from what eval.py wrote, by evaluation."""
         found = seed[self.measurement]
         numbers = found["reranked"]["numbers"] if self.reranked else found
         return float(numbers["all"][self.metric])
@@ -41,39 +41,39 @@ class Figure(NamedTuple):
     """A metric over the seeds, in percent.
 
     Attributes:
-      mean: of the seeds.
-      deviation: the sample's standard deviation; 0 of one seed.
+      mean: over the seeds.
+      deviation: the sample standard deviation; 0 for one seed.
     """
 
     mean: float
     deviation: float
 
     def __str__(self) -> str:
-        """The mean, and how far seeds are from it."""
+        """Returns mean ± deviation."""
         return f"{self.mean:.1f} ± {self.deviation:.1f}"
 
 
 def figure(values: Sequence[float]) -> Figure:
-    """Sums up a metric of several seeds, given as shares of 1."""
+    """Returns mean and deviation of a metric of several seeds, given as fractions."""
     percents = [100 * value for value in values]
     deviation = statistics.stdev(percents) if len(percents) > 1 else 0.0
     return Figure(statistics.mean(percents), deviation)
 
 
 def figures(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """The columns of a head's row.
+    """Returns a row of the table, by heading.
 
     Args:
-      seeds: for each, by the name of its measurement, what eval.py wrote.
+      seeds: for each, what eval.py wrote, by the name of the evaluation.
     """
     return {
-        column.heading: figure([column.of(seed) for seed in seeds])
+        column.heading: figure([column.value(seed) for seed in seeds])
         for column in COLUMNS
     }
 
 
 def markdown(rows: Mapping[str, Mapping[str, Figure]]) -> str:
-    """Rows of heads, the best mAP first."""
+    """Formats rows of heads, the best mAP first."""
     headings = [column.heading for column in COLUMNS]
     lines = [
         f"| head | {' | '.join(headings)} |",

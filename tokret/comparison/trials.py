@@ -1,7 +1,7 @@
-"""One training and its evaluations: the two programs, started as a user starts them.
+"""One training and its evaluations, run by the two programs as a user runs them.
 
-What a trial has measured lies beside its weights, so that a comparison which was killed
-goes on where it was.
+The results of a trial are stored beside its weights, so that a comparison that was
+killed resumes where it stopped.
 """
 
 import json
@@ -18,22 +18,22 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 
 ROOT = Path(tokret.__file__).resolve().parents[1]
-REFUSED = 2  # the programs' status after a line that begins so:
+REFUSED = 2  # the programs' status after a line that starts with:
 ERROR = "error: "
-DIVERGED = re.compile("(held|is) no numbers")  # their words for an update, a descriptor
+DIVERGED = re.compile("non-finite|is no numbers")  # in errors of the two programs
 
 
 class DivergedError(UserError):
-    """A training whose updates hold no numbers any more."""
+    """The weights or descriptors of a training became non-finite."""
 
 
 class Trial(NamedTuple):
     """A run of train.py.
 
     Attributes:
-      config: the value of --config, with the head behind a colon.
+      config: the value of --config, with the head after a colon.
       fields: changes to it, by name.
-      workdir: of the run.
+      workdir: the run's folder.
     """
 
     config: str
@@ -41,11 +41,11 @@ class Trial(NamedTuple):
     workdir: Path
 
     def train(self) -> None:
-        """Trains, goes on with it, or finds that it has.
+        """Trains, or resumes the training, unless it is complete.
 
         Raises:
-          DivergedError: the weights left the numbers.
-          UserError: what is there was made otherwise, or train.py refused.
+          DivergedError: the weights became non-finite.
+          UserError: the folder is of another trial, or train.py failed.
         """
         self._check()
         done = self.workdir / "trained"
@@ -56,36 +56,34 @@ class Trial(NamedTuple):
         write_whole(done, "")
 
     def measure(self, name: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
-        """Evaluates, or finds that it has.
+        """Evaluates, unless that was done before.
 
         Args:
-          name: of the file that keeps the numbers.
+          name: of the file that stores the result.
           arguments: of eval.py.
 
         Returns:
           The numbers as eval.py writes them, and "environment".
 
         Raises:
-          UserError: eval.py refused, or no photo has another of its class.
+          UserError: eval.py failed, or no query has another photo of its class.
         """
-        kept = self.workdir / f"{name}.json"
-        if not kept.exists():
+        stored = self.workdir / f"{name}.json"
+        if not stored.exists():
             run("eval.py", f"--workdir={self.workdir}", "--noreport", *arguments)
             found = json.loads((self.workdir / "eval" / "results.json").read_text())
-            # What was measured last stands last.
+            # The benchmark that was evaluated last comes last.
             numbers = list(found["benchmarks"].values())[-1]
             if numbers["all"]["mAP"] is None:
-                raise UserError(
-                    f"{self.workdir}: no photo to look for has another of its class"
-                )
+                raise UserError(f"{self.workdir}: no query has another of its class")
             environment = {"environment": found["environment"]}
-            write_whole(kept, json.dumps(numbers | environment, indent=1))
-        result = json.loads(kept.read_text())
+            write_whole(stored, json.dumps(numbers | environment, indent=1))
+        result = json.loads(stored.read_text())
         assert isinstance(result, dict)
         return result
 
     def _check(self) -> None:
-        """Refuses a folder of other fields, else writes down what it is made of."""
+        """Refuses a folder of another trial; records the trial in a new one."""
         made = {"config": self.config} | {n: str(v) for n, v in self.fields.items()}
         note = self.workdir / "trial.json"
         self.workdir.mkdir(parents=True, exist_ok=True)
@@ -96,17 +94,17 @@ class Trial(NamedTuple):
             old, new = before.get(name), made.get(name)
             if old != new:
                 raise UserError(
-                    f"--output: {self.workdir} was made with {name}={old}, not {new}; "
+                    f"output: {self.workdir} was made with {name}={old}, not {new}; "
                     "name another folder"
                 )
 
 
 def run(program: str, *arguments: str) -> None:
-    """Runs one of the two programs to its end; whatever ends this ends it too.
+    """Runs one of the two programs; whatever ends this process ends it too.
 
     Raises:
-      DivergedError: updates in a row held no numbers, or descriptors do not.
-      UserError: it ended with another status than 0; its error is told.
+      DivergedError: updates in a row, or descriptors, were non-finite.
+      UserError: it ended with a status other than 0; the message is its own.
     """
     command = [sys.executable, str(ROOT / program), *arguments]
     with subprocess.Popen(  # noqa: S603 (this project's own programs)
@@ -115,16 +113,16 @@ def run(program: str, *arguments: str) -> None:
         try:
             out, err = process.communicate()
         except BaseException:
-            process.terminate()  # it saves what it has
+            process.terminate()  # it saves its state
             raise
     if process.returncode == 0:
         return
     errors = [line for line in err.splitlines() if line.startswith(ERROR)]
-    told = f"{program} {' '.join(arguments)}: "
+    prefix = f"{program} {' '.join(arguments)}: "
     if process.returncode < 0:
-        raise UserError(f"{told}ended by {signal.Signals(-process.returncode).name}")
+        raise UserError(f"{prefix}ended by {signal.Signals(-process.returncode).name}")
     if process.returncode != REFUSED or not errors:
-        words = (err.strip() or out.strip() or "it said nothing").splitlines()[-1]
-        raise UserError(f"{told}status {process.returncode}: {words}")
+        words = (err.strip() or out.strip() or "no output").splitlines()[-1]
+        raise UserError(f"{prefix}status {process.returncode}: {words}")
     words = errors[-1].removeprefix(ERROR)
-    raise (DivergedError if DIVERGED.search(words) else UserError)(told + words)
+    raise (DivergedError if DIVERGED.search(words) else UserError)(prefix + words)

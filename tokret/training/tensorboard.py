@@ -1,7 +1,7 @@
-"""TensorBoard files, written in the thread that has something to say.
+"""TensorBoard files, written in the calling thread.
 
-tensorboardX's own writer hands everything to a thread behind a short queue: where that
-thread dies, of a full disk, the run would wait for room in the queue for ever.
+tensorboardX's own writer passes everything to a thread behind a short queue: if that
+thread dies, for example of a full disk, the run would block on the queue for ever.
 """
 
 import contextlib
@@ -12,34 +12,34 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def _torch_left_out() -> Iterator[None]:
-    """Hides torch, which tensorboardX would import, for seconds and for no use here."""
-    absent = "torch" not in sys.modules
-    if absent:
+def _without_torch() -> Iterator[None]:
+    """Hides torch, which tensorboardX would import: seconds, for nothing used here."""
+    hidden = "torch" not in sys.modules
+    if hidden:
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        if absent:
+        if hidden:
             del sys.modules["torch"]
 
 
-with _torch_left_out():
+with _without_torch():
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.summary import scalar
 
 
 class Events:
-    """A file of events below a folder."""
+    """A file of events in a folder."""
 
     def __init__(self, folder: Path, *, first_step: int):
         """Opens a new file.
 
         Args:
-          folder: for the file; made where it is missing.
-          first_step: events of it and of later steps in older files are hidden: they
-            are of a start that was killed.
+          folder: for the file; created if it is missing.
+          first_step: TensorBoard hides events of this and later steps in older files,
+            which are from before the run was killed.
 
         Raises:
           OSError: if it cannot be written; so do all methods.
