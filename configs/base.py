@@ -38,8 +38,8 @@ def get_config() -> ConfigDict:
     config.augmentation.saturation = 0.2  # factor from 1 +- this
     config.augmentation.hue = 0.1  # turn of the colour circle from +- this
 
-    # Photos -> descriptors: tokret.models.build_model. The head's own fields are those
-    # of Token here; configs/heads.py has the others'.
+    # Photos -> descriptors: tokret.models.build. The head's own fields are those of
+    # Token here; configs/heads.py has the others'.
     config.model = ConfigDict()
     config.model.trunk = "resnet101"  # a name in TRUNKS
     config.model.head = "token"  # a name in HEADS

@@ -19,12 +19,11 @@ from configs import (
     heads,
     image_folder,
 )
-from tokret import models
 from tokret.configuration import call
 from tokret.data.datasets import prepare_function
 from tokret.errors import UserError
-from tokret.models import HEADS, build_model
 from tokret.models.arcface import ArcFace
+from tokret.models.build import HEADS, build_model
 
 RECIPES = (gldv2_r50, gldv2_r101, demo, image_folder, grocery_token, grocery_heads)
 CHANNELS = {"tiny": 128, "efficientnet_lite0": 1280}  # others have 2048
@@ -105,7 +104,7 @@ def test_rows_that_are_not_there(row, says):
 
 def test_the_paper_itself_has_neither_linear_nor_mlp():
     config = ablation.get_config("demo/paper")
-    head = models.build_model(**config.model).head
+    head = build_model(**config.model).head
     shapes = jax.eval_shape(
         lambda x: head.init(jax.random.key(0), x, train=False),
         jax.ShapeDtypeStruct((1, 2, 2, 128), jnp.float32),

@@ -12,7 +12,7 @@ import pytest
 from tokret.convert.layouts import LAYOUTS
 from tokret.convert.released import to_released
 from tokret.io.weight_files import write_safetensors
-from tokret.models import build_model
+from tokret.models.build import build_model
 
 ROOT_README = "README.md"
 

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from tokret.benchmark import torch_rival  # noqa: E402 (torch may be missing)
 from tokret.benchmark.torch_rival import Form  # noqa: E402
 from tokret.benchmark.torch_tiny import TinyToken  # noqa: E402
-from tokret.models import build_model  # noqa: E402
+from tokret.models.build import build_model  # noqa: E402
 
 
 def test_the_tiny_trunks_are_of_one_size():

@@ -17,7 +17,7 @@ from tokret.convert.layouts import LAYOUTS
 from tokret.convert.recognition import Found, header
 from tokret.convert.released import to_released
 from tokret.io.weight_files import read_weights, write_safetensors
-from tokret.models import build_model
+from tokret.models.build import build_model
 
 SMALL = {"dim": 8, "width": 16, "tokens": 2, "heads": 2}
 MODELS = {

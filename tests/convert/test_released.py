@@ -7,7 +7,7 @@ import pytest
 
 from tokret.convert.released import from_released, variable_of
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 
 
 @pytest.mark.parametrize("trunk", ["resnet50", "resnet101"])

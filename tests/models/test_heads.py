@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.models import HEADS
+from tokret.models.build import HEADS
 
 # Small; those that differ in form are built in each form.
 SMALL = {

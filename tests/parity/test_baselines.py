@@ -12,7 +12,7 @@ from tokret.convert.released import from_released
 from tokret.models.heads.gem import generalised_mean
 from tokret.models.heads.netvlad import NetVLADHead
 from tokret.models.heads.rmac import regional_maxima
-from tokret.models.trunks.second_order import SecondOrderAttention
+from tokret.models.second_order import SecondOrderAttention
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 

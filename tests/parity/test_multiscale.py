@@ -7,7 +7,7 @@ import pytest
 
 from tokret.convert.released import from_released
 from tokret.data.views import View, thumbnail_size
-from tokret.models import TRUNKS
+from tokret.models.build import TRUNKS
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction, extract, make_describe, rescale

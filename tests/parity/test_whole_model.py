@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokret.convert.released import from_released
-from tokret.models import TRUNKS
+from tokret.models.build import TRUNKS
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import rescale

@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from tokret.data.views import View
-from tokret.models import HEADS
+from tokret.models.build import HEADS
 from tokret.models.normalisation import l2_normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.efficientnet import EfficientNetLite, Group

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from tokret import configuration
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.search.extractor import load_describer
 from tokret.training.weights import save_weights
 

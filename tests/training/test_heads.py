@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import demo
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.heads.delg import MARGIN, SCALE
 from tokret.training.compiled_steps import make_programs
 from tokret.training.optimiser import make_optimiser

@@ -16,7 +16,7 @@ from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import Program, compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
 from tokret.benchmark.turns import Spread, ratios, spread, take_turns
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.normalisation import l2_normalise
 from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet

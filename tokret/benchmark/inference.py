@@ -12,7 +12,7 @@ import numpy as np
 from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.runtime.compiler_options import inference_options
 
 TRUNKS = ("resnet50", "resnet101", "efficientnet_lite0")

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from tokret.benchmark.pods import Pod
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.blocks import BLOCK
 from tokret.retrieval.extraction import Extraction, make_describe

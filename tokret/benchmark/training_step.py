@@ -14,7 +14,7 @@ import numpy as np
 from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.training.compiled_steps import Programs, make_programs
 from tokret.training.optimiser import Schedule, make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes

@@ -27,7 +27,7 @@ from tokret.comparison.trials import ROOT, DivergedError, Trial
 from tokret.errors import UserError, exit_status
 from tokret.io.atomic_files import write_whole
 from tokret.io.file_locks import held
-from tokret.models import HEADS
+from tokret.models.build import HEADS
 
 # eval.py tells the numbers before re-ranking too.
 MEASUREMENTS = {

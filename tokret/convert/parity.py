@@ -15,7 +15,7 @@ import numpy as np
 
 from tokret.convert.released import from_released
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import Bottleneck, ResNet

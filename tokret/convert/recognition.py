@@ -18,7 +18,7 @@ from tokret.configuration import call
 from tokret.convert.layouts import LAYOUTS
 from tokret.convert.released import COUNTER, to_released
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]

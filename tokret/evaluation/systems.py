@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
 from tokret.evaluation.views import Chain, ChainedRows, Parts
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.retrieval.canvases import Canvas, plan_canvases, plan_words
 from tokret.retrieval.colour_histogram import colour_histogram
 from tokret.retrieval.extraction import (

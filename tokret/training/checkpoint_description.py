@@ -21,7 +21,7 @@ import tokret
 from tokret import configuration
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 
 FORMAT = 1
 FILE, FIELD = "_CHECKPOINT_METADATA", "custom_metadata"  # where Orbax puts it

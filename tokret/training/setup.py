@@ -15,7 +15,7 @@ from tokret.data import datasets
 from tokret.data.augmentation import Augmentation
 from tokret.data.datasets import Dataset
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction
 from tokret.runtime import cluster

@@ -9,7 +9,7 @@ import numpy as np
 
 from tokret.configuration import Config, call, part
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.training.checkpoint_arrays import (
     check_names,

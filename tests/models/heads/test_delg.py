@@ -5,7 +5,7 @@ import pytest
 from flax import linen as nn
 
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.heads.delg import LocalBranch
 from tokret.models.heads.gem import GeMHead
 from tokret.models.preprocessing import IMAGENET, PixelScale

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.heads.rmac import (
     Region,
     RMACHead,

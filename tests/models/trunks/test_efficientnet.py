@@ -13,7 +13,7 @@ from PIL import Image
 from tokret.convert.layouts import LAYOUTS
 from tokret.convert.released import from_released, to_released
 from tokret.io.weight_files import read_weights
-from tokret.models import TRUNKS, build_model
+from tokret.models.build import TRUNKS, build_model
 from tokret.models.preprocessing import normalise
 from tokret.models.trunks.efficientnet import (
     LITE,

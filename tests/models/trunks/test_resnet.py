@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.models import TRUNKS
+from tokret.models.build import TRUNKS
 from tokret.models.masking import halve, inside, zero_outside
 from tokret.models.trunks.resnet import BasicBlock, ResNet
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tokret.data.views import View
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.retrieval.extraction import Extraction
 from tokret.retrieval.report.token_maps import make_look, shade
 from tokret.retrieval.report.token_picture import (

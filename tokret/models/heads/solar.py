@@ -14,7 +14,7 @@ from tokret.models.heads.gem import generalised_mean, whitened
 from tokret.models.layers import Intermediates
 from tokret.models.masking import inside, zero_outside
 from tokret.models.normalisation import l2_normalise
-from tokret.models.trunks.second_order import SecondOrderAttention
+from tokret.models.second_order import SecondOrderAttention
 from tokret.shapes import Array, Float, Int
 
 

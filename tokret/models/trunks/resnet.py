@@ -22,8 +22,8 @@ from tokret.models.kernels.winograd import Conv3x3
 from tokret.models.layers import he_normal, relu_of_sum
 from tokret.models.masking import halve, inside, zero_outside
 from tokret.models.preprocessing import IMAGENET, PixelScale
+from tokret.models.second_order import SecondOrderAttention
 from tokret.models.trunks.frozen import Frozen
-from tokret.models.trunks.second_order import SecondOrderAttention
 from tokret.models.trunks.stem import Stem
 from tokret.shapes import Array, Float, Int
 

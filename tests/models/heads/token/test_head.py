@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
-from tokret.models import build_model
+from tokret.models.build import build_model
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import ResNet

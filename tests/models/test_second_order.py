@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.models import TRUNKS
+from tokret.models.build import TRUNKS
 from tokret.models.kernels.batch_norm import BatchNorm
+from tokret.models.second_order import SecondOrderAttention
 from tokret.models.trunks.resnet import BasicBlock, ResNet
-from tokret.models.trunks.second_order import SecondOrderAttention
 
 
 def test_a_new_block_changes_nothing_and_its_views_are_kaiming_normal():

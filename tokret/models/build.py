@@ -1,0 +1,76 @@
+"""Models by name: one table of trunks, one of heads, and what builds a model."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.arguments import choose
+from tokret.configuration import call
+from tokret.models.heads.delg import LocalBranch
+from tokret.models.heads.gem import GeMHead
+from tokret.models.heads.netvlad import NetVLADHead
+from tokret.models.heads.rmac import RMACHead
+from tokret.models.heads.solar import SolarHead
+from tokret.models.heads.token.head import TokenHead
+from tokret.models.retrieval_net import RetrievalNet
+from tokret.models.trunks.efficientnet import EfficientNetLite
+from tokret.models.trunks.resnet import BasicBlock, ResNet
+
+TRUNKS: dict[str, Callable[..., nn.Module]] = {
+    "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3)),
+    "resnet101": functools.partial(ResNet, blocks=(3, 4, 23, 3)),
+    "resnet50_soa4": functools.partial(ResNet, blocks=(3, 4, 6, 3), second_order=True),
+    "resnet101_soa4": functools.partial(
+        ResNet, blocks=(3, 4, 23, 3), second_order=True
+    ),
+    "efficientnet_lite0": EfficientNetLite,
+    # Stride 16, for a CPU.
+    "tiny": functools.partial(ResNet, blocks=(1, 1, 1), block=BasicBlock, width=32),
+}
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "token": TokenHead,
+    "gem": GeMHead,
+    "rmac": RMACHead,
+    "solar": SolarHead,
+    "netvlad": NetVLADHead,
+    "delg": GeMHead,  # what makes it DELG is its local loss
+}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def build_model(
+    *,
+    trunk: str,
+    head: str,
+    dtype: str,
+    local_loss: bool = False,
+    remat: bool = False,
+    frozen_stages: int = 0,
+    **head_options: Any,
+) -> RetrievalNet:
+    """Builds a model from plain values, as a config holds them.
+
+    Args:
+      trunk: a name in `TRUNKS`.
+      head: a name in `HEADS`.
+      dtype: dtype of the computation, a name in `DTYPES`.
+      local_loss: whether DELG's local branch is trained too; it needs a ResNet.
+      remat: whether training computes the insides of the trunk's blocks twice, to save
+        memory.
+      frozen_stages: first stages of the trunk that stand still in training.
+      **head_options: the head's own fields; see the modules in `HEADS`.
+
+    Raises:
+      UserError: if a name is unknown, or a field is not one of the head's.
+    """
+    make_trunk = choose(TRUNKS, trunk, "config.model.trunk")
+    make_head = choose(HEADS, head, "config.model.head")
+    compute = choose(DTYPES, dtype, "config.model.dtype")
+    return RetrievalNet(
+        make_trunk(dtype=compute, remat=remat, frozen_stages=frozen_stages),
+        call(make_head, "model", head_options, dtype=compute),
+        LocalBranch(dtype=compute) if local_loss else None,
+    )
