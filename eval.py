@@ -52,7 +52,7 @@ from tokret.evaluation.options import (
 )
 from tokret.evaluation.protocols import levels_among, levels_of
 from tokret.evaluation.report import present
-from tokret.evaluation.reranking_results import measure_chain, report, table_rows
+from tokret.evaluation.reranking_results import measure_chain
 from tokret.evaluation.systems import (
     Described,
     ModelSystem,
@@ -64,11 +64,12 @@ from tokret.evaluation.variants import Variants, make_variants
 from tokret.retrieval import results
 from tokret.retrieval.answers import Answers
 from tokret.retrieval.extraction import Extraction
-from tokret.retrieval.report.making import Limits
 from tokret.retrieval.report.page import Summary
+from tokret.retrieval.report.writer import Limits
 from tokret.retrieval.reranking.pipeline import parse_chain
 from tokret.retrieval.reranking.ranking import Ranking
 from tokret.retrieval.store.record import Images
+from tokret.retrieval.tables import cost_lines, table_rows, text_table
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.training.checkpoint_description import read_config
@@ -196,13 +197,14 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
         extra = variants if label == head else Variants()
         case = dataclasses.replace(benchmark, variants=extra)
         numbers[label] = case.evaluate(system, show, tell_bad)
-    rows, lines = table_rows(name, numbers), report(name, numbers)
+    rows, costs = table_rows(name, numbers), cost_lines(numbers)
     measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
     environment = conditions(config, settings, checkpoint, variants)
     path = target / "results.json"
-    results.write_results(path, measured, environment, baselines, merge=True)
-    print(lines)
+    found = results.Results(measured, environment, baselines)
+    results.write_results(path, found, merge=True)
+    print("\n".join([text_table(rows), *costs]))
     for answers in shown:
         summary = Summary(head, rows, environment)
         present(target, answers, summary, trained.look, limits)
@@ -267,8 +269,10 @@ def evaluate_files(
     environment = results.environment(str(stored.dtype)) | variants.environment()
     measured = {gnd.name: found | bad_counts(db.described, q.described)}
     variants.save(Path(output).with_suffix(".whitening.safetensors"))
-    results.write_results(Path(output), measured, environment)
-    print(report(gnd.name, {Path(descriptors).stem: found}))
+    results.write_results(Path(output), results.Results(measured, environment))
+    numbers = {Path(descriptors).stem: found}
+    rows = table_rows(gnd.name, numbers)
+    print("\n".join([text_table(rows), *cost_lines(numbers)]))
     print(f"written: {output}")
 
 

@@ -26,5 +26,5 @@ def test_costs_count_what_was_described_now():
     stored = Described((), rows, {})
     fresh = Described((), rows, {}, fresh=3, seconds=1.5)
     costs = costs_of({"query": fresh, "database": stored}, 0.25)
-    assert (costs.described, costs.extraction_seconds) == (3, 1.5)
+    assert (costs.num_extracted, costs.extraction_seconds) == (3, 1.5)
     assert (costs.dims, costs.item_bytes, costs.search_seconds) == (4, 16, 0.25)

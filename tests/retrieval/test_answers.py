@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tokret.data.ground_truth import from_revisited
 from tokret.data.views import View
-from tokret.retrieval import leave_one_out as among_labels
+from tokret.retrieval import leave_one_out as loo
 from tokret.retrieval import metrics, search
 from tokret.retrieval.answers import (
     Costs,
@@ -67,7 +67,7 @@ def test_ranks_and_verdicts_agree_with_the_metrics(revisited):
     for query in (0, 1):
         row = [answers.verdict(query, item) for item in items[query].tolist()]
         counted = [each for each in row if each != "junk"]
-        assert answers.places[query] == len(counted)
+        assert answers.num_ranked[query] == len(counted)
         hits = [place for place, each in enumerate(counted) if each == "hit"]
         np.testing.assert_array_equal(hits, answers.protocols["medium"].ranks[query])
         kinds = answers.positives[query].values()
@@ -76,34 +76,34 @@ def test_ranks_and_verdicts_agree_with_the_metrics(revisited):
 
 
 @pytest.mark.parametrize("twins", [False, True])
-def test_a_labelled_photo_does_not_find_itself(twins):
+def test_a_labelled_photo_does_not_retrieve_itself(twins):
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((8, 4)).astype(np.float32)
-    if twins:  # equal scores: the one that asks may stand behind its twin
+    if twins:  # equal scores: the query may be behind its twin
         rows[:] = rows[0]
     labels = np.array([0, 1, 0, 1, 2, 0, 1, 1])
     stored = [View(b"", f"photo {i}", None, 9) for i in range(8)]
     crop = View(b"", "photo 0", (0.0, 0.0, 1.0, 1.0), 9)
     answers = by_labels(
         labels,
-        among_labels.leave_one_out_ranks(rows, labels),
+        loo.leave_one_out_ranks(rows, labels),
         names=lambda label: "xyz"[label],
         best=lambda items, k: search.top_k(rows[list(items)], rows, k),
         database=stored,
-        asked={0: crop},
+        query_views={0: crop},
         costs=COSTS,
     )
-    asking = [0, 1, 2, 3, 5, 6, 7]
-    assert list(answers.queries) == [crop, *(stored[i] for i in asking[1:])]
+    items_of = [0, 1, 2, 3, 5, 6, 7]
+    assert list(answers.queries) == [crop, *(stored[i] for i in items_of[1:])]
     assert answers.classes[:2] == ["x", "y"] and answers.class_of(4) == "z"
-    assert answers.places == [7] * 7
-    numbers = among_labels.leave_one_out(rows, labels)
+    assert answers.num_ranked == [7] * 7
+    numbers = loo.leave_one_out(rows, labels)
     assert answers.precision.mean() == pytest.approx(numbers["mAP"])
     for count in (1, 3, 7, 20):
         _, items = answers.best(range(7), count)
         assert items.shape == (7, min(count, 7))
         for query, row in enumerate(items.tolist()):
-            assert asking[query] not in row
+            assert items_of[query] not in row
             hits = [i for i, x in enumerate(row) if answers.verdict(query, x) == "hit"]
             ranks = answers.protocols["all"].ranks[query]
             np.testing.assert_array_equal(hits, ranks[ranks < len(row)])

@@ -59,7 +59,7 @@ def test_rows_show_what_was_found():
         costs=Costs(0.0, 0, 0.1, 4, 16),
     )
     rows = ranking_rows(answers)
-    # The junk before it left out, the second hit of the first query is its second.
+    # Without the junk before it, the second hit of the first query is its second.
     assert [row.caption for row in rows] == ["AP 100.0", "AP 100.0"]
     assert [r.verdict for r in rows[0].results] == ["hit", "junk", "hit", "miss"]
     assert [int(r.image[0, 0, 0]) for r in rows[1].results] == [3, 2, 1, 0]

@@ -8,7 +8,7 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.retrieval import results
-from tokret.retrieval.results import TableRow
+from tokret.retrieval.results import Results, write_results
 
 LEVEL = {"mAP": 0.8216, "mP@1": 1.0, "mP@5": 0.98, "mP@10": 0.9512}
 LEVELS = {"easy": LEVEL, "medium": LEVEL, "hard": {**LEVEL, "mAP": float("nan")}}
@@ -22,7 +22,8 @@ LABELLED = {
 def test_results_are_written_whole_and_leave_nothing_beside(tmp_path):
     path = tmp_path / "results.json"
     path.write_text("old")
-    results.write_results(path, {"roxford5k": LEVELS, "g": LABELLED}, {"commit": "c"})
+    numbers = {"roxford5k": LEVELS, "g": LABELLED}
+    write_results(path, Results(numbers, {"commit": "c"}))
     content = json.loads(path.read_text())
     assert content["benchmarks"]["g"] == LABELLED
     assert content["benchmarks"]["roxford5k"]["easy"] == LEVEL
@@ -40,11 +41,11 @@ def test_a_write_that_fails_keeps_the_old_results(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=r"results\.json: .*No space left"):
-        results.write_results(path, {}, {})
+        write_results(path, Results({}, {}))
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
     with pytest.raises(UserError, match="No such file"):
-        results.write_results(tmp_path / "none" / "results.json", {}, {})
+        write_results(tmp_path / "none" / "results.json", Results({}, {}))
 
 
 def test_the_environment_says_what_a_number_depends_on():
@@ -76,47 +77,17 @@ def test_the_commit_of_a_checkout(tmp_path):
     assert results.commit(inside) == "unknown"
 
 
-def test_the_table():
-    rows = [
-        TableRow("R50-Token", "roxford5k", LEVELS),
-        TableRow("colour histogram", "grocery", LABELLED),
-        TableRow("R101-Token", "rparis6k", LEVELS),
-    ]
-    assert results.table(rows).splitlines() == [
-        "                         ------- mAP -------    ------ mP@10 ------",
-        "system      benchmark     Easy Medium   Hard     Easy Medium   Hard",
-        "-------------------------------------------------------------------",
-        "R50-Token   roxford5k    82.16  82.16      -    95.12  95.12  95.12",
-        "R101-Token  rparis6k     82.16  82.16      -    95.12  95.12  95.12",
-        "",
-        "system            benchmark      mAP    R@1    R@5   R@10 mAP@10",
-        "----------------------------------------------------------------",
-        "colour histogram  grocery      48.51 100.00 100.00 100.00  62.50",
-    ]
-
-
-def test_long_names_are_cut_to_the_width_of_a_page():
-    rows = [
-        TableRow("s" * 200, "b" * 200, LEVELS),
-        TableRow("s" * 200, "short", LABELLED),
-    ]
-    lines = results.table(rows).splitlines()
-    assert max(len(line) for line in lines) == results.WIDTH
-    assert lines[3].endswith("82.16  82.16      -    95.12  95.12  95.12")
-    assert "ss~  " in lines[3] and "bb~  " in lines[3]
-
-
 def test_other_benchmarks_of_the_same_environment_are_kept(tmp_path):
     path = tmp_path / "results.json"
     first = {"old": {"b": LABELLED}}
-    results.write_results(path, {"a": LABELLED}, {"commit": "c"}, first, merge=True)
+    write_results(path, Results({"a": LABELLED}, {"commit": "c"}, first), merge=True)
     second = {"old": {"d": LABELLED}}
-    results.write_results(path, {"e": LEVELS}, {"commit": "c"}, second, merge=True)
+    write_results(path, Results({"e": LEVELS}, {"commit": "c"}, second), merge=True)
     content = json.loads(path.read_text())
     assert set(content["benchmarks"]) == {"a", "e"}
     assert set(content["baselines"]["old"]) == {"b", "d"}
-    results.write_results(path, {"f": LABELLED}, {"commit": "x"}, merge=True)
+    write_results(path, Results({"f": LABELLED}, {"commit": "x"}), merge=True)
     assert set(json.loads(path.read_text())["benchmarks"]) == {"f"}
     path.write_text("[1]")
-    results.write_results(path, {"g": LABELLED}, {"commit": "x"}, merge=True)
+    write_results(path, Results({"g": LABELLED}, {"commit": "x"}), merge=True)
     assert set(json.loads(path.read_text())["benchmarks"]) == {"g"}

@@ -36,7 +36,7 @@ def test_a_photo_finds_itself_first_and_all_others_in_order(answer_to, photos):
     answer = answer_to(photos / "sea" / "1.jpg")
     assert answer.hits[0].name == "sea/1.jpg"
     assert answer.hits[0].score == pytest.approx(1, abs=1e-5)
-    assert len(answer.hits) == answer.photos == 9
+    assert len(answer.hits) == answer.num_photos == 9
     assert len({hit.name for hit in answer.hits}) == 9
     scores = [hit.score for hit in answer.hits]
     assert scores == sorted(scores, reverse=True)
@@ -47,7 +47,7 @@ def test_photos_that_are_gone_are_not_found(answer_to, photos, index, describer)
     (photos / "sea" / "1.jpg").rename(photos.parent / "1.jpg")
     update_index(photos, index, describer)
     answer = answer_to(photos.parent / "1.jpg", top=3)
-    assert len(answer.hits) == 3 and answer.photos == 8
+    assert len(answer.hits) == 3 and answer.num_photos == 8
     assert "sea/1.jpg" not in {hit.name for hit in answer.hits}
 
 

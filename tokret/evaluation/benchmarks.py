@@ -242,7 +242,7 @@ class Benchmark:
             names=lambda label: str(classes[int(label)]),
             best=functools.partial(best_among, ranking.queries, ranking.database),
             database=ShownViews(parts["database"], found["database"].bad),
-            asked=asked,
+            query_views=asked,
             costs=costs_of(found, seconds),
         )
 

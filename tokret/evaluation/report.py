@@ -5,14 +5,14 @@ from pathlib import Path
 from tokret.retrieval.answers import Answers
 from tokret.retrieval.pictures import ranking_picture
 from tokret.retrieval.ranking_pictures import pick_queries, ranking_rows
-from tokret.retrieval.report.making import Limits, write_report
 from tokret.retrieval.report.page import Summary
-from tokret.retrieval.report.token_maps import Look
+from tokret.retrieval.report.token_maps import TokenMapper
 from tokret.retrieval.report.token_picture import token_picture, token_rows
+from tokret.retrieval.report.writer import Limits, write_report
 
 
 def present(
-    folder: Path, answers: Answers, summary: Summary, look: Look, limits: Limits
+    folder: Path, answers: Answers, summary: Summary, look: TokenMapper, limits: Limits
 ) -> None:
     """Writes report.html, queries.png and, of a head that has maps, tokens.png.
 

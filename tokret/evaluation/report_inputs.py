@@ -97,7 +97,7 @@ def costs_of(found: Mapping[str, Described], searching: float) -> Costs:
     dims = descriptors.shape[1]
     return Costs(
         extraction_seconds=sum(part.seconds for part in found.values()),
-        described=sum(part.fresh for part in found.values()),
+        num_extracted=sum(part.fresh for part in found.values()),
         search_seconds=searching,
         dims=dims,
         item_bytes=dims * descriptors.itemsize,

@@ -6,11 +6,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tokret.evaluation.variants import variant_lines, variant_rows
 from tokret.retrieval.reranking.costs import costed
 from tokret.retrieval.reranking.pipeline import Step, check_rankable, run_step
 from tokret.retrieval.reranking.ranking import Ranking
-from tokret.retrieval.results import TableRow, table
 
 
 def measure_chain(
@@ -49,55 +47,3 @@ def measure_chain(
         )
     after = {"numbers": dict(measure(ranking)), "steps": told}
     return {**before, "reranked": after}
-
-
-def table_rows(
-    benchmark: str, numbers: Mapping[str, Mapping[str, Any]]
-) -> list[TableRow]:
-    """Systems, each after re-ranking below itself.
-
-    Args:
-      benchmark: on what they were measured.
-      numbers: by system, what `measure_chain` gave.
-    """
-    rows = []
-    for system, found in numbers.items():
-        rows.append(TableRow(system, benchmark, _flat(found)))
-        if "reranked" in found:
-            steps = found["reranked"]["steps"]
-            name = " + ".join([system, *(step["name"] for step in steps)])
-            rows.append(TableRow(name, benchmark, _flat(found["reranked"]["numbers"])))
-        rows += variant_rows(system, benchmark, found)
-    return rows
-
-
-def report(benchmark: str, numbers: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table of systems, each after re-ranking below itself, and what that cost.
-
-    Args:
-      benchmark: on what they were measured.
-      numbers: by system, what `measure_chain` gave.
-
-    Returns:
-      Lines, no newline at the end.
-    """
-    costs = [
-        f"{system}, {_cost(step)}"
-        for system, found in numbers.items()
-        for step in found.get("reranked", {}).get("steps", [])
-    ]
-    for system, found in numbers.items():
-        costs += variant_lines(system, found)
-    return "\n".join([table(table_rows(benchmark, numbers)), *costs])
-
-
-def _cost(step: Mapping[str, Any]) -> str:
-    peak = step["peak_bytes"]
-    memory = "" if peak is None else f", {peak / 2**20:.0f} MiB more at its peak"
-    arguments = ", ".join(f"{key}={value}" for key, value in step["arguments"].items())
-    return f"{step['name']} ({arguments}): {step['seconds']:.2f} s{memory}"
-
-
-def _flat(numbers: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Leave-one-out's numbers stand under "all"."""
-    return numbers.get("all", numbers)

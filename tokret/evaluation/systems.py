@@ -24,7 +24,7 @@ from tokret.retrieval.extraction import (
     extract_into,
     make_describe,
 )
-from tokret.retrieval.report.token_maps import Look, make_look
+from tokret.retrieval.report.token_maps import TokenMapper, make_token_mapper
 from tokret.retrieval.rows import Rows, RowsInMemory
 from tokret.retrieval.store.record import Images, Record, weights_digest
 from tokret.retrieval.store.writing import making
@@ -83,7 +83,7 @@ class ModelSystem:
     model: dict[str, Any]
     folder: Path
     say: Callable[[str], None]
-    look: Look
+    look: TokenMapper
     group: Group = ALONE
 
     def __call__(self, parts: Parts) -> dict[str, Described]:
@@ -201,7 +201,7 @@ def model_systems(
 
     def system(variables: Any, name: str) -> ModelSystem:
         folder = stores / f"{name}-{settings_name(settings)}"
-        look = make_look(model, variables, settings)
+        look = make_token_mapper(model, variables, settings)
         group = all_processes()
         return ModelSystem(
             describe, variables, settings, fields, folder, say, look, group

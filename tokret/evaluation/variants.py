@@ -15,7 +15,6 @@ from tokret.retrieval.blocks import Database
 from tokret.retrieval.compression.costs import costed
 from tokret.retrieval.compression.database import Compressed, check_form
 from tokret.retrieval.concatenated import Joined
-from tokret.retrieval.results import TableRow
 from tokret.retrieval.store.reading import is_store, read_store
 from tokret.retrieval.store.record import Record, maker_difference
 from tokret.retrieval.whitening import Whitened, Whitening
@@ -205,39 +204,3 @@ def _source(path: str) -> Source:
         return Source(path, read_descriptors(path), None)
     store = read_store(path)
     return Source(path, store.descriptors, store.record)
-
-
-def variant_rows(
-    system: str, benchmark: str, found: Mapping[str, Any]
-) -> list[TableRow]:
-    """Rows of a system among distractors and compressed."""
-    rows, name = [], system
-    if "distractors" in found:
-        more = found["distractors"]
-        name = f"{system} + {_short(more['count'])}"
-        rows.append(TableRow(name, benchmark, _flat(more["numbers"])))
-    for form, told in found.get("compressed", {}).items():
-        rows.append(TableRow(f"{name}, {form}", benchmark, _flat(told["numbers"])))
-    return rows
-
-
-def variant_lines(system: str, found: Mapping[str, Any]) -> list[str]:
-    """What compressed databases take, in a line each."""
-    return [
-        f"{system}, {form}: {told['image_bytes']} bytes an image, "
-        f"{told['all_bytes'] / 1e6:.2f} MB, built in {told['build_seconds']:.1f} s; a "
-        f"query by {told['by']} {1000 * told['one'][0]:.2f} ms (p99 "
-        f"{1000 * told['one'][1]:.2f}), among all {1000 * told['at_once']:.2f} ms"
-        for form, told in found.get("compressed", {}).items()
-    ]
-
-
-def _short(count: int) -> str:
-    """1,001,001 is 1M, as the field says it; small numbers stay."""
-    if count >= 999_500:
-        return f"{count / 1e6:.0f}M"
-    return f"{count / 1e3:.0f}k" if count >= 1000 else str(count)
-
-
-def _flat(numbers: Mapping[str, Any]) -> Mapping[str, Any]:
-    return numbers.get("all", numbers)

@@ -1,7 +1,7 @@
-"""What a system answered on a benchmark, in one form for both kinds of ground truth.
+"""The rankings of a benchmark's queries, in one form for both kinds of ground truth.
 
-Reports and pictures are made from it: they ask neither how ranks came about nor whether
-the benchmark has queries of its own or labels alone.
+Reports and pictures are made from it, whether the ranks come from search or re-ranking
+and whether the benchmark has queries of its own or labels alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +12,8 @@ import numpy as np
 
 from tokret.data.ground_truth import GroundTruth
 from tokret.data.views import View
-from tokret.retrieval import leave_one_out as among_labels
 from tokret.retrieval import metrics
+from tokret.retrieval.leave_one_out import plain_average_precision
 from tokret.shapes import Float, Int, Shaped
 
 Verdict = Literal["hit", "miss", "junk"]
@@ -26,13 +26,13 @@ Best = Callable[
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """The rankings by one protocol.
+class ProtocolRanks:
+    """The ranks of positives by one protocol.
 
     Attributes:
       average_precision: [Q], NaN where a query has no positives.
-      ranks: of each query's positives, from 0 and rising, what the protocol ignores
-        taken out.
+      ranks: of each query's positives, from 0 and rising, without the items
+        that the protocol ignores.
     """
 
     average_precision: Float[np.ndarray, " q"]
@@ -41,18 +41,18 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the answers took.
+    """Times and sizes.
 
     Attributes:
       extraction_seconds: from views to descriptors, compilation included.
-      described: number of views; the others were taken from a store.
+      num_extracted: descriptors computed; the others were in a store.
       search_seconds: from descriptors to ranks, compilation included.
       dims: of a descriptor.
       item_bytes: of a descriptor as it is searched.
     """
 
     extraction_seconds: float
-    described: int
+    num_extracted: int
     search_seconds: float
     dims: int
     item_bytes: int
@@ -60,10 +60,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class Answers:
-    """Q queries asked a database of N items.
+    """Rankings of a database of N items by Q queries.
 
     Attributes:
-      protocols: by name, the protocols; `main` is the one that queries are sorted by.
+      protocols: by name, the protocols; `main` is the one by which queries are sorted.
       main: a name in `protocols`.
       queries: Q photos, those with a box cropped to it.
       database: N photos.
@@ -71,20 +71,20 @@ class Answers:
       class_of: a database item's class, as `classes`.
       positives: for each query, by kind of positive ("easy", "hard", or ""), the ranks
         by the main protocol.
-      places: of each query, how many items the main protocol ranks.
-      verdict: (query, item) -> what the main protocol makes of the item.
+      num_ranked: of each query, how many items the main protocol ranks.
+      verdict: (query, item) -> whether it is a positive, by the main protocol.
       best: (queries, k) -> scores and items of the first k of each.
-      costs: what it took.
+      costs: times and sizes.
     """
 
-    protocols: Mapping[str, Protocol]
+    protocols: Mapping[str, ProtocolRanks]
     main: str
     queries: Sequence[View]
     database: Sequence[View]
     classes: Sequence[str]
     class_of: Callable[[int], str]
     positives: Sequence[Mapping[str, Ranks]]
-    places: Sequence[int]
+    num_ranked: Sequence[int]
     verdict: Callable[[int, int], Verdict]
     best: Best
     costs: Costs
@@ -106,7 +106,7 @@ def first_miss(ranks: Ranks) -> int:
 
 
 def verdict(truth: GroundTruth, query: int, item: int) -> Verdict:
-    """Says what the ground truth's Medium protocol makes of a database item."""
+    """Whether an item is a positive of a query, by the Medium protocol."""
     if item in truth.junk[query]:
         return "junk"
     right = item in truth.easy[query] or item in truth.hard[query]
@@ -125,21 +125,21 @@ def by_ground_truth(
     Args:
       truth: the benchmark.
       ranks: [Q, L] of `metrics.labelled_items(truth)`, from 0.
-      found: what `metrics.evaluate_ranks` made of them.
+      found: `metrics.evaluate_ranks` of them.
       database: N photos.
       **rest: `queries`, `best` and `costs`, as in `Answers`.
     """
     lists = [metrics.split_ranks(row, truth, query) for query, row in enumerate(ranks)]
     protocols = {}
     for level, protocol in metrics.PROTOCOLS.items():
-        left = [
+        ranks_of = [
             metrics.without_junk(
                 np.concatenate([each[name] for name in protocol.positive]),
                 np.concatenate([each[name] for name in protocol.ignored]),
             )
             for each in lists
         ]
-        protocols[level] = Protocol(found.average_precision[level], left)
+        protocols[level] = ProtocolRanks(found.average_precision[level], ranks_of)
     positives = [
         {
             kind: metrics.without_junk(each[kind], each["junk"])
@@ -153,7 +153,7 @@ def by_ground_truth(
         classes=[""] * len(lists),
         class_of=lambda item: "",
         positives=positives,
-        places=[len(database) - len(each["junk"]) for each in lists],
+        num_ranked=[len(database) - len(each["junk"]) for each in lists],
         database=database,
         verdict=lambda query, item: verdict(truth, query, item),
         **rest,
@@ -166,48 +166,48 @@ def by_labels(
     names: Callable[[Any], str],
     best: Best,
     database: Sequence[View],
-    asked: Mapping[int, View],
+    query_views: Mapping[int, View],
     costs: Costs,
 ) -> Answers:
-    """Gathers the answers of labelled photos, each of which asked all the others.
+    """Gathers the answers of labelled photos, each of which is a query to the others.
 
     Args:
       labels: [N] of the database.
-      ranks: by item that asked, those of its classmates (`leave_one_out_ranks`).
+      ranks: by query, those of the items of its class (`leave_one_out_ranks`).
       names: a label's name.
       best: (items, k) -> scores and items of the first k of each, itself among them.
       database: N photos.
-      asked: by item, the photo it asked with where that is not the stored one.
-      costs: what it took.
+      query_views: by query, its photo if that is not the one in the database.
+      costs: times and sizes.
     """
-    asking = sorted(ranks)
-    mine = [ranks[item] for item in asking]
-    average = np.array([among_labels.plain_average_precision(rank) for rank in mine])
+    query_items = sorted(ranks)
+    mine = [ranks[item] for item in query_items]
+    average = np.array([plain_average_precision(rank) for rank in mine])
 
     def others(
         queries: Sequence[int], count: int
     ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-        """One more than asked for, then without the item that asks."""
-        items = np.array([asking[query] for query in queries])
+        """Searches for one more, and removes the query itself."""
+        items = np.array([query_items[query] for query in queries])
         count = min(count, len(database) - 1)
         scores, found = best(items.tolist(), count + 1)
         kept = found != items[:, None]
-        # Among equals it may stand further behind: then the last one goes.
+        # It may be further behind, among equals: then the last one is removed.
         kept[kept.all(axis=1), -1] = False
         shape = (len(items), count)
         return scores[kept].reshape(shape), found[kept].reshape(shape)
 
     return Answers(
-        protocols={"all": Protocol(average, mine)},
+        protocols={"all": ProtocolRanks(average, mine)},
         main="all",
-        queries=[asked.get(item, database[item]) for item in asking],
+        queries=[query_views.get(item, database[item]) for item in query_items],
         database=database,
-        classes=[names(labels[item]) for item in asking],
+        classes=[names(labels[item]) for item in query_items],
         class_of=lambda item: names(labels[item]),
         positives=[{"": rank} for rank in mine],
-        places=[len(database) - 1] * len(mine),
+        num_ranked=[len(database) - 1] * len(mine),
         verdict=lambda query, item: (
-            "hit" if labels[item] == labels[asking[query]] else "miss"
+            "hit" if labels[item] == labels[query_items[query]] else "miss"
         ),
         best=others,
         costs=costs,

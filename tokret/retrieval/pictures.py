@@ -1,4 +1,4 @@
-"""A picture of rankings: what was asked, and what came first."""
+"""A picture of rankings: queries, and the first results of each."""
 
 import io
 from collections.abc import Sequence
@@ -34,8 +34,8 @@ class Result:
 
     Attributes:
       image: [H, W, 3] uint8, RGB.
-      verdict: what the ground truth says of it.
-      score: its similarity to the query, or None to leave it out.
+      verdict: whether it is a positive.
+      score: its similarity to the query, or None to omit it.
     """
 
     image: UInt8[np.ndarray, "h w 3"]
@@ -81,7 +81,7 @@ def ranking_picture(rows: Sequence[RankingRow], path: str | Path) -> None:
 
 
 def write_picture(sheet: Image.Image, path: str | Path) -> None:
-    """Writes a PNG; whoever opens it sees the old one or the whole new one.
+    """Writes a PNG, atomically.
 
     Raises:
       UserError: if it cannot be written.
@@ -127,7 +127,7 @@ def _draw_row(sheet: Image.Image, row: RankingRow, top: int) -> None:
 def _draw_mark(
     draw: ImageDraw.ImageDraw, verdict: Verdict, left: int, top: int
 ) -> None:
-    """A tick, a cross or a ring: colours alone do not tell everybody."""
+    """A tick, a cross or a ring: some readers cannot distinguish the colours."""
     ground = (left, top, left + MARK, top + MARK)
     draw.rectangle(ground, fill=COLOURS[verdict])
     if verdict == "junk":

@@ -1,4 +1,4 @@
-"""Which rankings to show, and what stands in them."""
+"""Answers -> the rankings that a picture shows."""
 
 import numpy as np
 
@@ -15,17 +15,17 @@ def pick_queries(
     """Picks queries evenly from the best to the worst, those with positives only.
 
     Args:
-      average_precision: of every query, NaN where it was left out.
+      average_precision: of every query, NaN where it has no positives.
       count: how many at most.
     """
     order = np.argsort(-average_precision, kind="stable")
-    asked = order[~np.isnan(average_precision[order])]
-    places = np.linspace(0, len(asked) - 1, min(count, len(asked))).round()
-    return [int(asked[int(place)]) for place in places]
+    valid = order[~np.isnan(average_precision[order])]
+    places = np.linspace(0, len(valid) - 1, min(count, len(valid))).round()
+    return valid[places.astype(int)].tolist()
 
 
 def ranking_rows(answers: Answers) -> list[RankingRow]:
-    """Gathers what a picture of the picked queries needs.
+    """Gathers the rankings of a few queries.
 
     Args:
       answers: of a system on a benchmark.

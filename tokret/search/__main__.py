@@ -24,7 +24,7 @@ from tokret.search.catalogue import Maker
 from tokret.search.extractor import Describer, load_describer
 from tokret.search.indexing import PARTS, update_index
 from tokret.search.page import render
-from tokret.search.querying import Answer, ask, parse_box
+from tokret.search.querying import SearchResults, ask, parse_box
 
 SHOWN = 10  # bad photos that are named
 
@@ -136,7 +136,7 @@ def _check_page(page: Path) -> None:
         raise UserError(f"--report={page}: make the folder {page.parent} first")
 
 
-def to_text(answer: Answer) -> str:
+def to_text(answer: SearchResults) -> str:
     """Puts an answer into lines: rank, cosine, path."""
     lines = [
         f"{rank:>4}  {hit.score:.4f}  {answer.root / hit.name}"
@@ -145,8 +145,8 @@ def to_text(answer: Answer) -> str:
     return "\n".join(
         [
             *lines,
-            f"{answer.photos} photos searched in {1000 * answer.searching:.0f} ms; the "
-            f"question took {answer.describing:.1f} s to describe",
+            f"{answer.num_photos} photos searched in {1000 * answer.search_seconds:.0f} ms; the "
+            f"question took {answer.extract_seconds:.1f} s to describe",
         ]
     )
 

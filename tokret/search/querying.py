@@ -1,4 +1,4 @@
-"""Asking an index: which of its photos look most like this one, or a part of it?"""
+"""Queries to an index: the photos most similar to a photo, or to a part of it."""
 
 import dataclasses
 import time
@@ -21,7 +21,7 @@ from tokret.shapes import Float
 
 
 class Hit(NamedTuple):
-    """A photo that was found.
+    """A retrieved photo.
 
     Attributes:
       name: its path from the root.
@@ -33,22 +33,22 @@ class Hit(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """What an index answers.
+class SearchResults:
+    """The result of a query.
 
     Attributes:
       root: the folder that names begin from.
       hits: the best first.
-      photos: that were searched.
-      describing: seconds that it took to describe the question, compiling included.
-      searching: seconds of the search.
+      num_photos: how many were searched.
+      extract_seconds: for the query's descriptor, compilation included.
+      search_seconds: for the search.
     """
 
     root: Path
     hits: list[Hit]
-    photos: int
-    describing: float
-    searching: float
+    num_photos: int
+    extract_seconds: float
+    search_seconds: float
 
 
 def parse_box(text: str | None) -> Box | None:
@@ -74,7 +74,7 @@ def ask(
     box: Box | None,
     top: int,
     describer: Callable[[Maker], Describer],
-) -> Answer:
+) -> SearchResults:
     """Finds the photos of an index that look most like another one.
 
     Args:
@@ -111,7 +111,7 @@ def ask(
     hits = search_parts(index, catalogue, query, top)
     searching = time.perf_counter() - described
     root = Path(catalogue.root)
-    return Answer(root, hits, searched, described - begun, searching)
+    return SearchResults(root, hits, searched, described - begun, searching)
 
 
 def search_parts(

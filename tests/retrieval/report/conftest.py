@@ -6,11 +6,11 @@ from PIL import Image
 
 from tokret.data.ground_truth import from_revisited
 from tokret.data.views import View
-from tokret.retrieval import leave_one_out as among_labels
 from tokret.retrieval import metrics, search
 from tokret.retrieval.answers import Costs, by_ground_truth, by_labels
+from tokret.retrieval.leave_one_out import leave_one_out_ranks
 from tokret.retrieval.report.page import Summary
-from tokret.retrieval.results import TableRow
+from tokret.retrieval.tables import TableRow
 
 # What others may call their files, classes and datasets.
 HOSTILE = (
@@ -60,18 +60,18 @@ def labelled():
     labels = np.arange(9) % 3
     return by_labels(
         labels,
-        among_labels.leave_one_out_ranks(rows, labels),
+        leave_one_out_ranks(rows, labels),
         names=lambda label: f"class {label} {HOSTILE}",
         best=lambda items, k: search.top_k(rows[list(items)], rows, k),
         database=[photo(i, f"photo {i}") for i in range(9)],
-        asked={},
+        query_views={},
         costs=Costs(0.0, 0, 0.5, 4, 16),
     )
 
 
 @pytest.fixture(scope="session")
 def summary():
-    """Returns a function from answers to what stands around them."""
+    """Returns a function from answers to their summary."""
 
     def make(answers):
         level = {"mAP": 0.5, "mP@1": 1.0, "mP@5": 0.25, "mP@10": float("nan")}
@@ -87,7 +87,7 @@ def summary():
 
 
 @pytest.fixture(scope="session")
-def look():
+def token_maps():
     """Four maps of 3 x 2 positions, the first of which has them all."""
 
     def maps(views):

@@ -1,4 +1,4 @@
-"""The page as a person sees it: headless Chromium, spoken to over its own pipe."""
+"""The page as a person sees it: headless Chromium, controlled over its own pipe."""
 
 import contextlib
 import json
@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from tokret.retrieval.report.making import Limits, write_report
+from tokret.retrieval.report.writer import Limits, write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SAID = (
+LOGGED = (
     "Runtime.exceptionThrown",
     "Runtime.consoleAPICalled",
     "Log.entryAdded",
@@ -30,7 +30,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """One tab; every event that it tells of is kept."""
+    """One tab, which keeps every event."""
 
     def __init__(self, send, receive):
         self._send, self._receive, self._rest = send, receive, b""
@@ -62,12 +62,12 @@ class Browser:
 
     def open(self, url):
         self.call("Page.navigate", url=url)
-        while not self.told("Page.loadEventFired"):
+        while not self.events_of("Page.loadEventFired"):
             self.events.append(self._read())
 
-    def ask(self, expression):
-        asked = {"returnByValue": True, "awaitPromise": True}
-        answer = self.call("Runtime.evaluate", expression=expression, **asked)
+    def evaluate(self, expression):
+        options = {"returnByValue": True, "awaitPromise": True}
+        answer = self.call("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -76,7 +76,7 @@ class Browser:
             pressed = {"key": key, "windowsVirtualKeyCode": code, **more}
             self.call("Input.dispatchKeyEvent", type=kind, **pressed)
 
-    def told(self, *methods):
+    def events_of(self, *methods):
         return [event for event in self.events if event.get("method") in methods]
 
 
@@ -110,10 +110,10 @@ def browser(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_a_person_sees_and_does(browser, tmp_path, landmarks, summary, look):
+def test_a_person_can_use_the_page(browser, tmp_path, landmarks, summary, token_maps):
     path = tmp_path / "report.html"
     limits = Limits(queries=20, side=32)
-    write_report(path, landmarks, summary(landmarks), look, limits)
+    write_report(path, landmarks, summary(landmarks), token_maps, limits)
     rising = [f"q{i}" for i in np.argsort(landmarks.precision, kind="stable")]
     rising.remove("q4")  # without positives
     order = "[...document.querySelectorAll('article')].map((card) => card.id)"
@@ -121,46 +121,46 @@ def test_what_a_person_sees_and_does(browser, tmp_path, landmarks, summary, look
         "[...document.querySelectorAll('[aria-pressed=true]')].map((b) => b.innerText)"
     )
     browser.open(f"{path.as_uri()}#worst")
-    assert browser.ask(order) == rising
-    assert browser.ask(pressed) == ["Worst first"]
+    assert browser.evaluate(order) == rising
+    assert browser.evaluate(pressed) == ["Worst first"]
     shown = "[...document.images].every((i) => i.naturalWidth > 0)"
     loaded = "Promise.all([...document.images].map((i) => i.decode()))"
-    assert browser.ask(f"{loaded}.then(() => {shown})")
+    assert browser.evaluate(f"{loaded}.then(() => {shown})")
     # The style is applied: the policy knows it.
-    assert browser.ask("getComputedStyle(document.querySelector('.top')).display") == (
-        "grid"
-    )
+    assert browser.evaluate(
+        "getComputedStyle(document.querySelector('.top')).display"
+    ) == ("grid")
 
-    browser.ask("document.querySelector('[data-order=best]').click()")
-    assert browser.ask(order) == rising[::-1]
-    assert browser.ask("location.hash") == "#best"
-    browser.ask("document.querySelector('[data-order=given]').click()")
-    assert browser.ask(order) == sorted(rising, key=lambda name: int(name[1:]))
+    browser.evaluate("document.querySelector('[data-order=best]').click()")
+    assert browser.evaluate(order) == rising[::-1]
+    assert browser.evaluate("location.hash") == "#best"
+    browser.evaluate("document.querySelector('[data-order=given]').click()")
+    assert browser.evaluate(order) == sorted(rising, key=lambda name: int(name[1:]))
 
     # By keyboard: a photo opens with its maps, and closes again.
-    browser.ask("document.querySelector('#q7 .top button').focus()")
+    browser.evaluate("document.querySelector('#q7 .top button').focus()")
     browser.press("Enter", 13, text="\r")
-    assert browser.ask("document.getElementById('viewer').open")
-    assert browser.ask("document.querySelectorAll('#v-looks figure').length") == 5
+    assert browser.evaluate("document.getElementById('viewer').open")
+    assert browser.evaluate("document.querySelectorAll('#v-looks figure').length") == 5
     item = int(landmarks.best([7], 1)[1][0, 0])
-    title = browser.ask("document.getElementById('v-title').textContent")
+    title = browser.evaluate("document.getElementById('v-title').textContent")
     assert title == landmarks.database[item].name
     browser.press("Escape", 27)
-    assert not browser.ask("document.getElementById('viewer').open")
+    assert not browser.evaluate("document.getElementById('viewer').open")
 
-    browser.ask(
+    browser.evaluate(
         "{const f = document.getElementById('find'); f.value = 'Q1';"
         "f.dispatchEvent(new Event('input'))}"
     )
     seen = f"{order}.filter((id) => !document.getElementById(id).hidden)"
-    assert browser.ask(seen) == ["q1", "q10", "q11"]
+    assert browser.evaluate(seen) == ["q1", "q10", "q11"]
 
     phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
     browser.call("Emulation.setDeviceMetricsOverride", **phone)
-    assert browser.ask("document.documentElement.scrollWidth") <= 360
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 360
 
-    assert not browser.told(*SAID)
-    asked = browser.told("Network.requestWillBeSent")
-    urls = [event["params"]["request"]["url"] for event in asked]
+    assert not browser.events_of(*LOGGED)
+    requests = browser.events_of("Network.requestWillBeSent")
+    urls = [event["params"]["request"]["url"] for event in requests]
     assert {url.split(":")[0] for url in urls} <= {"file", "data"}
     assert {url for url in urls if url.startswith("file:")} == {path.as_uri()}

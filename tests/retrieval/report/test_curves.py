@@ -30,7 +30,7 @@ def test_the_mean_of_interpolated_precisions(ranks):
     np.testing.assert_allclose(precision_recall(ranks), expected, atol=1e-12)
 
 
-def test_queries_without_positives_are_left_out():
+def test_queries_without_positives_are_skipped():
     none = np.array([], np.int32)
     assert precision_recall([none]) is None
     assert precision_recall([none, np.array([0, 1])]) == pytest.approx(np.ones(POINTS))

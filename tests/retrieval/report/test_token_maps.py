@@ -9,10 +9,10 @@ from PIL import Image
 from tokret.data.views import View
 from tokret.models.build import build_model
 from tokret.retrieval.extraction import Extraction
-from tokret.retrieval.report.token_maps import make_look, shade
+from tokret.retrieval.report.token_maps import make_token_mapper, overlay
 from tokret.retrieval.report.token_picture import (
     TokenRow,
-    lit,
+    shaded,
     token_picture,
     token_rows,
 )
@@ -20,12 +20,12 @@ from tokret.retrieval.report.token_picture import (
 SETTINGS = Extraction(longest_side=96, scales=(1.0,), batch_size=2, canvases=1)
 
 
-def looks(head, views, **options):
+def maps_by(head, views, **options):
     model = build_model(trunk="tiny", head=head, dtype="float32", dim=8, **options)
     images = jnp.zeros((1, 32, 32, 3))
     key = jax.random.key(0)
     variables = jax.jit(lambda key: model.init(key, images, train=False))(key)
-    return make_look(model, variables, SETTINGS)(views), model, variables
+    return make_token_mapper(model, variables, SETTINGS)(views), model, variables
 
 
 def views_of(*sizes):
@@ -42,7 +42,7 @@ def test_maps_are_those_of_the_photo_alone():
     views = list(views_of((96, 64), (40, 90), (64, 64)))
     options = {"tokens": 3, "width": 16, "heads": 2}
     options |= {"attention_layers": 0, "refinement_layers": 0}
-    found, model, variables = looks("token", views, **options)
+    found, model, variables = maps_by("token", views, **options)
     for view, maps in zip(views, found, strict=True):
         pixels = view.pixels()[None].astype(np.float32) / 255
         scale = model.pixels
@@ -54,26 +54,28 @@ def test_maps_are_those_of_the_photo_alone():
 
 
 def test_heads_without_maps():
-    assert looks("gem", list(views_of((64, 64))), p=3.0, whiten=False)[0] is None
+    assert maps_by("gem", list(views_of((64, 64))), p=3.0, whiten=False)[0] is None
 
 
-def test_a_shade_is_clear_where_a_token_looks():
+def test_an_overlay_is_transparent_where_a_map_is_one():
     map_ = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
-    with Image.open(io.BytesIO(shade(map_))) as image:
+    with Image.open(io.BytesIO(overlay(map_))) as image:
         pixels = np.asarray(image.convert("RGBA"))
     assert pixels.shape == (3, 4, 4) and not pixels[..., :3].any()
     alpha = pixels[..., 3].ravel().astype(int)
     assert (np.diff(alpha) < 0).all() and alpha[-1] == 0
 
 
-def test_the_picture_shows_photos_beside_what_tokens_see(tmp_path, landmarks, look):
-    rows = token_rows(landmarks, [0, 3], look)
+def test_the_picture_shows_photos_beside_what_tokens_see(
+    tmp_path, landmarks, token_maps
+):
+    rows = token_rows(landmarks, [0, 3], token_maps)
     words = [row.caption for row in rows]
     assert words[0] == f"query, AP {100 * landmarks.precision[0]:.1f}"
     assert words[1].startswith("its first: ") and len(rows) == 4
-    bright = lit(rows[0].image, np.ones((2, 2), np.float32))
+    bright = shaded(rows[0].image, np.ones((2, 2), np.float32))
     np.testing.assert_array_equal(bright, rows[0].image)
-    dark = lit(rows[0].image, np.zeros((2, 2), np.float32))
+    dark = shaded(rows[0].image, np.zeros((2, 2), np.float32))
     assert dark.mean() < 0.25 * bright.mean()
     token_picture(rows, tmp_path / "tokens.png")
     with Image.open(tmp_path / "tokens.png") as picture:

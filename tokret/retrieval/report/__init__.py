@@ -1,5 +1,4 @@
-"""The report of an evaluation: one page that needs nothing but itself.
+"""The report of an evaluation: one HTML file without references to other files.
 
-File, class and dataset names come from others: they are escaped wherever they are
-written, and photos are decoded and encoded anew.
+Names in it are escaped (`tokret.retrieval.html`), and photos are encoded again.
 """

@@ -1,21 +1,22 @@
-"""Photos for the page: decoded, shrunk and encoded anew, never a file's own bytes."""
+"""Photos for the page: decoded, shrunk and encoded again, never a file's own bytes."""
 
 import dataclasses
 import io
 
+import numpy as np
 from PIL import Image
 
 from tokret.data.decoding import open_photo
 from tokret.data.views import View
 
-QUALITY = 74  # of WebP; the photos are looked at, not measured
+QUALITY = 74  # of WebP
 
 
 def thumbnail(view: View, side: int) -> bytes:
     """The whole photo of a view, small.
 
     Args:
-      view: its box is passed over.
+      view: its box is ignored.
       side: longest side in pixels; a smaller photo is not enlarged.
 
     Returns:
@@ -30,16 +31,16 @@ def thumbnail(view: View, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def box_shares(view: View) -> tuple[float, float, float, float] | None:
-    """Where a view's box lies in its photo.
+def box_fractions(view: View) -> tuple[float, float, float, float] | None:
+    """The box of a view, relative to its photo.
 
     Returns:
-      x0, y0, x1, y1 as shares of the photo's sides, within 0 and 1; None without a box.
+      x0, y0, x1, y1 as fractions of the photo's sides, from 0 to 1; None without a box.
     """
     if view.box is None:
         return None
     width, height = open_photo(view.encoded, view.name).size
     x0, y0, x1, y1 = view.box
-    shares = (x0 / width, y0 / height, x1 / width, y1 / height)
-    left, top, right, bottom = (min(max(share, 0.0), 1.0) for share in shares)
+    sides = np.array([x0 / width, y0 / height, x1 / width, y1 / height])
+    left, top, right, bottom = sides.clip(0.0, 1.0).tolist()
     return left, top, right, bottom

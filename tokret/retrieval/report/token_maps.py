@@ -1,4 +1,4 @@
-"""Where each token looks: the tokenizer's maps of photos (paper, section 3.3)."""
+"""Attention maps of tokens: the tokenizer's weights (paper, section 3.3)."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -14,19 +14,20 @@ from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction
 from tokret.shapes import Array, Float, Int, UInt8
 
-# NetVLAD has 64 clusters: nobody compares so many.
-MOST = 16
-STEP = 32  # sides of a canvas are multiples of it, as trunks want them
+MAX_TOKENS = 16  # NetVLAD has 64 clusters: too many to compare by eye
+STRIDE = 32  # sides of a canvas are multiples of it
 LEVELS = 16  # of darkness: four bits a position
-DARKEST = 0.84  # taken off a photo's brightness where a token does not look
+DARKEST = 0.84  # taken off a photo's brightness where a map is 0
 
 Maps = Float[np.ndarray, "l p q"]
-# Views -> the maps of each, None where the head has none to show.
-Look = Callable[[Sequence[View]], list[Maps] | None]
+# Views -> the maps of each; None for a head without maps.
+TokenMapper = Callable[[Sequence[View]], list[Maps] | None]
 
 
-def make_look(model: RetrievalNet, variables: Any, settings: Extraction) -> Look:
-    """Makes what looks at photos through a model's tokens.
+def make_token_mapper(
+    model: RetrievalNet, variables: Any, settings: Extraction
+) -> TokenMapper:
+    """Makes a function that computes the token maps of photos.
 
     Args:
       model: images to (descriptors, intermediates).
@@ -35,8 +36,8 @@ def make_look(model: RetrievalNet, variables: Any, settings: Extraction) -> Look
 
     Returns:
       A function of views to maps [L, h, w] of each, within the view's true size; at
-      every position they sum to 1. It gives None where the model's intermediates hold
-      no maps, or more than `MOST`.
+      every position they sum to 1. It returns None if the model's intermediates have
+      no maps, or more than `MAX_TOKENS`.
     """
 
     @jax.jit
@@ -46,11 +47,11 @@ def make_look(model: RetrievalNet, variables: Any, settings: Extraction) -> Look
         pixels = normalise(images, model.pixels)
         maps: Any = model.apply(variables, pixels, sizes, train=False)[1]
         found: Float[Array, "b l p q"] | None = maps.get("attention")
-        return found if found is not None and found.shape[1] <= MOST else None
+        return found if found is not None and found.shape[1] <= MAX_TOKENS else None
 
-    def look(views: Sequence[View]) -> list[Maps] | None:
+    def token_maps(views: Sequence[View]) -> list[Maps] | None:
         sizes = np.array([view.size() for view in views], np.int32).reshape(-1, 2)
-        height, width = -(-sizes.max(axis=0) // STEP) * STEP
+        height, width = -(-sizes.max(axis=0) // STRIDE) * STRIDE
         found: list[Maps] = []
         for start in range(0, len(views), settings.batch_size):
             batch = np.zeros((settings.batch_size, height, width, 3), np.uint8)
@@ -66,18 +67,18 @@ def make_look(model: RetrievalNet, variables: Any, settings: Extraction) -> Look
             found += [within_photo(np.asarray(each, np.float32)) for each in maps]
         return found[: len(views)]
 
-    return look
+    return token_maps
 
 
 def within_photo(maps: Float[np.ndarray, "l h w"]) -> Maps:
-    """Takes the padding off: the maps sum to 1 in the photo and to 0 outside of it."""
+    """Removes the padding: the maps sum to 1 in the photo and to 0 outside of it."""
     inside = maps.sum(axis=0) > 0.5
     rows, columns = inside.any(axis=1).sum(), inside.any(axis=0).sum()
     return maps[:, :rows, :columns]
 
 
-def shade(map_: Float[np.ndarray, "p q"]) -> bytes:
-    """A map as what is laid over a photo: black, clear where the token looks.
+def overlay(map_: Float[np.ndarray, "p q"]) -> bytes:
+    """A map as an image to lay over a photo: black, transparent where the map is 1.
 
     Args:
       map_: weights, 0 to 1.

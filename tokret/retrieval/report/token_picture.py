@@ -1,4 +1,4 @@
-"""A picture of where each token looks, for papers."""
+"""A picture of the token maps of photos, for papers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from tokret.retrieval.pictures import (
     letterboxed,
     write_picture,
 )
-from tokret.retrieval.report.token_maps import DARKEST, Look, Maps
+from tokret.retrieval.report.token_maps import DARKEST, Maps, TokenMapper
 from tokret.shapes import Float, UInt8
 
 
@@ -41,16 +41,18 @@ class TokenRow:
     caption: str
 
 
-def token_rows(answers: Answers, queries: Sequence[int], look: Look) -> list[TokenRow]:
+def token_rows(
+    answers: Answers, queries: Sequence[int], token_maps: TokenMapper
+) -> list[TokenRow]:
     """Gathers queries and, below each, the first of its ranking.
 
     Args:
       answers: of a system on a benchmark.
       queries: which of them.
-      look: gives the maps of tokens.
+      token_maps: from views to their maps.
 
     Returns:
-      Two rows a query; none at all where the head has no maps.
+      Two rows a query; none if the head has no maps.
     """
     first = answers.best(queries, 1)[1][:, 0].tolist()
     views, captions = [], []
@@ -60,14 +62,14 @@ def token_rows(answers: Answers, queries: Sequence[int], look: Look) -> list[Tok
             f"query, AP {100 * answers.precision[query]:.1f}",
             f"its first: {answers.verdict(query, item)}",
         ]
-    maps = look(views)
+    maps = token_maps(views)
     return [
         TokenRow(view.pixels(), mine, caption)
         for view, mine, caption in zip(views, maps or [], captions, strict=bool(maps))
     ]
 
 
-def lit(
+def shaded(
     image: UInt8[np.ndarray, "h w 3"], map_: Float[np.ndarray, "p q"]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A photo that is bright where a map is large and dark elsewhere.
@@ -85,7 +87,7 @@ def lit(
 
 
 def token_picture(rows: Sequence[TokenRow], path: str | Path) -> None:
-    """Writes a PNG: a row a photo, beside it what each token sees of it.
+    """Writes a PNG: a row for each photo, with the photo under each token's map.
 
     Args:
       rows: what to show, at least one; all with as many maps.
@@ -106,9 +108,8 @@ def token_picture(rows: Sequence[TokenRow], path: str | Path) -> None:
         draw.text((left, MARGIN + 10), title, INK, font(18), anchor="lm")
         for number, row in enumerate(rows):
             top = MARGIN + LEGEND + number * step
-            shown = lit(row.image, row.maps[column - 1]) if column else row.image
+            shown = shaded(row.image, row.maps[column - 1]) if column else row.image
             sheet.paste(letterboxed(shown, TILE)[0], (left, top))
-            share = f"{100 * float(row.maps[column - 1].mean()):.0f} %"
-            words = share if column else row.caption
-            draw_caption(draw, words, left, top, INK)
+            mean = f"{100 * float(row.maps[column - 1].mean()):.0f} %"
+            draw_caption(draw, mean if column else row.caption, left, top, INK)
     write_picture(sheet, path)

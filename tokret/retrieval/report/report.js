@@ -60,7 +60,7 @@
     made.append(content, caption);
     return made;
   };
-  // The photo, and over the part that was asked with, if any, a map of weights.
+  // The photo, and over its query box, if it has one, a map of weights.
   const look = (button, map, alt) => {
     const { photo } = photos[button.dataset.photo];
     const made = document.createElement("div");
@@ -80,12 +80,12 @@
     return made;
   };
   const looks = (button) => {
-    const { maps, shares } = photos[button.dataset.photo];
+    const { maps, fractions } = photos[button.dataset.photo];
     const name = button.dataset.name;
     const all = [figure(look(button, null, name), "the photo")];
     maps.forEach((map, i) => {
       const alt = `where token ${i + 1} looks in ${name}`;
-      all.push(figure(look(button, map, alt), `token ${i + 1}: ${shares[i]} %`));
+      all.push(figure(look(button, map, alt), `token ${i + 1}: ${fractions[i]} %`));
     });
     return all;
   };

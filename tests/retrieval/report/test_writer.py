@@ -11,11 +11,11 @@ from PIL import Image
 
 from tokret.data.views import View
 from tokret.errors import UserError
-from tokret.retrieval import answers as told
-from tokret.retrieval.report.making import (
+from tokret.retrieval.answers import ProtocolRanks
+from tokret.retrieval.report.writer import (
     Limits,
     choose_queries,
-    in_words,
+    selection_text,
     write_report,
 )
 
@@ -43,18 +43,18 @@ class Page(HTMLParser):
             self.data[self._inside] = self.data.get(self._inside, "") + data
 
 
-def written(tmp_path, answers, summary, look=None, limits=LIMITS):
+def written(tmp_path, answers, summary, token_maps=None, limits=LIMITS):
     path = tmp_path / "report.html"
-    write_report(path, answers, summary(answers), look, limits)
+    write_report(path, answers, summary(answers), token_maps, limits)
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
     return path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", ["landmarks", "labelled"])
 def test_names_of_others_stay_text_and_nothing_else_is_named(
-    request, tmp_path, summary, look, kind
+    request, tmp_path, summary, token_maps, kind
 ):
-    text = written(tmp_path, request.getfixturevalue(kind), summary, look)
+    text = written(tmp_path, request.getfixturevalue(kind), summary, token_maps)
     page = Page(text)
     tags = [tag for tag, _ in page.elements]
     assert tags.count("script") == 2 and tags.count("style") == 1
@@ -72,10 +72,10 @@ def test_names_of_others_stay_text_and_nothing_else_is_named(
     assert "evil.example" in text  # the names are there, escaped
 
 
-def test_photos_are_encoded_anew_and_each_stands_there_once(
-    tmp_path, landmarks, summary, look
+def test_photos_are_encoded_again_and_each_appears_once(
+    tmp_path, landmarks, summary, token_maps
 ):
-    page = Page(written(tmp_path, landmarks, summary, look))
+    page = Page(written(tmp_path, landmarks, summary, token_maps))
     photos = json.loads(page.data["script", "photos"])
     used = {a["data-photo"] for _, a in page.elements if "data-photo" in a}
     assert used == {str(i) for i in range(len(photos))}
@@ -90,15 +90,15 @@ def test_photos_are_encoded_anew_and_each_stands_there_once(
         assert [shade.size for shade in shades] == [(2, 3)] * 4
         alpha = [np.asarray(shade.convert("RGBA"))[..., 3] for shade in shades]
         assert (alpha[0] == 0).all() and (alpha[1] > 200).all()
-        assert photo["shares"] == [100, 0, 0, 0]
+        assert photo["fractions"] == [100, 0, 0, 0]
 
 
-def test_cards_say_what_the_metrics_say(tmp_path, landmarks, summary):
+def test_cards_agree_with_the_metrics(tmp_path, landmarks, summary):
     text = written(tmp_path, landmarks, summary)
     cards = re.findall(r"<article.*?</article>", text, re.S)
     numbers = [int(re.search(r'id="q(\d+)"', card)[1]) for card in cards]
     assert numbers == [q for q in range(12) if q != 4]
-    assert "1 without positives are left out" in text
+    assert "1 without positives are skipped" in text
     _, items = landmarks.best(numbers, 10)
     for card, query, found in zip(cards, numbers, items.tolist(), strict=True):
         precision = landmarks.precision[query]
@@ -125,7 +125,7 @@ def test_cards_say_what_the_metrics_say(tmp_path, landmarks, summary):
 
 def test_a_query_with_nothing_but_positives_has_no_miss(tmp_path, labelled, summary):
     everything = [np.arange(8)] * 9
-    protocol = told.Protocol(np.ones(9), everything)
+    protocol = ProtocolRanks(np.ones(9), everything)
     perfect = dataclasses.replace(
         labelled,
         protocols={"all": protocol},
@@ -135,22 +135,22 @@ def test_a_query_with_nothing_but_positives_has_no_miss(tmp_path, labelled, summ
     assert text.count("No miss.") == 9 and "First miss" not in text
 
 
-def test_a_head_without_maps_says_so(tmp_path, landmarks, summary):
-    for look in (None, lambda views: None):
-        text = written(tmp_path, landmarks, summary, look)
+def test_the_page_of_a_head_without_maps(tmp_path, landmarks, summary):
+    for token_maps in (None, lambda views: None):
+        text = written(tmp_path, landmarks, summary, token_maps)
         assert "<i>token</i> has no maps" in text and 'data-example="' not in text
 
 
-def test_the_file_keeps_to_its_size(tmp_path, landmarks, summary, look):
-    whole = len(written(tmp_path, landmarks, summary, look).encode())
+def test_the_file_keeps_to_its_size(tmp_path, landmarks, summary, token_maps):
+    whole = len(written(tmp_path, landmarks, summary, token_maps).encode())
     limits = Limits(queries=20, side=32, max_bytes=int(0.7 * whole))
-    text = written(tmp_path, landmarks, summary, look, limits)
+    text = written(tmp_path, landmarks, summary, token_maps, limits)
     assert len(text.encode()) <= limits.max_bytes
     shown = text.count("<article")
     assert 1 < shown < 11 and f"{shown} of 11 queries" in text
     photos = json.loads(Page(text).data["script", "photos"])
     assert len(photos) <= shown + 30
-    few = written(tmp_path, landmarks, summary, look, Limits(queries=3, side=32))
+    few = written(tmp_path, landmarks, summary, token_maps, Limits(queries=3, side=32))
     assert few.count("<article") == 3
 
 
@@ -175,7 +175,7 @@ def test_the_worst_and_the_best_are_chosen_and_others_between():
     assert chosen == sorted(set(chosen)) and len(chosen) == 20 and 50 not in chosen
     assert chosen[:5] == [0, 1, 2, 3, 4] and chosen[-5:] == [95, 96, 97, 98, 99]
     assert choose_queries(precision, 99) == [*range(50), *range(51, 100)]
-    assert in_words(precision, 20).startswith("20 of 99 queries: the 5 worst")
+    assert selection_text(precision, 20).startswith("20 of 99 queries: the 5 worst")
     assert all(len(choose_queries(precision, n)) == n for n in (1, 2, 3, 5))
 
 

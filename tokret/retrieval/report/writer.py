@@ -1,4 +1,4 @@
-"""Answers -> report.html: which queries, their photos, their maps, within a size."""
+"""Answers -> report.html: a choice of queries, their photos and maps, within a size."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.retrieval.answers import Answers, Verdict
 from tokret.retrieval.pictures import RESULTS
-from tokret.retrieval.report.cards import Card, Tile
+from tokret.retrieval.report.cards import Tile, make_card
 from tokret.retrieval.report.page import Summary, render
-from tokret.retrieval.report.thumbnails import box_shares, thumbnail
-from tokret.retrieval.report.token_maps import Look, Maps, shade
+from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
+from tokret.retrieval.report.token_maps import Maps, TokenMapper, overlay
 from tokret.shapes import Float
 
 MAX_BYTES = 48 * 2**20  # what a browser opens without a pause
@@ -41,16 +41,18 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.queries < 1:
-            raise UserError(f"--report_queries={self.queries} must be at least 1")
+            raise UserError(f"report_queries is {self.queries}; it must be at least 1")
         if not 16 <= self.side <= 1024:
-            raise UserError(f"--report_side={self.side} must be 16 to 1024 pixels")
+            raise UserError(
+                f"report_side is {self.side}; it must be 16 to 1024, in pixels"
+            )
 
 
 def choose_queries(precision: Float[np.ndarray, " q"], count: int) -> list[int]:
     """Chooses queries where all are too many: the extremes, and some between.
 
     Args:
-      precision: average precision of each, NaN for those that are left out.
+      precision: average precision of each, NaN where a query has no positives.
       count: how many at most.
 
     Returns:
@@ -58,40 +60,43 @@ def choose_queries(precision: Float[np.ndarray, " q"], count: int) -> list[int]:
       spaced between these.
     """
     order = np.argsort(precision, kind="stable")
-    asked = order[~np.isnan(precision[order])]
-    if len(asked) <= count:
-        return sorted(asked.tolist())
+    valid = order[~np.isnan(precision[order])]
+    if len(valid) <= count:
+        return sorted(valid.tolist())
     quarter = count // 4
-    middle = asked[quarter : len(asked) - quarter]
+    middle = valid[quarter : len(valid) - quarter]
     spaced = np.linspace(0, len(middle) - 1, count - 2 * quarter).round().astype(int)
-    ends = [*asked[:quarter], *asked[len(asked) - quarter :]]
+    ends = [*valid[:quarter], *valid[len(valid) - quarter :]]
     return sorted(int(query) for query in [*ends, *middle[spaced]])
 
 
-def in_words(precision: Float[np.ndarray, " q"], shown: int) -> str:
-    """Says which of the queries are shown."""
-    asked = int(np.count_nonzero(~np.isnan(precision)))
-    none = len(precision) - asked
-    left_out = f" {none:,} without positives are left out." if none else ""
-    if shown == asked:
-        return f"All {asked:,} queries.{left_out}"
+def selection_text(precision: Float[np.ndarray, " q"], shown: int) -> str:
+    """A sentence on which of the queries are shown."""
+    count = int(np.count_nonzero(~np.isnan(precision)))
+    without = len(precision) - count
+    skipped = f" {without:,} without positives are skipped." if without else ""
+    if shown == count:
+        return f"All {count:,} queries.{skipped}"
     return (
-        f"{shown:,} of {asked:,} queries: the {shown // 4:,} worst, the {shown // 4:,} "
-        f"best, and {shown - 2 * (shown // 4):,} evenly spaced between these."
-        f"{left_out}"
+        f"{shown:,} of {count:,} queries: the {shown // 4:,} worst, the {shown // 4:,} "
+        f"best, and {shown - 2 * (shown // 4):,} evenly spaced between these.{skipped}"
     )
 
 
 def write_report(
-    path: Path, answers: Answers, summary: Summary, look: Look | None, limits: Limits
+    path: Path,
+    answers: Answers,
+    summary: Summary,
+    token_maps: TokenMapper | None,
+    limits: Limits,
 ) -> None:
-    """Writes the page; whoever opens it sees the old one or the whole new one.
+    """Writes the page, atomically.
 
     Args:
       path: the file; its folder must exist.
-      answers: what it is about.
-      summary: what stands around the queries.
-      look: gives the maps of tokens; None for a system that is no such model.
+      answers: of the system on the benchmark.
+      summary: what the page shows beside the queries.
+      token_maps: from views to their maps; None for a system without a model.
       limits: how much to show.
 
     Raises:
@@ -101,7 +106,7 @@ def write_report(
     rankings = _rankings(answers, picked)
     views = [ranking.query for ranking in rankings.values()]
     views += [view for ranking in rankings.values() for view, *_ in ranking.top]
-    photos = _photos(list(dict.fromkeys(views)), limits.side, look)
+    photos = _photos(list(dict.fromkeys(views)), limits.side, token_maps)
     shown = picked
     while True:
         chosen = {query: rankings[query] for query in shown}
@@ -117,7 +122,7 @@ def write_report(
 
 @dataclass(frozen=True)
 class _Ranking:
-    """A query and the first of its ranking: photo, its place, verdict, score."""
+    """A query and the first of its ranking: photo, its index, verdict, score."""
 
     query: View
     top: Sequence[tuple[View, int, Verdict, float]]
@@ -147,24 +152,22 @@ class _Photo:
     content: Mapping[str, Any]
 
 
-def _photos(views: Sequence[View], side: int, look: Look | None) -> dict[View, _Photo]:
+def _photos(
+    views: Sequence[View], side: int, token_maps: TokenMapper | None
+) -> dict[View, _Photo]:
     """Thumbnails and token maps of photos."""
     with ThreadPoolExecutor() as pool:
-        bar = tqdm(total=len(views), unit="photo", desc="report", disable=None)
-        with bar:
-            encoded = []
-            for each in pool.map(lambda view: thumbnail(view, side), views):
-                encoded.append(each)
-                bar.update()
-    found = None if look is None else look(views)
-    maps: Sequence[Maps | None] = [None] * len(views) if found is None else found
+        encoded = pool.map(lambda view: thumbnail(view, side), views)
+        options = {"total": len(views), "unit": "photo", "desc": "report"}
+        thumbnails = list(tqdm(encoded, **options, disable=None))
+    found = None if token_maps is None else token_maps(views)
+    maps: Sequence[Sequence[Maps] | Maps] = found or [()] * len(views)
     photos = {}
-    for view, photo, mine in zip(views, encoded, maps, strict=True):
-        shown = [] if mine is None else list(mine)
+    for view, photo, mine in zip(views, thumbnails, maps, strict=True):
         content = {
             "photo": _base64(photo),
-            "maps": [_base64(shade(each)) for each in shown],
-            "shares": [round(100 * float(each.mean())) for each in shown],
+            "maps": [_base64(overlay(each)) for each in mine],
+            "fractions": [round(100 * float(each.mean())) for each in mine],
         }
         size = open_photo(view.encoded, view.name).size
         photos[view] = _Photo(*thumbnail_size(size, float(side)), content)
@@ -189,10 +192,11 @@ def _page(
         return Tile(place, photos[view].width, photos[view].height, view.name, label)
 
     cards = [
-        Card(
+        make_card(
             query,
+            answers,
             tile(ranking.query, answers.classes[query]),
-            box_shares(ranking.query),
+            box_fractions(ranking.query),
             [
                 (tile(view, answers.class_of(item)), verdict, score)
                 for view, item, verdict, score in ranking.top
@@ -201,5 +205,5 @@ def _page(
         for query, ranking in rankings.items()
     ]
     contents = [photos[view].content for view in used]
-    selection = in_words(answers.precision, len(cards))
+    selection = selection_text(answers.precision, len(cards))
     return render(answers, summary, cards, contents, selection)

@@ -1,0 +1,68 @@
+"""Coordinates of the page's charts: curves, and the ranks of positives."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tokret.shapes import Float, Int
+
+# The plot area of a chart, in the units of its viewBox (charts.html).
+LEFT, TOP, WIDTH, HEIGHT = 40, 12, 386, 248
+STEPS = 480  # places for marks on a strip, and for queries on a curve
+
+Points = list[tuple[float, float]]
+
+
+def curve_points(
+    values: Float[np.ndarray, " n"], across: Float[np.ndarray, " n"] | None = None
+) -> Points:
+    """The points of a line.
+
+    Args:
+      values: fractions, upwards.
+      across: fractions, to the right; None for even steps from 0 to 1.
+    """
+    x = LEFT + WIDTH * (np.linspace(0, 1, len(values)) if across is None else across)
+    y = TOP + HEIGHT * (1 - values)
+    return list(zip(x.round(1).tolist(), y.round(1).tolist(), strict=True))
+
+
+def sorted_points(values: Float[np.ndarray, " q"]) -> Points:
+    """The points of a line of steps, from the largest value to the smallest.
+
+    Args:
+      values: fractions, in any order.
+    """
+    # A hundred thousand queries need no more places than a screen has.
+    count = min(len(values), STEPS)
+    chosen = np.linspace(0, len(values) - 1, count).round().astype(int)
+    across = np.repeat(np.linspace(0, 1, count + 1), 2)[1:-1]
+    return curve_points(np.repeat(-np.sort(-values)[chosen], 2), across)
+
+
+def strip_ticks(items: int) -> list[tuple[str, int]]:
+    """Places, in percent, and ranks of the ticks below a strip of all ranks.
+
+    Args:
+      items: how many are ranked; the axis is logarithmic.
+    """
+    end = np.log(max(items, 2))
+    ticks = [10**power for power in range(13) if 10**power < 0.6 * items]
+    return [(f"{2 + 94 * np.log(tick) / end:.2f}%", tick) for tick in [*ticks, items]]
+
+
+def strip_marks(
+    positives: Mapping[str, Int[np.ndarray, " _"]], items: int
+) -> dict[str, list[int]]:
+    """Places of a query's positives on the strip, 0 to STEPS.
+
+    Args:
+      positives: by kind, ranks from 0.
+      items: how many are ranked.
+    """
+    end = np.log(max(items, 2))
+    # Thousands of positives fall onto a few hundred places.
+    return {
+        kind: np.unique((STEPS * np.log1p(ranks) / end).round().astype(int)).tolist()
+        for kind, ranks in positives.items()
+    }
