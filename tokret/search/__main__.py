@@ -145,8 +145,9 @@ def to_text(answer: SearchResults) -> str:
     return "\n".join(
         [
             *lines,
-            f"{answer.num_photos} photos searched in {1000 * answer.search_seconds:.0f} ms; the "
-            f"question took {answer.extract_seconds:.1f} s to describe",
+            f"{answer.num_photos} photos searched in "
+            f"{1000 * answer.search_seconds:.0f} ms; the query's descriptor took "
+            f"{answer.extract_seconds:.1f} s",
         ]
     )
 
