@@ -4,7 +4,7 @@
     python eval.py --checkpoint=DIR/checkpoints/STEP [--baselines]
     python eval.py --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--average]
     python eval.py --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
-    python eval.py --workdir=DIR --benchmark=revisitop1m --describe
+    python eval.py --workdir=DIR --benchmark=revisitop1m --extract_only
     python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
         --output=out.json
 
@@ -12,7 +12,7 @@ Any of them with --rerank=aqe:n=10,alpha=3 is measured before and after re-ranki
 --distractors=DESCRIPTORS alone and among these too, with --compress=pq128,pq1024,int8,
 bf16 once more in fewer bytes, and with --whiten=DESCRIPTORS after PCA whitening that is
 learned from these (a store or an .npy file; WHITENING.safetensors is taken as it is).
-The first four write DIR/eval/results.json and, unless --noreport is given,
+The first four write DIR/eval/results.json and, unless --no-report is given,
 DIR/eval/report.html with the pictures queries.png and tokens.png. Descriptors stay in
 DIR/eval/descriptors, a folder for each dataset, checkpoint and way of describing; a run
 that was killed goes on with them, and what is there is not computed again.
@@ -23,13 +23,13 @@ and writes.
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from tokret import command_line
+from tokret.command_line import Processes
 from tokret.configuration import Config, part
 from tokret.data.ground_truth import (
     GroundTruth,
@@ -77,111 +77,109 @@ from tokret.training.weights import step_of
 
 STORES = "descriptors"  # below DIR/eval
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of train.py.")
-STEP = flags.DEFINE_string(
-    "step", None, "Checkpoint, or the word best; the newest if not given."
-)
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A checkpoint's own folder, wherever it lies."
-)
-BASELINES = flags.DEFINE_bool(
-    "baselines", False, "Also the untrained model and a colour histogram."
-)
-AVERAGE = flags.DEFINE_bool(
-    "average", False, "The moving average of weights, if the run keeps one."
-)
-FOLDER = flags.DEFINE_string(
-    "image_folder", None, "Folder of class folders; every photo asks all others."
-)
-LONGEST_SIDE = flags.DEFINE_integer(
-    "longest_side", None, "Of a photo, in pixels; the run's own if not given."
-)
-SCALES = flags.DEFINE_list(
-    "scales", None, "Factors of the sides, as 1,0.7; the run's own if not given."
-)
-BENCHMARK = flags.DEFINE_string(
-    "benchmark", None, "A prepared dataset with queries, such as roxford5k."
-)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where prepared datasets lie; the run's own if not given."
-)
-DESCRIPTORS = flags.DEFINE_string(
-    "descriptors", None, "Database: .npy [N, D], or a store."
-)
-QUERIES = flags.DEFINE_string("queries", None, "Queries: .npy [Q, D], or a store.")
-GROUND_TRUTH = flags.DEFINE_string("ground_truth", None, "gnd_NAME.pkl or .json.")
-SKIP_BAD = flags.DEFINE_bool(
-    "skip_bad", False, "Leave out queries whose photo is bad, rather than stop."
-)
-DESCRIBE = flags.DEFINE_bool(
-    "describe", False, "Describe the photos and measure nothing: any dataset will do."
-)
-RERANK = flags.DEFINE_string(
-    "rerank", None, "Re-rankings, as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500."
-)
-DISTRACTORS = flags.DEFINE_string(
-    "distractors", None, "Images that answer no query: .npy [M, D], or a store."
-)
-COMPRESS = flags.DEFINE_list(
-    "compress", None, "Forms: pq128 (or any number of bytes), int8, bf16."
-)
-WHITEN = flags.DEFINE_string(
-    "whiten", None, "Whitening, .safetensors, or what to learn it from: .npy, a store."
-)
-WHITEN_DIMS = flags.DEFINE_integer(
-    "whiten_dims", None, "Dimensions that whitening keeps; all if not given."
-)
-REPORT = flags.DEFINE_bool("report", True, "Write report.html and the pictures.")
-REPORT_QUERIES = flags.DEFINE_integer(
-    "report_queries", 200, "Most queries that the report shows."
-)
-REPORT_SIDE = flags.DEFINE_integer(
-    "report_side", 192, "Longest side of the report's photos, in pixels."
-)
-COMPILATION_CACHE = flags.DEFINE_string(
-    "compilation_cache", DEFAULT, 'Where compiled programs lie; "" keeps none.'
-)
-OUTPUT = flags.DEFINE_string("output", None, "Where results of descriptors go, .json.")
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is evaluated, on which photos, and how.
+
+    Attributes:
+      workdir: folder of a run of train.py.
+      step: checkpoint of the run, or the word best; None: the newest.
+      checkpoint: a checkpoint's own folder.
+      baselines: also the untrained model and a colour histogram.
+      average: the EMA of the weights, if the run keeps one.
+      image_folder: folder of class folders; every photo is a query among all others.
+      longest_side: of a photo, in pixels; None: the run's.
+      scales: factors of the image size, as 1,0.7; None: the run's.
+      benchmark: a prepared dataset with queries, such as roxford5k.
+      data_dir: folder of prepared datasets; None: the run's.
+      descriptors: of the database: .npy [N, D], or a store.
+      queries: descriptors of the queries: .npy [Q, D], or a store.
+      ground_truth: gnd_NAME.pkl or .json.
+      skip_bad: skip queries whose photo is bad, rather than stop.
+      extract_only: extract descriptors and measure nothing: any dataset will do.
+      rerank: re-rankings, as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500.
+      distractors: images that are relevant to no query: .npy [M, D], or a store.
+      compress: compressed forms: pq128 (or any number of bytes), int8, bf16.
+      whiten: whitening, .safetensors, or what to learn it from: .npy, a store.
+      whiten_dims: dimensions that whitening keeps; None: all.
+      report: write report.html and the pictures.
+      report_queries: the most queries that the report shows.
+      report_side: longest side of the report's photos, in pixels.
+      compilation_cache: folder of compiled programs; "" keeps none.
+      output: results of descriptors, a .json file.
+    """
+
+    workdir: str | None = None
+    step: str | None = None
+    checkpoint: str | None = None
+    baselines: bool = False
+    average: bool = False
+    image_folder: str | None = None
+    longest_side: int | None = None
+    scales: tuple[float, ...] | None = None
+    benchmark: str | None = None
+    data_dir: str | None = None
+    descriptors: str | None = None
+    queries: str | None = None
+    ground_truth: str | None = None
+    skip_bad: bool = False
+    extract_only: bool = False
+    rerank: str | None = None
+    distractors: str | None = None
+    compress: tuple[str, ...] | None = None
+    whiten: str | None = None
+    whiten_dims: int | None = None
+    report: bool = True
+    report_queries: int = 200
+    report_side: int = 192
+    compilation_cache: str = DEFAULT
+    output: str | None = None
+
+    @property
+    def variants(self) -> Variants:
+        """What is measured beside the benchmark alone."""
+        return make_variants(
+            self.distractors, self.compress, self.whiten, self.whiten_dims
+        )
+
+    @property
+    def reranking(self) -> Any:
+        """The chain of re-rankings."""
+        return parse_chain(self.rerank) if self.rerank is not None else ()
 
 
-def chosen_variants() -> Variants:
-    """Reads the flags of what is measured beside the benchmark alone."""
-    return make_variants(
-        DISTRACTORS.value, COMPRESS.value, WHITEN.value, WHITEN_DIMS.value
-    )
-
-
-def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
+def evaluate_run(checkpoint: Path, target: Path, options: Options) -> None:
     """Evaluates a checkpoint, beside the baselines if asked."""
-    rerank = parse_chain(RERANK.value) if RERANK.value is not None else ()
-    variants = chosen_variants()
-    if DESCRIBE.value and (BASELINES.value or rerank or variants):
+    rerank = options.reranking
+    variants = options.variants
+    if options.extract_only and (options.baselines or rerank or variants):
         raise UserError(
-            "--describe measures nothing: leave out --baselines, --rerank, "
+            "--extract_only measures nothing: leave out --baselines, --rerank, "
             "--distractors, --compress and --whiten"
         )
-    limits = Limits(queries=REPORT_QUERIES.value, side=REPORT_SIDE.value)
+    limits = Limits(queries=options.report_queries, side=options.report_side)
     config = read_config(checkpoint)
-    settings = make_settings(config, LONGEST_SIDE.value, SCALES.value)
-    where = (config, DATA_DIR.value, folder, BENCHMARK.value)
+    settings = make_settings(config, options.longest_side, options.scales)
+    where = (config, options.data_dir, options.image_folder, options.benchmark)
     dataset, name, labelled = cluster.first_alone(
-        lambda: choose_dataset(*where, ask=not DESCRIBE.value), "dataset"
+        lambda: choose_dataset(*where, ask=not options.extract_only), "dataset"
     )
     trained, untrained = model_systems(
-        config, settings, checkpoint, AVERAGE.value, target / STORES / name, tell
+        config, settings, checkpoint, options.average, target / STORES / name, tell
     )
     benchmark = Benchmark(
-        dataset, labelled, settings.longest_side, SKIP_BAD.value, rerank
+        dataset, labelled, settings.longest_side, options.skip_bad, rerank
     )
     head = part(part(config, "model", dict), "head", str)
     systems: dict[str, System] = {head: trained}
-    if BASELINES.value:
+    if options.baselines:
         systems |= {"untrained": untrained(), "colour histogram": histogram_system}
     if not cluster.is_first():
         help_describe(systems, benchmark)
         return
     target.mkdir(exist_ok=True)
-    if DESCRIBE.value:
+    if options.extract_only:
         tell_bad(trained(benchmark.parts()))
         print(f"written: {trained.folder}")
         return
@@ -192,7 +190,7 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     shown: list[Answers] = []
     for label, system in systems.items():
         tell(f"{label} on {name} ...")
-        show = shown.append if label == head and REPORT.value else None
+        show = shown.append if label == head and options.report else None
         # Distractors and a whitening are of the trained model's own descriptors.
         extra = variants if label == head else Variants()
         case = dataclasses.replace(benchmark, variants=extra)
@@ -200,7 +198,7 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
     rows, costs = table_rows(name, numbers), cost_lines(numbers)
     measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
-    environment = conditions(config, settings, checkpoint, variants)
+    environment = conditions(config, settings, checkpoint, options.average, variants)
     path = target / "results.json"
     found = results.Results(measured, environment, baselines)
     results.write_results(path, found, merge=True)
@@ -212,13 +210,17 @@ def evaluate_run(checkpoint: Path, target: Path, folder: str | None) -> None:
 
 
 def conditions(
-    config: Config, settings: Extraction, checkpoint: Path, variants: Variants
+    config: Config,
+    settings: Extraction,
+    checkpoint: Path,
+    averaged: bool,
+    variants: Variants,
 ) -> dict[str, Any]:
     """Says what the numbers depend on."""
     dtype = part(part(config, "model", dict), "dtype", str)
     return results.environment(dtype) | {
         "checkpoint_step": step_of(checkpoint),
-        "averaged_weights": AVERAGE.value,
+        "averaged_weights": averaged,
         "longest_side": settings.longest_side,
         "scales": list(settings.scales),
         **variants.environment(),
@@ -247,18 +249,18 @@ def tell_bad(found: Mapping[str, Described]) -> None:
 
 
 def evaluate_files(
-    descriptors: str, queries: str, ground_truth: str, output: str
+    descriptors: str, queries: str, ground_truth: str, output: str, options: Options
 ) -> None:
     """Scores descriptors from anywhere: their dot products, by a ground truth."""
-    rerank = parse_chain(RERANK.value) if RERANK.value is not None else ()
+    rerank = options.reranking
     check_output(Path(output), [descriptors, queries, ground_truth])
     gnd: GroundTruth = read_ground_truth(ground_truth)
     q = read_side(queries, gnd.queries, "qimlist")
     db = read_side(descriptors, gnd.images, "imlist", like=q)
     tell_bad({"qimlist": q.described, "imlist": db.described})
-    kept = good_queries(q.described, SKIP_BAD.value)
+    kept = good_queries(q.described, options.skip_bad)
     stored = db.described.descriptors
-    variants = chosen_variants().checked(db.record, stored.shape[1])
+    variants = options.variants.checked(db.record, stored.shape[1])
     asked = variants.whiten(q.described.descriptors[kept])
     database = variants.whiten(stored)
     truth = keep_queries(gnd, kept)
@@ -276,29 +278,40 @@ def evaluate_files(
     print(f"written: {output}")
 
 
-def main() -> None:
-    """Reads the flags."""
-    keep_compiled(COMPILATION_CACHE.value)
+def main(
+    evaluation: Options,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
+) -> None:
+    """Evaluates a checkpoint, or descriptors from anywhere.
+
+    Args:
+      evaluation: one of --workdir, --checkpoint and --descriptors is needed.
+      processes: those that extract descriptors together.
+    """
+    options = evaluation
+    processes.join()
+    keep_compiled(options.compilation_cache)
     names = ("descriptors", "queries", "ground_truth", "output")
-    files: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
-    trained = WORKDIR.value is not None or CHECKPOINT.value is not None
+    files: dict[str, Any] = {name: getattr(options, name) for name in names}
+    trained = options.workdir is not None or options.checkpoint is not None
     if trained and not any(files.values()):
-        chosen = choose_checkpoint(WORKDIR.value, CHECKPOINT.value, STEP.value)
-        evaluate_run(*chosen, FOLDER.value)
+        chosen = choose_checkpoint(options.workdir, options.checkpoint, options.step)
+        evaluate_run(*chosen, options)
     elif not trained and any(files.values()):
-        own = (STEP, FOLDER, LONGEST_SIDE, SCALES, BENCHMARK, DATA_DIR)
-        asked = BASELINES.value or AVERAGE.value or DESCRIBE.value
-        if any(flag.value is not None for flag in own) or asked:
+        own = [
+            *("step", "image_folder", "longest_side", "scales", "benchmark"),
+            *("data_dir", "baselines", "average", "extract_only"),
+        ]
+        if any(getattr(options, name) not in (None, False) for name in own):
             raise UserError(
-                "--step, --image_folder, --benchmark, --data_dir, --baselines, "
-                "--average, --longest_side, --scales and --describe go with --workdir, "
+                f"{', '.join(f'--{name}' for name in own)} go with --workdir, "
                 "not with --descriptors"
             )
         missing = [f"--{name}" for name, value in files.items() if not value]
         if missing:
             raise UserError(f"descriptors need {', '.join(missing)} too")
         if cluster.is_first():
-            evaluate_files(**files)
+            evaluate_files(**files, options=options)
     else:
         raise UserError(
             "eval.py needs either --workdir=DIR or --checkpoint=FOLDER, or "
@@ -308,4 +321,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    sys.exit(command_line.run(main, sys.argv[1:], "eval.py"))

@@ -1,22 +1,23 @@
 """Trains Token: photos with labels -> weights.
 
-    python train.py --config=configs/demo.py --workdir=DIR [--config.FIELD=VALUE ...]
+    tokret train --config=configs/demo.py --workdir=DIR [--config.FIELD=VALUE ...]
+    python train.py ...
 
-The same command again goes on where the run stopped. DIR holds config.json,
-checkpoints/, metrics.jsonl and tensorboard/.
+The same command again resumes the run. DIR holds config.json, checkpoints/,
+metrics.jsonl and tensorboard/.
 """
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import flags
-from ml_collections import config_flags
 
 from tokret import command_line, configuration
+from tokret.command_line import Processes
+from tokret.config_files import load_config
 from tokret.configuration import Config
 from tokret.data.streams import names_of_step, training_batches, validation_batches
 from tokret.errors import StoppedError, UserError
@@ -31,12 +32,6 @@ from tokret.training.setup import Plan, initial_state, make_plan
 from tokret.training.sharding import ahead, to_devices
 from tokret.training.state import TrainState
 from tokret.training.unreadable_photos import Skipping
-
-CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, configs/*.py.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-PROFILE = flags.DEFINE_string(
-    "profile", None, "Steps to trace, as 10:20; the trace goes to WORKDIR/profile."
-)
 
 
 def validate(plan: Plan, state: Any, say: Callable[[str], None]) -> dict[str, float]:
@@ -216,16 +211,27 @@ def take_steps(
             )
 
 
-def main() -> None:
-    """Reads the flags."""
-    if CONFIG.value is None or not WORKDIR.value:
-        raise UserError("train.py needs --config=configs/NAME.py and --workdir=DIR")
-    train(
-        command_line.plain(CONFIG.value),
-        Path(WORKDIR.value).expanduser(),
-        Profile.of_flag(PROFILE.value),
-    )
+def main(
+    config: str,
+    workdir: Path,
+    profile: str | None = None,
+    fields: Sequence[str] = (),
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
+) -> None:
+    """Trains a model, or resumes its training: photos with labels -> weights.
+
+    Any field of the config can be changed: --config.FIELD=VALUE.
+
+    Args:
+      config: the config file, such as configs/demo.py.
+      workdir: the folder of the run.
+      profile: steps to trace, as 10:20; the trace is written to WORKDIR/profile.
+      fields: changes to the config.
+      processes: those that train together.
+    """
+    processes.join()
+    train(load_config(config, fields), workdir, Profile.of_flag(profile))
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    sys.exit(command_line.run(main, sys.argv[1:], "train.py"))

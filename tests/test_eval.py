@@ -47,8 +47,9 @@ def files(tmp_path):
     return paths
 
 
-def evaluate(program, paths):
-    return program("eval.py", *(f"--{name}={path}" for name, path in paths.items()))
+def evaluate(program, paths, *more):
+    named = (f"--{name}={path}" for name, path in paths.items())
+    return program("eval.py", *named, *more)
 
 
 @pytest.mark.slow
@@ -226,7 +227,7 @@ def test_stores_are_taken_for_files_and_bad_queries_are_left_out(
     bad = {1: "q1 cannot be decoded"}
     files["queries"] = make_store(tmp_path / "bad", ["q0", "q1"], q, bad)
     refused(evaluate(program, files), "1 of 2 queries", "q1 cannot", "--skip_bad")
-    status, out, err = evaluate(program, files | {"skip_bad": "true"})
+    status, out, err = evaluate(program, files, "--skip_bad")
     assert status == 0, out + err
     assert "q1: q1 cannot be decoded" in out
     found = json.loads(files["output"].read_text())["benchmarks"]["small"]
@@ -289,7 +290,7 @@ def test_a_run_is_evaluated_beside_its_baselines(program, refused, trained, tmp_
     # An older checkpoint is another model; asked twice it answers the same.
     answers, told = [], []
     for step in (4, 12):
-        asked = (f"--workdir={trained}", f"--step={step}", "--noreport")
+        asked = (f"--workdir={trained}", f"--step={step}", "--no-report")
         status, out, err = program("eval.py", *asked)
         assert status == 0, out + err
         text = (trained / "eval" / "results.json").read_text()
@@ -298,7 +299,7 @@ def test_a_run_is_evaluated_beside_its_baselines(program, refused, trained, tmp_
     assert answers[1] == levels and answers[0] != levels
     # One alone, without its run, says itself what model it is.
     shutil.copytree(trained / "checkpoints" / "12", tmp_path / "alone")
-    asked = (f"--checkpoint={tmp_path / 'alone'}", "--noreport")
+    asked = (f"--checkpoint={tmp_path / 'alone'}", "--no-report")
     status, out, err = program("eval.py", *asked)
     assert status == 0, out + err
     text = (tmp_path / "eval" / "results.json").read_text()
@@ -310,7 +311,7 @@ def test_a_run_is_evaluated_beside_its_baselines(program, refused, trained, tmp_
     assert "padding" not in told[1]
     # Its own database once more as distractors: those of another checkpoint are not.
     (store,) = (trained / "eval" / "descriptors").glob("*/step-12-*/database")
-    flags = (f"--workdir={trained}", f"--distractors={store}", "--noreport")
+    flags = (f"--workdir={trained}", f"--distractors={store}", "--no-report")
     refused(program("eval.py", *flags, "--step=4"), "weights")
     status, out, err = program("eval.py", *flags, "--step=12", "--compress=bf16")
     assert status == 0, out + err

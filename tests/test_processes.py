@@ -122,7 +122,7 @@ def evaluated(halves, start, pair, tmp_path_factory):
     folders = [shutil.copytree(halves[0], root / name) for name in ("one", "two")]
     asked = ("--baselines", "--rerank=aqe:n=2")
     one, two = (("eval.py", f"--workdir={folder}", *asked) for folder in folders)
-    (alone,) = ends([start(*one, "--noreport", devices=8)])
+    (alone,) = ends([start(*one, "--no-report", devices=8)])
     assert alone[0] == 0, alone
     return [folder / "eval" for folder in folders], ends(pair(*two))
 

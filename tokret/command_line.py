@@ -1,127 +1,274 @@
-"""Flags of the two programs: absl's, with one-line errors and exit status 2.
+"""Command lines: typed functions become commands, by tyro.
 
-On several hosts the same command is started on each: where the platform does not tell
-(`tokret.runtime.cluster`), --coordinator, --num_processes and --process_id do.
+A function's parameters are its options and the section Args of its docstring is their
+help. A mistake is one line on standard error, with exit status 2.
 """
 
-import json
+import contextlib
+import dataclasses
+import difflib
+import functools
+import inspect
+import io
 import logging
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
 
-from absl import app, flags
-from absl import logging as absl_logging
-from ml_collections import ConfigDict, config_flags
+import tyro
+from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from tokret.configuration import Config
-from tokret.errors import UserError
-from tokret.runtime import cluster
+from tokret.errors import StoppedError, UserError, exit_status
 from tokret.runtime.allocation import keep_freed_memory
 
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, where several work together."
+FIELD = "--config."  # begins an argument that changes a field of the config
+MARKERS = (
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.DisallowNone,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.PositionalMetavarFromFieldName,
 )
-NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Processes that work together; 1: alone, come what may."
-)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's, from 0.")
+TYPES = tyro.constructors.ConstructorRegistry()
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs a program; never returns.
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """Processes that work together, each started with the same command.
 
-    Args:
-      main: the program; it reads the flags itself.
+    Attributes:
+      coordinator: HOST:PORT of process 0, where the platform does not announce it.
+      num_processes: how many work together; 1: this one alone, whatever the platform.
+      process_id: the number of this process, from 0.
     """
 
-    def program() -> None:
-        app.define_help_flags()
-        try:
-            rest = parse(flags.FLAGS, sys.argv)
-        except SystemExit:  # --help: absl exits with 1
-            raise SystemExit(0) from None
-        if rest:
-            raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
-        quieten()
-        keep_freed_memory()
-        cluster.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-        main()
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
 
-    sys.exit(cluster.together(program))
+    def join(self) -> None:
+        """Joins the other processes; before any use of devices.
+
+        Raises:
+          UserError: for wrong values, or if the others cannot be joined.
+        """
+        from tokret.runtime import cluster
+
+        cluster.join(self.coordinator, self.num_processes, self.process_id)
 
 
-def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
-    """Sets flags by a command line and returns what is left of it.
+def run(command: Any, arguments: Sequence[str], prog: str) -> int:
+    """Runs a command.
 
     Args:
-      values: the flags.
-      arguments: the program's name first.
+      command: a typed function, or a table of functions (or further tables) by name. A
+        function with a parameter `processes` may run as one of several processes.
+      arguments: the command line after the command's name.
+      prog: the command's name as it is typed.
 
-    Raises:
-      UserError: for a flag that there is not, or a value that it cannot have.
+    Returns:
+      The exit status: see `errors.exit_status`.
     """
+    ending = exit_status
+    if callable(command) and "processes" in inspect.signature(command).parameters:
+        from tokret.runtime.cluster import together as ending  # imports jax
+    return ending(functools.partial(_run, command, arguments, prog))
+
+
+def _run(command: Any, arguments: Sequence[str], prog: str) -> None:
+    while isinstance(command, Mapping):
+        name, *arguments = choose(command, arguments, prog)
+        command, prog = command[name], f"{prog} {name}"
+    call = parse(command, arguments, prog)
+    quieten()
+    keep_freed_memory()
     try:
-        return values(arguments)[1:]
-    except (AttributeError, KeyError) as error:
-        raise UserError(
-            f"a --config flag names no field of the config: {_one_line(error)}; "
-            "configs/base.py lists them"
-        ) from error
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(_one_line(error)) from error
-    except OSError as error:
-        raise UserError(f"--config cannot be read: {_one_line(error)}") from error
-    except SyntaxError as error:
-        raise UserError(
-            f"--config: {error.filename}, line {error.lineno}, is not Python: "
-            f"{error.msg}"
-        ) from error
+        call()
+    except StoppedError:
+        raise
+    except UserError as error:
+        # A library's error starts with the argument's name.
+        argument = re.match(r"(\w+)[:=]", str(error))
+        if argument and argument[1] in call.keywords:
+            raise UserError(f"--{error}") from error
+        raise
 
 
-def load_config(file: str, fields: Sequence[str]) -> Config:
-    """Loads a config as train.py does.
+def choose(
+    commands: Mapping[str, Any], arguments: Sequence[str], prog: str
+) -> Sequence[str]:
+    """Returns the arguments if the first is a name in a table of commands.
 
     Args:
-      file: the value of --config.
-      fields: changes to it, as --config.FIELD=VALUE.
+      commands: functions, tables or summaries by name.
+      arguments: the command line after `prog`; --help prints the table.
+      prog: the name of the table's command as it is typed.
 
     Raises:
-      UserError: if there is no such config, or no such field.
+      UserError: if it is not.
+      SystemExit: after --help.
     """
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", flag_values=values)
-    rest = parse(values, ["", f"--config={file}", *fields])
-    if rest:
-        raise UserError(f"{rest[0]!r} is not a flag; flags look like --name=value")
-    return plain(config.value)
+    if not arguments:
+        raise UserError(f"{prog} needs one of: {', '.join(commands)}")
+    name = arguments[0]
+    if name in ("-h", "--help"):
+        width = max(map(len, commands))
+        lines = [f"  {key:<{width}}  {_summary(c)}" for key, c in commands.items()]
+        print(f"usage: {prog} COMMAND ...\n", *lines, sep="\n")  # noqa: T201
+        print(f"\n{prog} COMMAND --help lists its options.")  # noqa: T201
+        raise SystemExit(0)
+    if name not in commands:
+        close = difflib.get_close_matches(name, commands, 1)
+        meant = (
+            f"did you mean {close[0]}?" if close else f"one of {', '.join(commands)}"
+        )
+        raise UserError(f"{prog}: {name!r} is not a command; {meant}")
+    return arguments
+
+
+def _summary(command: Any) -> str:
+    if isinstance(command, Mapping):
+        return ", ".join(command)
+    text = command if isinstance(command, str) else inspect.getdoc(command) or ""
+    return text.partition("\n")[0]
+
+
+def parse(
+    function: Callable[..., None], arguments: Sequence[str], prog: str
+) -> functools.partial[None]:
+    """Reads a command line.
+
+    Args:
+      function: its parameters are the options; one named `fields` takes all arguments
+        --config.NAME=VALUE, and is no option itself.
+      arguments: the command line after the command's name.
+      prog: the command's name as it is typed.
+
+    Returns:
+      The function with its arguments.
+
+    Raises:
+      UserError: for what is no option, misses, or cannot be a value.
+      SystemExit: after --help.
+    """
+    signature = inspect.signature(function)
+    parameters = dict(signature.parameters)
+    given: dict[str, Any] = {}
+    if parameters.pop("fields", None):
+        given["fields"], arguments = split_fields(arguments)
+
+    def collect(*values: Any, **named: Any) -> functools.partial[None]:
+        bound = signature.bind_partial(*values, **named)
+        return functools.partial(function, **bound.arguments, **given)
+
+    collect.__doc__ = inspect.getdoc(function)
+    collect.__annotations__ = {
+        name: parameter.annotation for name, parameter in parameters.items()
+    }
+    collect.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=list(parameters.values())
+    )
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                collect,
+                prog=prog,
+                args=arguments,
+                config=MARKERS,
+                registry=TYPES,
+                use_underscores=True,
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(one_line(errors.getvalue(), prog)) from None
+
+
+def one_line(box: str, prog: str) -> str:
+    """Returns in one line what is wrong by tyro's box of lines."""
+    problem, *more = re.split(r"\n. [─-]{9,} .\n", box.partition("\n")[2])
+    text, *suggestions = (_join_lines(section) for section in (problem, *more))
+    hint = f"({prog} --help lists all)"
+    if text.startswith("Missing from"):  # names of options, each with its help
+        missing = re.findall(r"^. {5}(\S+)", problem, re.M)
+        return f"{', '.join(missing)} missing {hint}"
+    kind, _, names = text.partition(": ")
+    if kind != "Unrecognized options":
+        reason = re.sub(r"no type matching .* Got errors: - [^:]*: ", "", text)
+        return f"{reason.removeprefix('Error parsing ')} {hint}"
+    names = re.sub(r"=[^,]*", "", names)
+    meant = re.search(r"Perhaps you meant: (--\w+)", " ".join(suggestions))
+    close = f"; did you mean {meant[1]}?" if meant else ""
+    return f"{names} is not an option{close} {hint}"
+
+
+def _join_lines(text: str) -> str:
+    return " ".join(" ".join(line[1:-1].split()) for line in text.splitlines())
+
+
+def split_fields(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates --config.NAME=VALUE, or --config.NAME VALUE, from other arguments.
+
+    Returns:
+      The first, all with an equals sign, and the others.
+    """
+    fields: list[str] = []
+    others: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        is_field = argument.startswith(FIELD)
+        if is_field and "=" not in argument and rest and not rest[0].startswith("--"):
+            argument = f"{argument}={rest.pop(0)}"
+        (fields if is_field else others).append(argument)
+    return fields, others
+
+
+@TYPES.primitive_rule
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+    """Paths may begin with a tilde, and are not empty."""
+
+    def read(words: list[str]) -> Path:
+        if not words[0]:
+            raise ValueError("it is empty; name a file or folder")
+        return Path(words[0]).expanduser()
+
+    if info.type is not Path:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
+@TYPES.primitive_rule
+def _list(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Tuples of any length are written with commas."""
+    kind, *more = get_args(info.type) or (None,)
+    if get_origin(info.type) is not tuple or more != [...]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{kind.__name__.upper()},...",
+        instance_from_str=lambda words: tuple(
+            map(kind, filter(None, words[0].split(",")))
+        ),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda values: [",".join(f"{value}" for value in values)],
+    )
 
 
 def quieten() -> None:
-    """Silences libraries' chatter; what matters they raise."""
+    """Silences libraries' log messages; what matters they raise."""
+    from absl import logging as absl_logging
+
     # Orbax logs a traceback for each thread that a failed save had; then it raises.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
     # Orbax leaves the reads of a damaged checkpoint behind, each with a traceback.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)
-
-
-def _one_line(error: Exception) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return re.sub(r"\s+", " ", str(text)).strip().rstrip(".")
-
-
-def plain(config: ConfigDict) -> Config:
-    """Returns a config as JSON would give it back: dictionaries, lists, numbers.
-
-    Raises:
-      UserError: if the file that --config names could not be read.
-    """
-    try:
-        fields = config.to_dict()
-    except OSError as error:  # kept back by the flag until it is looked at
-        missing = re.sub(r".*Attempted \[[^]]*\]:", "", _one_line(error))
-        raise UserError(f"--config cannot be read:{missing}") from error
-    loaded: Config = json.loads(json.dumps(fields))
-    return loaded

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from configs import demo
-from tokret import command_line
+from tokret import config_files
 from tokret.benchmark import plan
 from tokret.benchmark.collectives import Collective
 from tokret.benchmark.plan import Request
@@ -139,7 +139,7 @@ def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
     config.augmentation.size = config.evaluation.longest_side = 32
     config.mesh.shard_optimiser = True
     request = Request(what, "demo", "v5e:2x2", 2, 16, photos=100, classes=10)
-    found = plan.run(command_line.plain(config), request)
+    found = plan.run(config_files.plain(config), request)
     assert found["fits"] and found["chips"] == 4
     assert len(lowered) == 1
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tokret import command_line
+from tokret import config_files
 from tokret.benchmark import pod_table
 from tokret.benchmark.pod_table import R101, Row
 from tokret.errors import UserError
@@ -47,7 +47,7 @@ def planned(monkeypatch):
     )
     monkeypatch.setattr(pod_table.plan, "run", run)
     monkeypatch.setattr(pod_table, "environment", lambda *packages: MADE)
-    monkeypatch.setattr(command_line, "load_config", lambda file, fields: file)
+    monkeypatch.setattr(config_files, "load_config", lambda file, fields: file)
     monkeypatch.setattr(pod_table, "ROWS", rows)
     return asked
 

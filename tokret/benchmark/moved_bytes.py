@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from configs import gldv2_r101
-from tokret import command_line
+from tokret import command_line, config_files
 from tokret.benchmark.plain_token import plain_token
 from tokret.benchmark.plan import CLASSES, PACKAGES, PHOTOS
 from tokret.benchmark.pod_programs import training
@@ -58,7 +58,7 @@ def run() -> dict[str, Any]:
 
 def _compiled(model: RetrievalNet | None) -> Compiled:
     pod = find_pod(TOPOLOGY)
-    config = command_line.plain(RECIPE.get_config())
+    config = config_files.plain(RECIPE.get_config())
     config = {**config, "batch_size": IMAGES * len(pod.devices)}
     work = training(config, pod, classes=CLASSES, photos=PHOTOS, model=model)
     try:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tokret import command_line
+from tokret import command_line, config_files
 from tokret.benchmark import plan, plan_report, pod_table
 from tokret.benchmark.plan import Request
 from tokret.errors import UserError
@@ -22,7 +22,7 @@ def run(flags: argparse.Namespace) -> dict[str, Any]:
         " " + field.removeprefix("--config.") for field in flags.fields
     )
     return plan.run(
-        command_line.load_config(flags.config, flags.fields),
+        config_files.load_config(flags.config, flags.fields),
         Request(
             what=flags.what,
             name=shown,

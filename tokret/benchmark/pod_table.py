@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from tokret import command_line
+from tokret import config_files
 from tokret.benchmark import plan
 from tokret.benchmark.collectives import Traffic
 from tokret.benchmark.plan import Request
@@ -225,7 +225,7 @@ def _compile(row: Row) -> dict[str, Any]:
         database=row.database,
         store=row.store,
     )
-    return plan.run(command_line.load_config(row.config, []), request)
+    return plan.run(config_files.load_config(row.config, []), request)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

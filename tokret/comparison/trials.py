@@ -70,7 +70,7 @@ class Trial(NamedTuple):
         """
         stored = self.workdir / f"{name}.json"
         if not stored.exists():
-            run("eval.py", f"--workdir={self.workdir}", "--noreport", *arguments)
+            run("eval.py", f"--workdir={self.workdir}", "--no-report", *arguments)
             found = json.loads((self.workdir / "eval" / "results.json").read_text())
             # The benchmark that was evaluated last comes last.
             numbers = list(found["benchmarks"].values())[-1]

@@ -48,7 +48,7 @@ def choose_checkpoint(
 
 
 def make_settings(
-    config: Config, longest_side: int | None, scales: Sequence[str] | None
+    config: Config, longest_side: int | None, scales: Sequence[float] | None
 ) -> Extraction:
     """Reads how descriptors are made off a run's config.
 
@@ -58,17 +58,14 @@ def make_settings(
       scales: --scales, which come before the config's.
 
     Raises:
-      UserError: if a scale is no number, or a value cannot be.
+      UserError: if a value cannot be.
     """
     fields = part(config, "evaluation", dict)
     given: dict[str, Any] = {}
     if longest_side is not None:
         given["longest_side"] = longest_side
     if scales is not None:
-        try:
-            given["scales"] = [float(scale) for scale in scales]
-        except ValueError as error:
-            raise UserError(f"--scales must be numbers with commas: {error}") from error
+        given["scales"] = list(scales)
     return call(Extraction, "evaluation", fields | given)
 
 
