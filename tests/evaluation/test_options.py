@@ -20,14 +20,14 @@ CONFIG = {
 
 def test_flags_come_before_the_runs_own_fields():
     assert make_settings(CONFIG, None, None).scales == [1.0, 0.5]
-    given = make_settings(CONFIG, 96, ["1", "0.7"])
+    given = make_settings(CONFIG, 96, [1.0, 0.7])
     assert (given.longest_side, given.scales) == (96, [1.0, 0.7])
     assert given.batch_size == 2 and CONFIG["evaluation"]["longest_side"] == 64
 
 
 @pytest.mark.parametrize(
     ("side", "scales", "says"),
-    [(None, ["1", "x"], "--scales"), (0, None, "longest_side"), (None, [], "scales")],
+    [(None, [-1.0], "scales"), (0, None, "longest_side"), (None, [], "scales")],
 )
 def test_flags_that_cannot_be(side, scales, says):
     with pytest.raises(UserError, match=says):

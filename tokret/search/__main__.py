@@ -77,7 +77,7 @@ def index(
     """Makes or updates an index, and says what changed."""
 
     def describer(parts: Path) -> Describer:
-        factors = None if scales is None else scales.split(",")
+        factors = None if scales is None else [float(s) for s in scales.split(",")]
         return load_describer(
             _path(checkpoint), average, longest_side, factors, parts, tell
         )
@@ -116,7 +116,7 @@ def query(
                 f"the weights that made --index={index} are gone from {where}; name "
                 "their folder by --checkpoint"
             )
-        scales = [str(scale) for scale in maker.scales]
+        scales = maker.scales
         return load_describer(
             where, maker.averaged, maker.longest_side, scales, folder / PARTS, tell
         )

@@ -29,7 +29,7 @@ def load_describer(
     checkpoint: Path,
     averaged: bool,
     longest_side: int | None,
-    scales: Sequence[str] | None,
+    scales: Sequence[float] | None,
     parts: Path,
     say: Callable[[str], None],
 ) -> Describer:
@@ -65,6 +65,6 @@ def load_describer(
         averaged,
         weights_digest(system.variables),
         settings.longest_side,
-        tuple(float(scale) for scale in settings.scales),
+        tuple(settings.scales),
     )
     return Describer(system, maker)
