@@ -2,7 +2,7 @@
 
     python eval.py --workdir=DIR [--step=N] [--baselines]
     python eval.py --checkpoint=DIR/checkpoints/STEP [--baselines]
-    python eval.py --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--average]
+    python eval.py --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--ema]
     python eval.py --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
     python eval.py --workdir=DIR --benchmark=revisitop1m --extract_only
     python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
@@ -87,7 +87,7 @@ class Options:
       step: checkpoint of the run, or the word best; None: the newest.
       checkpoint: a checkpoint's own folder.
       baselines: also the untrained model and a colour histogram.
-      average: the EMA of the weights, if the run keeps one.
+      ema: the EMA of the weights, if the run keeps one.
       image_folder: folder of class folders; every photo is a query among all others.
       longest_side: of a photo, in pixels; None: the run's.
       scales: factors of the image size, as 1,0.7; None: the run's.
@@ -114,7 +114,7 @@ class Options:
     step: str | None = None
     checkpoint: str | None = None
     baselines: bool = False
-    average: bool = False
+    ema: bool = False
     image_folder: str | None = None
     longest_side: int | None = None
     scales: tuple[float, ...] | None = None
@@ -166,7 +166,7 @@ def evaluate_run(checkpoint: Path, target: Path, options: Options) -> None:
         lambda: choose_dataset(*where, ask=not options.extract_only), "dataset"
     )
     trained, untrained = model_systems(
-        config, settings, checkpoint, options.average, target / STORES / name, tell
+        config, settings, checkpoint, options.ema, target / STORES / name, tell
     )
     benchmark = Benchmark(
         dataset, labelled, settings.longest_side, options.skip_bad, rerank
@@ -198,7 +198,7 @@ def evaluate_run(checkpoint: Path, target: Path, options: Options) -> None:
     rows, costs = table_rows(name, numbers), cost_lines(numbers)
     measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
-    environment = conditions(config, settings, checkpoint, options.average, variants)
+    environment = conditions(config, settings, checkpoint, options.ema, variants)
     path = target / "results.json"
     found = results.Results(measured, environment, baselines)
     results.write_results(path, found, merge=True)
@@ -220,7 +220,7 @@ def conditions(
     dtype = part(part(config, "model", dict), "dtype", str)
     return results.environment(dtype) | {
         "checkpoint_step": step_of(checkpoint),
-        "averaged_weights": averaged,
+        "ema": averaged,
         "longest_side": settings.longest_side,
         "scales": list(settings.scales),
         **variants.environment(),

@@ -37,7 +37,7 @@ from tokret.training.unreadable_photos import Skipping
 def validate(plan: Plan, state: Any, say: Callable[[str], None]) -> dict[str, float]:
     """Returns mean loss, top1 and top5 over all validation photos."""
     records = plan.dataset.records("validation")
-    skipping = Skipping(records, most=plan.run.max_skipped, say=say)
+    skipping = Skipping(records, most=plan.run.max_skipped_fraction, say=say)
     batches = validation_batches(
         records,
         size=plan.augmentation.size,
@@ -60,21 +60,23 @@ def check_health(
     metrics: dict[str, float], reporter: Reporter, plan: Plan, saved: int | None
 ) -> None:
     """Says which update was left out; stops a run that has no healthy ones any more."""
-    step = int(metrics["last_left_out"])
-    if reporter.has_left_out(int(metrics["left_out"])):
+    step = int(metrics["last_nonfinite_step"])
+    if reporter.has_nonfinite(int(metrics["nonfinite_steps"])):
         names = names_of_step(
             plan.dataset.records("train"),
             batch_size=plan.batch_size,
             seed=plan.seed,
             step=step,
         )
-        reporter.update_left_out(step, names)
-    in_row = int(metrics["left_out_in_row"])
-    if in_row > plan.updating.skips or not math.isfinite(metrics["weight_norm"]):
+        reporter.nonfinite_step(step, names)
+    in_row = int(metrics["consecutive_nonfinite_steps"])
+    if in_row > plan.updating.max_nonfinite_steps or not math.isfinite(
+        metrics["weight_norm"]
+    ):
         raise UserError(
             f"{in_row} updates in a row were non-finite, the last of them step {step}; "
-            "lower config.schedule.base and start into another --workdir (checkpoints "
-            f"of this run: {'none' if saved is None else f'up to step {saved}'})"
+            "lower config.schedule.base_lr and use another --workdir (checkpoints of "
+            f"this run: {'none' if saved is None else f'up to step {saved}'})"
         )
 
 
@@ -150,7 +152,7 @@ def begin_stream(
     The stream is decided by the seed and the step: nothing of it is saved.
     """
     records = plan.dataset.records("train")
-    skipping = Skipping(records, most=plan.run.max_skipped, say=reporter.say)
+    skipping = Skipping(records, most=plan.run.max_skipped_fraction, say=reporter.say)
     stream = training_batches(
         records,
         plan.augmentation,

@@ -20,17 +20,17 @@ def get_config() -> ConfigDict:
     config.data.name = "gldv2"  # a name in DATASETS
     config.data.manual_dir = ""  # what was downloaded; "" takes what was prepared
     config.data.subset = "clean"  # or no_overlap, full
-    config.data.leave_out = ""  # a list of ids, for no_overlap
+    config.data.exclude_ids = ""  # a list of ids, for no_overlap
     config.data.split = ""  # a CSV (id,split) instead of one photo in five
     config.data.labels = ""  # a CSV (label,landmark_id) instead of the ids' order
     config.data.resize = 0  # longest shorter side in pixels; 0 keeps photos
     config.data.quality = 90  # of the JPEGs that shrunk photos become
-    config.data.skip_bad = False  # leave out photos that are missing or broken
+    config.data.skip_bad = False  # skip photos that are missing or broken
 
     # How training photos vary: tokret.data.augmentation.Augmentation.
     config.augmentation = ConfigDict()
     config.augmentation.size = 512  # side of the training square in pixels
-    config.augmentation.min_area = 0.2  # smallest share of the photo in a crop
+    config.augmentation.min_area = 0.2  # smallest fraction of the photo in a crop
     config.augmentation.flip = 0.5  # probability of a horizontal flip
     config.augmentation.jitter = 0.8  # probability that colours vary at all
     config.augmentation.brightness = 0.4  # factor from 1 +- this
@@ -48,17 +48,17 @@ def get_config() -> ConfigDict:
     config.model.width = 1024  # channels of local features and tokens
     config.model.tokens = 4  # number of tokens
     config.model.tokenizer = "released"  # or "paper": its own equations
-    config.model.query_deviation = 1.0  # of the tokenizer's queries at the start
-    # How linear layers begin: as released, or "lossless", which with small queries is
-    # the trunk's mean: for few classes (models/heads/token/initialisers.py).
-    config.model.start = "released"
-    config.model.heads = 8  # heads of every attention
+    config.model.query_init_std = 1.0  # of the tokenizer's initial queries
+    # Of the linear layers: "released", or "lossless", which with small queries starts
+    # as the trunk's mean: for few classes (models/heads/token/initialisers.py).
+    config.model.initialiser = "released"
+    config.model.num_heads = 8  # heads of every attention
     config.model.attention_layers = 1  # self-attention among local features
     config.model.refinement = "released"  # or "paper": its own equations
     config.model.refinement_layers = 2  # refinement of the tokens
     config.model.dropout = 0.1  # in attentions and MLPs
     config.model.remat = False  # less memory in training for a third more work
-    config.model.frozen_stages = 0  # first stages of the trunk that stand still
+    config.model.frozen_stages = 0  # first stages of the trunk that are frozen
     config.model.drop_path = 0.1  # examples that skip a residual branch
 
     # Weights of a new run: tokret.training.initial_weights.Start. Folders of a run, or
@@ -74,11 +74,11 @@ def get_config() -> ConfigDict:
 
     # Learning rates: tokret.training.setup.make_schedule.
     config.schedule = ConfigDict()
-    config.schedule.base = 0.01  # peak learning rate for a batch of 256
+    config.schedule.base_lr = 0.01  # peak learning rate for a batch of 256
     # The batch by which the rate is scaled, / 256: that of one GPU, as released (320
     # images on four cards). 0 takes batch_size.
-    config.schedule.batch = 80
-    config.schedule.warmup = 1e-4  # learning rate of the first step, as `base`
+    config.schedule.reference_batch_size = 80
+    config.schedule.warmup_init_lr = 1e-4  # learning rate of the first step, as base_lr
     config.schedule.warmup_epochs = 5.0  # epochs of linear warm-up
     config.schedule.decay = "cosine"  # to 0 at the end: cosine, or linear
 
@@ -87,21 +87,21 @@ def get_config() -> ConfigDict:
     config.optimiser.name = "sgd"  # a name in OPTIMISERS; adamw has no momentum
     config.optimiser.momentum = 0.9  # Nesterov's
     config.optimiser.weight_decay = 1e-4  # not on biases and one-dimensional tensors
-    config.optimiser.clip = 0.0  # largest norm of all gradients together; 0: no limit
-    config.optimiser.trunk_rate = 1.0  # the trunk's learning rate, as a share
-    config.optimiser.frozen_epochs = 0.0  # first epochs in which the trunk stands still
+    config.optimiser.max_grad_norm = 0.0  # of all gradients together; 0: no limit
+    config.optimiser.trunk_lr_multiplier = 1.0  # factor of the trunk's learning rate
+    config.optimiser.frozen_epochs = 0.0  # first epochs in which the trunk is frozen
 
     # From gradients to the next state: tokret.training.updates.Updating.
     config.updates = ConfigDict()
-    config.updates.parts = 1  # parts of a batch, computed one after the other
-    config.updates.average = 0.0  # kept of the moving average of weights; 0: no average
-    config.updates.skips = 10  # updates without numbers in a row that are left out
+    config.updates.grad_accum_steps = 1  # micro-batches of a batch
+    config.updates.ema_decay = 0.0  # of an EMA of the weights, as 0.999; 0: no EMA
+    config.updates.max_nonfinite_steps = 10  # consecutive skipped steps allowed
 
     # Devices: tokret.training.setup.lay_out.
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices that split the images; -1: all that are left
     config.mesh.model = 1  # devices that split the class matrix
-    config.mesh.shard_optimiser = False  # momentum and average over all devices
+    config.mesh.shard_optimiser = False  # momentum and EMA over all devices
 
     # Descriptors for retrieval: tokret.retrieval.extraction.Extraction.
     config.evaluation = ConfigDict()
@@ -122,6 +122,6 @@ def get_config() -> ConfigDict:
     # and every validation saves one; "" for neither.
     config.run.keep_best = "top1"
     config.run.threads = 16  # threads that decode and augment
-    # Share of an epoch's photos that may be skipped, since they cannot be decoded.
-    config.run.max_skipped = 0.01
+    # Fraction of an epoch's photos that may be skipped because decoding fails.
+    config.run.max_skipped_fraction = 0.01
     return config

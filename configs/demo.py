@@ -32,10 +32,10 @@ def get_config(head: str = "token") -> ConfigDict:
     config.model.trunk = "tiny"
     config.model.dim = 256
     config.model.width = 128
-    config.model.heads = 4
+    config.model.num_heads = 4
     # From scratch and in minutes: models/heads/token/tokenizer.py says why the queries
     # start so small; nothing overfits in so short a time.
-    config.model.query_deviation = 0.09
+    config.model.query_init_std = 0.09
     config.model.dropout = 0.0
     config.model.drop_path = 0.0
     config.arcface.scale = 16.0
@@ -44,9 +44,9 @@ def get_config(head: str = "token") -> ConfigDict:
     config.optimiser.name = "adamw"
     del config.optimiser.momentum
     config.optimiser.weight_decay = 1e-3
-    config.schedule.base = 1e-3
-    config.schedule.batch = 256  # the rate as it stands, whatever the batch
-    config.schedule.warmup = 1e-5
+    config.schedule.base_lr = 1e-3
+    config.schedule.reference_batch_size = 256  # base_lr as it is
+    config.schedule.warmup_init_lr = 1e-5
     config.schedule.warmup_epochs = 2.0
 
     config.evaluation.longest_side = 128

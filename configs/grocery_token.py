@@ -38,15 +38,16 @@ def get_config(head: str = "token") -> ConfigDict:
     config.model.frozen_stages = 4
     # What the trunk says is where the head begins, and its queries start small
     # (models/heads/token/initialisers.py, models/heads/token/tokenizer.py).
-    config.model.start = "lossless"
-    config.model.query_deviation = 0.05
+    config.model.initialiser = "lossless"
+    config.model.query_init_std = 0.05
     config.model.dropout = 0.0
     config.model.drop_path = 0.0
 
-    config.schedule.base = 0.0005
-    config.schedule.batch = 256  # the rate as it stands, whatever the batch
+    config.schedule.base_lr = 0.0005
+    config.schedule.reference_batch_size = 256  # base_lr as it is
     config.schedule.warmup_epochs = 1.0
-    config.optimiser.trunk_rate = 20.0  # 0.01; a head that learns as fast finds less
+    # The trunk learns at 0.01; a head that learns as fast retrieves less.
+    config.optimiser.trunk_lr_multiplier = 20.0
 
     config.evaluation.longest_side = 224
     config.evaluation.scales = (1.0,)

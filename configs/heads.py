@@ -23,8 +23,8 @@ COMMON = ("trunk", "head", "dtype", "dim", "remat", "frozen_stages")
 HEADS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "token": (
         (
-            *("width", "tokens", "tokenizer", "query_deviation", "start"),
-            "heads",
+            *("width", "tokens", "tokenizer", "query_init_std", "initialiser"),
+            "num_heads",
             *("attention_layers", "refinement", "refinement_layers"),
             *("dropout", "drop_path"),
         ),
@@ -45,7 +45,7 @@ HEADS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "solar": ((), {"p": 3.0}),
-    "netvlad": (("heads", "dropout", "drop_path"), {"clusters": 4}),
+    "netvlad": (("num_heads", "dropout", "drop_path"), {"clusters": 4}),
     "delg": (
         (),
         {

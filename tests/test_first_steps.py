@@ -119,7 +119,10 @@ def train(form: Form, data: Path, workdir: Path) -> dict[int, float]:
         *("--config.model.trunk=tiny", "--config.init.trunk="),
         *("--config.model.dtype=float32", "--config.augmentation.size=64"),
         *(f"--config.model.dim={form.dim}", f"--config.model.width={form.dim}"),
-        *(f"--config.batch_size={form.batch}", f"--config.schedule.base={form.rate}"),
+        *(
+            f"--config.batch_size={form.batch}",
+            f"--config.schedule.base_lr={form.rate}",
+        ),
         f"--config.schedule.warmup_epochs={form.warmup}",
     )
     end = time.monotonic() + 60 * form.minutes

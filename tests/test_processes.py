@@ -33,7 +33,7 @@ def arguments(demo_arguments):
         "--config.evaluation.batch_size=8",
         "--config.mesh.model=2",
         "--config.model.dropout=0.1",
-        "--config.updates.average=0.5",
+        "--config.updates.ema_decay=0.5",
     )
 
 

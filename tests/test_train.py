@@ -106,10 +106,10 @@ def test_bad_command_lines(program, refused, tmp_path, arguments, says):
         ("augmentation.size", 0),
         ("augmentation.min_area", 2.0),
         ("model.dropout", 1.5),
-        ("model.query_deviation", math.nan),
+        ("model.query_init_std", math.nan),
         ("arcface.margin", -9.0),
         ("optimiser.weight_decay", -1.0),
-        ("schedule.base", math.nan),
+        ("schedule.base_lr", math.nan),
         ("schedule.warmup_epochs", math.inf),
         ("evaluation.scales", []),
         ("evaluation.longest_side", 0),
@@ -165,8 +165,8 @@ def test_a_run_begins_with_another_ones_trunk(
         *demo_arguments[1:],
         f"--config.init.trunk={trained}",
         "--config.epochs=2",
-        "--config.schedule.base=0.0",  # nothing is learned: what began is what ends
-        "--config.schedule.warmup=0.0",
+        "--config.schedule.base_lr=0.0",  # nothing is learned: what began is what ends
+        "--config.schedule.warmup_init_lr=0.0",
         f"--workdir={workdir}",
     )
     status, out, err = program("train.py", *arguments)

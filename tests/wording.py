@@ -41,7 +41,7 @@ AVOIDED = [
     (r"trunk_rate\b", "trunk_lr_multiplier"),
     (r"updates\.(?:parts|average|skips)\b", "grad_accum_steps, ema_decay, ..."),
     (r"schedule\.(?:warmup|batch)\b(?!_)", "warmup_init_lr, reference_batch_size"),
-    (r"model\.start\b", "model.init"),
+    (r"model\.start\b", "model.initialiser"),
 ]
 FILE_NAMES = {
     *("sides", "parts", "shown", "choices", "levels", "presenting", "spools"),

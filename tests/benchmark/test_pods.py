@@ -41,7 +41,7 @@ def exchanged(pod, block):
         make_optimiser(lambda _: 0.1, name="sgd", momentum=0.9, weight_decay=1e-4),
         mesh,
         seed=0,
-        updating=Updating(parts=1, average=0.0, skips=1),
+        updating=Updating(grad_accum_steps=1, ema_decay=0.0, max_nonfinite_steps=1),
     )
     rows = NamedSharding(mesh, BATCH)
     lowered = made.train.lower(  # type: ignore[attr-defined]

@@ -37,7 +37,7 @@ class Programs:
         if program == "train.py":
             if self.refuse and self.refuse in arguments:
                 raise self.error("train.py: 11 updates in a row were non-finite")
-            (workdir / "rate").write_text(flags["config.schedule.base"])
+            (workdir / "rate").write_text(flags["config.schedule.base_lr"])
             return
         value = 0.9 - abs(float((workdir / "rate").read_text()) - 0.005)
         numbers = {"all": {"mAP": value, "recall@1": 0.9}}
@@ -61,12 +61,12 @@ ARGUMENTS = ("--root=a", "--unseen=b", "--heads=token,gem", "--seeds=2")
 def test_the_best_rates_train_the_seeds(compare, programs, tmp_path, capsys):
     out = tmp_path / "figures.json"
     arguments = (*ARGUMENTS, f"--output={tmp_path}", f"--json={out}")
-    programs.refuse = "--config.schedule.base=0.02"
+    programs.refuse = "--config.schedule.base_lr=0.02"
     compare(*arguments)
     trained = [a for p, a in programs.calls if p == "train.py"]
     assert len(trained) == 2 * (3 + 2)
     seeds = [a for a in trained if any("--config.seed=" in f for f in a)]
-    assert all("--config.schedule.base=0.005" in a for a in seeds)
+    assert all("--config.schedule.base_lr=0.005" in a for a in seeds)
     # Nothing that is chosen by sees what is measured.
     for given in trained:
         shown = next(flag for flag in given if "benchmark_root" in flag)
@@ -92,7 +92,7 @@ def test_a_head_that_no_rates_suit_is_named(compare, programs, tmp_path):
 
 
 def test_other_failures_choose_no_rates(compare, programs, tmp_path):
-    programs.refuse, programs.error = "--config.schedule.base=0.02", UserError
+    programs.refuse, programs.error = "--config.schedule.base_lr=0.02", UserError
     with pytest.raises(UserError, match="train.py"):
         compare(*ARGUMENTS, f"--output={tmp_path}")
     programs.refuse = ""
@@ -110,7 +110,7 @@ def test_what_was_made_otherwise_is_not_taken(compare, programs, tmp_path):
     compare(*ARGUMENTS, f"--output={tmp_path}", "--rates=0.0005,0.02")
     trained = [a for p, a in programs.calls[before:] if p == "train.py"]
     assert len(trained) == 2 * 2
-    assert all("--config.schedule.base=0.0005" in a for a in trained)
+    assert all("--config.schedule.base_lr=0.0005" in a for a in trained)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tokret.convert.released import to_released
 from tokret.io.weight_files import read_weights, write_safetensors
 from tokret.models.build import build_model
 
-SMALL = {"dim": 8, "width": 16, "tokens": 2, "heads": 2}
+SMALL = {"dim": 8, "width": 16, "tokens": 2, "num_heads": 2}
 MODELS = {
     "gem": {"trunk": "tiny", "head": "gem", "dim": 8, "p": 2.5},
     "rmac": {"trunk": "tiny", "head": "rmac", "dim": 8, "levels": 2},
@@ -111,7 +111,7 @@ def test_half_precision_comes_back_as_it_was(weights, convert, tmp_path):
     source = tmp_path / "half.safetensors"
     write_safetensors(source, half, {})
     run, back = tmp_path / "run", tmp_path / "back.safetensors"
-    status, out, err = convert("from-torch", source, f"--output={run}", "--heads=2")
+    status, out, err = convert("from-torch", source, f"--output={run}", "--num_heads=2")
     assert status == 0, out + err
     config = json.loads((run / "config.json").read_text())
     assert config["model"].items() >= MODELS["token"].items()
@@ -130,7 +130,7 @@ def test_torchs_own_file_without_torch(
 
     hide = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module("
     command = [sys.executable, "-c", f"{hide}'tokret.convert', run_name='__main__')"]
-    arguments = ["from-torch", str(source), f"--output={run}", "--heads=2"]
+    arguments = ["from-torch", str(source), f"--output={run}", "--num_heads=2"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "epoch" in done.stdout
@@ -190,8 +190,8 @@ def test_nothing_is_skipped_and_nothing_written(
 ):
     source, output = tmp_path / "bad.safetensors", tmp_path / "run"
     write_safetensors(source, spoil(weights["token"], change), {})
-    refused(convert("from-torch", source, f"--output={output}", "--heads=2"), *says)
-    refused(convert("inspect", source, "--heads=2"), "would be refused", *says)
+    refused(convert("from-torch", source, f"--output={output}", "--num_heads=2"), *says)
+    refused(convert("inspect", source, "--num_heads=2"), "would be refused", *says)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.safetensors"]
 
 
@@ -203,7 +203,9 @@ def test_mistakes_are_one_line(weights, convert, refused, tmp_path):
     refused(convert("from-torch", tmp_path / "no.pth", f"--output={run}"), "no.pth")
     run.mkdir()
     refused(convert("from-torch", source, f"--output={run}"), "is there already")
-    refused(convert("from-torch", source, "--output=x", "--heads=3"), "config.model")
+    refused(
+        convert("from-torch", source, "--output=x", "--num_heads=3"), "config.model"
+    )
     refused(convert("to-torch", run, "--output=x.npz"), ".safetensors or .pth")
     refused(convert("to-torch", run, f"--output={source}"), "is there already")
     back = tmp_path / "back.safetensors"
@@ -245,7 +247,9 @@ def test_a_header_is_not_contradicted_and_not_trusted(
 ):
     source = tmp_path / "theirs.safetensors"
     write_safetensors(source, weights["token"], header(Found("token", MODELS["token"])))
-    refused(convert("inspect", source, "--heads=4"), str(source), "its header says 2")
+    refused(
+        convert("inspect", source, "--num_heads=4"), str(source), "its header says 2"
+    )
     for model in ({"dim": None}, {"trunk": "tiny", "head": "token", "dim": 1.5}):
         write_safetensors(source, weights["token"], header(Found("token", model)))
         refused(convert("inspect", source), str(source))
@@ -264,7 +268,7 @@ def test_a_header_is_not_contradicted_and_not_trusted(
 def test_a_damaged_record_writes_nothing(weights, convert, refused, tmp_path, damage):
     source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
     write_safetensors(source, weights["token"], {})
-    assert convert("from-torch", source, f"--output={run}", "--heads=2")[0] == 0
+    assert convert("from-torch", source, f"--output={run}", "--num_heads=2")[0] == 0
     origin = json.loads((run / "origin.json").read_text())
     damage(origin)
     (run / "origin.json").write_text(json.dumps(origin))
@@ -277,7 +281,7 @@ def test_a_damaged_record_writes_nothing(weights, convert, refused, tmp_path, da
 def test_damaged_weights_are_named(weights, convert, program, tmp_path):
     source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
     write_safetensors(source, weights["token"], {})
-    assert convert("from-torch", source, f"--output={run}", "--heads=2")[0] == 0
+    assert convert("from-torch", source, f"--output={run}", "--num_heads=2")[0] == 0
     for path in (run / "checkpoints").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     back = tmp_path / "back.safetensors"
@@ -293,7 +297,7 @@ def test_damaged_weights_are_named(weights, convert, program, tmp_path):
 def test_the_papers_forms_have_no_released_names(weights, convert, refused, tmp_path):
     source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
     write_safetensors(source, weights["token"], {})
-    assert convert("from-torch", source, f"--output={run}", "--heads=2")[0] == 0
+    assert convert("from-torch", source, f"--output={run}", "--num_heads=2")[0] == 0
     config = json.loads((run / "config.json").read_text())
     config["model"]["refinement"] = "paper"
     (run / "config.json").write_text(json.dumps(config))

@@ -24,7 +24,7 @@ from tokret.models.retrieval_net import RetrievalNet  # noqa: E402 (torch comes 
 from tokret.models.trunks.resnet import ResNet  # noqa: E402 (torch comes first)
 
 TRUNK = {"blocks": (1, 2, 1, 1), "width": 4}
-HEAD = {"dim": 24, "width": 16, "heads": 2, "tokens": 3}
+HEAD = {"dim": 24, "width": 16, "num_heads": 2, "tokens": 3}
 NO_DROPOUT = {"dropout": 0.0, "drop_path": 0.0}
 MODEL = RetrievalNet(ResNet(**TRUNK), TokenHead(**HEAD))
 STAGES = (

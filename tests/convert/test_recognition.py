@@ -87,7 +87,7 @@ def test_the_authors_token(released, trunk):
     found = recognise(shapes, None, None)
     assert found.layout == "token"
     assert found.model["trunk"] == trunk
-    assert (found.model["tokens"], found.model["heads"]) == (4, 8)
+    assert (found.model["tokens"], found.model["num_heads"]) == (4, 8)
     assert (found.model["attention_layers"], found.model["refinement_layers"]) == (1, 2)
     assert problems(shapes, wanted_shapes(found, shapes)) == []
 
@@ -162,7 +162,7 @@ def test_absurd_shapes_are_problems_like_any_other(released, side):
 
 
 def test_the_header_says_what_names_cannot():
-    found = Found("token", {"trunk": "tiny", "head": "token", "heads": 2})
+    found = Found("token", {"trunk": "tiny", "head": "token", "num_heads": 2})
     assert from_header(header(found)) == found
     assert from_header({}) is None
     for damaged in ("", "{", "[]", '{"layout": "x", "model": {}}', "[" * 10**5):

@@ -19,7 +19,7 @@ NARROW = {
     "trunk_width": 4,
     "dim": 24,
     "width": 16,
-    "heads": 2,
+    "num_heads": 2,
     "tokens": 3,
 }
 
@@ -137,7 +137,7 @@ def test_describe_is_the_normalised_mean_over_scales(narrow):
 
 
 def test_attention_begins_as_released():
-    attention = Attention(width=256, heads=8, dropout=0.0)
+    attention = Attention(width=256, num_heads=8, dropout=0.0)
     for layer in (attention.q, attention.k, attention.v):
         assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
         assert not layer.bias.any()
@@ -145,7 +145,7 @@ def test_attention_begins_as_released():
 
 
 def test_dropout_falls_on_the_weights_of_attention_in_training_alone():
-    attention = Attention(width=8, heads=2, dropout=0.5)
+    attention = Attention(width=8, num_heads=2, dropout=0.5)
     with torch.no_grad():
         attention.proj.weight.copy_(torch.eye(8))
     torch.manual_seed(0)

@@ -50,7 +50,7 @@ def test_the_tokenizer_is_a_softmax_over_the_tokens():
 
 def test_an_attention_begins_with_nothing_and_drops_only_in_training():
     x = jnp.ones((1, 3, 4))
-    attention = Attention(heads=2, dropout=0.5, dtype=jnp.float32)
+    attention = Attention(num_heads=2, dropout=0.5, dtype=jnp.float32)
     variables = attention.init(jax.random.key(0), x, x, train=False)
     assert not attention.apply(variables, x, x, train=False).any()
     noisy = jax.tree.map(lambda leaf: leaf + 1.0, variables)

@@ -9,20 +9,20 @@ from tokret.models.build import HEADS
 
 # Small; those that differ in form are built in each form.
 SMALL = {
-    "token": {"dim": 12, "width": 8, "heads": 2, "tokens": 3},
+    "token": {"dim": 12, "width": 8, "num_heads": 2, "tokens": 3},
     "token as in the paper": {
-        **{"dim": 12, "width": 8, "heads": 2, "tokens": 3},
+        **{"dim": 12, "width": 8, "num_heads": 2, "tokens": 3},
         **{"tokenizer": "paper", "refinement": "paper"},
     },
     "token alone": {
-        **{"dim": 12, "width": 8, "heads": 2, "tokens": 1, "tokenizer": "paper"},
+        **{"dim": 12, "width": 8, "num_heads": 2, "tokens": 1, "tokenizer": "paper"},
         **{"attention_layers": 0, "refinement_layers": 0},
     },
     "gem": {"dim": 12},
     "gem without whitening": {"dim": 12, "whiten": False, "p": 1.0},
     "rmac": {"dim": 12},
     "solar": {"dim": 12},
-    "netvlad": {"dim": 12, "heads": 2, "clusters": 3},
+    "netvlad": {"dim": 12, "num_heads": 2, "clusters": 3},
     "delg": {"dim": 12},
 }
 # The statistics of batch norms over positions are for maps that fill the canvas.

@@ -54,7 +54,7 @@ def test_gem_and_solar(case, variables):
 
 
 def test_netvlad(case, variables):
-    head = NetVLADHead(dim=64, clusters=4, heads=8, dtype=jnp.float64)
+    head = NetVLADHead(dim=64, clusters=4, num_heads=8, dtype=jnp.float64)
     run = jax.jit(lambda v, x: head.apply(v, x, train=False)[0])
     out = run(variables("netvlad", "vlad"), nhwc(case["netvlad_in"]))
     np.testing.assert_allclose(out, case["netvlad_out"], **CLOSE)

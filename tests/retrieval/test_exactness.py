@@ -27,13 +27,13 @@ from tokret.retrieval.extraction import PROGRAMS, Extraction, extract, make_desc
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
 DIM = 8
-TOKEN = {"dim": DIM, "width": 8, "heads": 2, "tokens": 3}
+TOKEN = {"dim": DIM, "width": 8, "num_heads": 2, "tokens": 3}
 EVERY = {
     "token": TOKEN,
     "token of the paper": TOKEN | {"tokenizer": "paper", "refinement": "paper"},
     "gem": {"dim": DIM},
     "rmac": {"dim": DIM},
-    "netvlad": {"dim": DIM, "heads": 2, "clusters": 3},
+    "netvlad": {"dim": DIM, "num_heads": 2, "clusters": 3},
     "solar": {"dim": DIM},
     "delg": {"dim": DIM},
 }

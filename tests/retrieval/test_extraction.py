@@ -39,7 +39,7 @@ def views(shapes):
 @pytest.fixture(scope="module")
 def model():
     trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4)
-    model = RetrievalNet(trunk, TokenHead(dim=8, width=8, heads=2, tokens=2))
+    model = RetrievalNet(trunk, TokenHead(dim=8, width=8, num_heads=2, tokens=2))
     init = jax.jit(lambda images: model.init(jax.random.key(0), images, train=False))
     return make_describe(model, SCALES), init(jnp.zeros((1, 64, 64, 3)))
 
@@ -97,7 +97,7 @@ def test_compiler_options_are_those_of_the_platform(monkeypatch, platform):
         lambda dtype, platform: options[platform],
     )
     trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4)
-    model = RetrievalNet(trunk, TokenHead(dim=8, width=8, heads=2, tokens=2))
+    model = RetrievalNet(trunk, TokenHead(dim=8, width=8, num_heads=2, tokens=2))
     images = np.zeros((1, 64, 64, 3), np.uint8)
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros(images.shape), train=False)

@@ -20,10 +20,10 @@ def saved_state():
             params={"model": {"w": jnp.full((width,), float(step))}, "arcface": {}},
             batch_stats={"bn": jnp.arange(2.0)},
             opt_state={"trace": jnp.full((width,), -1.0)},
-            average={},
-            left_out=jnp.array(0),
-            left_out_in_row=jnp.array(0),
-            last_left_out=jnp.array(0),
+            ema_params={},
+            nonfinite_steps=jnp.array(0),
+            consecutive_nonfinite_steps=jnp.array(0),
+            last_nonfinite_step=jnp.array(0),
         )
 
     return state

@@ -54,7 +54,7 @@ def test_a_batch_is_learned(head):
         found.append({name: float(value) for name, value in metrics.items()})
     assert found[-1]["loss"] < found[0]["loss"] - 0.5
     names = {"loss", "top1", "top5", "weight_norm", "gradient_norm"}
-    names |= {"left_out", "left_out_in_row", "last_left_out"}
+    names |= {"nonfinite_steps", "consecutive_nonfinite_steps", "last_nonfinite_step"}
     assert set(found[0]) == names | ({"local_loss"} if head == "delg" else set())
     if head == "delg":
         assert found[-1]["local_loss"] < found[0]["local_loss"]

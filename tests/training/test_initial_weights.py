@@ -61,12 +61,12 @@ def test_what_does_not_fit_is_named(source, tmp_path):
 
 
 def test_what_leaves_no_trace_in_shapes_is_compared(source):
-    config = {"model": {**MODEL, "heads": 4, "dropout": 0.1}}
+    config = {"model": {**MODEL, "num_heads": 4, "dropout": 0.1}}
     configuration.save(config, Path(source) / "config.json")
-    same = {**MODEL, "heads": 4, "dropout": 0.0}
+    same = {**MODEL, "num_heads": 4, "dropout": 0.0}
     assert begin(checkpoint=source, model=same)["params"]["head"]["w"] == 7
-    with pytest.raises(UserError, match="was made with model.heads 4, but .* is 2"):
-        begin(checkpoint=source, model={**MODEL, "heads": 2})
+    with pytest.raises(UserError, match="was made with model.num_heads 4, but .* is 2"):
+        begin(checkpoint=source, model={**MODEL, "num_heads": 2})
 
 
 def test_a_second_order_trunk_begins_with_the_plain_one(config, tmp_path):

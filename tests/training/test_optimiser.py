@@ -17,7 +17,10 @@ from tokret.training.optimiser import (
     sgd,
 )
 
-RATES = {"base": 0.01, "batch": 256, "warmup": 1e-4, "warmup_steps": 5, "steps": 25}
+RATES = {
+    **{"base_lr": 0.01, "reference_batch_size": 256, "warmup_init_lr": 1e-4},
+    **{"warmup_steps": 5, "steps": 25},
+}
 
 
 def test_linear_decay_comes_to_nothing():
@@ -89,7 +92,12 @@ FIELDS = {"sgd": {"momentum": 0.9}, "adamw": {}}
     "options",
     [
         *({"name": name, **FIELDS[name]} for name in OPTIMISERS),
-        {"name": "sgd", "momentum": 0.9, "trunk_rate": 0.5, "clip": 1.0},
+        {
+            "name": "sgd",
+            "momentum": 0.9,
+            "trunk_lr_multiplier": 0.5,
+            "max_grad_norm": 1.0,
+        },
     ],
     ids=[*OPTIMISERS, "everything"],
 )
@@ -154,7 +162,9 @@ def test_the_trunk_stands_still_and_then_has_a_rate_of_its_own():
     params = {"model": {"trunk": leaf, "head": leaf}, "arcface": {"trunk": leaf}}
     plain = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}
     usual = updates_of(make_optimiser(lambda step: 0.1, **plain), params, params, 2)
-    made = make_optimiser(lambda step: 0.1, **plain, frozen_steps=2, trunk_rate=0.5)
+    made = make_optimiser(
+        lambda step: 0.1, **plain, frozen_steps=2, trunk_lr_multiplier=0.5
+    )
     found = updates_of(made, params, params, 3)
     trunk = [step["trunk"]["kernel"] for step in found]
     head = [step["head"]["kernel"] for step in found]
@@ -170,7 +180,7 @@ def test_gradients_are_clipped_together():
     params = {"model": {"trunk": jnp.ones((1, 1)), "head": jnp.ones((1, 1))}}
     grads = {"model": {"trunk": jnp.array([[3.0]]), "head": jnp.array([[4.0]])}}
     made = make_optimiser(
-        lambda step: 1.0, name="sgd", momentum=0.0, weight_decay=0.0, clip=1.0
+        lambda step: 1.0, name="sgd", momentum=0.0, weight_decay=0.0, max_grad_norm=1.0
     )
     (found,) = updates_of(made, grads, params, 1)
     assert found == pytest.approx({"trunk": -0.6, "head": -0.8})

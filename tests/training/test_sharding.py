@@ -37,7 +37,7 @@ def programs(mesh, head, classes, **options):
         make_optimiser(lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4),
         mesh,
         seed=0,
-        updating=Updating(parts=1, average=0.5, skips=1),
+        updating=Updating(grad_accum_steps=1, ema_decay=0.5, max_nonfinite_steps=1),
         **options,
     )
 
@@ -47,7 +47,7 @@ def made(shape, shard_optimiser=False):
     head = TokenHead(
         dim=16,
         width=16,
-        heads=2,
+        num_heads=2,
         tokens=2,
         refinement_layers=1,
         dropout=0.1,
@@ -94,7 +94,7 @@ def test_the_mesh_changes_nothing(shape, shard_optimiser):
     rows = -(-CLASSES // shape[1])  # 5 classes are padded to 6 or 8
     assert weight.sharding.shard_shape(weight.shape) == (rows, 16)
     np.testing.assert_allclose(split, losses, rtol=1e-5)
-    for name in ("params", "batch_stats", "average"):
+    for name in ("params", "batch_stats", "ema_params"):
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5),
             getattr(split_state, name),
@@ -134,7 +134,7 @@ def test_the_optimisers_state_is_split_over_all_devices():
         found[spread], *_ = bytes_of(these.train, these.abstract)
     moved = sum(
         leaf.size * leaf.dtype.itemsize
-        for name in ("opt_state", "average")
+        for name in ("opt_state", "ema_params")
         for leaf in jax.tree.leaves(getattr(these.abstract, name))
         if any(side % 8 == 0 for side in leaf.shape)
     )

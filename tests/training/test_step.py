@@ -34,7 +34,7 @@ def programs(shape, dropout=0.0, parts=1, average=0.0):
     head = TokenHead(
         dim=16,
         width=16,
-        heads=2,
+        num_heads=2,
         tokens=2,
         refinement_layers=1,
         dropout=dropout,
@@ -51,7 +51,9 @@ def programs(shape, dropout=0.0, parts=1, average=0.0):
         optimiser,
         mesh,
         seed=0,
-        updating=Updating(parts=parts, average=average, skips=1),
+        updating=Updating(
+            grad_accum_steps=parts, ema_decay=average, max_nonfinite_steps=1
+        ),
     )
 
 
@@ -108,12 +110,12 @@ def test_parts_averages_and_a_batch_without_numbers():
     first = jax.tree.map(np.asarray, state.params["model"])
     arrays = to_devices(batch(0), mesh)
     state, metrics = made.train(state, arrays["images"], arrays["labels"])
-    assert int(metrics["left_out"]) == 0 and float(metrics["gradient_norm"]) > 0
+    assert int(metrics["nonfinite_steps"]) == 0 and float(metrics["gradient_norm"]) > 0
     jax.tree.map(
         lambda mean, old, new: np.testing.assert_allclose(
             mean, (old + new) / 2, rtol=1e-5, atol=1e-7
         ),
-        state.average,
+        state.ema_params,
         first,
         state.params["model"],
     )
@@ -122,8 +124,11 @@ def test_parts_averages_and_a_batch_without_numbers():
     bad = dataclasses.replace(state, params={**state.params, "arcface": broken})
     kept = jax.tree.map(np.asarray, bad)
     bad, metrics = made.train(bad, arrays["images"], arrays["labels"])
-    assert int(metrics["left_out_in_row"]) == 1 and int(metrics["last_left_out"]) == 2
-    for name in ("params", "batch_stats", "opt_state", "average"):
+    assert (
+        int(metrics["consecutive_nonfinite_steps"]) == 1
+        and int(metrics["last_nonfinite_step"]) == 2
+    )
+    for name in ("params", "batch_stats", "opt_state", "ema_params"):
         pair = getattr(bad, name), getattr(kept, name)
         jax.tree.map(np.testing.assert_array_equal, *pair)
 

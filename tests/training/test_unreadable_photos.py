@@ -33,7 +33,9 @@ def test_too_many_in_an_epoch_stop_the_run():
         skipping.sift(batch(*range(10)))
         skipping.new_epoch()
     skipping.sift(batch(*range(10)))
-    with pytest.raises(UserError, match=r"11 photos .*max_skipped .*\(10\).* 4\.jpg"):
+    with pytest.raises(
+        UserError, match=r"11 photos .*max_skipped_fraction .*\(10\).* 4\.jpg"
+    ):
         skipping.report()
         skipping.sift(batch(-1, 4))
 

@@ -17,10 +17,10 @@ def state(weight):
         params=params,
         batch_stats={"seen": jnp.zeros(())},
         opt_state=optax.sgd(0.5).init(params),
-        average={"w": jnp.zeros(2)},
-        left_out=zero,
-        left_out_in_row=zero,
-        last_left_out=zero,
+        ema_params={"w": jnp.zeros(2)},
+        nonfinite_steps=zero,
+        consecutive_nonfinite_steps=zero,
+        last_nonfinite_step=zero,
     )
 
 
@@ -62,30 +62,50 @@ def test_an_update_without_numbers_only_counts():
         before, grads, {"seen": jnp.ones(())}, jnp.array(True), optimiser, 0.75
     )
     np.testing.assert_array_equal(after.params["model"]["w"], [0, -4])
-    np.testing.assert_array_equal(after.average["w"], [0, -1])
+    np.testing.assert_array_equal(after.ema_params["w"], [0, -1])
     assert float(after.batch_stats["seen"]) == 1
-    counts = (after.step, after.left_out, after.left_out_in_row, after.last_left_out)
+    counts = (
+        after.step,
+        after.nonfinite_steps,
+        after.consecutive_nonfinite_steps,
+        after.last_nonfinite_step,
+    )
     assert list(map(int, counts)) == [7, 0, 0, 0]
 
     nan = jax.tree.map(lambda leaf: leaf * jnp.nan, grads)
     for in_row in (1, 2):
         bad = updated(after, nan, {"seen": jnp.nan}, jnp.array(False), optimiser, 0.75)
-        for name in ("params", "average", "batch_stats", "opt_state"):
+        for name in ("params", "ema_params", "batch_stats", "opt_state"):
             jax.tree.map(
                 np.testing.assert_array_equal, getattr(bad, name), getattr(after, name)
             )
-        assert int(bad.left_out) == int(bad.left_out_in_row) == in_row
-        assert int(bad.last_left_out) == int(bad.step) == 7 + in_row
+        assert (
+            int(bad.nonfinite_steps) == int(bad.consecutive_nonfinite_steps) == in_row
+        )
+        assert int(bad.last_nonfinite_step) == int(bad.step) == 7 + in_row
         after = bad
     good = updated(bad, grads, bad.batch_stats, jnp.array(True), optimiser, 0.75)
-    assert (int(good.left_out), int(good.left_out_in_row)) == (2, 0)
-    assert int(good.last_left_out) == 9
+    assert (int(good.nonfinite_steps), int(good.consecutive_nonfinite_steps)) == (2, 0)
+    assert int(good.last_nonfinite_step) == 9
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"parts": 0}, {"average": 1.0}, {"skips": -1}, {"average": float("nan")}]
+    "wrong",
+    [
+        {"grad_accum_steps": 0},
+        {"ema_decay": 1.0},
+        {"max_nonfinite_steps": -1},
+        {"ema_decay": float("nan")},
+    ],
 )
 def test_fields_that_cannot_be(wrong):
     (name,) = wrong
     with pytest.raises(UserError, match=f"config.updates.{name}"):
-        Updating(**{"parts": 1, "average": 0.0, "skips": 1, **wrong})
+        Updating(
+            **{
+                "grad_accum_steps": 1,
+                "ema_decay": 0.0,
+                "max_nonfinite_steps": 1,
+                **wrong,
+            }
+        )

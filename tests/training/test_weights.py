@@ -41,15 +41,15 @@ def test_a_moving_average_comes_back_in_their_place(
 ):
     average = {"w": jnp.full(3, 0.5)}
     with opened(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(dataclasses.replace(saved_state(2), average=average))
+        checkpoints.save(dataclasses.replace(saved_state(2), ema_params=average))
     checkpoint = find_checkpoint(tmp_path)
-    weights = restore_weights(checkpoint, variables(), averaged=True)
+    weights = restore_weights(checkpoint, variables(), ema=True)
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 0.5))
     np.testing.assert_array_equal(weights["batch_stats"]["bn"], [0, 1])
     weights = restore_weights(checkpoint, variables())
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 2.0))
-    with pytest.raises(UserError, match="no moving average"):
-        restore_weights(find_checkpoint(saved_run), variables(), averaged=True)
+    with pytest.raises(UserError, match="no EMA"):
+        restore_weights(find_checkpoint(saved_run), variables(), ema=True)
 
 
 def test_another_model_is_refused_and_every_name_listed(saved_run, variables):

@@ -84,7 +84,7 @@ class PlainResNet(nn.Module):
 class PlainAttention(nn.Module):
     """As `tokret.models.attention.Attention`."""
 
-    heads: int
+    num_heads: int
     dropout: float
     dtype: Any
 
@@ -96,7 +96,7 @@ class PlainAttention(nn.Module):
 
         def split(inputs: Array, name: str) -> Array:
             y = nn.Dense(inputs.shape[-1], dtype=self.dtype, name=name)(inputs)
-            return y.reshape(*y.shape[:2], self.heads, -1)
+            return y.reshape(*y.shape[:2], self.num_heads, -1)
 
         y = nn.dot_product_attention(
             *(split(x, "q"), split(source, "k"), split(source, "v")),
@@ -112,7 +112,7 @@ class PlainAttention(nn.Module):
 class PlainRefinement(nn.Module):
     """As `tokret.models.heads.token.refinement.RefinementLayer`."""
 
-    heads: int
+    num_heads: int
     dropout: float
     dtype: Any
 
@@ -122,7 +122,7 @@ class PlainRefinement(nn.Module):
     ) -> Float[Array, "b l d"]:
         """Returns the refined tokens."""
         width, dtype = x.shape[-1], self.dtype
-        attention = (self.heads, self.dropout, dtype)
+        attention = (self.num_heads, self.dropout, dtype)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         path = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
         y = nn.LayerNorm(1e-5, dtype=dtype, name="norm1")(tokens)
@@ -141,7 +141,7 @@ class PlainTokenHead(nn.Module):
     dtype: Any
     dim: int = 1024
     tokens: int = 4
-    heads: int = 8
+    num_heads: int = 8
     refinement_layers: int = 2
     dropout: float = 0.1  # of paths too
 
@@ -157,27 +157,31 @@ class PlainTokenHead(nn.Module):
         tokenizer = _PlainTokenizer(self.tokens, dtype, name="tokenizer")
         tokens = tokenizer(x)
         for i in range(self.refinement_layers):
-            layer = PlainRefinement(self.heads, self.dropout, dtype, name=f"decoder{i}")
+            layer = PlainRefinement(
+                self.num_heads, self.dropout, dtype, name=f"decoder{i}"
+            )
             tokens = layer(tokens, x, train)
         joined = tokens.reshape(len(tokens), -1)
         embedding = nn.Dense(dim, dtype=dtype, name="proj")(joined)
         return _norm(train, dtype, "proj_bn")(embedding), {}
 
     def _encode(self, x: Float[Array, "b n d"], train: bool) -> Array:
-        layer = _PlainEncoder(self.heads, self.dropout, self.dtype, name="encoder0")
+        layer = _PlainEncoder(self.num_heads, self.dropout, self.dtype, name="encoder0")
         encoded: Array = layer(x, train)
         return encoded
 
 
 class _PlainEncoder(nn.Module):
-    heads: int
+    num_heads: int
     dropout: float
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], train: bool) -> Array:
         path = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
-        attention = PlainAttention(self.heads, self.dropout, self.dtype, name="attn")
+        attention = PlainAttention(
+            self.num_heads, self.dropout, self.dtype, name="attn"
+        )
         x = x + path(attention(x, x, train))
         y = _norm(train, self.dtype, "bn")(x)
         return x + path(nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp")(y))

@@ -214,7 +214,7 @@ def run(config: Config, request: Request) -> dict[str, Any]:
     if not found["fits"] and request.what == "search":
         found["largest"] = None  # what does not fit is the database, not the queries
     elif not found["fits"]:
-        parts = part(config, "updates", dict)["parts"]
+        parts = part(config, "updates", dict)["grad_accum_steps"]
         step = len(pod.devices) * (parts if request.what == "train" else 1)
         found["largest"] = largest(tried, found, step)
     return {

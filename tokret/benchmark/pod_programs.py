@@ -102,7 +102,7 @@ def training(
         jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=rows),
         jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows),
     )
-    turns = checked.updating.parts
+    turns = checked.updating.grad_accum_steps
     peak = None if model else recipe.peak_images()
     return Work([Part(lowered, turns=turns)], batch, peak)
 

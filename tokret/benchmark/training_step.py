@@ -61,10 +61,15 @@ def make_step(trunk: str, dtype: str, classes: int) -> Programs:
     rows = padded_classes(classes, mesh)
     classifiers = make_classifiers(model, classes, rows, scale=32.0, margin=0.2)
     schedule = Schedule(
-        base=0.01, batch=80, warmup=1e-4, warmup_steps=5, steps=10**6, decay="cosine"
+        base_lr=0.01,
+        reference_batch_size=80,
+        warmup_init_lr=1e-4,
+        warmup_steps=5,
+        steps=10**6,
+        decay="cosine",
     )
     optimiser = make_optimiser(schedule, name="sgd", momentum=0.9, weight_decay=1e-4)
-    updating = Updating(parts=1, average=0.0, skips=10)
+    updating = Updating(grad_accum_steps=1, ema_decay=0.0, max_nonfinite_steps=10)
     return make_programs(model, classifiers, optimiser, mesh, 0, updating)
 
 

@@ -38,7 +38,7 @@ MEASUREMENTS = {
 
 
 # What the comparison itself decides.
-OWN = ("seed", "schedule.base", "optimiser.trunk_rate", "data.root")
+OWN = ("seed", "schedule.base_lr", "optimiser.trunk_lr_multiplier", "data.root")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -151,14 +151,14 @@ def _trial(flags: argparse.Namespace, head: str, name: str, **fields: object) ->
 
 
 def _rate_fields(rate: float, trunk: float) -> dict[str, object]:
-    return {"schedule.base": rate, "optimiser.trunk_rate": trunk / rate}
+    return {"schedule.base_lr": rate, "optimiser.trunk_lr_multiplier": trunk / rate}
 
 
 def choose_rates(flags: argparse.Namespace, head: str, bar: tqdm) -> dict[str, Any]:
     """Tries every pair of rates on held-out classes.
 
     Returns:
-      "tried", rows of rate, trunk_rate and mAP or what was refused, and "best".
+      "tried", rows of rate, trunk_lr and mAP or what was refused, and "best".
     """
     tried: list[dict[str, Any]] = []
     for rate, trunk in itertools.product(flags.rates, flags.trunk_rates):
@@ -168,7 +168,7 @@ def choose_rates(flags: argparse.Namespace, head: str, bar: tqdm) -> dict[str, A
             "data.benchmark_root": "",
         }
         trial = _trial(flags, head, f"rate-{rate:g}-{trunk:g}", **fields)
-        row: dict[str, Any] = {"rate": rate, "trunk_rate": trunk}
+        row: dict[str, Any] = {"rate": rate, "trunk_lr": trunk}
         try:
             trial.train()
             row["mAP"] = trial.measure("held-out", ["--scales=1"])["all"]["mAP"]
@@ -188,8 +188,8 @@ def train_seeds(
     """Trains on all classes with the best rates, once a seed, and measures."""
     seeds = []
     for seed in range(flags.seeds):
-        fields = _rate_fields(best["rate"], best["trunk_rate"]) | {"seed": seed}
-        name = f"seed-{seed}-{best['rate']:g}-{best['trunk_rate']:g}"
+        fields = _rate_fields(best["rate"], best["trunk_lr"]) | {"seed": seed}
+        name = f"seed-{seed}-{best['rate']:g}-{best['trunk_lr']:g}"
         trial = _trial(flags, head, name, **fields)
         trial.train()
         found: dict[str, Any] = {"seed": seed}

@@ -34,7 +34,7 @@ from tokret.io import weight_files
 from tokret.io.weight_files import WeightFile
 
 MIB = 2**20
-UNSAID = ("heads", "p", "levels", "normalise_in_evaluation")  # no shape shows them
+UNSAID = ("num_heads", "p", "levels", "normalise_in_evaluation")  # no shape shows them
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,7 +71,7 @@ def _flags() -> argparse.ArgumentParser:
         command.add_argument("file", type=_file, metavar="FILE")
         command.add_argument("--head", help="what a whitened pooling is: gem or rmac")
         command.add_argument(
-            "--heads", type=int, help="heads of the attentions (8, as released)"
+            "--num_heads", type=int, help="heads of the attentions (8, as released)"
         )
     reads.add_argument("--output", type=_path, required=True, metavar="DIR")
     reads.add_argument(
@@ -94,11 +94,11 @@ def _path(name: str) -> Path:
 
 def _recognise(file: WeightFile, flags: argparse.Namespace) -> tuple[Found, Shapes]:
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
-    said = {"head": flags.head, "heads": flags.heads}
+    said = {"head": flags.head, "num_heads": flags.num_heads}
     try:
         found = from_header(file.metadata)
         if found is None:
-            return recognise(shapes, flags.head, flags.heads), shapes
+            return recognise(shapes, flags.head, flags.num_heads), shapes
         for name, value in said.items():
             if value is not None and value != found.model.get(name):
                 raise UserError(
@@ -168,7 +168,7 @@ def from_torch(flags: argparse.Namespace) -> None:
         _print_parity(file, found)
     origin = checkpoints.origin_of(found, file.tensors, flags.file.name)
     checkpoints.write_checkpoint(output, found, file.tensors, origin)
-    if "heads" in found.model and flags.heads is None and not file.metadata:
+    if "num_heads" in found.model and flags.num_heads is None and not file.metadata:
         print("8 heads of attention assumed, as released: the file does not say")
     name = shlex.quote(str(output))
     print(

@@ -28,7 +28,7 @@ HEAD_FIELDS = (
     "dim",
     "width",
     "tokens",
-    "heads",
+    "num_heads",
     "attention_layers",
     "refinement_layers",
 )

@@ -71,13 +71,13 @@ def header(found: Found) -> dict[str, str]:
     return {HEADER: json.dumps(found._asdict())}
 
 
-def recognise(shapes: Shapes, head: str | None, heads: int | None) -> Found:
+def recognise(shapes: Shapes, head: str | None, num_heads: int | None) -> Found:
     """Tells layout and model from names and shapes; what they do not say is released.
 
     Args:
       shapes: of every tensor, by name.
       head: what a whitened pooling is, gem or rmac; None if not said.
-      heads: attention heads; None if not said.
+      num_heads: attention heads; None if not said.
 
     Raises:
       UserError: if nothing of tokret's is there, or `head` has to be said.
@@ -90,7 +90,7 @@ def recognise(shapes: Shapes, head: str | None, heads: int | None) -> Found:
         return Found(layout, {"trunk": trunk, **MEAN_OVER_POSITIONS})
     fields = _head_fields(shapes, layout)
     if layout in ("token", "netvlad"):
-        fields["heads"] = RELEASED_HEADS if heads is None else heads
+        fields["num_heads"] = RELEASED_HEADS if num_heads is None else num_heads
     return Found(layout, {"trunk": trunk, "head": layout, **fields})
 
 

@@ -95,9 +95,9 @@ class DropPath(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention with biases everywhere; its output starts at zero."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.num_heads, self.dropout = num_heads, dropout
         self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
         for layer in (self.q, self.k, self.v):
             nn.init.trunc_normal_(layer.weight, std=0.02)
@@ -108,7 +108,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """[b, n, d] gathers from [b, m, d] -> [b, n, d]."""
         queries, keys, values = (
-            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [b, h, n, d/h]
+            y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [b, h, n, d/h]
             for y in (self.q(x), self.k(source), self.v(source))
         )
         rate = self.dropout if self.training else 0.0
@@ -121,10 +121,10 @@ class EncoderLayer(nn.Module):
     """Self-attention among the local features; no layer norm, no non-linearity."""
 
     def __init__(
-        self, width: int, heads: int, dropout: float, drop_path: float
+        self, width: int, num_heads: int, dropout: float, drop_path: float
     ) -> None:
         super().__init__()
-        self.attn = Attention(width, heads, dropout)
+        self.attn = Attention(width, num_heads, dropout)
         self.bn = nn.BatchNorm1d(width)
         self.mlp = nn.Linear(width, width)
         self.drop_path = DropPath(drop_path)
@@ -154,11 +154,11 @@ class DecoderLayer(nn.Module):
     """Tokens look at the local features again, then at each other."""
 
     def __init__(
-        self, width: int, heads: int, dropout: float, drop_path: float
+        self, width: int, num_heads: int, dropout: float, drop_path: float
     ) -> None:
         super().__init__()
-        self.self_attn = Attention(width, heads, dropout)
-        self.cross_attn = Attention(width, heads, dropout)
+        self.self_attn = Attention(width, num_heads, dropout)
+        self.cross_attn = Attention(width, num_heads, dropout)
         self.bn1, self.bn2 = nn.LayerNorm(width), nn.LayerNorm(width)  # as released
         self.mlp = MLP(width, dropout)
         self.drop_path = DropPath(drop_path)
@@ -179,7 +179,7 @@ class TokenHead(nn.Module):
       dim: dimensions of the embedding.
       width: channels of local features and tokens (mid_dim in the released code).
       tokens: number of tokens.
-      heads: heads of every attention.
+      num_heads: heads of every attention.
       attention_layers: layers of local feature self-attention.
       refinement_layers: layers of refinement.
       dropout: rate in attentions and MLPs, in training.
@@ -193,7 +193,7 @@ class TokenHead(nn.Module):
         dim: int = 1024,
         width: int = 1024,
         tokens: int = 4,
-        heads: int = 8,
+        num_heads: int = 8,
         attention_layers: int = 1,
         refinement_layers: int = 2,
         dropout: float = 0.1,
@@ -201,7 +201,7 @@ class TokenHead(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = dim
-        layer = (width, heads, dropout, drop_path)
+        layer = (width, num_heads, dropout, drop_path)
         self.query = nn.Parameter(torch.randn(1, tokens, width))
         self.token_norm = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
         self.encoder = nn.ModuleList(

@@ -174,7 +174,7 @@ def model_systems(
     config: Config,
     settings: Extraction,
     checkpoint: Path,
-    averaged: bool,
+    ema: bool,
     stores: Path,
     say: Callable[[str], None],
 ) -> tuple[ModelSystem, Callable[[], ModelSystem]]:
@@ -184,7 +184,7 @@ def model_systems(
       config: the run's.
       settings: how descriptors are made.
       checkpoint: its folder.
-      averaged: whether the moving average of the weights is taken for them.
+      ema: whether the exponential moving average of the weights is taken for them.
       stores: folder of the dataset's stores, one below for each model and settings.
       say: told, in lines, what is going to be computed.
 
@@ -213,14 +213,14 @@ def model_systems(
         return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
 
     shapes = on_first_device(jax.eval_shape(initial))
-    trained = restore_weights(checkpoint, shapes, averaged=averaged)
+    trained = restore_weights(checkpoint, shapes, ema=ema)
 
     def untrained() -> ModelSystem:
         start = call(Start, "init", part(config, "init", dict))
         drawn = jax.jit(initial)()
         return system(start.overlay(drawn, shapes, fields), "untrained")
 
-    name = f"step-{step_of(checkpoint)}{'-average' if averaged else ''}"
+    name = f"step-{step_of(checkpoint)}{'-ema' if ema else ''}"
     return system(trained, name), untrained
 
 

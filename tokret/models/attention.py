@@ -70,13 +70,13 @@ class Attention(nn.Module):
     """Multi-head attention with biases everywhere; its output starts at zero.
 
     Attributes:
-      heads: number of heads; it divides the width of the input.
+      num_heads: number of heads; it divides the width of the input.
       dropout: rate on the weights and on the output, in training.
       dtype: dtype of the computation.
       few_queries: whether the source has many more vectors than `x`.
     """
 
-    heads: int
+    num_heads: int
     dropout: float
     dtype: Any
     few_queries: bool = False
@@ -96,7 +96,7 @@ class Attention(nn.Module):
         queries = self._project(x, "q")
         # The queries are taken to the source, rather than the whole source to keys and
         # values, unless they are too many for that to be less work.
-        if self.few_queries and x.shape[1] * self.heads < width:
+        if self.few_queries and x.shape[1] * self.num_heads < width:
             y = self._gather_source(queries, source, source_mask, dropout)
         else:
             weights = attend(queries, self._project(source, "k"), source_mask)
@@ -114,7 +114,7 @@ class Attention(nn.Module):
     ) -> Float[Array, "b n h e"]:
         width = inputs.shape[-1]
         y = linear(width, width, self.dtype, name, small_normal, zeros)(inputs)
-        return y.reshape(*y.shape[:2], self.heads, -1)
+        return y.reshape(*y.shape[:2], self.num_heads, -1)
 
     def _gather_source(
         self,
@@ -134,7 +134,7 @@ class Attention(nn.Module):
             _Linear(width, self.dtype, name=name)() for name in ("k", "v")
         )
         to_keys, to_values = (
-            kernel.reshape(width, self.heads, -1) for kernel in (to_keys, to_values)
+            kernel.reshape(width, self.num_heads, -1) for kernel in (to_keys, to_values)
         )
         asked = jnp.einsum("bnhe,dhe->bnhd", queries, to_keys, precision=precision)
         logits = jnp.einsum(
@@ -151,7 +151,7 @@ class Attention(nn.Module):
         y = jax.vmap(project, in_axes=(2, 1), out_axes=2)(seen, to_values)
         # Without dropout the weights' sum is 1.
         total = jnp.sum(weights, axis=-1).swapaxes(1, 2)[..., None]  # [b, n, h, 1]
-        return y + total * bias.reshape(self.heads, -1)
+        return y + total * bias.reshape(self.num_heads, -1)
 
 
 class LocalFeatureSelfAttention(nn.Module):
@@ -161,14 +161,14 @@ class LocalFeatureSelfAttention(nn.Module):
     encoding, no non-linearity, as released.
 
     Attributes:
-      heads: heads of the attention.
+      num_heads: heads of the attention.
       dropout: rate in the attention.
       drop_path: rate at which an example skips a branch.
       dtype: dtype of the computation.
       start: how its own linear layer begins.
     """
 
-    heads: int
+    num_heads: int
     dropout: float
     drop_path: float
     dtype: Any
@@ -185,7 +185,7 @@ class LocalFeatureSelfAttention(nn.Module):
         """Refines local features `x`; positions where `mask` is False are ignored."""
         width = x.shape[-1]
         drop = DropPath(self.drop_path)
-        attention = Attention(self.heads, self.dropout, self.dtype, name="attn")
+        attention = Attention(self.num_heads, self.dropout, self.dtype, name="attn")
         x = x + drop(attention(x, x, mask, train=train), train=train)
         y = BatchNorm(name="bn")(x, train=train)
         draws = (self.start.branch, self.start.bias)

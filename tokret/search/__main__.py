@@ -48,7 +48,9 @@ def _flags() -> argparse.ArgumentParser:
     index.add_argument("--longest_side", type=int, help="of a photo, in pixels")
     index.add_argument("--scales", help="factors of the sides, as 1,0.7")
     index.add_argument(
-        "--average", action="store_true", help="the moving average of the weights"
+        "--ema",
+        action="store_true",
+        help="the exponential moving average of the weights",
     )
     query = commands.add_parser("query", allow_abbrev=False)
     query.add_argument("photo", metavar="PHOTO", help="the photo that asks")
@@ -72,14 +74,14 @@ def index(
     checkpoint: str,
     longest_side: int | None,
     scales: str | None,
-    average: bool,
+    ema: bool,
 ) -> None:
     """Makes or updates an index, and says what changed."""
 
     def describer(parts: Path) -> Describer:
         factors = None if scales is None else [float(s) for s in scales.split(",")]
         return load_describer(
-            _path(checkpoint), average, longest_side, factors, parts, tell
+            _path(checkpoint), ema, longest_side, factors, parts, tell
         )
 
     folder = _path(index)
@@ -118,7 +120,7 @@ def query(
             )
         scales = maker.scales
         return load_describer(
-            where, maker.averaged, maker.longest_side, scales, folder / PARTS, tell
+            where, maker.ema, maker.longest_side, scales, folder / PARTS, tell
         )
 
     answer = ask(folder, asking, part, top, describer)

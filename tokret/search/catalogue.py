@@ -45,14 +45,14 @@ class Maker:
 
     Attributes:
       checkpoint: folder of the weights.
-      averaged: whether the moving average of the weights was taken.
+      ema: whether the exponential moving average of the weights was taken.
       weights: digest of the weights.
       longest_side: of a photo, in pixels.
       scales: factors of the sides.
     """
 
     checkpoint: str
-    averaged: bool
+    ema: bool
     weights: str
     longest_side: int
     scales: tuple[float, ...]
@@ -138,7 +138,7 @@ def read_catalogue(folder: Path) -> Catalogue:
 def _maker(fields: Mapping[str, Any]) -> Maker:
     return Maker(
         _of_type(fields["checkpoint"], str),
-        _of_type(fields["averaged"], bool),
+        _of_type(fields["ema"], bool),
         _of_type(fields["weights"], str),
         _of_type(fields["longest_side"], int),
         tuple(_of_type(scale, float) for scale in fields["scales"]),

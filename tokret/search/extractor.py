@@ -27,7 +27,7 @@ class Describer:
 
 def load_describer(
     checkpoint: Path,
-    averaged: bool,
+    ema: bool,
     longest_side: int | None,
     scales: Sequence[float] | None,
     parts: Path,
@@ -38,7 +38,7 @@ def load_describer(
     Args:
       checkpoint: folder of a run or a conversion, of which the newest is taken, or of
         one checkpoint.
-      averaged: whether the moving average of the weights is taken for them.
+      ema: whether the exponential moving average of the weights is taken for them.
       longest_side: of a photo, in pixels; None takes the run's own.
       scales: factors of the sides; None takes the run's own.
       parts: folder of the stores that it writes.
@@ -58,11 +58,11 @@ def load_describer(
     chosen, _ = choose_checkpoint(workdir, alone, None)
     config = read_config(chosen)
     settings = make_settings(config, longest_side, scales)
-    system, _ = model_systems(config, settings, chosen, averaged, parts, say)
+    system, _ = model_systems(config, settings, chosen, ema, parts, say)
     system = dataclasses.replace(system, folder=parts)
     maker = Maker(
         str(checkpoint.resolve()),
-        averaged,
+        ema,
         weights_digest(system.variables),
         settings.longest_side,
         tuple(settings.scales),

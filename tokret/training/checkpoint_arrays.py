@@ -39,7 +39,7 @@ def read_shapes(path: Path) -> dict[str, Any]:
     try:
         saved = stored_shapes(path)
         # Only checkpoints of training runs have the last two.
-        names = ("params", "batch_stats", "average", "opt_state")
+        names = ("params", "batch_stats", "ema_params", "opt_state")
         return {name: saved[name] for name in names if name in saved}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableError(

@@ -30,7 +30,7 @@ DEEPEST = 16  # objects and lists within each other
 
 # Fields of config.model that change training, but not what weights mean.
 FREE = frozenset(
-    "dtype dropout drop_path query_deviation start remat local_loss "
+    "dtype dropout drop_path query_init_std initialiser remat local_loss "
     "frozen_stages".split()
 )
 

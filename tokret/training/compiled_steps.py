@@ -55,9 +55,9 @@ def make_programs(
       updating: how gradients become an update.
       shard_optimiser: whether the optimiser's state is split over all devices.
     """
-    averages = updating.average > 0
+    has_ema = updating.ema_decay > 0
     drawn = (seed, model, classifiers, optimiser)
-    abstract = abstract_state(*drawn, mesh, averages, shard_optimiser)
+    abstract = abstract_state(*drawn, mesh, has_ema, shard_optimiser)
     modules: dict[str, Any] = {"model": model, "classifiers": classifiers, "mesh": mesh}
     train = functools.partial(
         train_step, **modules, optimiser=optimiser, seed=seed, updating=updating

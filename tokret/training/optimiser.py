@@ -28,18 +28,18 @@ class Schedule:
     """The learning rate of every step.
 
     Attributes:
-      base: rate after the warm-up, for a batch of 256.
-      batch: the batch that `base` is scaled by, batch / 256. The released script uses
+      base_lr: rate after the warm-up, for a batch of 256.
+      reference_batch_size: rates are scaled by this / 256. The released script uses
         the batch of ONE GPU here.
-      warmup: rate at step 0, for a batch of 256.
+      warmup_init_lr: rate at step 0, for a batch of 256.
       warmup_steps: steps of linear warm-up; the last of them has the full rate.
       steps: all steps, warm-up included; at the end of them the rate would be 0.
       decay: "cosine" as the released code, or "linear" as its README says.
     """
 
-    base: float
-    batch: int
-    warmup: float
+    base_lr: float
+    reference_batch_size: int
+    warmup_init_lr: float
     warmup_steps: int
     steps: int
     decay: str
@@ -49,9 +49,9 @@ class Schedule:
             raise UserError(
                 f"schedule.decay is {self.decay!r}; it must be cosine or linear"
             )
-        within("schedule.base", self.base, 0, 1e30)
-        within("schedule.warmup", self.warmup, 0, 1e30)
-        within("schedule.batch", self.batch, 1)
+        within("schedule.base_lr", self.base_lr, 0, 1e30)
+        within("schedule.warmup_init_lr", self.warmup_init_lr, 0, 1e30)
+        within("schedule.reference_batch_size", self.reference_batch_size, 1)
         if not 0 <= self.warmup_steps < self.steps:
             raise UserError(
                 f"schedule: {self.warmup_steps} steps of warm-up do not fit into "
@@ -62,11 +62,11 @@ class Schedule:
         """Returns the learning rate of `step`, counted from 0."""
         step = jnp.asarray(step)
         rising = step / max(self.warmup_steps - 1, 1)
-        warmup = self.warmup + (self.base - self.warmup) * rising
+        warmup = self.warmup_init_lr + (self.base_lr - self.warmup_init_lr) * rising
         done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
         left = 1 - done if self.decay == "linear" else (1 + jnp.cos(jnp.pi * done)) / 2
-        rate = jnp.where(step < self.warmup_steps, warmup, self.base * left)
-        return jnp.asarray(rate * (self.batch / 256))
+        rate = jnp.where(step < self.warmup_steps, warmup, self.base_lr * left)
+        return jnp.asarray(rate * (self.reference_batch_size / 256))
 
 
 def decays(params: Any) -> Any:
@@ -216,8 +216,8 @@ def make_optimiser(
     schedule: Rate,
     *,
     name: str,
-    clip: float = 0.0,
-    trunk_rate: float = 1.0,
+    max_grad_norm: float = 0.0,
+    trunk_lr_multiplier: float = 1.0,
     frozen_steps: int = 0,
     **options: Any,
 ) -> Optimiser:
@@ -226,8 +226,8 @@ def make_optimiser(
     Args:
       schedule: step -> learning rate.
       name: a name in `OPTIMISERS`.
-      clip: largest norm of all gradients together; 0 leaves them as they are.
-      trunk_rate: the trunk's learning rate, as a share of the others'.
+      max_grad_norm: largest norm of all gradients together; 0 leaves them as they are.
+      trunk_lr_multiplier: the trunk's learning rate, as a share of the others'.
       frozen_steps: first steps in which the trunk's weights stay as they are; its batch
         norms' running statistics follow the photos all the same.
       **options: the optimiser's own fields.
@@ -236,12 +236,12 @@ def make_optimiser(
       UserError: if the name or a field is unknown.
     """
     make = choose(OPTIMISERS, name, "config.optimiser.name")
-    within("optimiser.clip", clip, 0, 1e30)
-    within("optimiser.trunk_rate", trunk_rate, 0, 1e3)
+    within("optimiser.max_grad_norm", max_grad_norm, 0, 1e30)
+    within("optimiser.trunk_lr_multiplier", trunk_lr_multiplier, 0, 1e3)
     optimiser = call(functools.partial(make, schedule), "optimiser", options)
-    if clip:
-        optimiser = optax.chain(optax.clip_by_global_norm(clip), optimiser)
-    if not frozen_steps and trunk_rate == 1:
+    if max_grad_norm:
+        optimiser = optax.chain(optax.clip_by_global_norm(max_grad_norm), optimiser)
+    if not frozen_steps and trunk_lr_multiplier == 1:
         return optimiser
 
     def thawed(step: jax.Array | int) -> Array:
@@ -251,5 +251,5 @@ def make_optimiser(
     return optax.chain(
         scale_trunk(thawed),
         optimiser,
-        scale_trunk(lambda step: trunk_rate * thawed(step)),
+        scale_trunk(lambda step: trunk_lr_multiplier * thawed(step)),
     )

@@ -49,7 +49,7 @@ class Reporter:
         self._batch_size = batch_size
         self._last = (first_step, time.monotonic())
         self._waited = 0.0  # seconds for input since the last report
-        self._left_out: int | None = None
+        self._nonfinite_steps: int | None = None
         self._compiled = False
         speaks = cluster.is_first()
         self._workdir = workdir
@@ -105,18 +105,18 @@ class Reporter:
         if self._compiled:
             self._waited += time.monotonic() - begun
 
-    def has_left_out(self, count: int) -> bool:
+    def has_nonfinite(self, count: int) -> bool:
         """Says whether the number of updates left out grew since it was last asked.
 
         Args:
           count: the number; what the run began with is not news.
         """
-        before, self._left_out = self._left_out, count
+        before, self._nonfinite_steps = self._nonfinite_steps, count
         return count > (before or 0)
 
-    def update_left_out(self, step: int, photos: list[str]) -> None:
+    def nonfinite_step(self, step: int, photos: list[str]) -> None:
         """Reports an update that held no numbers, and what its batch showed."""
-        line = {"step": step, "kind": "left_out", "photos": photos}
+        line = {"step": step, "kind": "nonfinite_step", "photos": photos}
         self._write_line(line)
         self.say(
             f"warning: the update of step {step} held no numbers and was left out; "

@@ -51,12 +51,12 @@ class Run:
     keep: int
     keep_best: str
     threads: int
-    max_skipped: float
+    max_skipped_fraction: float
 
     def __post_init__(self) -> None:
         for field in ("log_every", "checkpoint_every", "threads"):
             within(f"run.{field}", getattr(self, field), 1)
-        within("run.max_skipped", self.max_skipped, 0, 1)
+        within("run.max_skipped_fraction", self.max_skipped_fraction, 0, 1)
         _ = self.retention  # refused now, not at the first checkpoint
 
     @property
@@ -84,9 +84,9 @@ class Plan(NamedTuple):
 
 def make_schedule(
     *,
-    base: float,
-    batch: int,
-    warmup: float,
+    base_lr: float,
+    reference_batch_size: int,
+    warmup_init_lr: float,
     warmup_epochs: float,
     decay: str,
     epochs: int,
@@ -96,9 +96,9 @@ def make_schedule(
     """Turns epochs into steps; a scaling batch of 0 stands for the global batch."""
     within("schedule.warmup_epochs", warmup_epochs, 0, epochs)
     return Schedule(
-        base=base,
-        batch=batch or batch_size,
-        warmup=warmup,
+        base_lr=base_lr,
+        reference_batch_size=reference_batch_size or batch_size,
+        warmup_init_lr=warmup_init_lr,
         warmup_steps=round(warmup_epochs * epoch_steps),
         steps=epochs * epoch_steps,
         decay=decay,
@@ -170,10 +170,10 @@ def check(config: Config, devices: Sequence[Any]) -> Checked:
     mesh, shard_optimiser = call(
         functools.partial(lay_out, devices), "mesh", groups["mesh"]
     )
-    if batch_size % (mesh.size * updating.parts):
+    if batch_size % (mesh.size * updating.grad_accum_steps):
         raise UserError(
             f"config.batch_size {batch_size} does not divide among {mesh.size} devices "
-            f"and {updating.parts} parts (config.updates.parts)"
+            f"and {updating.grad_accum_steps} parts (config.updates.grad_accum_steps)"
         )
     return Checked(
         groups=groups,
@@ -288,11 +288,11 @@ def initial_state(plan: Plan, config: Config) -> TrainState:
     # Not the same memory twice: the first step gives it away.
     copied = jax.jit(
         functools.partial(jax.tree.map, jnp.copy),
-        out_shardings=shardings_of(abstract.average),
+        out_shardings=shardings_of(abstract.ema_params),
     )
     return dataclasses.replace(
         state,
         params=params,
         batch_stats=weights["batch_stats"],
-        average=copied(weights["params"]) if state.average else {},
+        ema_params=copied(weights["params"]) if state.ema_params else {},
     )

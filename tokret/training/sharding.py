@@ -72,7 +72,7 @@ def state_shardings(
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         names = (str(getattr(key, "key", "")) for key in path)
         classes = leaf.ndim == 2 and any(name.startswith("arcface") for name in names)
-        spread = shard_optimiser and path[0].name in ("opt_state", "average")
+        spread = shard_optimiser and path[0].name in ("opt_state", "ema_params")
         if classes:
             columns = spread and leaf.shape[1] % mesh.shape["data"] == 0
             spec = PartitionSpec("model", "data") if columns else CLASSES

@@ -32,20 +32,20 @@ class TrainState:
         name, float32.
       batch_stats: running statistics of the model's batch norms, float32.
       opt_state: the optimiser's momentum and step.
-      average: exponential moving average of the model's parameters; {} if none is kept.
-      left_out: updates left out so far because they held no numbers, int32 [].
-      left_out_in_row: those since the last one that was made, int32 [].
-      last_left_out: the step that the last of them was for, from 1; 0 for none.
+      ema_params: exponential moving average of the model's parameters; {} without.
+      nonfinite_steps: steps skipped so far for a non-finite loss or gradient, int32 [].
+      consecutive_nonfinite_steps: those since the last finite step, int32 [].
+      last_nonfinite_step: the last of them, counted from 1; 0 for none.
     """
 
     step: Any  # trees of shapes and shardings have this form too
     params: Any
     batch_stats: Any
     opt_state: Any
-    average: Any
-    left_out: Any
-    left_out_in_row: Any
-    last_left_out: Any
+    ema_params: Any
+    nonfinite_steps: Any
+    consecutive_nonfinite_steps: Any
+    last_nonfinite_step: Any
 
 
 def make_classifiers(
@@ -79,7 +79,7 @@ def init_state(
     model: RetrievalNet,
     classifiers: Classifiers,
     optimiser: Optimiser,
-    averages: bool = False,
+    has_ema: bool = False,
 ) -> TrainState:
     """Draws initial weights, as released.
 
@@ -88,7 +88,7 @@ def init_state(
       model: the descriptor model.
       classifiers: the ArcFace layers.
       optimiser: whose state is made for them.
-      averages: whether a moving average of the weights is kept.
+      has_ema: whether an EMA of the weights is kept.
     """
     model_key, classifier_key = jax.random.split(key)
     # Fully convolutional up to the head: parameters do not depend on the image's size.
@@ -106,11 +106,11 @@ def init_state(
         batch_stats=variables["batch_stats"],
         opt_state=optimiser.init(params),
         # A copy: the step gives the state's memory away, no two leaves may share it.
-        average=jax.tree.map(jnp.copy, params["model"]) if averages else {},
+        ema_params=jax.tree.map(jnp.copy, params["model"]) if has_ema else {},
         # Three arrays: a donated buffer must not be given twice.
-        left_out=jnp.zeros((), jnp.int32),
-        left_out_in_row=jnp.zeros((), jnp.int32),
-        last_left_out=jnp.zeros((), jnp.int32),
+        nonfinite_steps=jnp.zeros((), jnp.int32),
+        consecutive_nonfinite_steps=jnp.zeros((), jnp.int32),
+        last_nonfinite_step=jnp.zeros((), jnp.int32),
     )
 
 
@@ -120,14 +120,12 @@ def abstract_state(
     classifiers: Classifiers,
     optimiser: Optimiser,
     mesh: Mesh,
-    averages: bool = False,
+    has_ema: bool = False,
     shard_optimiser: bool = False,
 ) -> Any:
     """Returns the state's shapes, dtypes and shardings, as checkpoints want them."""
     shapes = jax.eval_shape(
-        lambda: init_state(
-            jax.random.key(seed), model, classifiers, optimiser, averages
-        )
+        lambda: init_state(jax.random.key(seed), model, classifiers, optimiser, has_ema)
     )
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(
@@ -155,9 +153,9 @@ def new_state(
       abstract: what `abstract_state` returned for these.
     """
     key = functools.partial(jax.random.key, seed)
-    averages = bool(abstract.average)
+    has_ema = bool(abstract.ema_params)
     make = jax.jit(
-        lambda: init_state(key(), model, classifiers, optimiser, averages),
+        lambda: init_state(key(), model, classifiers, optimiser, has_ema),
         out_shardings=shardings_of(abstract),
     )
     return make()

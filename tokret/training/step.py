@@ -94,7 +94,7 @@ def train_step(
     ) -> tuple[Array, tuple[Any, Metrics]]:
         pixels, classes = part
         dropout = step_key
-        if updating.parts > 1:
+        if updating.grad_accum_steps > 1:
             dropout = jax.random.fold_in(step_key, number)
         outputs, after = model.apply(
             {"params": params["model"], "batch_stats": batch_stats},
@@ -116,19 +116,19 @@ def train_step(
         return grads, batch_stats, metrics
 
     grads, batch_stats, metrics = whole_gradient(
-        gradient, state, (images, labels), updating.parts
+        gradient, state, (images, labels), updating.grad_accum_steps
     )
     gradient_norm = norm(grads)
     healthy = jnp.isfinite(metrics["loss"]) & jnp.isfinite(gradient_norm)
-    after = updated(state, grads, batch_stats, healthy, optimiser, updating.average)
+    after = updated(state, grads, batch_stats, healthy, optimiser, updating.ema_decay)
     return after, {
         **metrics,
         "gradient_norm": gradient_norm,
         # After the update: what is saved is what was looked at.
         "weight_norm": norm(after.params),
-        "left_out": after.left_out,
-        "left_out_in_row": after.left_out_in_row,
-        "last_left_out": after.last_left_out,
+        "nonfinite_steps": after.nonfinite_steps,
+        "consecutive_nonfinite_steps": after.consecutive_nonfinite_steps,
+        "last_nonfinite_step": after.last_nonfinite_step,
     }
 
 

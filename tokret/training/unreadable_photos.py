@@ -67,7 +67,7 @@ class Skipping:
         if in_epoch > self._most:
             raise UserError(
                 f"{in_epoch} photos of this epoch cannot be decoded, more than "
-                f"config.run.max_skipped allows ({self._most}); the first is: "
+                f"config.run.max_skipped_fraction allows ({self._most}); the first is: "
                 f"{bad_record_reason(self._records, first)}; look at the disk, or "
                 "prepare the dataset again"
             )

@@ -1,4 +1,4 @@
-"""From gradients to the next state: parts of a batch, averages, updates left out."""
+"""From gradients to the next state: gradient accumulation, EMA, non-finite steps."""
 
 import dataclasses
 import functools
@@ -22,22 +22,23 @@ class Updating:
     """How gradients become an update; `config.updates`.
 
     Attributes:
-      parts: parts that a batch is computed in, one after the other, to save memory. The
-        gradient is that of the whole batch, but for batch norms: each part has
-        statistics of its own.
-      average: share of the moving average of weights that a step keeps, such as 0.999;
-        0 keeps no average.
-      skips: updates in a row that may be left out because they hold no numbers.
+      grad_accum_steps: micro-batches that a batch is split into, computed one after
+        the other to save memory. The gradient is that of the whole batch, except that
+        batch norms take statistics of each micro-batch.
+      ema_decay: decay of the exponential moving average of the weights, such as
+        0.999; 0 keeps no EMA.
+      max_nonfinite_steps: consecutive steps with a non-finite loss or gradient that
+        are skipped before the run stops.
     """
 
-    parts: int
-    average: float
-    skips: int
+    grad_accum_steps: int
+    ema_decay: float
+    max_nonfinite_steps: int
 
     def __post_init__(self) -> None:
-        within("updates.parts", self.parts, 1)
-        within("updates.average", self.average, 0, 0.999999)
-        within("updates.skips", self.skips, 0)
+        within("updates.grad_accum_steps", self.grad_accum_steps, 1)
+        within("updates.ema_decay", self.ema_decay, 0, 0.999999)
+        within("updates.max_nonfinite_steps", self.max_nonfinite_steps, 0)
 
 
 def in_parts(batch: Any, parts: int) -> Any:
@@ -91,18 +92,18 @@ def updated(
     batch_stats: Any,
     healthy: Bool[Array, ""],
     optimiser: Optimiser,
-    average: float,
+    ema_decay: float,
 ) -> TrainState:
     """Makes the state after a step; an unhealthy one only counts."""
     updates, opt_state = optimiser.update(
         grads, state.opt_state, state.params, healthy=healthy
     )
     params = optax.apply_updates(state.params, updates)
-    means = state.average
-    if average:
-        means = optax.incremental_update(params["model"], means, 1 - average)
+    means = state.ema_params
+    if ema_decay:
+        means = optax.incremental_update(params["model"], means, 1 - ema_decay)
     new = (params, batch_stats, means)
-    old = (state.params, state.batch_stats, state.average)
+    old = (state.params, state.batch_stats, state.ema_params)
     params, batch_stats, means = jax.tree.map(
         functools.partial(jnp.where, healthy), new, old
     )
@@ -112,8 +113,10 @@ def updated(
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        average=means,
-        left_out=state.left_out + bad,
-        left_out_in_row=(state.left_out_in_row + bad) * bad,
-        last_left_out=jnp.where(healthy, state.last_left_out, state.step + 1),
+        ema_params=means,
+        nonfinite_steps=state.nonfinite_steps + bad,
+        consecutive_nonfinite_steps=(state.consecutive_nonfinite_steps + bad) * bad,
+        last_nonfinite_step=jnp.where(
+            healthy, state.last_nonfinite_step, state.step + 1
+        ),
     )

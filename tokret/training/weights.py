@@ -73,7 +73,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def restore_weights(
-    checkpoint: Path, variables: Any, part: str = "", averaged: bool = False
+    checkpoint: Path, variables: Any, part: str = "", ema: bool = False
 ) -> Any:
     """Restores a model's variables, or one part's, without classifier and optimiser.
 
@@ -81,7 +81,7 @@ def restore_weights(
       checkpoint: its folder.
       variables: shapes, dtypes and shardings, {"params": ..., "batch_stats": ...}.
       part: "" for the whole model; "trunk" where `variables` hold the trunk alone.
-      averaged: whether the moving average of the parameters is taken for them.
+      ema: whether the exponential moving average of the parameters is taken for them.
 
     Returns:
       The variables.
@@ -91,19 +91,19 @@ def restore_weights(
     """
     wanted = {"batch_stats": variables["batch_stats"]}
     params, end = variables["params"], f"{part}/" if part else ""
-    if averaged:
-        if not read_shapes(checkpoint).get("average"):
+    if ema:
+        if not read_shapes(checkpoint).get("ema_params"):
             raise UserError(
-                f"{checkpoint} holds no moving average of weights; its run had "
-                "config.updates.average=0"
+                f"{checkpoint} holds no EMA of the weights; its run had "
+                "config.updates.ema_decay=0"
             )
-        wanted["average"] = params
+        wanted["ema_params"] = params
     else:
         wanted["params"] = {"model": params}
-    prefixes = ("average/" if averaged else "params/model/", "batch_stats/")
+    prefixes = ("ema_params/" if ema else "params/model/", "batch_stats/")
     check_names(checkpoint, wanted, tuple(f"{prefix}{end}" for prefix in prefixes))
     loaded = load_arrays(checkpoint, wanted, partial=True)
-    params = loaded["average"] if averaged else loaded["params"]["model"]
+    params = loaded["ema_params"] if ema else loaded["params"]["model"]
     return {"params": params, "batch_stats": loaded["batch_stats"]}
 
 

@@ -141,7 +141,7 @@ def test_what_overlaps_is_left_out(tmp_path, hosts, photos, read):
         "gldv2",
         manual_dir=str(hosts),
         subset="no_overlap",
-        leave_out=str(listing),
+        exclude_ids=str(listing),
     )
     expected = {
         p: n for p, n in ALL_CLEAN.items() if n not in (203093, 41) and p != photo
@@ -155,7 +155,7 @@ def test_what_overlaps_is_left_out(tmp_path, hosts, photos, read):
     ):
         listing.write_text(bad)
         with pytest.raises(UserError, match=says):
-            prepare(tmp_path, hosts, subset="no_overlap", leave_out=str(listing))
+            prepare(tmp_path, hosts, subset="no_overlap", exclude_ids=str(listing))
 
 
 def test_the_split_and_the_labels_are_written_and_can_be_given(
@@ -379,8 +379,8 @@ def test_folders_that_cannot_be(tmp_path, hosts, tree):
         (empty, {"subset": "full"}, "lacks train.csv"),
         (tree / "metadata", {}, "holds no photos of Google Landmarks v2"),
         (hosts, {"subset": "cleanest"}, "must be one of: clean, full, no_overlap"),
-        (hosts, {"subset": "no_overlap"}, "data.leave_out names a list"),
-        (hosts, {"leave_out": "x.txt"}, "and for no other"),
+        (hosts, {"subset": "no_overlap"}, "data.exclude_ids is for"),
+        (hosts, {"exclude_ids": "x.txt"}, "and for no other"),
         (hosts, {"split": "/none.csv"}, "data.split: /none.csv is not a file"),
         (hosts, {"resize": -1}, "data.resize"),
         (tmp_path / "none", {}, "lacks train_clean.csv"),

@@ -29,7 +29,7 @@ def test_near_centroids_bfloat16_does_not_cancel():
 
 
 def test_what_is_learned_is_named_as_released():
-    head = NetVLADHead(dim=16, clusters=3, heads=2)
+    head = NetVLADHead(dim=16, clusters=3, num_heads=2)
     shapes = jax.eval_shape(
         lambda x: head.init(jax.random.key(0), x, train=False),
         jax.ShapeDtypeStruct((1, 2, 2, 8), jnp.float32),
@@ -40,6 +40,6 @@ def test_what_is_learned_is_named_as_released():
     assert params["centroids"].shape == (16, 3)
     assert params["proj"]["kernel"].shape == (48, 16)
     with pytest.raises(UserError, match="divide"):
-        NetVLADHead(dim=10, heads=4)
+        NetVLADHead(dim=10, num_heads=4)
     with pytest.raises(UserError, match=r"model\.clusters"):
         NetVLADHead(clusters=0)

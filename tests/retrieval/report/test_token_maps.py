@@ -40,7 +40,7 @@ def views_of(*sizes):
 @pytest.mark.slow
 def test_maps_are_those_of_the_photo_alone():
     views = list(views_of((96, 64), (40, 90), (64, 64)))
-    options = {"tokens": 3, "width": 16, "heads": 2}
+    options = {"tokens": 3, "width": 16, "num_heads": 2}
     options |= {"attention_layers": 0, "refinement_layers": 0}
     found, model, variables = maps_by("token", views, **options)
     for view, maps in zip(views, found, strict=True):

@@ -62,7 +62,7 @@ class Notes:
 
 
 def gldv2(
-    notes: Notes, *, manual_dir: str, subset: str = "clean", leave_out: str = ""
+    notes: Notes, *, manual_dir: str, subset: str = "clean", exclude_ids: str = ""
 ) -> Iterator[Subject]:
     """Examines Google Landmarks v2: the lists, the tars and the photos in them.
 
@@ -70,10 +70,10 @@ def gldv2(
       notes: what is found.
       manual_dir: as for prepare.
       subset: clean, no_overlap or full.
-      leave_out: a file of ids, for no_overlap.
+      exclude_ids: a file of ids, for no_overlap.
     """
     root = Path(manual_dir).expanduser()
-    sources = landmarks_v2.find_sources(root, subset, leave_out, "", "")
+    sources = landmarks_v2.find_sources(root, subset, exclude_ids, "", "")
     _, listed = landmarks_v2.read_lists(sources)
     photos, classes = landmarks_v2.PUBLISHED[subset]
     notes.count("photos in the lists", len(listed.ids), photos)

@@ -30,7 +30,12 @@ from tokret.data.google_landmarks.files import (
     locate_in_archives,
     locate_in_tree,
 )
-from tokret.data.google_landmarks.lists import Listed, leave_out, read_clean, read_full
+from tokret.data.google_landmarks.lists import (
+    Listed,
+    exclude_listed,
+    read_clean,
+    read_full,
+)
 from tokret.data.google_landmarks.photos import Landmarks, Missing
 from tokret.data.preparing import engine
 from tokret.data.preparing.photos import Treatment
@@ -62,7 +67,7 @@ class Sources:
       table: the CSV of the subset.
       tars: the archives, none where photos lie unpacked.
       tree: the folder of unpacked photos, None where there are tars.
-      leave_out: a list of ids, or None.
+      exclude_ids: a list of ids, or None.
       split: a CSV that is given, or None.
       labels: a CSV that is given, or None.
     """
@@ -72,7 +77,7 @@ class Sources:
     table: Path
     tars: Sequence[Path]
     tree: Path | None
-    leave_out: Path | None
+    exclude_ids: Path | None
     split: Path | None
     labels: Path | None
 
@@ -84,13 +89,13 @@ class Sources:
                 (f"photos/{path.relative_to(self.tree)}", path)
                 for path in leaves(self.tree)
             ]
-        given = {"table": self.table, "leave_out": self.leave_out}
+        given = {"table": self.table, "exclude_ids": self.exclude_ids}
         given |= {"split": self.split, "labels": self.labels}
         return found + [(name, path) for name, path in given.items() if path]
 
 
 def find_sources(
-    root: Path, subset: str, leave_out: str, split: str, labels: str
+    root: Path, subset: str, exclude_ids: str, split: str, labels: str
 ) -> Sources:
     """Finds the files in a folder, where the hosts' scripts put them.
 
@@ -109,12 +114,12 @@ def find_sources(
             f"{root} holds no photos of Google Landmarks v2: neither images_000.tar "
             "and so on nor folders like 0/1/2"
         )
-    if (subset == "no_overlap") != bool(leave_out):
+    if (subset == "no_overlap") != bool(exclude_ids):
         raise UserError(
-            "data.leave_out names a list of ids for the subset no_overlap, and for no "
+            "data.exclude_ids is for the subset no_overlap, which needs it, and for no "
             f"other; the subset is {subset}"
         )
-    given = {"leave_out": leave_out, "split": split, "labels": labels}
+    given = {"exclude_ids": exclude_ids, "split": split, "labels": labels}
     files = {word: _given(word, path) for word, path in given.items()}
     return Sources(root, subset, table, tars, tree, **files)
 
@@ -137,10 +142,10 @@ def read_lists(sources: Sources) -> tuple[Listed, Listed]:
     read = read_full if sources.subset == "full" else read_clean
     everything = read(sources.table)
     listed = everything
-    if sources.leave_out:
-        listed = leave_out(everything, sources.leave_out)
+    if sources.exclude_ids:
+        listed = exclude_listed(everything, sources.exclude_ids)
     if not len(listed.ids):
-        raise UserError(f"{sources.leave_out} leaves no photo")
+        raise UserError(f"{sources.exclude_ids} leaves no photo")
     return everything, listed
 
 
@@ -199,7 +204,7 @@ def prepare(
     *,
     manual_dir: str = "",
     subset: str = "clean",
-    leave_out: str = "",
+    exclude_ids: str = "",
     split: str = "",
     labels: str = "",
     resize: int = 0,
@@ -222,8 +227,8 @@ def prepare(
       manual_dir: the folder with train_clean.csv or train.csv and with images_000.tar
         to images_499.tar, or the folders 0 to f that were in them; the hosts' own
         folders metadata/ and train/ are known. "" takes what was prepared before.
-      subset: clean, no_overlap (clean without what `leave_out` lists) or full.
-      leave_out: a file of landmarks' or photos' ids, one a line.
+      subset: clean, no_overlap (clean without what `exclude_ids` lists) or full.
+      exclude_ids: a file of landmarks' or photos' ids, one a line.
       split: a CSV (id,split) instead of the choice above.
       labels: a CSV (label,landmark_id) instead of the choice above.
       resize: longest that a photo's shorter side may be, in pixels; 0 keeps photos.
@@ -241,7 +246,7 @@ def prepare(
     if not manual_dir:
         return engine.require_prepared(Path(data_dir), NAME, variant)
     root = Path(manual_dir).expanduser()
-    sources = find_sources(root, subset, leave_out, split, labels)
+    sources = find_sources(root, subset, exclude_ids, split, labels)
     recipe = Recipe(
         name=NAME,
         variant=variant,

@@ -146,7 +146,7 @@ def find(ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, ids[rows] == wanted
 
 
-def leave_out(listed: Listed, path: Path) -> Listed:
+def exclude_listed(listed: Listed, path: Path) -> Listed:
     """Leaves out what a file lists, one landmark's or photo's id a line.
 
     Of a line with commas the first field counts; the first line may be a heading.

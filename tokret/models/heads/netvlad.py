@@ -59,7 +59,7 @@ class NetVLADHead(nn.Module):
     Attributes:
       dim: dimensions of the embedding, channels of the local features.
       clusters: number of centroids (released: 4).
-      heads: heads of the attention.
+      num_heads: heads of the attention.
       dropout: rate in the attention.
       drop_path: rate at which an example skips a residual branch.
       dtype: dtype of the computation.
@@ -67,20 +67,20 @@ class NetVLADHead(nn.Module):
 
     dim: int = 1024
     clusters: int = 4
-    heads: int = 8
+    num_heads: int = 8
     dropout: float = 0.1
     drop_path: float = 0.1
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        for field in ("dim", "clusters", "heads"):
+        for field in ("dim", "clusters", "num_heads"):
             within(f"model.{field}", getattr(self, field), 1)
         for field in ("dropout", "drop_path"):
             within(f"model.{field}", getattr(self, field), 0, 0.99)
-        if self.dim % self.heads:
+        if self.dim % self.num_heads:
             raise UserError(
                 f"config.model.dim {self.dim} does not divide among "
-                f"config.model.heads {self.heads}"
+                f"config.model.num_heads {self.num_heads}"
             )
         super().__post_init__()
 
@@ -111,7 +111,7 @@ class NetVLADHead(nn.Module):
         x = local_features(x, self.dim, self.dtype, train=train)
         x = x.reshape(batch, height * width, self.dim)
         encoder = LocalFeatureSelfAttention(
-            self.heads, self.dropout, self.drop_path, self.dtype, name="encoder0"
+            self.num_heads, self.dropout, self.drop_path, self.dtype, name="encoder0"
         )
         x = encoder(x, mask, train=train)
         centroids = self.param(

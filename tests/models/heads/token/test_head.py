@@ -9,7 +9,7 @@ from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import ResNet
 
-SMALL = {"dim": 24, "width": 16, "heads": 2, "tokens": 3}
+SMALL = {"dim": 24, "width": 16, "num_heads": 2, "tokens": 3}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_what_comes_out(small):
 
 def test_initialisation_is_the_released_one():
     model = build_model(
-        trunk="tiny", head="token", dtype="float32", dim=256, width=256, heads=8
+        trunk="tiny", head="token", dtype="float32", dim=256, width=256, num_heads=8
     )
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=False))
     head = init(jax.random.key(0))["params"]["head"]
@@ -89,8 +89,8 @@ def test_initialisation_is_the_released_one():
 
 
 def test_a_lossless_start_is_the_mean_of_the_features():
-    sizes = {"dim": 12, "width": 16, "heads": 2, "tokens": 4}
-    head = TokenHead(**sizes, start="lossless", query_deviation=0.0)
+    sizes = {"dim": 12, "width": 16, "num_heads": 2, "tokens": 4}
+    head = TokenHead(**sizes, initialiser="lossless", query_init_std=0.0)
     with jax.enable_x64(True):
         features = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (5, 3, 3, 24)))
         variables = head.init(jax.random.key(0), features, train=False)
@@ -112,7 +112,7 @@ def test_a_lossless_start_is_the_mean_of_the_features():
 
 
 def test_bfloat16_computes_in_it_and_answers_in_float32():
-    options = {"trunk": "tiny", "head": "token", "dim": 32, "width": 32, "heads": 2}
+    options = {"trunk": "tiny", "head": "token", "dim": 32, "width": 32, "num_heads": 2}
     models = {d: build_model(dtype=d, **options) for d in ("float32", "bfloat16")}
     images = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
     variables = jax.jit(
@@ -134,9 +134,9 @@ def test_bfloat16_computes_in_it_and_answers_in_float32():
     [
         ("trunk", "resnet52", "resnet50"),
         ("dtype", "float16", "bfloat16"),
-        ("heads", 7, "divide"),
+        ("num_heads", 7, "divide"),
         ("tokens", 0, "tokens"),
-        ("start", "identity", "lossless"),
+        ("initialiser", "identity", "lossless"),
         ("dims", 5, "did you mean config.model.dim"),
     ],
 )

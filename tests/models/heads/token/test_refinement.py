@@ -42,7 +42,7 @@ def test_the_papers_order_self_then_cross_each_with_its_norm():
 
 
 def test_forms_are_chosen_by_name():
-    head = TokenHead(dim=8, width=8, heads=2, tokenizer="paper", refinement="paper")
+    head = TokenHead(dim=8, width=8, num_heads=2, tokenizer="paper", refinement="paper")
     shapes = jax.eval_shape(
         lambda x: head.init(jax.random.key(0), x, train=False),
         jax.ShapeDtypeStruct((1, 2, 2, 4), jnp.float32),

@@ -32,9 +32,9 @@ class TokenHead(nn.Module):
       width: channels of local features and tokens (mid_dim in the released code).
       tokens: number of tokens, L.
       tokenizer: whose form of the tokenizer, a name in `TOKENIZERS`.
-      query_deviation: deviation of the tokenizer's queries at the start.
-      start: how linear layers begin, a name in `STARTS`.
-      heads: heads of every attention.
+      query_init_std: deviation of the tokenizer's queries at the start.
+      initialiser: how linear layers are initialised, a name in `STARTS`.
+      num_heads: heads of every attention.
       attention_layers: layers of local feature self-attention.
       refinement: whose form of the refinement, a name in `REFINEMENTS`.
       refinement_layers: layers of refinement.
@@ -47,9 +47,9 @@ class TokenHead(nn.Module):
     width: int = 1024
     tokens: int = 4
     tokenizer: str = "released"
-    query_deviation: float = 1.0
-    start: str = "released"
-    heads: int = 8
+    query_init_std: float = 1.0
+    initialiser: str = "released"
+    num_heads: int = 8
     attention_layers: int = 1
     refinement: str = "released"
     refinement_layers: int = 2
@@ -58,19 +58,19 @@ class TokenHead(nn.Module):
     dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        for field in ("dim", "width", "tokens", "heads"):
+        for field in ("dim", "width", "tokens", "num_heads"):
             within(f"model.{field}", getattr(self, field), 1)
-        for field in ("attention_layers", "refinement_layers", "query_deviation"):
+        for field in ("attention_layers", "refinement_layers", "query_init_std"):
             within(f"model.{field}", getattr(self, field), 0, 1000)
         for field in ("dropout", "drop_path"):
             within(f"model.{field}", getattr(self, field), 0, 0.99)
         choose(TOKENIZERS, self.tokenizer, "config.model.tokenizer")
         choose(REFINEMENTS, self.refinement, "config.model.refinement")
-        choose(STARTS, self.start, "config.model.start")
-        if self.width % self.heads:
+        choose(STARTS, self.initialiser, "config.model.initialiser")
+        if self.width % self.num_heads:
             raise UserError(
                 f"config.model.width {self.width} does not divide among "
-                f"config.model.heads {self.heads}"
+                f"config.model.num_heads {self.num_heads}"
             )
         super().__post_init__()
 
@@ -98,8 +98,8 @@ class TokenHead(nn.Module):
         mask = None
         if sizes is not None:
             mask = inside(sizes, height, width).reshape(batch, -1)  # [b, n]
-        start = STARTS[self.start]
-        layer = (self.heads, self.dropout, self.drop_path, self.dtype, start)
+        start = STARTS[self.initialiser]
+        layer = (self.num_heads, self.dropout, self.drop_path, self.dtype, start)
         reduction = (self.width, self.dtype, start.through, start.bias)
         x = local_features(features, *reduction, train=train)
         x = x.reshape(batch, height * width, self.width)
@@ -110,7 +110,7 @@ class TokenHead(nn.Module):
             )
         taps["lfsa"] = x
         tokenizer = TOKENIZERS[self.tokenizer](
-            *(self.tokens, self.query_deviation, self.dtype, start), name="tokenizer"
+            *(self.tokens, self.query_init_std, self.dtype, start), name="tokenizer"
         )
         tokens, maps = tokenizer(x, mask)
         taps["attention"] = maps.reshape(batch, self.tokens, height, width)

@@ -54,7 +54,7 @@ class Tokenizer(nn.Module):
 
     Attributes:
       tokens: L.
-      query_deviation: standard deviation of the queries at the start. At 1, as
+      query_init_std: standard deviation of the queries at the start. At 1, as
         released, the logits' deviation is the root of the width: nearly every position
         belongs to one token alone and little gradient reaches the assignment, which a
         trunk that is not pretrained has to learn as well.
@@ -63,7 +63,7 @@ class Tokenizer(nn.Module):
     """
 
     tokens: int
-    query_deviation: float
+    query_init_std: float
     dtype: Any
     start: Start = RELEASED
 
@@ -75,7 +75,7 @@ class Tokenizer(nn.Module):
         width = x.shape[-1]
         query = self.param(
             "query",
-            nn.initializers.normal(self.query_deviation),
+            nn.initializers.normal(self.query_init_std),
             (self.tokens, width),
             jnp.float32,
         )
@@ -95,14 +95,14 @@ class PaperTokenizer(nn.Module):
 
     Attributes:
       tokens: L.
-      query_deviation: standard deviation of the convolution's weights at the start,
+      query_init_std: standard deviation of the convolution's weights at the start,
         which the paper does not give: as the released queries'.
       dtype: dtype of the computation.
       start: without effect: no linear layer comes after.
     """
 
     tokens: int
-    query_deviation: float
+    query_init_std: float
     dtype: Any
     start: Start = RELEASED
 
@@ -111,7 +111,7 @@ class PaperTokenizer(nn.Module):
         self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l n"]]:
         """Returns the tokens and the attention maps, zero where `mask` is False."""
-        draw = nn.initializers.normal(self.query_deviation)
+        draw = nn.initializers.normal(self.query_init_std)
         maps = linear(self.tokens, x.shape[-1], self.dtype, "maps", draw)(x)
         logits = jnp.swapaxes(maps.astype(statistics_dtype(maps)), 1, 2)  # [b, l, n]
         log_weights = jax.nn.log_softmax(logits, axis=1)
