@@ -15,9 +15,9 @@ from tokret.training.optimiser import Schedule, sgd
 def test_the_schedule_of_every_step(golden):
     theirs = np.load(golden("schedule.npz"))["lr"]
     ours = Schedule(
-        base=0.01,
-        batch=128,
-        warmup=1e-4,
+        base_lr=0.01,
+        reference_batch_size=128,
+        warmup_init_lr=1e-4,
         warmup_steps=5 * 20,
         steps=30 * 20,
         decay="cosine",
