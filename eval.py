@@ -213,14 +213,14 @@ def conditions(
     config: Config,
     settings: Extraction,
     checkpoint: Path,
-    averaged: bool,
+    ema: bool,
     variants: Variants,
 ) -> dict[str, Any]:
     """Says what the numbers depend on."""
     dtype = part(part(config, "model", dict), "dtype", str)
     return results.environment(dtype) | {
         "checkpoint_step": step_of(checkpoint),
-        "ema": averaged,
+        "ema": ema,
         "longest_side": settings.longest_side,
         "scales": list(settings.scales),
         **variants.environment(),
@@ -300,7 +300,7 @@ def main(
     elif not trained and any(files.values()):
         own = [
             *("step", "image_folder", "longest_side", "scales", "benchmark"),
-            *("data_dir", "baselines", "average", "extract_only"),
+            *("data_dir", "baselines", "ema", "extract_only"),
         ]
         if any(getattr(options, name) not in (None, False) for name in own):
             raise UserError(
