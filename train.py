@@ -9,7 +9,7 @@ metrics.jsonl and tensorboard/.
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,60 +19,43 @@ from tokret import command_line, configuration
 from tokret.command_line import Processes
 from tokret.config_files import load_config
 from tokret.configuration import Config
-from tokret.data.streams import names_of_step, training_batches, validation_batches
 from tokret.errors import StoppedError, UserError
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
 from tokret.training.checkpoint_description import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
+from tokret.training.input_batches import file_names, training_input, validation_input
 from tokret.training.interruption import Interruption, lock_workdir
 from tokret.training.profiling import Profile
 from tokret.training.reporting import Reporter
 from tokret.training.setup import Plan, initial_state, make_plan
-from tokret.training.sharding import ahead, to_devices
 from tokret.training.state import TrainState
-from tokret.training.unreadable_photos import Skipping
 
 
-def validate(plan: Plan, state: Any, say: Callable[[str], None]) -> dict[str, float]:
+def validate(
+    plan: Plan, state: Any, print_line: Callable[[str], None]
+) -> dict[str, float]:
     """Returns mean loss, top1 and top5 over all validation photos."""
-    records = plan.dataset.records("validation")
-    skipping = Skipping(records, most=plan.run.max_skipped_fraction, say=say)
-    batches = validation_batches(
-        records,
-        size=plan.augmentation.size,
-        batch_size=plan.batch_size,
-        process=(jax.process_index(), jax.process_count()),
-        threads=plan.run.threads,
-    )
+    batches, skipped = validation_input(plan, print_line)
     sums: dict[str, float] = {}
     for batch in batches:
-        arrays = to_devices(skipping.sift(batch), plan.mesh)
-        names = ("images", "labels", "weights")
-        found = plan.programs.validate(state, *(arrays[name] for name in names))
+        arrays = (batch[name] for name in ("images", "labels", "weights"))
+        found = plan.programs.validate(state, *arrays)
         sums = {k: sums.get(k, 0.0) + float(v) for k, v in found.items()}
-    skipping.report()
+    skipped.report()
     count = sums.pop("count")
     return {name: total / count for name, total in sums.items()}
 
 
-def check_health(
+def check_finite(
     metrics: dict[str, float], reporter: Reporter, plan: Plan, saved: int | None
 ) -> None:
-    """Says which update was left out; stops a run that has no healthy ones any more."""
-    step = int(metrics["last_nonfinite_step"])
-    if reporter.has_nonfinite(int(metrics["nonfinite_steps"])):
-        names = names_of_step(
-            plan.dataset.records("train"),
-            batch_size=plan.batch_size,
-            seed=plan.seed,
-            step=step,
-        )
-        reporter.nonfinite_step(step, names)
+    """Reports an update that was skipped; stops a run that makes no more updates."""
+    step, count = int(metrics["last_nonfinite_step"]), int(metrics["nonfinite_steps"])
+    reporter.nonfinite_step(count, step, lambda: file_names(plan, step))
     in_row = int(metrics["consecutive_nonfinite_steps"])
-    if in_row > plan.updating.max_nonfinite_steps or not math.isfinite(
-        metrics["weight_norm"]
-    ):
+    allowed = plan.updating.max_nonfinite_steps
+    if in_row > allowed or not math.isfinite(metrics["weight_norm"]):
         raise UserError(
             f"{in_row} updates in a row were non-finite, the last of them step {step}; "
             "lower config.schedule.base_lr and use another --workdir (checkpoints of "
@@ -80,7 +63,9 @@ def check_health(
         )
 
 
-def restored(plan: Plan, workdir: Path, checkpoints: Checkpoints) -> TrainState | None:
+def restore_newest(
+    plan: Plan, workdir: Path, checkpoints: Checkpoints
+) -> TrainState | None:
     """Restores the newest checkpoint that can be read, None if there is none."""
     for step in reversed(list_steps(workdir)):
         state, problem = None, ""
@@ -88,25 +73,25 @@ def restored(plan: Plan, workdir: Path, checkpoints: Checkpoints) -> TrainState 
             state = checkpoints.restore(plan.programs.abstract, step)
         except UnreadableError as error:
             problem = str(error)
-        # What one process cannot read none of them takes.
+        # If one process cannot read it, none of them uses it.
         problem = max(cluster.gathered_words(problem))
         if not problem:
             checkpoints.prune()
             return state
-        kept = checkpoints.move_damaged(step)
+        moved = checkpoints.move_damaged(step)
         if cluster.is_first():
-            print(f"warning: {problem}; moved to {kept}", file=sys.stderr, flush=True)
+            print(f"warning: {problem}; moved to {moved}", file=sys.stderr, flush=True)
     return None
 
 
 def train(config: Config, workdir: Path, profile: Profile) -> None:
-    """Trains from wherever the run is to its end."""
+    """Starts or resumes a run, and trains to its end."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir: {workdir} is a file; name a folder")
     plan = make_plan(config)
     keep_compiled(plan.run.compilation_cache)
-    begun = None if list_steps(workdir) else initial_state(plan, config)
-    cluster.wait("all have looked into the workdir")
+    state = None if list_steps(workdir) else initial_state(plan, config)
+    cluster.wait("all have listed the workdir's checkpoints")
     found = {**config, "dataset": plan.dataset.identity()}
 
     # From here on something is written into the workdir.
@@ -120,9 +105,9 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
         if cluster.is_first():
             may_change = ("run", "mesh")
             configuration.settle(found, workdir / "config.json", may_change, recorded)
-        # Resuming: the run's own newest checkpoint, else the weights that config.init
-        # names, of the whole model or its trunk, else those of the seed.
-        state = begun or restored(plan, workdir, checkpoints)
+        # A resumed run starts from its newest checkpoint; a new one from the weights
+        # that config.init names, of the whole model or its trunk, else the seed's.
+        state = state or restore_newest(plan, workdir, checkpoints)
         state = state or initial_state(plan, config)
         first = int(state.step)
         print(
@@ -138,31 +123,11 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
             first_step=first,
             steps=plan.schedule.steps,
             batch_size=plan.batch_size,
+            nonfinite_steps=int(state.nonfinite_steps),
             peak_images=plan.peak_images,
         )
         with reporter, profile.writing_to(workdir / "profile"):
             take_steps(plan, state, reporter, checkpoints, interruption, profile)
-
-
-def begin_stream(
-    plan: Plan, first: int, reporter: Reporter
-) -> tuple[Iterator[dict[str, jax.Array]], Skipping]:
-    """Returns the batches after a step, on their devices, and what counts bad photos.
-
-    The stream is decided by the seed and the step: nothing of it is saved.
-    """
-    records = plan.dataset.records("train")
-    skipping = Skipping(records, most=plan.run.max_skipped_fraction, say=reporter.say)
-    stream = training_batches(
-        records,
-        plan.augmentation,
-        batch_size=plan.batch_size,
-        seed=plan.seed,
-        first_step=first,
-        process=(jax.process_index(), jax.process_count()),
-        threads=plan.run.threads,
-    )
-    return ahead(map(skipping.sift, stream), plan.mesh), skipping
 
 
 def take_steps(
@@ -175,11 +140,11 @@ def take_steps(
 ) -> None:
     """Trains from a state to the last step; logs, validates and saves on the way."""
     first, steps, run = int(state.step), plan.schedule.steps, plan.run
-    batches, skipping = begin_stream(plan, first, reporter)
+    batches, skipped = training_input(plan, first, reporter.print_line)
     for step in range(first + 1, steps + 1):
         with reporter.waiting():
             batch = next(batches)
-        # Nothing goes between host and device here unless it is asked for.
+        # No implicit transfers between host and device.
         with profile.of_step(step), jax.transfer_guard("disallow"):
             state, metrics = plan.programs.train(
                 state, batch["images"], batch["labels"]
@@ -193,23 +158,23 @@ def take_steps(
         if step % run.log_every == 0 or saves:
             found = jax.device_get(metrics)
             values = {name: float(value) for name, value in found.items()}
-            check_health(values, reporter, plan, checkpoints.latest_step())
-            rate = float(plan.schedule(step - 1))
-            skipped = {"learning_rate": rate, "skipped": skipping.report()}
-            reporter.train(step, values | skipped)
-        # Before saving: a run that is killed here does it again.
+            check_finite(values, reporter, plan, checkpoints.latest_step())
+            values["learning_rate"] = float(plan.schedule(step - 1))
+            values["skipped"] = skipped.report()
+            reporter.train(step, values)
+        # Before saving: a run that is killed here validates again.
         measured = {}
         if validates:
-            measured = validate(plan, state, reporter.say)
+            measured = validate(plan, state, reporter.print_line)
             reporter.validation(step, step // plan.epoch_steps, measured)
         if ends_epoch:
-            skipping.new_epoch()
+            skipped.new_epoch()
         if saves:
             checkpoints.save(state, measured)
         if stops and step < steps:
             raise StoppedError(
-                f"stopped after step {step} of {steps}, which is saved; the "
-                "same command goes on from there"
+                f"stopped after step {step} of {steps}, which is saved; the same "
+                "command resumes from there"
             )
 
 

@@ -32,7 +32,7 @@ def test_lines_and_files(tmp_path, capsys):
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
 
 
-def test_going_on_forgets_what_is_done_again(tmp_path):
+def test_resuming_drops_lines_of_repeated_steps(tmp_path):
     report(tmp_path, 0, 4, 3)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "kind": "tr')  # killed in the middle of a line
@@ -52,9 +52,9 @@ def test_utilisation_is_reported_where_the_peak_is_known(tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    said = f"metrics of {tmp_path} cannot be written: No space left"
+    message = f"metrics of {tmp_path} cannot be written: No space left"
     with (
-        pytest.raises(UserError, match=said),
+        pytest.raises(UserError, match=message),
         Reporter(tmp_path, first_step=0, steps=4, batch_size=4) as it,
     ):
         it._file.close()

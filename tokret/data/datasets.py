@@ -9,7 +9,6 @@ from typing import Any
 
 from tokret.arguments import choose
 from tokret.configuration import call
-from tokret.data.records import Record
 from tokret.errors import UserError
 
 # By name, module:function; only the module of the chosen dataset is imported.
@@ -115,7 +114,7 @@ class Dataset:
             )
         return features["label"]
 
-    def records(self, split: str) -> Sequence[Record]:
+    def records(self, split: str) -> Sequence[Mapping[str, Any]]:
         """Returns a split's records, images still encoded, in the dataset's order.
 
         Raises:

@@ -1,6 +1,6 @@
-"""What a run says: a progress bar or lines, metrics.jsonl, TensorBoard files.
+"""The output of a run: a progress bar or lines, metrics.jsonl, TensorBoard files.
 
-Of several processes the first alone says it.
+Of several processes only the first writes.
 """
 
 import contextlib
@@ -18,11 +18,10 @@ from tqdm import tqdm
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.runtime import cluster
-from tokret.training.tensorboard import Events
 
 
 class Reporter:
-    """Writes the metrics of a run and shows how far it is; a context manager."""
+    """Writes the metrics of a run and shows its progress; a context manager."""
 
     def __init__(
         self,
@@ -31,6 +30,7 @@ class Reporter:
         first_step: int,
         steps: int,
         batch_size: int,
+        nonfinite_steps: int = 0,
         peak_images: Callable[[], float | None] = lambda: None,
     ):
         """Opens the run's metrics for appending.
@@ -39,9 +39,10 @@ class Reporter:
           workdir: the run's folder.
           first_step: steps done before this start.
           steps: all steps of the run.
-          batch_size: images a step, for images/s.
-          peak_images: says the images/s of a model FLOP utilisation (mfu) of 1, None if
-            the devices' peak is not known; asked once, while the first step runs.
+          batch_size: images per step, for images/s.
+          nonfinite_steps: updates skipped before this start.
+          peak_images: returns the images/s at a model FLOP utilisation (MFU) of 1, None
+            if the devices' peak is unknown; called once, while the first step runs.
         """
         self._peak_images = peak_images
         self._peak: float | None = None
@@ -49,26 +50,27 @@ class Reporter:
         self._batch_size = batch_size
         self._last = (first_step, time.monotonic())
         self._waited = 0.0  # seconds for input since the last report
-        self._nonfinite_steps: int | None = None
+        self._nonfinite_steps = nonfinite_steps
         self._compiled = False
-        speaks = cluster.is_first()
         self._workdir = workdir
-        metrics = workdir / "metrics.jsonl" if speaks else Path(os.devnull)
+        writes = cluster.is_first()
+        metrics = workdir / "metrics.jsonl" if writes else Path(os.devnull)
+        self._events = None
         with self._writing():
-            if speaks:
-                _forget_after(metrics, first_step)
+            if writes:
+                # Only here, since its import of protobuf takes long.
+                from tokret.training.tensorboard import Events
+
+                _drop_lines_after(metrics, first_step)
+                folder = workdir / "tensorboard"
+                self._events = Events(folder, first_step=first_step + 1)
             self._file = metrics.open("a")
-            self._events = (
-                Events(workdir / "tensorboard", first_step=first_step + 1)
-                if speaks
-                else None
-            )
         self._bar = tqdm(
             total=steps,
             initial=first_step,
             unit="step",
             dynamic_ncols=True,
-            disable=not (speaks and sys.stderr.isatty()),
+            disable=not (writes and sys.stderr.isatty()),
         )
 
     def __enter__(self) -> "Reporter":
@@ -84,13 +86,13 @@ class Reporter:
         """Flushes and closes everything."""
         self._bar.close()
         for file in (self._file, self._events):
-            # What does not fit on the disk any more was said by what ends the run.
+            # The error that ends the run has reported a full disk already.
             with contextlib.suppress(OSError):
                 if file is not None:
                     file.close()
 
     def advance(self) -> None:
-        """Counts one step on the bar; the clock starts behind the first, compiling."""
+        """Advances the bar by a step; timing starts after the first, which compiles."""
         if not self._compiled:
             self._compiled = True
             self._peak = self._peak_images()
@@ -99,27 +101,29 @@ class Reporter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Measures how long the input is waited for."""
-        begun = time.monotonic()
+        """Measures the time spent waiting for input."""
+        start = time.monotonic()
         yield
         if self._compiled:
-            self._waited += time.monotonic() - begun
+            self._waited += time.monotonic() - start
 
-    def has_nonfinite(self, count: int) -> bool:
-        """Says whether the number of updates left out grew since it was last asked.
+    def nonfinite_step(
+        self, count: int, step: int, file_names: Callable[[], list[str]]
+    ) -> None:
+        """Reports a non-finite update, unless none was skipped since the last call.
 
         Args:
-          count: the number; what the run began with is not news.
+          count: updates skipped so far.
+          step: of the last of them.
+          file_names: returns the names of the photos in its batch.
         """
         before, self._nonfinite_steps = self._nonfinite_steps, count
-        return count > (before or 0)
-
-    def nonfinite_step(self, step: int, photos: list[str]) -> None:
-        """Reports an update that held no numbers, and what its batch showed."""
-        line = {"step": step, "kind": "nonfinite_step", "photos": photos}
-        self._write_line(line)
-        self.say(
-            f"warning: the update of step {step} held no numbers and was left out; "
+        if count <= before:
+            return
+        photos = file_names()
+        self._write_line({"step": step, "kind": "nonfinite_step", "photos": photos})
+        self.print_line(
+            f"warning: the update of step {step} was non-finite and was skipped; "
             f"metrics.jsonl names its {len(photos)} photos"
         )
 
@@ -151,23 +155,21 @@ class Reporter:
             + f"{metrics['waiting_for_input']:.0%} waiting for input"
         )
         if self._bar.disable:
-            print(  # noqa: T201
-                f"step {step}/{self._steps}  {text}  {_clock(left)} left", flush=True
-            )
+            self.print_line(f"step {step}/{self._steps}  {text}  {_clock(left)} left")
         else:
             self._bar.set_postfix_str(text)
 
     def validation(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
         """Reports a pass over the validation photos after an epoch."""
         self._write(step, "validation", metrics)
-        self.say(
+        self.print_line(
             f"epoch {epoch}  validation loss {metrics['loss']:.3f}  "
             f"top1 {metrics['top1']:.1%}  top5 {metrics['top5']:.1%}"
         )
-        # The time of validation is not that of a training step.
+        # Validation does not count as time of the next training step.
         self._last = (step, time.monotonic())
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Prints a line, above the bar if there is one."""
         self._bar.write(line, file=sys.stdout)
         sys.stdout.flush()
@@ -186,19 +188,19 @@ class Reporter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns the disk's refusal into a user's line."""
+        """Turns the system's refusal into a UserError."""
         try:
             yield
         except OSError as error:
             raise UserError(
                 f"the metrics of {self._workdir} cannot be written: {error.strerror}; "
-                "the same command goes on from the newest checkpoint once that is "
-                "mended"
+                "once that is fixed, the same command resumes from the newest "
+                "checkpoint"
             ) from error
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drops the lines of steps that are done again, and one that was cut off."""
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Drops the lines of steps that are repeated, and incomplete ones."""
     if not path.exists():
         return
     lines = path.read_text(errors="replace").splitlines()
@@ -208,7 +210,7 @@ def _forget_after(path: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> int:
-    """The step of a line, -1 of one that is damaged."""
+    """Returns the step of a line, -1 if it is damaged."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError, RecursionError):

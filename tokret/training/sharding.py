@@ -5,9 +5,8 @@ the logits over `model`; all other weights are on every device. The optimiser's 
 and the moving average, which only the update touches, may be split over both axes.
 """
 
-import collections
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -95,24 +94,6 @@ def widest(shape: tuple[int, ...], devices: int) -> PartitionSpec:
         return REPLICATED
     axis = max(axes, key=lambda i: shape[i])
     return PartitionSpec(*(None,) * axis, ("data", "model"))
-
-
-def ahead(
-    batches: Iterator[dict[str, np.ndarray]], mesh: Mesh, depth: int = 2
-) -> Iterator[dict[str, jax.Array]]:
-    """Yields batches on their devices; `depth` are on their way before they are asked.
-
-    Args:
-      batches: this process's parts of global batches.
-      mesh: the mesh.
-      depth: batches held on the devices, beside the one in use.
-    """
-    waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
-    for batch in batches:
-        waiting.append(to_devices(batch, mesh))
-        if len(waiting) > depth:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

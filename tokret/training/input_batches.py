@@ -1,0 +1,167 @@
+"""Batches of photos on their devices, without those that cannot be decoded any more.
+
+Grain and the image decoders take long to import, so only functions that read photos
+import them.
+"""
+
+import collections
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from tokret.errors import UserError
+from tokret.runtime import cluster
+from tokret.training.setup import Plan
+from tokret.training.sharding import to_devices
+
+Batch = dict[str, np.ndarray]
+
+MIN_SKIPPED = 3  # photos; fewer never stop a run, however short its epochs
+NONE = -1  # stands for no record in a batch's "bad"
+
+
+class SkippedPhotos:
+    """Counts the photos that a stream skipped, over all processes."""
+
+    def __init__(
+        self, records: Any, *, max_fraction: float, print_line: Callable[[str], None]
+    ):
+        """Starts to count.
+
+        Args:
+          records: of the split.
+          max_fraction: of them that may be skipped in an epoch.
+          print_line: prints a warning.
+        """
+        self._records = records
+        self._max = max(MIN_SKIPPED, int(max_fraction * len(records)))
+        self._print_line = print_line
+        self._in_epoch = 0
+        self._unreported = 0
+        self._first = NONE
+
+    def count(self, batch: Batch) -> Batch:
+        """Counts a batch's bad records; returns the arrays that the devices need.
+
+        Raises:
+          UserError: if this process alone skipped too many photos in this epoch.
+        """
+        bad = batch["bad"][batch["bad"] != NONE]
+        if len(bad):
+            self._first = int(bad[0]) if self._first == NONE else self._first
+            self._unreported += len(bad)
+            self._in_epoch += len(bad)
+        self._check(self._in_epoch, self._first)
+        return {name: array for name, array in batch.items() if name != "bad"}
+
+    def report(self) -> int:
+        """Returns how many were skipped since the last report; warns if any were.
+
+        All processes call it together, and each returns the sum.
+
+        Raises:
+          UserError: if all together skipped too many photos in this epoch.
+        """
+        mine = (self._unreported, self._in_epoch, self._first)
+        found = cluster.gathered(mine)
+        count, in_epoch = (int(total) for total in found[:, :2].sum(axis=0))
+        if count:
+            first = int(next(index for index in found[:, 2] if index != NONE))
+            self._check(in_epoch, first)
+            self._print_line(
+                f"warning: {count} photos skipped, the first is: {self._reason(first)}"
+            )
+        self._unreported, self._first = 0, NONE
+        return count
+
+    def new_epoch(self) -> None:
+        """Starts to count an epoch's again."""
+        self._in_epoch = 0
+
+    def _check(self, in_epoch: int, first: int) -> None:
+        if in_epoch > self._max:
+            raise UserError(
+                f"{in_epoch} photos of this epoch cannot be decoded, more than "
+                f"max_skipped_fraction allows ({self._max}); the first is: "
+                f"{self._reason(first)}; check the disk, or prepare the dataset again"
+            )
+
+    def _reason(self, index: int) -> str:
+        from tokret.data.streams import bad_record_reason
+
+        return bad_record_reason(self._records, index)
+
+
+def training_input(
+    plan: Plan, first_step: int, print_line: Callable[[str], None]
+) -> tuple[Iterator[dict[str, jax.Array]], SkippedPhotos]:
+    """Returns the batches after a step, on their devices, and their skipped photos.
+
+    The stream depends on the seed and the step alone: none of it is saved.
+    """
+    from tokret.data.streams import training_batches
+
+    records = plan.dataset.records("train")
+    batches = training_batches(
+        records,
+        plan.augmentation,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        first_step=first_step,
+        process=(jax.process_index(), jax.process_count()),
+        threads=plan.run.threads,
+    )
+    skipped = SkippedPhotos(
+        records, max_fraction=plan.run.max_skipped_fraction, print_line=print_line
+    )
+    return prefetch_to_devices(map(skipped.count, batches), plan.mesh), skipped
+
+
+def validation_input(
+    plan: Plan, print_line: Callable[[str], None]
+) -> tuple[Iterator[dict[str, jax.Array]], SkippedPhotos]:
+    """Returns the validation batches, on their devices, and their skipped photos."""
+    from tokret.data.streams import validation_batches
+
+    records = plan.dataset.records("validation")
+    batches = validation_batches(
+        records,
+        size=plan.augmentation.size,
+        batch_size=plan.batch_size,
+        process=(jax.process_index(), jax.process_count()),
+        threads=plan.run.threads,
+    )
+    skipped = SkippedPhotos(
+        records, max_fraction=plan.run.max_skipped_fraction, print_line=print_line
+    )
+    return (to_devices(skipped.count(batch), plan.mesh) for batch in batches), skipped
+
+
+def file_names(plan: Plan, step: int) -> list[str]:
+    """Lists the file names of the photos in the batch of a step, counted from 1."""
+    from tokret.data.streams import names_of_step
+
+    records = plan.dataset.records("train")
+    fields = {"batch_size": plan.batch_size, "seed": plan.seed}
+    return names_of_step(records, **fields, step=step)
+
+
+def prefetch_to_devices(
+    batches: Iterator[Batch], mesh: Mesh, depth: int = 2
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields batches on their devices; transfers some before they are needed.
+
+    Args:
+      batches: this process's slices of global batches.
+      mesh: the mesh.
+      depth: batches that wait on the devices, besides the one in use.
+    """
+    waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
+    for batch in batches:
+        waiting.append(to_devices(batch, mesh))
+        if len(waiting) > depth:
+            yield waiting.popleft()
+    yield from waiting
