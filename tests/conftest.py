@@ -11,8 +11,12 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile much and compute little: XLA's optimiser takes longer than it saves.
-COMPILE_FAST = "--xla_backend_optimization_level=0"
+# Tests compile much and compute little: XLA's optimiser takes longer than it saves, and
+# so do its fusion emitters and split code generation (a third of compiling without).
+COMPILE_FAST = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["XLA_FLAGS"] = (
     f"--xla_force_host_platform_device_count=8 {COMPILE_FAST} "
     + os.environ.get("XLA_FLAGS", "")
