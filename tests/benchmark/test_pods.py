@@ -15,9 +15,9 @@ from tokret.models.arcface import ArcFace
 from tokret.models.heads.gem import GeMHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import BasicBlock, Bottleneck, ResNet
-from tokret.training.compiled_steps import make_programs
 from tokret.training.optimiser import make_optimiser
 from tokret.training.sharding import BATCH, make_mesh
+from tokret.training.step import compile_steps
 from tokret.training.updates import Updating
 
 CLASSES, DIM, IMAGES = 1000, 24, 16
@@ -35,7 +35,7 @@ def exchanged(pod, block):
     """Compiles a step on data 2 x model 2."""
     mesh = make_mesh(pod("v5e:2x2").devices, data=2, model=2)
     trunk = ResNet(blocks=(1,), block=block, width=4)
-    made = make_programs(
+    made = compile_steps(
         RetrievalNet(trunk, GeMHead(dim=DIM)),
         {"arcface": ArcFace(CLASSES, CLASSES, 4.0, 0.2)},
         make_optimiser(lambda _: 0.1, name="sgd", momentum=0.9, weight_decay=1e-4),

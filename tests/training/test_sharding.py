@@ -13,9 +13,9 @@ from tokret.models.heads.gem import GeMHead
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import BasicBlock, ResNet
-from tokret.training.compiled_steps import make_programs
 from tokret.training.optimiser import make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes, to_devices, widest
+from tokret.training.step import compile_steps
 from tokret.training.updates import Updating
 
 CLASSES = 5
@@ -31,7 +31,7 @@ def mesh_of(shape):
 def programs(mesh, head, classes, **options):
     trunk = ResNet(blocks=(1,), block=BasicBlock, width=8)
     rows = padded_classes(classes, mesh)
-    return make_programs(
+    return compile_steps(
         RetrievalNet(trunk, head),
         {"arcface": ArcFace(classes, rows, 4.0, 0.2)},
         make_optimiser(lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4),

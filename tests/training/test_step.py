@@ -10,9 +10,9 @@ from tokret.models.arcface import ArcFace
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import BasicBlock, ResNet
-from tokret.training.compiled_steps import make_programs
 from tokret.training.optimiser import make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
+from tokret.training.step import compile_steps
 from tokret.training.updates import Updating
 
 CLASSES = 5
@@ -45,7 +45,7 @@ def programs(shape, dropout=0.0, parts=1, average=0.0):
     optimiser = make_optimiser(
         lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4
     )
-    return mesh, make_programs(
+    return mesh, compile_steps(
         model,
         classifiers,
         optimiser,

@@ -6,7 +6,12 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.training.state import TrainState
-from tokret.training.updates import Updating, in_parts, updated, whole_gradient
+from tokret.training.updates import (
+    Updating,
+    accumulate_gradients,
+    apply_update,
+    split_batch,
+)
 
 
 def state(weight):
@@ -24,22 +29,19 @@ def state(weight):
     )
 
 
-def gradient(params, batch_stats, part, number):
-    """Of the mean squared distance; the statistics count what was seen."""
-
-    def loss(params):
-        return jnp.mean(jnp.square(part - params["model"]["w"]))
-
-    value, grads = jax.value_and_grad(loss)(params)
-    return grads, {"seen": batch_stats["seen"] + len(part)}, {"loss": value}
+def loss(params, batch_stats, part, index):
+    """The mean squared distance; the statistics count the rows."""
+    value = jnp.mean(jnp.square(part - params["model"]["w"]))
+    return value, ({"seen": batch_stats["seen"] + len(part)}, {"loss": value})
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
-def test_parts_of_a_batch_are_the_batch(parts):
+def test_micro_batches_have_the_gradient_of_the_batch(parts):
     batch = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2)))
     before = state([1.0, -2.0])
-    grads, seen, metrics = whole_gradient(gradient, before, batch, parts)
-    expected, _, whole = gradient(before.params, before.batch_stats, batch, 0)
+    grads, seen, metrics = accumulate_gradients(loss, before, batch, parts)
+    gradient = jax.grad(loss, has_aux=True)
+    expected, (_, whole) = gradient(before.params, before.batch_stats, batch, 0)
     np.testing.assert_allclose(
         grads["model"]["w"], expected["model"]["w"], rtol=1e-6, atol=1e-7
     )
@@ -47,18 +49,18 @@ def test_parts_of_a_batch_are_the_batch(parts):
     assert float(seen["seen"]) == 8
 
 
-def test_every_part_has_rows_of_every_device():
+def test_every_micro_batch_has_rows_of_every_device():
     # Of four devices with four rows each, a part takes two rows from each.
-    parts = in_parts({"x": jnp.arange(16)}, 2)["x"]
+    parts = split_batch({"x": jnp.arange(16)}, 2)["x"]
     assert parts.shape == (2, 8)
     assert [int(x) // 4 for x in parts[0]] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert sorted(np.asarray(parts).ravel()) == list(range(16))
 
 
-def test_an_update_without_numbers_only_counts():
+def test_a_non_finite_update_only_counts():
     before, optimiser = state([1.0, -2.0]), optax.sgd(0.5)
     grads = {"model": {"w": jnp.array([2.0, 4.0])}}
-    after = updated(
+    after = apply_update(
         before, grads, {"seen": jnp.ones(())}, jnp.array(True), optimiser, 0.75
     )
     np.testing.assert_array_equal(after.params["model"]["w"], [0, -4])
@@ -74,7 +76,9 @@ def test_an_update_without_numbers_only_counts():
 
     nan = jax.tree.map(lambda leaf: leaf * jnp.nan, grads)
     for in_row in (1, 2):
-        bad = updated(after, nan, {"seen": jnp.nan}, jnp.array(False), optimiser, 0.75)
+        bad = apply_update(
+            after, nan, {"seen": jnp.nan}, jnp.array(False), optimiser, 0.75
+        )
         for name in ("params", "ema_params", "batch_stats", "opt_state"):
             jax.tree.map(
                 np.testing.assert_array_equal, getattr(bad, name), getattr(after, name)
@@ -84,7 +88,7 @@ def test_an_update_without_numbers_only_counts():
         )
         assert int(bad.last_nonfinite_step) == int(bad.step) == 7 + in_row
         after = bad
-    good = updated(bad, grads, bad.batch_stats, jnp.array(True), optimiser, 0.75)
+    good = apply_update(bad, grads, bad.batch_stats, jnp.array(True), optimiser, 0.75)
     assert (int(good.nonfinite_steps), int(good.consecutive_nonfinite_steps)) == (2, 0)
     assert int(good.last_nonfinite_step) == 9
 

@@ -15,10 +15,10 @@ from tokret.benchmark.case import Budget, Measured, measure, run_cases
 from tokret.benchmark.programs import compile_program, require_memory
 from tokret.benchmark.rivals import import_rival
 from tokret.models.build import build_model
-from tokret.training.compiled_steps import Programs, make_programs
 from tokret.training.optimiser import Schedule, make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.state import make_classifiers
+from tokret.training.step import CompiledSteps, compile_steps
 from tokret.training.updates import Updating
 
 GLDV2 = 81_313  # classes
@@ -54,7 +54,7 @@ def case_name(trunk: str, dtype: str, batch: int, side: int, classes: int) -> st
     return f"{trunk} {dtype} {batch}x{side}x{side} {classes} classes"
 
 
-def make_step(trunk: str, dtype: str, classes: int) -> Programs:
+def make_step(trunk: str, dtype: str, classes: int) -> CompiledSteps:
     """Makes the programs of a run with the released recipe on one device."""
     model = build_model(trunk=trunk, head="token", dtype=dtype)
     mesh = make_mesh(jax.devices()[:1], data=1, model=1)
@@ -70,7 +70,7 @@ def make_step(trunk: str, dtype: str, classes: int) -> Programs:
     )
     optimiser = make_optimiser(schedule, name="sgd", momentum=0.9, weight_decay=1e-4)
     updating = Updating(grad_accum_steps=1, ema_decay=0.0, max_nonfinite_steps=10)
-    return make_programs(model, classifiers, optimiser, mesh, 0, updating)
+    return compile_steps(model, classifiers, optimiser, mesh, 0, updating)
 
 
 def run_case(

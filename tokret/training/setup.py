@@ -19,7 +19,6 @@ from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.extraction import Extraction
 from tokret.runtime import cluster
-from tokret.training.compiled_steps import Programs, make_programs
 from tokret.training.initial_weights import Start
 from tokret.training.optimiser import (
     Optimiser,
@@ -30,6 +29,7 @@ from tokret.training.optimiser import (
 from tokret.training.retention import Retention
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.state import TrainState, make_classifiers, shardings_of
+from tokret.training.step import CompiledSteps, compile_steps
 from tokret.training.updates import Updating
 from tokret.training.utilisation import peak_images
 
@@ -72,7 +72,7 @@ class Plan(NamedTuple):
     augmentation: Augmentation
     mesh: Mesh
     schedule: Schedule
-    programs: Programs
+    programs: CompiledSteps
     start: Start
     updating: Updating
     run: Run
@@ -136,7 +136,7 @@ class Recipe(NamedTuple):
     """What follows from a checked config and numbers of photos and classes."""
 
     schedule: Schedule
-    programs: Programs
+    programs: CompiledSteps
     epoch_steps: int
     peak_images: Callable[[], float | None]
 
@@ -223,7 +223,7 @@ def make_recipe(checked: Checked, *, photos: int, classes: int, name: str) -> Re
     rows = padded_classes(classes, mesh)
     made = functools.partial(make_classifiers, checked.model, classes, rows)
     classifiers = call(made, "arcface", groups["arcface"])
-    programs = make_programs(
+    programs = compile_steps(
         checked.model,
         classifiers,
         optimiser,

@@ -1,7 +1,6 @@
-"""The training state and how it is born: on its devices, from one seed."""
+"""The training state, and how it is initialised from a seed."""
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax
@@ -17,7 +16,7 @@ from tokret.shapes import Array, Float
 from tokret.training.optimiser import Optimiser
 from tokret.training.sharding import state_shardings
 
-# By their names among the parameters; both begin alike for sharding and evaluation.
+# By their names among the parameters; sharding and evaluation rely on the prefix.
 Classifiers = Mapping[str, ArcFace]
 GLOBAL, LOCAL = "arcface", "arcface_local"
 
@@ -66,12 +65,14 @@ def make_classifiers(
     return made
 
 
-def classified(
-    descriptors: Float[Array, "b d"], taps: Intermediates
+def classifier_inputs(
+    descriptors: Float[Array, "b d"], intermediates: Intermediates
 ) -> dict[str, Float[Array, "b k"]]:
-    """Returns what each classifier sees of a model's outputs, by its name."""
-    seen = {GLOBAL: descriptors}
-    return seen | ({LOCAL: taps["pooled_local"]} if "pooled_local" in taps else {})
+    """Returns the input of each classifier, by name, from a model's outputs."""
+    inputs = {GLOBAL: descriptors}
+    if "pooled_local" in intermediates:
+        inputs[LOCAL] = intermediates["pooled_local"]
+    return inputs
 
 
 def init_state(
@@ -79,7 +80,7 @@ def init_state(
     model: RetrievalNet,
     classifiers: Classifiers,
     optimiser: Optimiser,
-    has_ema: bool = False,
+    ema: bool = False,
 ) -> TrainState:
     """Draws initial weights, as released.
 
@@ -87,8 +88,8 @@ def init_state(
       key: random key; the same key draws the same weights on any mesh.
       model: the descriptor model.
       classifiers: the ArcFace layers.
-      optimiser: whose state is made for them.
-      has_ema: whether an EMA of the weights is kept.
+      optimiser: whose state is initialised for them.
+      ema: whether a moving average of the weights is kept.
     """
     model_key, classifier_key = jax.random.split(key)
     # Fully convolutional up to the head: parameters do not depend on the image's size.
@@ -96,18 +97,17 @@ def init_state(
     outputs, variables = model.init_with_output(model_key, images, train=False)
     params = {"model": variables["params"]}
     labels = jnp.zeros((1,), jnp.int32)
-    for i, (name, seen) in enumerate(classified(*outputs).items()):
-        # The first has the key itself: so did runs that had no other.
+    for i, (name, inputs) in enumerate(classifier_inputs(*outputs).items()):
+        # The first has the key itself, as in a run without a second.
         own_key = jax.random.fold_in(classifier_key, i) if i else classifier_key
-        params[name] = classifiers[name].init(own_key, seen, labels)["params"]
+        params[name] = classifiers[name].init(own_key, inputs, labels)["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables["batch_stats"],
         opt_state=optimiser.init(params),
-        # A copy: the step gives the state's memory away, no two leaves may share it.
-        ema_params=jax.tree.map(jnp.copy, params["model"]) if has_ema else {},
-        # Three arrays: a donated buffer must not be given twice.
+        # Copies, and three arrays below: a donated buffer must not be given twice.
+        ema_params=jax.tree.map(jnp.copy, params["model"]) if ema else {},
         nonfinite_steps=jnp.zeros((), jnp.int32),
         consecutive_nonfinite_steps=jnp.zeros((), jnp.int32),
         last_nonfinite_step=jnp.zeros((), jnp.int32),
@@ -115,50 +115,23 @@ def init_state(
 
 
 def abstract_state(
-    seed: int,
-    model: RetrievalNet,
-    classifiers: Classifiers,
-    optimiser: Optimiser,
-    mesh: Mesh,
-    has_ema: bool = False,
-    shard_optimiser: bool = False,
+    initial: Callable[[], TrainState], mesh: Mesh, *, shard_optimiser: bool = False
 ) -> Any:
-    """Returns the state's shapes, dtypes and shardings, as checkpoints want them."""
-    shapes = jax.eval_shape(
-        lambda: init_state(jax.random.key(seed), model, classifiers, optimiser, has_ema)
-    )
+    """Returns the shapes, dtypes and shardings of a state.
+
+    Args:
+      initial: makes the state; it is traced, not run.
+      mesh: the mesh that arrays are split over.
+      shard_optimiser: as in `state_shardings`.
+    """
+    shapes = jax.eval_shape(initial)
     return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=place
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
         ),
         shapes,
         state_shardings(shapes, mesh, shard_optimiser=shard_optimiser),
     )
-
-
-def new_state(
-    seed: int,
-    model: RetrievalNet,
-    classifiers: Classifiers,
-    optimiser: Optimiser,
-    abstract: Any,
-) -> TrainState:
-    """Makes the initial state, every array on its devices from the start.
-
-    Args:
-      seed: decides the weights.
-      model: the descriptor model.
-      classifiers: the ArcFace layers.
-      optimiser: whose state is made for them.
-      abstract: what `abstract_state` returned for these.
-    """
-    key = functools.partial(jax.random.key, seed)
-    has_ema = bool(abstract.ema_params)
-    make = jax.jit(
-        lambda: init_state(key(), model, classifiers, optimiser, has_ema),
-        out_shardings=shardings_of(abstract),
-    )
-    return make()
 
 
 def shardings_of(abstract: Any) -> Any:

@@ -1,7 +1,8 @@
-"""One step of training, one of validation: pure functions, jitted over a mesh."""
+"""One step of training, one of validation: pure functions, and jitted over a mesh."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +21,23 @@ from tokret.training.state import (
     LOCAL,
     Classifiers,
     TrainState,
-    classified,
+    abstract_state,
+    classifier_inputs,
+    init_state,
     shardings_of,
 )
-from tokret.training.updates import Metrics, Updating, updated, whole_gradient
+from tokret.training.updates import (
+    Metrics,
+    Updating,
+    accumulate_gradients,
+    apply_update,
+)
 
-Batch = dict[str, Array]
 
-
-def classify(
+def losses_and_ranks(
     classifier: ArcFace,
     mesh: Mesh,
-    weight: Any,
+    params: Any,
     descriptors: Float[Array, "b d"],
     labels: Int[Array, " b"],
 ) -> tuple[Float[Array, " b"], Int[Array, " b"]]:
@@ -39,13 +45,13 @@ def classify(
     rows = NamedSharding(mesh, DESCRIPTORS)
     descriptors = jax.lax.with_sharding_constraint(descriptors, rows)
     labels = jax.lax.with_sharding_constraint(labels, rows)
-    logits = classifier.apply({"params": weight}, descriptors, labels)
+    logits = classifier.apply({"params": params}, descriptors, labels)
     assert isinstance(logits, jax.Array)
     return cross_entropy(logits, labels), label_rank(logits, labels)
 
 
-def measures(found: dict[str, tuple[Array, Array]]) -> Metrics:
-    """Sums up a training batch from each classifier's losses and ranks."""
+def batch_metrics(found: dict[str, tuple[Array, Array]]) -> Metrics:
+    """Returns means over a training batch of each classifier's losses and ranks."""
     means = {name: jnp.mean(losses) for name, (losses, _) in found.items()}
     ranks = found[GLOBAL][1]
     metrics = {
@@ -82,20 +88,20 @@ def train_step(
       updating: how gradients become an update.
 
     Returns:
-      The state after, and of the batch: the mean loss in nats, summed over classifiers
-      if there are two, of which local_loss is then the local one's; top1 and top5, as
-      fractions, by descriptors; the norms of the gradient and of all weights after the
-      update; and the updates left out, in all and since the last one made.
+      The state after, and metrics of the batch: loss, the mean in nats, summed over
+      the classifiers; local_loss, that of the local classifier if there is one; top1
+      and top5 of the global classifier, as fractions; the norms of the gradient and of
+      all weights after the update; and the counts of skipped updates.
     """
     step_key = jax.random.fold_in(jax.random.key(seed), state.step)
 
-    def loss_of(
-        params: Any, batch_stats: Any, part: tuple[Array, Array], number: Any
+    def loss(
+        params: Any, batch_stats: Any, batch: tuple[Array, Array], index: Any
     ) -> tuple[Array, tuple[Any, Metrics]]:
-        pixels, classes = part
+        pixels, classes = batch
         dropout = step_key
         if updating.grad_accum_steps > 1:
-            dropout = jax.random.fold_in(step_key, number)
+            dropout = jax.random.fold_in(step_key, index)
         outputs, after = model.apply(
             {"params": params["model"], "batch_stats": batch_stats},
             normalise(pixels, model.pixels),
@@ -104,27 +110,26 @@ def train_step(
             rngs={"dropout": dropout},
         )
         found = {
-            name: classify(classifiers[name], mesh, params[name], seen, classes)
-            for name, seen in classified(*outputs).items()
+            name: losses_and_ranks(
+                classifiers[name], mesh, params[name], inputs, classes
+            )
+            for name, inputs in classifier_inputs(*outputs).items()
         }
-        metrics = measures(found)
+        metrics = batch_metrics(found)
         return metrics["loss"], (after["batch_stats"], metrics)
 
-    def gradient(*arguments: Any) -> tuple[Any, Any, Metrics]:
-        grad = jax.value_and_grad(loss_of, has_aux=True)
-        (_, (batch_stats, metrics)), grads = grad(*arguments)
-        return grads, batch_stats, metrics
-
-    grads, batch_stats, metrics = whole_gradient(
-        gradient, state, (images, labels), updating.grad_accum_steps
+    grads, batch_stats, metrics = accumulate_gradients(
+        loss, state, (images, labels), updating.grad_accum_steps
     )
     gradient_norm = norm(grads)
-    healthy = jnp.isfinite(metrics["loss"]) & jnp.isfinite(gradient_norm)
-    after = updated(state, grads, batch_stats, healthy, optimiser, updating.ema_decay)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(gradient_norm)
+    after = apply_update(
+        state, grads, batch_stats, finite, optimiser, updating.ema_decay
+    )
     return after, {
         **metrics,
         "gradient_norm": gradient_norm,
-        # After the update: what is saved is what was looked at.
+        # After the update: of the weights that are saved.
         "weight_norm": norm(after.params),
         "nonfinite_steps": after.nonfinite_steps,
         "consecutive_nonfinite_steps": after.consecutive_nonfinite_steps,
@@ -142,15 +147,15 @@ def validation_step(
     classifiers: Classifiers,
     mesh: Mesh,
 ) -> Metrics:
-    """Sums loss and right guesses over a batch; the loss has the margin, as released.
+    """Sums loss and correct predictions over a batch; the loss has ArcFace's margin.
 
-    Both are those of the descriptors alone: a local branch is for training.
+    Both are the global classifier's: a local branch is for training.
 
     Args:
       state: the state.
       images: RGB, not yet normalised.
       labels: class of each image.
-      weights: 1 for an image, 0 for what only fills the batch.
+      weights: 1 for an image, 0 for padding of the batch.
       model: the descriptor model.
       classifiers: the ArcFace layers.
       mesh: the mesh that the arrays are split over.
@@ -160,7 +165,7 @@ def validation_step(
     """
     variables = {"params": state.params["model"], "batch_stats": state.batch_stats}
     result = model.apply(variables, normalise(images, model.pixels), train=False)
-    losses, ranks = classify(
+    losses, ranks = losses_and_ranks(
         classifiers[GLOBAL], mesh, state.params[GLOBAL], result[0], labels
     )
     sums = {"loss": losses, "top1": ranks < 1, "top5": ranks < 5}
@@ -169,28 +174,68 @@ def validation_step(
     }
 
 
-def jit_step(
-    step: Callable[..., Any], abstract_state: TrainState, mesh: Mesh, *, trains: bool
-) -> Callable[..., Any]:
-    """Jits a step over the mesh: state where it lives, the batch split over all.
+class CompiledSteps(NamedTuple):
+    """The jitted functions of a run.
 
-    On a CPU or GPU a training step has options of its own: no other jit can call it.
+    Attributes:
+      abstract: shapes, dtypes and shardings of the state.
+      new_state: makes the initial state on its devices.
+      train: (state, images, labels) -> (state, metrics); donates the old state.
+      validate: (state, images, labels, weights) -> sums.
+    """
+
+    abstract: Any
+    new_state: Callable[[], TrainState]
+    train: Callable[..., Any]
+    validate: Callable[..., Any]
+
+
+def compile_steps(
+    model: RetrievalNet,
+    classifiers: Classifiers,
+    optimiser: Optimiser,
+    mesh: Mesh,
+    seed: int,
+    updating: Updating,
+    shard_optimiser: bool = False,
+) -> CompiledSteps:
+    """Jits initialisation, training and validation over a mesh.
+
+    On a CPU or GPU a training step has compiler options of its own: no other jitted
+    function can call it.
 
     Args:
-      step: (state, *batch) -> (state, metrics) if it trains, else metrics.
-      abstract_state: shapes and shardings of the state.
-      mesh: the mesh.
-      trains: whether the state is replaced; its memory is then used again.
+      model: the descriptor model.
+      classifiers: the ArcFace layers.
+      optimiser: turns gradients into updates.
+      mesh: the mesh that arrays are split over.
+      seed: decides initial weights and dropout.
+      updating: how gradients become an update.
+      shard_optimiser: whether the optimiser's state is split over all devices.
     """
-    state = shardings_of(abstract_state)
-    metrics = NamedSharding(mesh, REPLICATED)
-    rows = NamedSharding(mesh, BATCH)
-    platform = mesh.devices.flat[0].platform
-    arrays = (rows,) * (2 if trains else 3)
-    return jax.jit(
-        step,
-        in_shardings=(state, *arrays),
-        out_shardings=(state, metrics) if trains else metrics,
-        donate_argnums=(0,) if trains else (),
-        compiler_options=training_options(platform) if trains else None,
+    modules: dict[str, Any] = {"model": model, "classifiers": classifiers}
+
+    def initial() -> TrainState:
+        key, ema = jax.random.key(seed), updating.ema_decay > 0
+        return init_state(key, **modules, optimiser=optimiser, ema=ema)
+
+    abstract = abstract_state(initial, mesh, shard_optimiser=shard_optimiser)
+    state = shardings_of(abstract)
+    metrics, rows = NamedSharding(mesh, REPLICATED), NamedSharding(mesh, BATCH)
+    options = {"optimiser": optimiser, "seed": seed, "updating": updating}
+    return CompiledSteps(
+        abstract,
+        new_state=jax.jit(initial, out_shardings=state),
+        train=jax.jit(
+            functools.partial(train_step, **modules, mesh=mesh, **options),
+            in_shardings=(state, rows, rows),
+            out_shardings=(state, metrics),
+            donate_argnums=(0,),
+            compiler_options=training_options(mesh.devices.flat[0].platform),
+        ),
+        validate=jax.jit(
+            functools.partial(validation_step, **modules, mesh=mesh),
+            in_shardings=(state, rows, rows, rows),
+            out_shardings=metrics,
+        ),
     )

@@ -41,82 +41,84 @@ class Updating:
         within("updates.max_nonfinite_steps", self.max_nonfinite_steps, 0)
 
 
-def in_parts(batch: Any, parts: int) -> Any:
-    """Splits arrays [b, ...] into [parts, b / parts, ...], each device its own."""
+def split_batch(batch: Any, count: int) -> Any:
+    """Splits arrays [b, ...] into [count, b / count, ...] within each device."""
 
     def split(array: Array) -> Array:
-        rows = array.reshape(-1, parts, *array.shape[1:])
+        rows = array.reshape(-1, count, *array.shape[1:])
         return jnp.swapaxes(rows, 0, 1)
 
     return jax.tree.map(split, batch)
 
 
-def whole_gradient(
-    gradient: Callable[..., Any], state: TrainState, batch: Any, parts: int
+def accumulate_gradients(
+    loss: Callable[..., Any], state: TrainState, batch: Any, count: int
 ) -> tuple[Any, Any, Metrics]:
-    """Averages gradients and metrics over the parts of a batch.
+    """Averages gradients and metrics over the micro-batches of a batch.
 
     Args:
-      gradient: (params, batch_stats, part, number of the part) -> (gradients,
-        batch_stats, metrics).
+      loss: (params, batch_stats, micro-batch, its index) -> (loss, (batch_stats,
+        metrics)).
       state: the state before.
       batch: arrays [b, ...].
-      parts: number of parts; it divides b.
+      count: number of micro-batches; it divides b.
 
     Returns:
-      Gradients, running statistics after the last part, metrics.
+      Gradients, running statistics after the last micro-batch, metrics.
     """
-    if parts == 1:
-        result: tuple[Any, Any, Metrics] = gradient(
-            state.params, state.batch_stats, batch, 0
-        )
-        return result
+    gradient = jax.grad(loss, has_aux=True)
+    if count == 1:
+        grads, aux = gradient(state.params, state.batch_stats, batch, 0)
+        return grads, *aux
 
-    def body(carry: tuple[Any, Any], part: Any) -> tuple[tuple[Any, Any], Metrics]:
-        batch_stats, total = carry
-        grads, batch_stats, metrics = gradient(
-            state.params, batch_stats, part[1], part[0]
+    def body(carry: tuple[Any, Any], scanned: Any) -> tuple[tuple[Any, Any], Metrics]:
+        (batch_stats, total), (index, micro_batch) = carry, scanned
+        grads, (batch_stats, metrics) = gradient(
+            state.params, batch_stats, micro_batch, index
         )
         return (batch_stats, jax.tree.map(jnp.add, total, grads)), metrics
 
     start = (state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
-    scanned = (jnp.arange(parts), in_parts(batch, parts))
+    scanned = (jnp.arange(count), split_batch(batch, count))
     (batch_stats, total), metrics = jax.lax.scan(body, start, scanned)
-    mean = jax.tree.map(lambda leaf: leaf / parts, total)
+    mean = jax.tree.map(lambda leaf: leaf / count, total)
     return mean, batch_stats, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), metrics)
 
 
-def updated(
+def apply_update(
     state: TrainState,
     grads: Any,
     batch_stats: Any,
-    healthy: Bool[Array, ""],
+    finite: Bool[Array, ""],
     optimiser: Optimiser,
     ema_decay: float,
 ) -> TrainState:
-    """Makes the state after a step; an unhealthy one only counts."""
+    """Returns the state after a step; a non-finite step changes only counters."""
     updates, opt_state = optimiser.update(
-        grads, state.opt_state, state.params, healthy=healthy
+        grads, state.opt_state, state.params, healthy=finite
     )
     params = optax.apply_updates(state.params, updates)
-    means = state.ema_params
+    ema_params = state.ema_params
     if ema_decay:
-        means = optax.incremental_update(params["model"], means, 1 - ema_decay)
-    new = (params, batch_stats, means)
+        ema_params = optax.incremental_update(
+            params["model"], ema_params, 1 - ema_decay
+        )
+    new = (params, batch_stats, ema_params)
     old = (state.params, state.batch_stats, state.ema_params)
-    params, batch_stats, means = jax.tree.map(
-        functools.partial(jnp.where, healthy), new, old
+    params, batch_stats, ema_params = jax.tree.map(
+        functools.partial(jnp.where, finite), new, old
     )
-    bad = 1 - healthy.astype(jnp.int32)
+    skipped = 1 - finite.astype(jnp.int32)
     return TrainState(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
         opt_state=opt_state,
-        ema_params=means,
-        nonfinite_steps=state.nonfinite_steps + bad,
-        consecutive_nonfinite_steps=(state.consecutive_nonfinite_steps + bad) * bad,
+        ema_params=ema_params,
+        nonfinite_steps=state.nonfinite_steps + skipped,
+        consecutive_nonfinite_steps=(state.consecutive_nonfinite_steps + skipped)
+        * skipped,
         last_nonfinite_step=jnp.where(
-            healthy, state.last_nonfinite_step, state.step + 1
+            finite, state.last_nonfinite_step, state.step + 1
         ),
     )

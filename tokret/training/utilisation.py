@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.runtime.chips import CHIPS
 from tokret.shapes import Array
-from tokret.training.state import Classifiers, classified
+from tokret.training.state import Classifiers, classifier_inputs
 
 
 def peak_images(
@@ -65,7 +65,7 @@ def training_flop(
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(0)},
         )
-        seen = classified(*outputs)
+        seen = classifier_inputs(*outputs)
         return sum(map(jnp.sum, seen.values()), start=jnp.zeros(())), seen
 
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
