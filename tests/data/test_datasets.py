@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_names_and_fields_are_checked(tmp_path):
     for options, says in (
         ({"name": "imagenet"}, "image_folder, oxford5k, paris6k, revisitop1m"),
-        ({"name": "gldv2"}, "no prepared gldv2 clean-original; .* data.manual_dir"),
+        ({"name": "gldv2"}, "manual_dir: .* no prepared gldv2 clean-original"),
         ({"name": "gldv2", "manual": "x"}, "did you mean config.data.manual_dir"),
         ({"name": "roxford5k", "resize": 512}, "data.resize is a field that nothing"),
         ({"name": "synthetic_landmarks", "landmark": 3}, "data.landmarks"),
@@ -40,7 +40,7 @@ def test_no_dataset_is_imported_before_it_is_chosen():
     code = (
         "import sys, tokret.data.datasets as d; "
         "print([m for m in sys.modules if m.startswith(("
-        "'tokret.data.synthetic', 'tokret.data.preparing', 'tensorflow_datasets'))]); "
+        "'tokret.data.synthetic', 'tokret.data.revisited', 'tensorflow_datasets'))]); "
         "print(all(d.prepare_function(n) for n in d.DATASETS))"
     )
     out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tokret.data import datasets
-from tokret.data.checking import check as doctor
+from tokret.data.checking import check as checking
 from tokret.data.datasets import DATASETS, prepare_function
 from tokret.errors import UserError, exit_status
 
@@ -55,7 +55,7 @@ def _add_command(commands: Any, name: str, function: Any) -> argparse.ArgumentPa
         "--data_dir", default=DATA_DIR, help="where prepared datasets lie"
     )
     for field, parameter in inspect.signature(function).parameters.items():
-        if field in ("data_dir", "notes"):
+        if field in ("data_dir", "report"):
             continue
         options: dict[str, Any] = {"action": "store_true"}
         if parameter.default is True:  # --no-FIELD
@@ -69,7 +69,7 @@ def _add_command(commands: Any, name: str, function: Any) -> argparse.ArgumentPa
 
 
 def _add_check(commands: Any, name: str) -> None:
-    command = _add_command(commands, name, doctor.SOURCES.get(name, _prepared_only))
+    command = _add_command(commands, name, checking.DOWNLOADS.get(name, _prepared_only))
     add = command.add_argument
     add("--output", default=f"check-{name}.csv", help="the CSV of all that is wrong")
     add("--smallest", default=32, type=int, help="pixels of a shorter side not tiny")
@@ -121,7 +121,7 @@ def check(name: str, data_dir: str, fields: dict[str, Any]) -> bool:
     """Examines a dataset and prints what is wrong; says whether nothing is."""
     folder, output = (Path(p).expanduser() for p in (data_dir, fields.pop("output")))
     options = {field: fields.pop(field) for field in ("smallest", "workers")}
-    report, is_sound = doctor.check(name, folder, output, **options, fields=fields)
+    report, is_sound = checking.check(name, folder, output, **options, fields=fields)
     print(report)  # noqa: T201
     return is_sound
 

@@ -13,11 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
+from tokret.data.preparing.photo_processing import MAX_PIXELS
 from tokret.errors import UserError
 from tokret.shapes import UInt8
-
-# About 10,000 x 10,000: larger claims are refused before any memory is taken.
-MAX_PIXELS = 100_000_000
 
 # Start-of-frame markers of a JPEG: what follows is its height and width.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

@@ -7,14 +7,19 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
-from tokret.data.image_folder.photos import SUFFIXES
+from tokret.data.image_folder.photo_lists import SUFFIXES
 from tokret.data.preparing.folders import files_below
-from tokret.data.preparing.photos import BadPhoto, Place, Reader, Treatment, treat
+from tokret.data.preparing.photo_files import (
+    BadPhotoError,
+    PhotoLocation,
+    PhotoReader,
+)
+from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.data.views import Box, Size, View
 from tokret.errors import UserError
 from tokret.shapes import UInt8
 
-UPRIGHT = Treatment(upright=True)
+UPRIGHT = PhotoProcessing(upright=True)
 
 
 class Stamp(NamedTuple):
@@ -74,9 +79,9 @@ def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View
       UserError: if it cannot be read or decoded.
     """
     try:
-        with Reader() as reader:
-            encoded = treat(reader.read(Place(str(path))), UPRIGHT)
-    except BadPhoto as error:
+        with PhotoReader() as reader:
+            encoded = process_photo(reader.read(PhotoLocation(str(path))), UPRIGHT)
+    except BadPhotoError as error:
         raise UserError(f"{name}: {error}") from error
     return View(encoded, name, box, longest_side)
 

@@ -63,7 +63,7 @@ def test_a_folder_of_photos(check, photo_folder, tmp_path, jpeg, workers):
     root_flag = f"--root={root}"
     status, text, rows = check("image_folder", root_flag, f"--workers={workers}")
     assert (status, rows) == (0, [])
-    assert "nothing is wrong" in text and "photos examined     18" in text
+    assert "no defects" in text and "photos checked     18" in text
     first = (root / "ash" / "photo 0.jpg").read_bytes()
     spoilt = {
         "ash/a copy.jpg": first,
@@ -78,7 +78,7 @@ def test_a_folder_of_photos(check, photo_folder, tmp_path, jpeg, workers):
     (root / "ash" / "loop.png").symlink_to(root / "ash" / "loop.png")
     (root / "ash" / "gone.png").symlink_to(root / "ash" / "none")
     status, text, rows = check("image_folder", root_flag, f"--workers={workers}")
-    assert status == 1 and "photos examined     26" in text
+    assert status == 1 and "photos checked     26" in text
     assert kinds(rows) == {
         ("ash/photo 0.jpg", "duplicate"),
         ("ash/cut.jpg", "broken"),
@@ -115,13 +115,13 @@ def test_google_landmarks(check, gldv2_folder, tmp_path, same):
     assert counts == {"photos in the lists", "classes", "tars"}
     archives = {name for name, problem, _ in rows if problem == "archive"}
     assert len(archives) == 498 and "images_499.tar" in archives
-    assert len(rows) == 3 + 498 and "photos examined         12" in text
+    assert len(rows) == 3 + 498 and "photos checked          12" in text
 
     whole = (root / "images_001.tar").read_bytes()
     (root / "images_001.tar").write_bytes(whole[: len(whole) // 3])
     status, _, rows = check("gldv2", f"--manual_dir={root}")
     found = {name: detail for name, problem, detail in rows if problem == "archive"}
-    assert "is cut short" in found["images_001.tar"]
+    assert "is truncated" in found["images_001.tar"]
     missing = [name for name, problem, _ in rows if problem == "missing"]
     assert 3 <= len(missing) <= 6
 
@@ -146,7 +146,7 @@ def test_revisited_oxford(check, oxford_folder, tmp_path, same):
     before = same(root)
     status, text, rows = check("roxford5k", f"--manual_dir={root}", "--smallest=1")
     assert same(root) == before
-    assert status == 1 and "photos examined" in text
+    assert status == 1 and "photos checked" in text
     assert kinds(rows) == {
         ("photos in the ground truth", "count"),
         ("queries", "count"),
@@ -197,7 +197,7 @@ def test_what_was_prepared(check, photo_folder, tmp_path):
         )
     data = f"--data_dir={tmp_path / 'd'}"
     status, text, rows = check("image_folder", data)
-    assert (status, rows) == (0, []) and "photos examined" in text
+    assert (status, rows) == (0, []) and "photos checked" in text
     first, second = sorted((tmp_path / "d").rglob("*-train.array_record*"))
     content = bytearray(first.read_bytes())
     photo = (photo_folder / "birch" / "photo 1.jpg").read_bytes()
@@ -213,13 +213,17 @@ def test_what_was_prepared(check, photo_folder, tmp_path):
 
 def test_wrong_usage(check, tmp_path):
     for name, arguments, says in (
-        ("image_folder", (f"--data_dir={tmp_path}",), "holds no prepared image_folder"),
+        (
+            "image_folder",
+            (f"--data_dir={tmp_path}",),
+            "contains no prepared image_folder",
+        ),
         ("image_folder", ("--root=/nowhere",), "/nowhere is not a folder"),
         ("gldv2", (f"--manual_dir={tmp_path}",), "lacks train_clean.csv"),
         ("gldv2", ("--root=x",), "unrecognized arguments"),
         ("roxford5k", (f"--manual_dir={tmp_path}/x",), "not a folder"),
         ("synthetic_landmarks", (f"--data_dir={tmp_path}",), "no prepared synth"),
-        ("image_folder", ("--root=x", f"--output={tmp_path}"), "--output"),
+        ("image_folder", ("--root=x", f"--output={tmp_path}"), "output"),
     ):
         status, text, rows = check(name, *arguments)
         assert status == 2 and says in text and not rows, text

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokret.data import datasets
-from tokret.data.google_landmarks import files
+from tokret.data.google_landmarks import photo_locations
 from tokret.data.google_landmarks.classes import held_out
 from tokret.errors import UserError
 
@@ -151,7 +151,7 @@ def test_what_overlaps_is_left_out(tmp_path, hosts, photos, read):
         ("203093\n5\n", "line 2: landmark 5 is not"),
         ("0123456789abcdef\n", "line 1: photo 0123456789abcdef is not"),
         ("7\nparis\n", "line 2: .*'paris', which is no number"),
-        ("\n".join(map(str, CLEAN)), "leaves no photo"),
+        ("\n".join(map(str, CLEAN)), "excludes every photo"),
     ):
         listing.write_text(bad)
         with pytest.raises(UserError, match=says):
@@ -200,10 +200,10 @@ def test_the_split_and_the_labels_are_written_and_can_be_given(
     ("field", "text", "says"),
     [
         ("split", "id,split\n0123456789abcdef,train\n", "line 2: photo .* is not in"),
-        ("split", "id,split\n{0},train\n{0},train\n", "line 3: photo {0} stands in"),
+        ("split", "id,split\n{0},train\n{0},train\n", "line 3: photo {0} is in line 2"),
         ("split", "id,split\n{0},test\n", "line 2: 'test' is neither train nor"),
         ("split", "id,split\n{0}.jpg,train\n", "line 2: .* is no photo's id"),
-        ("split", "id,split\n{0},train\n", "says nothing of 24 photos"),
+        ("split", "id,split\n{0},train\n", "lacks 24 photos"),
         ("split", "id,split\n", "names no photo"),
         ("labels", "label,landmark_id\n0,7\n0,40\n", "line 3: repeats"),
         ("labels", "label,landmark_id\n0,7\n1,7\n", "line 3: repeats"),
@@ -226,9 +226,9 @@ def test_mistakes_in_given_files_are_named(field, text, says, tmp_path, hosts):
     [
         ("landmark_id,images", "landmark,images", "no column 'landmark_id'"),
         ("7,", "seven,", "line 2: landmark_id is 'seven', which is no number"),
-        ("40,", "7,", "line 3: landmark 7 stands in line 2"),
-        (CLEAN_IDS[40][0], CLEAN_IDS[7][0], "line 3: photo .* stands in line 2 too"),
-        (CLEAN_IDS[41][1], CLEAN_IDS[41][0], "line 4: photo .* stands in line 4 too"),
+        ("40,", "7,", "line 3: landmark 7 is in line 2"),
+        (CLEAN_IDS[40][0], CLEAN_IDS[7][0], "line 3: photo .* is in line 2 too"),
+        (CLEAN_IDS[41][1], CLEAN_IDS[41][0], "line 4: photo .* is in line 4 too"),
         (CLEAN_IDS[40][0], "ABCDEF0123456789", "line 3: .* is no photo's id"),
         (CLEAN_IDS[40][0], "../../etc/passwd", "line 3: .* is no photo's id"),
     ],
@@ -244,7 +244,7 @@ def test_mistakes_in_the_full_list_are_named(tmp_path, changed):
     path = changed / "train.csv"
     lines = path.read_text().splitlines()
     for line, says in (
-        (lines[1], "line 3: photo .* stands in line 2 too"),
+        (lines[1], "line 3: photo .* is in line 2 too"),
         (lines[2].rpartition(",")[0], "line 3: has 2 fields"),
         (lines[2].replace(lines[2].rpartition(",")[2], "-3"), "line 3: .*'-3'"),
     ):
@@ -290,7 +290,7 @@ def test_missing_photos_are_counted_and_named(
     capsys.readouterr()
     dataset, records = read(tmp_path, "gldv2", manual_dir=str(changed), skip_bad=True)
     err = capsys.readouterr().err
-    assert "warning: gldv2: 11 photos left out" in err
+    assert "warning: gldv2: 11 photos skipped" in err
     assert sorted(stems([*records["train"], *records["validation"]])) == sorted(
         set(ALL_CLEAN) - set(lost)
     )
@@ -343,7 +343,7 @@ def test_tars_are_looked_through_once(tmp_path, hosts, monkeypatch):
     def refuse(path):
         raise AssertionError(f"{path} is looked through again")
 
-    monkeypatch.setattr(files, "_look_through", refuse)
+    monkeypatch.setattr(photo_locations, "_read_index", refuse)
     prepare(tmp_path, hosts, subset="full")
     cached = sorted((tmp_path / "gldv2" / "index").iterdir())
     assert len(cached) == 3
@@ -362,7 +362,7 @@ def test_another_state_of_the_sources_is_another_dataset(tmp_path, changed, caps
     two = prepare(tmp_path, changed).builder.data_path
     assert two != one
     # Of two, the one that is meant must be named; of one, the sources may be gone.
-    with pytest.raises(UserError, match="holds 2 that fit"):
+    with pytest.raises(UserError, match="contains 2 that match"):
         prepare(tmp_path, "")
     shutil.rmtree(one.parent)
     shutil.rmtree(changed)
@@ -377,12 +377,12 @@ def test_folders_that_cannot_be(tmp_path, hosts, tree):
     for root, options, says in (
         (empty, {}, "lacks train_clean.csv"),
         (empty, {"subset": "full"}, "lacks train.csv"),
-        (tree / "metadata", {}, "holds no photos of Google Landmarks v2"),
+        (tree / "metadata", {}, "contains no photos of Google Landmarks v2"),
         (hosts, {"subset": "cleanest"}, "must be one of: clean, full, no_overlap"),
-        (hosts, {"subset": "no_overlap"}, "data.exclude_ids is for"),
-        (hosts, {"exclude_ids": "x.txt"}, "and for no other"),
-        (hosts, {"split": "/none.csv"}, "data.split: /none.csv is not a file"),
-        (hosts, {"resize": -1}, "data.resize"),
+        (hosts, {"subset": "no_overlap"}, "exclude_ids is a file of ids"),
+        (hosts, {"exclude_ids": "x.txt"}, "and no other"),
+        (hosts, {"split": "/none.csv"}, "split: /none.csv is not a file"),
+        (hosts, {"resize": -1}, "resize"),
         (tmp_path / "none", {}, "lacks train_clean.csv"),
     ):
         with pytest.raises(UserError, match=says):
@@ -398,7 +398,7 @@ def test_a_photo_in_two_tars_is_an_error(tmp_path, changed):
 def test_a_tar_cut_short_is_named(tmp_path, changed):
     path = changed / "images_001.tar"
     path.write_bytes(path.read_bytes()[:-11_000])
-    with pytest.raises(UserError, match=r"images_001\.tar is cut short"):
+    with pytest.raises(UserError, match=r"images_001\.tar is truncated"):
         prepare(tmp_path, changed)
 
 

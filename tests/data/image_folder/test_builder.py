@@ -67,12 +67,12 @@ def test_a_folder_of_its_own_to_find_photos_in(photo_folder, tmp_path):
     (links / "ash").symlink_to(photo_folder / "ash")
     for root, says in (
         (tmp_path / "none", "is not a folder"),
-        (other / "birch", "holds no class folder"),
+        (other / "birch", "has no class folder"),
         (photo_folder, "is trained on too"),
         (links, "is trained on too"),
         (alone, "has two photos"),
     ):
-        with pytest.raises(UserError, match=f"data.benchmark_root: .* {says}"):
+        with pytest.raises(UserError, match=f"benchmark_root: .* {says}"):
             prepare(tmp_path / "d", photo_folder, benchmark_root=str(root))
 
 
@@ -107,7 +107,7 @@ def test_broken_photos_can_be_left_out_and_large_ones_shrunk(
     odd.write_bytes(b"<html>")
     dataset = prepare(tmp_path / "d", root, skip_bad=True, resize=20, quality=60)
     assert len(names(dataset, "train")) + len(names(dataset, "validation")) == 18
-    assert "1 photos left out" in capsys.readouterr().err
+    assert "1 photos skipped" in capsys.readouterr().err
     with (dataset.builder.data_path / "problems.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row["photo"] == odd.relative_to(root).as_posix()
@@ -119,7 +119,7 @@ def test_broken_photos_can_be_left_out_and_large_ones_shrunk(
 def test_folders_that_cannot_be(tmp_path):
     (tmp_path / "empty").mkdir()
     for root, says in (
-        ("", "data.root is empty"),
+        ("", "root is empty"),
         (tmp_path / "none", "not a folder"),
         (tmp_path, "no class folder"),
     ):

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from tokret.data.image_folder.photos import Photo
+from tokret.data.image_folder.photo_lists import Photo
 from tokret.data.image_folder.splits import (
-    Lists,
+    SplitOptions,
     choose_classes,
     held_out,
     read_list,
-    share_out,
+    split_photos,
 )
 from tokret.errors import UserError
 
-NOTHING = Lists(0.0, "", "", "", "", 0.0)
+NOTHING = SplitOptions()
 PHOTOS = [
     Photo(f"{label}/{i} ñ, 写.jpg", Path("/x"), label)
     for label in ("ash", "birch", "oak", "yew")
@@ -50,7 +50,7 @@ def test_held_out_photos(count, fraction):
 
 
 def test_all_are_trained_on_unless_asked_otherwise():
-    splits = share_out(PHOTOS, NOTHING)
+    splits = split_photos(PHOTOS, NOTHING)
     assert splits.train == PHOTOS and not splits.validation and not splits.benchmark
 
 
@@ -65,35 +65,35 @@ def test_lists(write, kind, end):
 
     held = [PHOTOS[0], PHOTOS[6]]
     lists = NOTHING._replace(validation_list=listed("v", held))
-    splits = share_out(PHOTOS, lists)
+    splits = split_photos(PHOTOS, lists)
     assert splits.validation == held and len(splits.train) == 18
 
     asked = PHOTOS[15:]
     lists = lists._replace(benchmark_list=listed("b", asked))
-    splits = share_out(PHOTOS, lists)
+    splits = split_photos(PHOTOS, lists)
     assert splits.benchmark == asked and splits.classes() == ["ash", "birch", "oak"]
 
     # Of those that are trained on a fraction, and nothing of the others.
     trained = [*PHOTOS[1:4], *PHOTOS[8:10]]
     lists = NOTHING._replace(train_list=listed("t", trained), validation_fraction=0.2)
-    splits = share_out(PHOTOS, lists)
+    splits = split_photos(PHOTOS, lists)
     assert names(splits.train) | names(splits.validation) == names(trained)
     assert len(splits.validation) == 2
 
 
 def test_classes_for_the_benchmark(write):
     lists = NOTHING._replace(benchmark_classes=write("c", ["oak", "ash"]))
-    splits = share_out(PHOTOS, lists._replace(validation_fraction=0.2))
+    splits = split_photos(PHOTOS, lists._replace(validation_fraction=0.2))
     assert {photo.label for photo in splits.benchmark} == {"ash", "oak"}
     assert {photo.label for photo in splits.train} == {"birch", "yew"}
     assert len(splits.validation) == 2
     # A list that names photos of all classes is as good.
     everything = write("t", [photo.name for photo in PHOTOS])
-    again = share_out(PHOTOS, lists._replace(train_list=everything))
+    again = split_photos(PHOTOS, lists._replace(train_list=everything))
     assert names(again.benchmark) == names(splits.benchmark)
 
     lists = NOTHING._replace(benchmark_fraction=0.5)
-    splits = share_out(PHOTOS, lists)
+    splits = split_photos(PHOTOS, lists)
     assert len(splits.classes()) == 2 and len(splits.benchmark) == 10
 
 
@@ -110,7 +110,7 @@ def test_a_classs_part_changes_little():
 def test_lists_that_do_not_fit(write, tmp_path):
     first, second = PHOTOS[0].name, PHOTOS[1].name
     for text, says in (
-        (write("a", [first, first]), "a, line 2: .* stands in line 1"),
+        (write("a", [first, first]), "a, line 2: .* is in line 1 too"),
         (write("b", [first, "ash/none.jpg"]), "b, line 2: there is no photo"),
         (write("c", []), "names no photo"),
         (str(tmp_path / "none"), "cannot be read"),
@@ -122,21 +122,24 @@ def test_lists_that_do_not_fit(write, tmp_path):
     for fields, says in (
         (
             {"train_list": both[0], "validation_list": both[1]},
-            "train_list and in data.v",
+            "validation_list: .* is in train_list too",
         ),
         ({"benchmark_classes": write("g", ["elm"])}, "no class 'elm'"),
         (
             {"train_list": write("h", [PHOTOS[9].name]), "validation_list": both[0]},
             "no photo of its class ash",
         ),
-        ({"validation_list": write("i", names(PHOTOS))}, "no photo is left to train"),
+        (
+            {"validation_list": write("i", names(PHOTOS))},
+            "no photo is left for training",
+        ),
     ):
         with pytest.raises(UserError, match=says):
-            share_out(PHOTOS, NOTHING._replace(**fields))
+            split_photos(PHOTOS, NOTHING._replace(**fields))
     for fields, says in (
         ({"benchmark_fraction": 1.0}, "benchmark_fraction is 1.0"),
         ({"benchmark_fraction": 0.1, "benchmark_list": "x"}, "exclude each other"),
         ({"benchmark_root": "r", "benchmark_classes": "x"}, "exclude each other"),
     ):
         with pytest.raises(UserError, match=says):
-            NOTHING._replace(**fields).checked()
+            NOTHING._replace(**fields).check()

@@ -65,7 +65,7 @@ def test_paths_and_labels_of_any_text(read, folder, tmp_path, options):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("3,./d.jpg", r"line 7: d\.jpg stands in line 5"),
+        ("3,./d.jpg", r"line 7: d\.jpg is in line 5 too"),
         ("3,", "line 7: '' is no photo's path"),
         (",f.jpg", "line 7: '' is no class's name"),
         ("3,f.gif", r"line 7: f\.gif must end in one of: \.jpg"),
@@ -86,7 +86,7 @@ def test_photos_that_are_not_there(read, folder, tmp_path, capsys):
         read(tmp_path / "d", "image_folder", **fields)
     _, records = read(tmp_path / "d", "image_folder", skip_bad=True, **fields)
     assert len(records["train"]) == 5
-    assert "1 photos left out: none.jpg (missing)" in capsys.readouterr().err
+    assert "1 photos skipped: none.jpg (missing)" in capsys.readouterr().err
 
 
 def test_boxes_are_for_the_benchmark(read, folder, tmp_path):

@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from tokret.data.preparing import unpacked_archives as spools
+from tokret.data.preparing import unpacked_archives
 from tokret.data.preparing.shards import WriteError
 from tokret.errors import UserError
 
@@ -17,11 +17,11 @@ def written(path, data=DATA):
 def test_compressed_archives_become_plain_once(tmp_path):
     one, two = written(tmp_path / "a.tgz"), written(tmp_path / "b.tar.gz", b"b")
     folder = tmp_path / "plain"
-    found = spools.plain_archives([one, two], folder)
+    found = unpacked_archives.unpack([one, two], folder)
     assert [path.read_bytes() for path in found] == [DATA, b"b"]
     before = [path.stat().st_mtime_ns for path in found]
     (folder / "b.tar.gz.plain.tmp").write_bytes(b"of a kill")
-    assert spools.plain_archives([one, two], folder) == found
+    assert unpacked_archives.unpack([one, two], folder) == found
     assert [path.stat().st_mtime_ns for path in found] == before
 
 
@@ -29,7 +29,7 @@ def test_a_kill_leaves_one_half_written_and_it_is_begun_again(tmp_path):
     archive, folder = written(tmp_path / "a.tgz"), tmp_path / "plain"
     folder.mkdir()
     (folder / "a.tgz.plain.tmp").write_bytes(DATA[:100])
-    (found,) = spools.plain_archives([archive], folder)
+    (found,) = unpacked_archives.unpack([archive], folder)
     assert found.read_bytes() == DATA
     assert list(folder.iterdir()) == [found]
 
@@ -37,7 +37,7 @@ def test_a_kill_leaves_one_half_written_and_it_is_begun_again(tmp_path):
 def test_what_is_not_compressed_is_read_where_it_lies(tmp_path):
     plain = tmp_path / "a.tgz"  # some browsers decompress on the way
     plain.write_bytes(DATA)
-    assert spools.plain_archives([plain], tmp_path / "plain") == [plain]
+    assert unpacked_archives.unpack([plain], tmp_path / "plain") == [plain]
     assert not (tmp_path / "plain").exists()
 
 
@@ -45,8 +45,8 @@ def test_what_is_not_compressed_is_read_where_it_lies(tmp_path):
 def test_an_archive_cut_short_is_named(kept, tmp_path):
     path = written(tmp_path / "paris_1.tgz")
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UserError, match=r"paris_1\.tgz is cut short"):
-        spools.plain_archives([path], tmp_path / "plain")
+    with pytest.raises(UserError, match=r"paris_1\.tgz is truncated"):
+        unpacked_archives.unpack([path], tmp_path / "plain")
     assert not list((tmp_path / "plain").iterdir())
 
 
@@ -57,35 +57,37 @@ def test_a_damaged_archive_is_named(tmp_path):
         damaged = data.copy()
         damaged[place] ^= 0xFF
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"paris_1\.tgz is (damaged|cut short)"):
-            spools.plain_archives([path], tmp_path / "plain")
+        with pytest.raises(UserError, match=r"paris_1\.tgz is (damaged|truncated)"):
+            unpacked_archives.unpack([path], tmp_path / "plain")
     path.write_bytes(bytes(data) + b"garbage")
     with pytest.raises(UserError, match="is damaged"):
-        spools.plain_archives([path], tmp_path / "plain")
+        unpacked_archives.unpack([path], tmp_path / "plain")
 
 
 def test_a_bomb_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(spools, "FREE_GROWTH", 2 * 2**20)
+    monkeypatch.setattr(unpacked_archives, "FREE_GROWTH", 2 * 2**20)
     path = written(tmp_path / "bomb.tgz", bytes(20 * 2**20))
     with pytest.raises(UserError, match=r"bomb\.tgz grows to more than 2 MiB"):
-        spools.plain_archives([path], tmp_path / "plain")
+        unpacked_archives.unpack([path], tmp_path / "plain")
     assert not list((tmp_path / "plain").iterdir())
 
 
 def test_room_is_looked_at_first(tmp_path, monkeypatch):
     path = written(tmp_path / "a.tgz")
     monkeypatch.setattr(
-        spools.shutil, "disk_usage", lambda _: spools.shutil._ntuple_diskusage(9, 9, 0)
+        unpacked_archives.shutil,
+        "disk_usage",
+        lambda _: unpacked_archives.shutil._ntuple_diskusage(9, 9, 0),
     )
-    with pytest.raises(UserError, match="has room for 0.0 GiB"):
-        spools.plain_archives([path], tmp_path / "plain")
+    with pytest.raises(UserError, match="has 0.0 GiB of free space"):
+        unpacked_archives.unpack([path], tmp_path / "plain")
 
 
 def test_a_full_disk_is_told_from_a_damaged_archive(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spools.os, "fsync", full)
+    monkeypatch.setattr(unpacked_archives.os, "fsync", full)
     with pytest.raises(WriteError, match="No space left on device"):
-        spools.plain_archives([written(tmp_path / "a.tgz")], tmp_path / "plain")
+        unpacked_archives.unpack([written(tmp_path / "a.tgz")], tmp_path / "plain")
     assert not list((tmp_path / "plain").iterdir())

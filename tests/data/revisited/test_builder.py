@@ -11,7 +11,7 @@ import pytest
 from tokret.data import datasets
 from tokret.data.ground_truth import from_revisited, read_ground_truth
 from tokret.data.revisited.builder import OXFORD_LANDMARKS, PARIS_LANDMARKS
-from tokret.data.revisited.photos import PARIS
+from tokret.data.revisited.photo_sources import PARIS
 from tokret.data.revisited.splits import without
 from tokret.data.revisited.text_ground_truth import query_names, to_revisited
 from tokret.errors import UserError
@@ -98,9 +98,11 @@ def test_the_blurred_release_has_the_same_names(tmp_path, paris, read, names):
     for number in (1, 2):
         path = root / f"paris_{number}.tgz"
         shutil.copy(path, root / f"paris_{number}-v1.tgz")
-    with pytest.raises(UserError, match="both releases .* original or blurred"):
+    with pytest.raises(
+        UserError, match="contains both of Paris; choose original or blurred"
+    ):
         prepare(tmp_path, "rparis6k", root)
-    with pytest.raises(UserError, match="data.release is 'sharp'"):
+    with pytest.raises(UserError, match="release is 'sharp'"):
         prepare(tmp_path, "rparis6k", root, release="sharp")
     for release in ("original", "blurred"):
         options = {"manual_dir": str(root), "release": release}
@@ -125,7 +127,7 @@ def test_what_is_not_there_is_named(tmp_path, paris):
         prepare(tmp_path, "rparis6k", root)
     with pytest.raises(UserError, match="is not a folder"):
         prepare(tmp_path, "rparis6k", root / "none")
-    with pytest.raises(UserError, match="no prepared rparis6k; name the folder"):
+    with pytest.raises(UserError, match="no prepared rparis6k; set it to the folder"):
         prepare(tmp_path / "d", "rparis6k", "")
 
 
@@ -157,7 +159,7 @@ def test_missing_and_broken_photos_leave_a_smaller_benchmark(
     write_tar(root / "paris_1.tgz", files, "w:gz")
     options = {"manual_dir": str(root), "skip_bad": True}
     dataset, records = read(tmp_path / "d", "rparis6k", **options)
-    assert "3 photos left out" in capsys.readouterr().err
+    assert "3 photos skipped" in capsys.readouterr().err
     assert names(records["query"]) == [f"{QUERIES[1]}.jpg"]
     assert names(records["database"]) == [f"{name}.jpg" for name in IMAGES[2:]]
     left = {"bbx": [0.0, 0.0, 9.0, 9.0], "easy": [0], "hard": [], "junk": []}
@@ -278,7 +280,7 @@ def test_a_photo_too_few_is_noticed_without_a_list(
             (tmp_path / "jpg" / f"{name}.jpg").write_bytes(jpeg(0, (8, 8)))
     shutil.copytree(shared / "oxford5k_gt", tmp_path / "gt")
     count = len({name.removeprefix("oxc1_") for name in named} & set(oxford_names))
-    with pytest.raises(UserError, match=rf"holds {count} photos, and 5,063 were"):
+    with pytest.raises(UserError, match=rf"contains {count} photos, and 5,063 were"):
         prepare(tmp_path / "d", "oxford5k", tmp_path)
     options = {"manual_dir": str(tmp_path), "skip_bad": True}
     _, records = read(tmp_path / "d", "oxford5k", **options)
@@ -311,7 +313,7 @@ def test_paris_of_2008_leaves_out_the_broken_and_reads_the_archive_of_texts(
         {f"./{name}": text.encode() for name, text in texts.items()},
         "w:gz",
     )
-    with pytest.raises(UserError, match="holds 6 photos, and 6,392 were published"):
+    with pytest.raises(UserError, match="contains 6 photos, and 6,392 were published"):
         prepare(tmp_path / "d", "paris6k", root)
     options = {"manual_dir": str(root), "skip_bad": True}
     dataset, records = read(tmp_path / "d", "paris6k", **options)

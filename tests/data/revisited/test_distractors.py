@@ -52,7 +52,7 @@ def test_unpacked_photos(folder, tmp_path, hosts, photos, read, names):
     assert names(records["database"]) == PATHS
     assert [record["image"] for record in records["database"]] == list(photos.values())
     if folder == ".":
-        with pytest.raises(UserError, match="lies among the photos"):
+        with pytest.raises(UserError, match="is among the photos"):
             prepare(hosts / "d", hosts)
 
 
@@ -68,13 +68,13 @@ def test_missing_photos_are_named_or_left_out(tmp_path, hosts, read, names, caps
     assert names(records["database"]) == [path for path in PATHS if path not in lost]
     err = capsys.readouterr().err
     assert "note: revisitop1m: " in err and "6 photos of 1,001,001 published" in err
-    assert "warning: revisitop1m: 2 photos left out" in err
+    assert "warning: revisitop1m: 2 photos skipped" in err
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a.jpg\n\nb.jpg\njpg/a.jpg\n", "line 4: a.jpg stands in line 1 too"),
+        ("a.jpg\n\nb.jpg\njpg/a.jpg\n", "line 4: a.jpg is in line 1 too"),
         ("../a.jpg\n", "line 1: ../a.jpg is no photo's path"),
         ("/etc/passwd\n", "line 1"),
         ("a\x1b[2J.jpg\n", "line 1"),

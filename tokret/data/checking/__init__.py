@@ -1,1 +1,1 @@
-"""The doctor: what is wrong with photos, before or after they are prepared."""
+"""Checks photos for defects, before or after they are prepared."""

@@ -1,4 +1,4 @@
-"""Examines a dataset's sources, or what was prepared from them, and reports."""
+"""Checks a dataset's downloaded files, or what was prepared from them."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -7,25 +7,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tokret.data.checking import prepared, sources
-from tokret.data.checking.examination import Finding, Subject, examine
-from tokret.data.checking.report import Digests, table, write_csv
-from tokret.data.checking.sources import Notes
-from tokret.data.preparing.engine import count_cores
+from tokret.data.checking import downloads, prepared
+from tokret.data.checking.photo_checks import Defect, PhotoToCheck, check_photos
+from tokret.data.checking.report import CheckReport, Digests, format_table
+from tokret.data.preparing.csv_files import write_rows
+from tokret.data.preparing.workers import count_cores
 from tokret.errors import UserError
 
-Source = Callable[..., Iterator[Subject]]
-
-SOURCES: dict[str, Source] = {
-    "gldv2": sources.gldv2,
-    "image_folder": sources.folder,
-    "revisitop1m": sources.revisitop1m,
+# By dataset, what lists its downloaded photos; others are checked when prepared only.
+DOWNLOADS: dict[str, Callable[..., Iterator[PhotoToCheck]]] = {
+    "gldv2": downloads.gldv2,
+    "image_folder": downloads.image_folder,
+    "revisitop1m": downloads.revisitop1m,
     **{
-        name: functools.partial(sources.benchmark, name)
+        name: functools.partial(downloads.oxford_or_paris, name)
         for name in ("oxford5k", "paris6k", "roxford5k", "rparis6k")
     },
 }
-ROOTS = ("manual_dir", "root", "table")  # fields that name where the sources are
+ROOTS = ("manual_dir", "root", "table")  # arguments that name the downloaded files
 
 
 def check(
@@ -37,49 +36,43 @@ def check(
     workers: int,
     fields: dict[str, Any],
 ) -> tuple[str, bool]:
-    """Examines a dataset; writes nothing but the CSV.
+    """Checks a dataset; writes nothing but the CSV.
 
     Args:
       name: of the dataset.
-      data_dir: where prepared datasets lie; looked at if no field names the sources.
-      output: the CSV of everything that is wrong.
+      data_dir: the folder of prepared datasets; checked if no field names downloads.
+      output: the CSV of all defects.
       smallest: the shorter side in pixels below which a photo is tiny.
-      workers: processes; 0 stands for one a core.
-      fields: the source's own.
+      workers: processes; 0 for one per core.
+      fields: arguments of the function in `DOWNLOADS`.
 
     Returns:
-      The report, and whether nothing is wrong.
+      A table as text, and whether there are no defects.
 
     Raises:
-      UserError: if there is nothing to examine, or the CSV cannot be written.
+      UserError: if there is nothing to check, or the CSV cannot be written.
     """
     if output.is_dir() or not output.parent.is_dir():
-        raise UserError(f"--output: {output} must be a file in a folder that is there")
-    notes = Notes()
+        raise UserError(f"output: {output} must be a file in an existing folder")
+    report = CheckReport()
     given = {field: value for field, value in fields.items() if value}
     if any(field in given for field in ROOTS):
-        subjects = SOURCES[name](notes, **given)
+        photos = DOWNLOADS[name](report, **given)
     else:
-        subjects = prepared.records(data_dir, name, notes)
-    digests = Digests()
+        photos = prepared.list_photos(data_dir, name, report)
+    digests, checked = Digests(), 0
+    workers = workers or count_cores()
     with tqdm(desc=name, unit="photo", disable=None) as bar:
-        examined = 0
-        for found in examine(subjects, smallest, workers or count_cores(), bar.update):
-            examined += 1
-            if found.finding:
-                notes.findings.append(found.finding)
-            # Of empty files, all are alike.
-            if found.digest and not _is_empty(found.finding):
-                digests.add(found.name, found.digest)
-    findings = sorted([*notes.findings, *digests.duplicates()], key=_order)
-    write_csv(output, findings)
-    text = f"{table(notes.counts, findings, examined)}\n\nwritten: {output}"
-    return text, not findings
-
-
-def _is_empty(finding: Finding | None) -> bool:
-    return finding is not None and finding.problem == "empty"
-
-
-def _order(finding: Finding) -> tuple[str, str]:
-    return finding.problem, finding.name
+        for photo in check_photos(photos, smallest, workers, bar.update):
+            checked += 1
+            is_empty = photo.defect is not None and photo.defect.problem == "empty"
+            if photo.defect:
+                report.defects.append(photo.defect)
+            # Empty files are all the same.
+            if photo.digest and not is_empty:
+                digests.add(photo.name, photo.digest)
+    defects = [*report.defects, *digests.duplicates()]
+    defects.sort(key=lambda defect: (defect.problem, defect.name))
+    write_rows(output, Defect._fields, defects)
+    table = format_table(report.counts, defects, checked)
+    return f"{table}\n\nwritten: {output}", not defects

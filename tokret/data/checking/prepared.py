@@ -1,53 +1,56 @@
-"""Datasets that were prepared: are their records what was written?"""
+"""Prepared datasets: are their records as they were written?"""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from tokret.data.checking.examination import Subject
-from tokret.data.checking.sources import Notes
+from tokret.data.checking.photo_checks import PhotoToCheck
+from tokret.data.checking.report import CheckReport
 from tokret.data.records import BadRecordError, read_record
 from tokret.errors import UserError
 
 
 def find(data_dir: Path, name: str) -> list[Path]:
-    """Lists the prepared datasets of a name, whatever their options.
+    """Lists the prepared datasets of a name, with any options.
 
     Raises:
       UserError: if there is none.
     """
     found = [path.parent for path in data_dir.glob(f"{name}/**/dataset_info.json")]
-    whole = [path for path in sorted(found) if not path.name.endswith(".partial")]
-    if not whole:
+    complete = [path for path in sorted(found) if not path.name.endswith(".partial")]
+    if not complete:
         raise UserError(
-            f"{data_dir} holds no prepared {name}; name what is to be checked, as for "
-            "prepare, or another --data_dir"
+            f"data_dir: {data_dir} contains no prepared {name}; name the downloaded "
+            "files to check, as for prepare, or another data_dir"
         )
-    return whole
+    return complete
 
 
-def records(data_dir: Path, name: str, notes: Notes) -> Iterator[Subject]:
+def list_photos(
+    data_dir: Path, name: str, report: CheckReport
+) -> Iterator[PhotoToCheck]:
     """Yields the photos of all prepared datasets of a name, as they were stored."""
     for folder in find(data_dir, name):
         builder = tfds.builder_from_directory(folder)
         for split, info in builder.info.splits.items():
             label = f"{folder.relative_to(data_dir / name).as_posix()}, {split}"
-            there = [path for path in info.filepaths if Path(path).is_file()]
-            notes.count(f"files of {label}", len(there), len(info.filepaths))
-            if len(there) < len(info.filepaths):
-                for path in sorted(set(info.filepaths) - set(there)):
-                    notes.note(Path(path).name, "missing", f"in {folder}")
+            missing = [path for path in info.filepaths if not Path(path).is_file()]
+            total = len(info.filepaths)
+            report.add_count(f"files of {label}", total - len(missing), total)
+            if missing:
+                for path in sorted(missing):
+                    report.add_defect(Path(path).name, "missing", f"in {folder}")
                 continue
             source = builder.as_data_source(
                 split, decoders={"image": tfds.decode.SkipDecoding()}
             )
-            notes.count(f"photos of {label}", len(source))
-            for place in range(len(source)):
+            report.add_count(f"photos of {label}", len(source))
+            for row in range(len(source)):
                 try:
-                    record = read_record(source, place)
+                    record = read_record(source, row)
                 except BadRecordError as error:
-                    notes.note(f"{label}/{place}", "unreadable", str(error))
+                    report.add_defect(f"{label}/{row}", "unreadable", str(error))
                 else:
                     photo = f"{label}/{record['filename'].decode()}"
-                    yield Subject(photo, record["image"], str(folder))
+                    yield PhotoToCheck(photo, record["image"], str(folder))

@@ -1,19 +1,50 @@
-"""What the doctor says: a table, and a CSV of everything that is wrong."""
+"""The report of a check: counts and defects, a table, and duplicates."""
 
 import collections
-import csv
-import os
+import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from tokret.data.checking.examination import Finding
-from tokret.data.checking.sources import Count
+from tokret.data.checking.photo_checks import Defect
+
+
+class Count(NamedTuple):
+    """The number of something, and the number that was published, if any."""
+
+    what: str
+    found: int
+    published: int | None
+
+
+@dataclasses.dataclass
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+      defects: what is wrong.
+      counts: of photos, classes, archives.
+    """
+
+    defects: list[Defect] = dataclasses.field(default_factory=list)
+    counts: list[Count] = dataclasses.field(default_factory=list)
+
+    def add_defect(self, name: str, problem: str, detail: str) -> None:
+        """Adds something that is wrong."""
+        self.defects.append(Defect(name, problem, detail))
+
+    def add_count(self, what: str, found: int, published: int | None = None) -> None:
+        """Adds a count; one that differs from the published one is a defect."""
+        self.counts.append(Count(what, found, published))
+        if published not in (None, found):
+            self.add_defect(
+                what, "count", f"{found:,} exist, {published:,} were published"
+            )
 
 
 class Digests:
-    """Digests of millions of photos, and their names, to find those that are alike."""
+    """Digests and names of millions of photos, to find duplicates."""
 
     SIZE = 16  # bytes of each that are kept
 
@@ -22,55 +53,45 @@ class Digests:
         self._names: list[str] = []
 
     def add(self, name: str, digest: bytes) -> None:
-        """Takes a photo."""
+        """Adds a photo."""
         self._digests += digest[: self.SIZE]
         self._names.append(name)
 
-    def duplicates(self) -> list[Finding]:
-        """Every photo that has the bytes of another, with the first of them by name."""
+    def duplicates(self) -> list[Defect]:
+        """All photos but the first, by name, of those with the same bytes."""
         numbers = np.array(np.frombuffer(bytes(self._digests) or b"", np.uint64))
         numbers = numbers.reshape(-1, 2)
         order = np.lexsort(numbers.T)
         same = np.zeros(len(order) + 1, bool)
         same[1:-1] = (numbers[order[1:]] == numbers[order[:-1]]).all(1)
         groups = np.cumsum(~same[:-1])  # one number for each digest
-        alike: dict[int, list[str]] = collections.defaultdict(list)
-        for place in np.flatnonzero(same[:-1] | same[1:]).tolist():
-            alike[int(groups[place])].append(self._names[order[place]])
+        names: dict[int, list[str]] = collections.defaultdict(list)
+        for row in np.flatnonzero(same[:-1] | same[1:]).tolist():
+            names[int(groups[row])].append(self._names[order[row]])
         return sorted(
-            Finding(name, "duplicate", f"the same bytes as {first}")
-            for first, *others in map(sorted, alike.values())
+            Defect(name, "duplicate", f"the same bytes as {first}")
+            for first, *others in map(sorted, names.values())
             for name in others
         )
 
 
-def write_csv(path: Path, findings: Sequence[Finding]) -> None:
-    """Writes what is wrong (name,problem,detail), whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open(
-        "w", newline="", encoding="utf-8", errors="backslashreplace"
-    ) as file:
-        writer = csv.writer(file)
-        writer.writerow(Finding._fields)
-        writer.writerows(findings)
-    os.replace(partial, path)
-
-
-def table(counts: Sequence[Count], findings: Sequence[Finding], examined: int) -> str:
-    """Returns counts, and how many there are of each problem, as columns of text."""
+def format_table(
+    counts: Sequence[Count], defects: Sequence[Defect], checked: int
+) -> str:
+    """Returns counts, and how many defects there are of each kind, as text."""
     rows = [("what", "found", "published")]
-    for what, found, expected in counts:
-        rows.append((what, f"{found:,}", "" if expected is None else f"{expected:,}"))
-    rows.append(("photos examined", f"{examined:,}", ""))
-    kinds = collections.Counter(finding.problem for finding in findings)
-    firsts = {finding.problem: finding for finding in reversed(findings)}
+    for what, found, published in counts:
+        rows.append((what, f"{found:,}", "" if published is None else f"{published:,}"))
+    rows.append(("photos checked", f"{checked:,}", ""))
+    if not defects:
+        return f"{_columns(rows)}\n\nno defects"
+    kinds = collections.Counter(defect.problem for defect in defects)
+    firsts = {defect.problem: defect for defect in reversed(defects)}
     problems = [("problem", "count", "the first")]
     for kind, count in kinds.most_common():
         first = firsts[kind]
         problems.append((kind, f"{count:,}", f"{first.name} ({first.detail})"))
-    parts = [_columns(rows)]
-    parts.append(_columns(problems) if findings else "nothing is wrong")
-    return "\n\n".join(parts)
+    return f"{_columns(rows)}\n\n{_columns(problems)}"
 
 
 def _columns(rows: Sequence[tuple[str, str, str]]) -> str:

@@ -22,25 +22,30 @@ from tokret.data.google_landmarks.classes import (
     make_classes,
     write_csvs,
 )
-from tokret.data.google_landmarks.files import (
-    ARCHIVES,
-    find_archives,
-    find_tree,
-    leaves,
-    locate_in_archives,
-    locate_in_tree,
-)
-from tokret.data.google_landmarks.lists import (
-    Listed,
-    exclude_listed,
+from tokret.data.google_landmarks.photo_lists import (
+    ListedPhotos,
+    exclude,
     read_clean,
     read_full,
 )
-from tokret.data.google_landmarks.photos import Landmarks, Missing
-from tokret.data.preparing import engine
-from tokret.data.preparing.photos import Treatment
-from tokret.data.preparing.places import Places
-from tokret.data.preparing.recipes import Plan, Recipe, fingerprint
+from tokret.data.google_landmarks.photo_locations import (
+    ARCHIVES,
+    find_archives,
+    find_tree,
+    locate_in_archives,
+    locate_in_tree,
+    tree_folders,
+)
+from tokret.data.google_landmarks.split_photos import LandmarkPhotos, MissingPhotos
+from tokret.data.preparing.dataset_specs import (
+    DatasetContents,
+    DatasetSpec,
+    fingerprint,
+    photo_features,
+)
+from tokret.data.preparing.dataset_writer import open_prepared, prepare_dataset
+from tokret.data.preparing.photo_files import PhotoLocations
+from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.errors import UserError
 
 NAME = "gldv2"
@@ -62,14 +67,14 @@ class Sources:
     """The files that decide the dataset.
 
     Attributes:
-      root: the folder that was named.
+      root: the folder of the downloaded files.
       subset: a name in LISTS.
       table: the CSV of the subset.
-      tars: the archives, none where photos lie unpacked.
+      tars: the archives, none where photos are unpacked.
       tree: the folder of unpacked photos, None where there are tars.
-      exclude_ids: a list of ids, or None.
-      split: a CSV that is given, or None.
-      labels: a CSV that is given, or None.
+      exclude_ids: a file of ids, or None.
+      split: a CSV, or None.
+      labels: a CSV, or None.
     """
 
     root: Path
@@ -81,26 +86,26 @@ class Sources:
     split: Path | None
     labels: Path | None
 
-    def stamped(self) -> list[tuple[str, Path]]:
+    def dated(self) -> list[tuple[str, Path]]:
         """The files, and the names that count, for a fingerprint."""
         found = [(f"photos/{path.name}", path) for path in self.tars]
         if self.tree:
             found += [
                 (f"photos/{path.relative_to(self.tree)}", path)
-                for path in leaves(self.tree)
+                for path in tree_folders(self.tree)
             ]
-        given = {"table": self.table, "exclude_ids": self.exclude_ids}
-        given |= {"split": self.split, "labels": self.labels}
-        return found + [(name, path) for name, path in given.items() if path]
+        lists = ("table", "exclude_ids", "split", "labels")
+        given = [(name, getattr(self, name)) for name in lists]
+        return found + [(name, path) for name, path in given if path]
 
 
 def find_sources(
-    root: Path, subset: str, exclude_ids: str, split: str, labels: str
+    root: Path, subset: str, exclude_ids: str, split: str = "", labels: str = ""
 ) -> Sources:
     """Finds the files in a folder, where the hosts' scripts put them.
 
     Raises:
-      UserError: names what is not there.
+      UserError: names what is missing.
     """
     name = LISTS[subset]
     folders = (root, root / "metadata", root / "train")
@@ -111,30 +116,30 @@ def find_sources(
     tree = None if tars else find_tree(root)
     if not tars and tree is None:
         raise UserError(
-            f"{root} holds no photos of Google Landmarks v2: neither images_000.tar "
+            f"{root} contains no photos of Google Landmarks v2: neither images_000.tar "
             "and so on nor folders like 0/1/2"
         )
     if (subset == "no_overlap") != bool(exclude_ids):
         raise UserError(
-            "data.exclude_ids is for the subset no_overlap, which needs it, and for no "
-            f"other; the subset is {subset}"
+            "exclude_ids is a file of ids for the subset no_overlap, and no other; "
+            f"the subset is {subset}"
         )
     given = {"exclude_ids": exclude_ids, "split": split, "labels": labels}
     files = {word: _given(word, path) for word, path in given.items()}
     return Sources(root, subset, table, tars, tree, **files)
 
 
-def _given(field: str, text: str) -> Path | None:
+def _given(argument: str, text: str) -> Path | None:
     if not text:
         return None
     path = Path(text).expanduser()
     if not path.is_file():
-        raise UserError(f"data.{field}: {path} is not a file")
+        raise UserError(f"{argument}: {path} is not a file")
     return path
 
 
-def read_lists(sources: Sources) -> tuple[Listed, Listed]:
-    """Reads the subset's table: all photos of it, and those that are not left out.
+def read_lists(sources: Sources) -> tuple[ListedPhotos, ListedPhotos]:
+    """Reads the subset's table: all photos in it, and those that are not excluded.
 
     Raises:
       UserError: names what is malformed, and the line of it.
@@ -143,59 +148,47 @@ def read_lists(sources: Sources) -> tuple[Listed, Listed]:
     everything = read(sources.table)
     listed = everything
     if sources.exclude_ids:
-        listed = exclude_listed(everything, sources.exclude_ids)
+        listed = exclude(everything, sources.exclude_ids)
     if not len(listed.ids):
-        raise UserError(f"{sources.exclude_ids} leaves no photo")
+        raise UserError(f"{sources.exclude_ids} excludes every photo")
     return everything, listed
 
 
-def _plan(sources: Sources, cache: Path, _: Path) -> Plan:
+def _read_contents(sources: Sources, cache: Path, _: Path) -> DatasetContents:
     everything, listed = read_lists(sources)
     classes = make_classes(listed, everything, sources.labels, sources.split)
-    places: Places | Path
+    locations: PhotoLocations | Path
     if sources.tree:
-        places, there = sources.tree, locate_in_tree(listed.ids, sources.tree)
+        locations, exists = sources.tree, locate_in_tree(listed.ids, sources.tree)
     else:
-        places = locate_in_archives(listed.ids, sources.tars, cache)
-        there = places.file >= 0
-    photos = Landmarks(listed.ids, classes.labels, places)
-    parts = (~classes.held_out & there, classes.held_out & there)
-    splits = {
-        name: photos.take(np.flatnonzero(part))
-        for name, part in zip(SPLITS, parts, strict=True)
-        if part.any()
-    }
-    return Plan(
-        features=_features(classes),
-        splits=splits,
-        missing=Missing(listed.ids[~there], sources.root),
+        locations = locate_in_archives(listed.ids, sources.tars, cache)
+        exists = locations.file >= 0
+    photos = LandmarkPhotos(listed.ids, classes.labels, locations)
+    masks = (~classes.held_out & exists, classes.held_out & exists)
+    return DatasetContents(
+        features=photo_features([str(name) for name in classes.landmarks.tolist()]),
+        splits={
+            name: photos.take(np.flatnonzero(mask))
+            for name, mask in zip(SPLITS, masks, strict=True)
+            if mask.any()
+        },
+        missing=MissingPhotos(listed.ids[~exists], sources.root),
         write_beside=functools.partial(write_csvs, listed=listed, classes=classes),
         notes=_notes(sources, listed, classes),
     )
 
 
-def _features(classes: Classes) -> tfds.features.FeaturesDict:
-    names = [str(landmark) for landmark in classes.landmarks.tolist()]
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "label": tfds.features.ClassLabel(names=names),
-            "filename": tfds.features.Text(),
-        }
-    )
-
-
-def _notes(sources: Sources, listed: Listed, classes: Classes) -> list[str]:
+def _notes(sources: Sources, listed: ListedPhotos, classes: Classes) -> list[str]:
     notes = []
     photos, landmarks = PUBLISHED[sources.subset]
     have = len(listed.ids), len(classes.landmarks)
     if have != (photos, landmarks):
         notes.append(
-            f"the lists give {have[0]:,} photos in {have[1]:,} classes; published were "
+            f"the lists have {have[0]:,} photos in {have[1]:,} classes; published were "
             f"{photos:,} in {landmarks:,}"
         )
     if sources.tars and len(sources.tars) != ARCHIVES:
-        notes.append(f"{len(sources.tars)} tars are there; published were {ARCHIVES}")
+        notes.append(f"there are {len(sources.tars)} tars; published were {ARCHIVES}")
     return notes
 
 
@@ -217,44 +210,46 @@ def prepare(
     Labels are numbers from 0 in the order of the landmarks' ids, which are their names.
     A fifth of each class is for validation, at least one photo; the photo of a class
     that has but one is for training. Both choices are written beside the data, as
-    labels.csv and split.csv. Records lie in the order in which the tars hold them.
+    labels.csv and split.csv. Records are in the order of the tars.
 
-    Unpacked photos are told from others by the times of their folders: one that is
-    changed in its place, the folder left as it was, is not noticed.
+    Changes of unpacked photos are detected from the times of their folders: a photo
+    that is overwritten, its folder unchanged, is not detected.
 
     Args:
-      data_dir: where prepared datasets lie.
+      data_dir: the folder of prepared datasets.
       manual_dir: the folder with train_clean.csv or train.csv and with images_000.tar
-        to images_499.tar, or the folders 0 to f that were in them; the hosts' own
-        folders metadata/ and train/ are known. "" takes what was prepared before.
+        to images_499.tar, or the folders 0 to f from them; also as the hosts' scripts
+        arrange them, in metadata/ and train/. "" opens what was prepared before.
       subset: clean, no_overlap (clean without what `exclude_ids` lists) or full.
       exclude_ids: a file of landmarks' or photos' ids, one a line.
       split: a CSV (id,split) instead of the choice above.
       labels: a CSV (label,landmark_id) instead of the choice above.
-      resize: longest that a photo's shorter side may be, in pixels; 0 keeps photos.
+      resize: largest shorter side of a photo, in pixels; 0 keeps photos as they are.
       quality: of the JPEGs that shrunk photos become.
-      skip_bad: leave out photos that are missing or broken, with a warning and a list
-        of them.
-      workers: processes; 0 stands for one a core.
+      skip_bad: skip photos that are missing or broken, with a warning and a list of
+        them.
+      workers: processes; 0 for one per core.
 
     Raises:
       UserError: names what is missing, unreadable or malformed, and the line of it.
     """
-    choose(LISTS, subset, "data.subset")
-    treatment = Treatment(resize, quality).checked()
-    variant = f"{subset}-{treatment.name()}"
+    choose(LISTS, subset, "subset")
+    processing = PhotoProcessing(resize, quality)
+    variant = f"{subset}-{processing.name()}"
     if not manual_dir:
-        return engine.require_prepared(Path(data_dir), NAME, variant)
+        return open_prepared(data_dir, NAME, variant)
     root = Path(manual_dir).expanduser()
     sources = find_sources(root, subset, exclude_ids, split, labels)
-    recipe = Recipe(
+    spec = DatasetSpec(
         name=NAME,
         variant=variant,
-        fingerprint=fingerprint(variant, sources.stamped()),
+        fingerprint=fingerprint(variant, sources.dated()),
         description=(
-            f"Google Landmarks v2, {subset}; {treatment.description()}; from {root}"
+            f"Google Landmarks v2, {subset}; {processing.description()}; from {root}"
         ),
-        treatment=treatment,
-        plan=functools.partial(_plan, sources, Path(data_dir) / NAME / "index"),
+        processing=processing,
+        read_contents=functools.partial(
+            _read_contents, sources, Path(data_dir) / NAME / "index"
+        ),
     )
-    return engine.prepare(recipe, data_dir, skip_bad=skip_bad, workers=workers)
+    return prepare_dataset(spec, data_dir, skip_bad=skip_bad, workers=workers)

@@ -6,14 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokret.data.google_landmarks.lists import (
-    Listed,
+from tokret.data.google_landmarks.photo_lists import (
+    ListedPhotos,
     collect,
     find,
     photo_id,
     photo_name,
 )
-from tokret.data.preparing import tables
+from tokret.data.preparing.csv_files import (
+    line_error,
+    parse_number,
+    read_rows,
+    write_rows,
+)
 from tokret.errors import UserError
 
 HELD_OUT = 5  # one photo in five of each class is for validation
@@ -35,18 +40,21 @@ class Classes(NamedTuple):
 
 
 def make_classes(
-    listed: Listed, everything: Listed, labels: Path | None, split: Path | None
+    listed: ListedPhotos,
+    everything: ListedPhotos,
+    labels: Path | None,
+    split: Path | None,
 ) -> Classes:
-    """Numbers the landmarks, and holds photos out.
+    """Numbers the landmarks, and holds photos out for validation.
 
     Args:
       listed: the photos.
-      everything: these and those that were left out, which `split` may name too.
+      everything: these and the excluded ones, which `split` may name too.
       labels: a CSV (label,landmark_id); None numbers the landmarks by their ids.
       split: a CSV (id,split); None holds out a fifth of each class.
 
     Raises:
-      UserError: names what is wrong in which line.
+      UserError: names what is wrong, and the line.
     """
     if labels is None:
         landmarks, numbers = np.unique(listed.landmarks, return_inverse=True)
@@ -63,9 +71,8 @@ def make_classes(
 def held_out(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Chooses a fifth of each class's photos, rounded, for validation.
 
-    At least one of two or more; the only photo of a class stays for training. Which
-    ones is decided by a mixture of their ids alone, so that a photo's part changes
-    little when others come or go.
+    At least one of two or more; the only photo of a class is for training. By a hash of
+    the ids, so that few choices change when photos are added or removed.
 
     Args:
       ids: [N] uint64.
@@ -74,7 +81,7 @@ def held_out(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
       [N] bool.
     """
-    order = np.lexsort((_mixed(ids), labels))
+    order = np.lexsort((_hashed(ids), labels))
     counts = np.bincount(labels)
     wanted = np.maximum(1, (2 * counts + HELD_OUT) // (2 * HELD_OUT))
     wanted = np.minimum(wanted, np.maximum(counts - 1, 0))
@@ -85,7 +92,7 @@ def held_out(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return chosen
 
 
-def _mixed(ids: np.ndarray) -> np.ndarray:
+def _hashed(ids: np.ndarray) -> np.ndarray:
     """The finishing step of splitmix64 (Steele et al., OOPSLA 2014)."""
     with np.errstate(over="ignore"):
         x = (ids ^ (ids >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -97,13 +104,13 @@ def _read_labels(path: Path) -> np.ndarray:
     """The landmark of each label; every number from 0 must have one."""
     found: dict[int, int] = {}
     landmarks: set[int] = set()
-    for line, (label, landmark) in tables.rows(path, ("label", "landmark_id")):
-        number = tables.number(label, path, line, "label")
-        place = tables.number(landmark, path, line, "landmark_id")
-        if number in found or place in landmarks:
-            raise tables.problem(path, line, "repeats a label or a landmark")
-        found[number] = place
-        landmarks.add(place)
+    for line, (label, landmark) in read_rows(path, ("label", "landmark_id")):
+        number = parse_number(label, path, line, "label")
+        landmark_id = parse_number(landmark, path, line, "landmark_id")
+        if number in found or landmark_id in landmarks:
+            raise line_error(path, line, "repeats a label or a landmark")
+        found[number] = landmark_id
+        landmarks.add(landmark_id)
     if sorted(found) != list(range(len(found))) or not found:
         raise UserError(f"{path}: the labels are not the numbers from 0")
     return np.array([found[label] for label in range(len(found))], np.int64)
@@ -122,14 +129,16 @@ def _numbers(landmarks: np.ndarray, known: np.ndarray, path: Path) -> np.ndarray
     return labels
 
 
-def _read_split(path: Path, listed: Listed, everything: Listed) -> np.ndarray:
+def _read_split(
+    path: Path, listed: ListedPhotos, everything: ListedPhotos
+) -> np.ndarray:
     """Which photos a file holds out."""
 
     def entries() -> Iterator[tuple[int, int, int]]:
-        for line, (text, split) in tables.rows(path, ("id", "split")):
+        for line, (text, split) in read_rows(path, ("id", "split")):
             if split not in SPLITS:
                 words = f"{split[:40]!r} is neither {' nor '.join(SPLITS)}"
-                raise tables.problem(path, line, words)
+                raise line_error(path, line, words)
             yield line, photo_id(text, path, line), SPLITS.index(split)
 
     rows = collect(entries(), path)
@@ -137,27 +146,22 @@ def _read_split(path: Path, listed: Listed, everything: Listed) -> np.ndarray:
     if not known.all():
         row = int(np.flatnonzero(~known)[np.argmin(rows.lines[~known])])
         name = photo_name(int(rows.ids[row]))
-        raise tables.problem(
+        raise line_error(
             path, int(rows.lines[row]), f"photo {name} is not in the dataset"
         )
-    found, there = find(rows.ids, listed.ids)
-    if not there.all():
-        lacking = [photo_name(photo) for photo in listed.ids[~there][:10].tolist()]
+    found, listed_too = find(rows.ids, listed.ids)
+    if not listed_too.all():
+        lacking = [photo_name(photo) for photo in listed.ids[~listed_too][:10].tolist()]
         raise UserError(
-            f"{path} says nothing of {np.sum(~there):,} photos: {', '.join(lacking)}"
+            f"{path} lacks {np.sum(~listed_too):,} photos: {', '.join(lacking)}"
         )
     return rows.values[found] == SPLITS.index("validation")
 
 
-def write_csvs(folder: Path, listed: Listed, classes: Classes) -> None:
-    """Writes split.csv and labels.csv, which may be given to another preparation."""
-    with (folder / "split.csv").open("w") as file:
-        file.write("id,split\n")
-        for photo, held in zip(
-            listed.ids.tolist(), classes.held_out.tolist(), strict=True
-        ):
-            file.write(f"{photo_name(photo)},{SPLITS[held]}\n")
-    rows = enumerate(classes.landmarks.tolist())
-    with (folder / "labels.csv").open("w") as file:
-        file.write("label,landmark_id\n")
-        file.writelines(f"{label},{landmark}\n" for label, landmark in rows)
+def write_csvs(folder: Path, listed: ListedPhotos, classes: Classes) -> None:
+    """Writes split.csv and labels.csv, which other preparations can be given."""
+    splits = (SPLITS[held] for held in classes.held_out.tolist())
+    names = map(photo_name, listed.ids.tolist())
+    write_rows(folder / "split.csv", ("id", "split"), zip(names, splits, strict=True))
+    labels = enumerate(classes.landmarks.tolist())
+    write_rows(folder / "labels.csv", ("label", "landmark_id"), labels)

@@ -1,1 +1,1 @@
-"""From files as they lie about to a dataset in whole shards, restartable."""
+"""From downloaded files to TFDS datasets, restartable and in whole shards."""

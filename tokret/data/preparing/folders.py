@@ -9,10 +9,10 @@ from tokret.errors import UserError
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Lists all files below a folder, by name, links to folders followed but once.
+    """Lists all files below a folder by name, following each link to a folder once.
 
     Args:
-      root: the folder; there may be none.
+      root: the folder; if it does not exist, there are no files.
 
     Raises:
       UserError: if a folder cannot be read.
@@ -20,7 +20,7 @@ def files_below(root: Path) -> Iterator[Path]:
     seen = set()
     for folder, inner, names in os.walk(root, onerror=_refuse, followlinks=True):
         info = os.stat(folder)
-        # A link that leads back up would be followed for ever.
+        # A link to a folder above would be followed for ever.
         if (info.st_dev, info.st_ino) in seen:
             inner.clear()
             continue

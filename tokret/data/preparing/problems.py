@@ -1,10 +1,10 @@
-"""Photos that a dataset cannot take: said in one line, listed in a CSV."""
+"""Photos that a dataset cannot contain: named in one line, listed in a CSV."""
 
-import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from tokret.data.preparing.csv_files import write_rows
 
 FIRST = 10  # photos that a message names
 FILE = "problems.csv"
@@ -15,7 +15,7 @@ class Problem(NamedTuple):
 
     Attributes:
       photo: its name in the dataset.
-      place: the file, or the archive, where it lies or should lie.
+      place: the file or archive that it is in, or should be in.
       problem: what is wrong, in a few words.
     """
 
@@ -24,17 +24,9 @@ class Problem(NamedTuple):
     problem: str
 
 
-def write(path: Path, problems: Sequence[Problem]) -> None:
-    """Writes problems as CSV (photo,place,problem), whole or not at all."""
-    partial = path.with_name(path.name + ".tmp")
-    # Names that are no valid text stand in a CSV all the same, escaped.
-    with partial.open(
-        "w", newline="", encoding="utf-8", errors="backslashreplace"
-    ) as file:
-        writer = csv.writer(file)
-        writer.writerow(Problem._fields)
-        writer.writerows(problems)
-    os.replace(partial, path)
+def write_problems(path: Path, problems: Sequence[Problem]) -> None:
+    """Writes a CSV (photo,place,problem), whole or not at all."""
+    write_rows(path, Problem._fields, problems)
 
 
 def summary(problems: Sequence[Problem]) -> str:

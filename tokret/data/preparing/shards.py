@@ -1,21 +1,28 @@
-"""One shard of a dataset: a file that is there whole or not at all, and its report.
+"""One shard of a dataset: a file that exists whole or not at all, and its report.
 
-A shard is decided by its task alone, so it has the same bytes whichever process writes
-it and however often that was interrupted.
+A shard depends on its task alone, so it has the same bytes whichever process writes it
+and however often that was interrupted.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
+
+# Not in TFDS's documented API: checked with 4.9.10 by tests/data/.../test_shards.py.
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from tokret.data.preparing.photos import BadPhoto, Place, Reader, Treatment, treat
+from tokret.data.preparing.photo_files import (
+    BadPhotoError,
+    PhotoLocation,
+    PhotoReader,
+)
+from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.data.preparing.problems import Problem
 
 # Each record by itself, for random access. Photos are compressed: compressing them
@@ -23,140 +30,146 @@ from tokret.data.preparing.problems import Problem
 OPTIONS = "group_size:1,uncompressed"
 
 
-class Item(NamedTuple):
+class SourcePhoto(NamedTuple):
     """A photo of a dataset before it is read.
 
     Attributes:
-      name: what the record's `filename` holds.
-      place: where its bytes lie.
+      name: the record's `filename`.
+      location: of its bytes.
       fields: the record's other features.
     """
 
     name: str
-    place: Place
+    location: PhotoLocation
     fields: dict[str, Any]
 
 
 class ShardTask(NamedTuple):
-    """All that decides a shard's bytes.
+    """Everything that decides a shard's bytes.
 
     Attributes:
-      path: where the shard goes.
-      journal: where its report goes.
-      items: its photos, in order.
-      treatment: what is done to each.
+      path: of the shard.
+      journal: path of its report.
+      photos: in order.
+      processing: of each photo.
       features: of the dataset.
     """
 
     path: str
     journal: str
-    items: Sequence[Item]
-    treatment: Treatment
+    photos: Sequence[SourcePhoto]
+    processing: PhotoProcessing
     features: tfds.features.FeaturesDict
 
     def digest(self) -> str:
-        """Names what the shard is made of; another task has another digest."""
-        content = repr((list(self.items), self.treatment, OPTIONS))
+        """Identifies the shard's contents; another task has another digest."""
+        content = repr((list(self.photos), self.processing, OPTIONS))
         return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()
 
 
-class ShardReport(NamedTuple):
-    """What became of a shard.
+class ShardReport(msgspec.Struct):
+    """The result of writing a shard; stored as JSON beside it.
 
     Attributes:
-      path: the shard.
       digest: of its task.
-      records: it holds.
+      records: number of records in the shard.
       size: of the records, in bytes.
-      left_out: positions among the task's items that it does not hold.
+      skipped: rows of the task's photos that the shard does not contain.
       problems: for each of those, what is wrong.
     """
 
-    path: str
     digest: str
-    records: int
-    size: int
-    left_out: list[int]
-    problems: list[Problem]
+    records: int = 0
+    size: int = 0
+    skipped: list[int] = msgspec.field(default_factory=list)
+    problems: list[Problem] = msgspec.field(default_factory=list)
 
 
 class WriteError(Exception):
-    """The disk did not take a shard; the message is the system's."""
+    """A shard could not be written to disk; the message is the system's."""
 
 
-def finished(task: ShardTask) -> ShardReport | None:
-    """Returns the report of a shard that is there already, None if it is to be made."""
+def read_report(task: ShardTask) -> ShardReport | None:
+    """Returns the report of a shard that was finished before, None if there is none."""
     try:
-        fields = json.loads(Path(task.journal).read_text("utf-8"))
-        problems = [Problem(*problem) for problem in fields.pop("problems")]
-        report = ShardReport(path=task.path, problems=problems, **fields)
-    except (OSError, ValueError, TypeError, KeyError):
+        data = Path(task.journal).read_bytes()
+        report = msgspec.json.decode(data, type=ShardReport)
+    except (OSError, msgspec.MsgspecError):
         return None
-    # The report is written before the shard takes its name.
+    # The report is written before the shard gets its name.
     if report.digest != task.digest() or not os.path.isfile(task.path):
         return None
     return report
 
 
-def write_shard(task: ShardTask, progress: Callable[[int], object]) -> ShardReport:
+def write_shard(
+    task: ShardTask, progress: Callable[[int], object]
+) -> tuple[str, ShardReport]:
     """Writes a shard and its report.
 
     Args:
       task: what to write.
-      progress: is told of photos that are done.
+      progress: called with the number of photos that are done.
+
+    Returns:
+      The shard's path, and its report.
 
     Raises:
-      WriteError: if the disk takes no more; nothing of the shard is left then.
+      WriteError: if the disk is full or fails; nothing of the shard is left then.
     """
-    # Of its own process: one that another, killed, left behind is never gone on with.
+    # Named by its process: what a killed process left is never continued.
     partial = f"{task.path}.{os.getpid()}.tmp"
     try:
         report = _write_records(task, partial, progress)
         _sync(partial)
-        _write_journal(task.journal, report)
+        _write_report(task.journal, report)
         os.replace(partial, task.path)
     except OSError as error:
         raise WriteError(error.strerror or str(error)) from error
     finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
-    return report
+        Path(partial).unlink(missing_ok=True)
+    return task.path, report
 
 
 def _write_records(
     task: ShardTask, path: str, progress: Callable[[int], object]
 ) -> ShardReport:
-    report = ShardReport(task.path, task.digest(), 0, 0, [], [])
-    records = size = 0
+    report = ShardReport(task.digest())
     serializer = ExampleSerializer(task.features.get_serialized_info())
-    writer = _checked(ArrayRecordWriter, path, OPTIONS)
-    with Reader() as reader:
-        for position, item in enumerate(task.items):
+    writer = _call(ArrayRecordWriter, path, OPTIONS)
+    with PhotoReader() as reader:
+        for row, photo in enumerate(task.photos):
             try:
-                image = treat(reader.read(item.place), task.treatment)
-            except BadPhoto as bad:
-                report.left_out.append(position)
-                problem = Problem(item.name, item.place.path, str(bad))
-                report.problems.append(problem)
+                image = process_photo(reader.read(photo.location), task.processing)
+            except BadPhotoError as bad:
+                report.skipped.append(row)
+                names = map(_escaped, (photo.name, photo.location.path, str(bad)))
+                report.problems.append(Problem(*names))
             else:
                 example = task.features.encode_example(
-                    {"image": image, "filename": item.name, **item.fields}
+                    {"image": image, "filename": photo.name, **photo.fields}
                 )
-                # Otherwise each process has an order of the features of its own.
+                # Without this each process would order the features differently.
                 record = serializer.get_tf_example(example).SerializeToString(
                     deterministic=True
                 )
-                _checked(writer.write, record)
-                records, size = records + 1, size + len(record)
+                _call(writer.write, record)
+                report.records += 1
+                report.size += len(record)
             progress(1)
-    _checked(writer.close)
-    return report._replace(records=records, size=size)
+    _call(writer.close)
+    return report
 
 
-def _checked(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls the writer, whose refusals by the disk are RuntimeErrors that quote it."""
+def _escaped(name: str) -> str:
+    """Escapes what is not valid text, which neither JSON nor CSV in UTF-8 can store."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls the writer, which raises a RuntimeError when the disk fails."""
     try:
-        return call(*arguments)
+        return function(*arguments)
     except RuntimeError as error:
         words = str(error).partition("failed: ")[2] or str(error)
         raise WriteError(words.partition(";")[0]) from error
@@ -171,11 +184,8 @@ def _sync(path: str) -> None:
         os.close(file)
 
 
-def _write_journal(path: str, report: ShardReport) -> None:
-    fields = report._asdict()
-    del fields["path"]
+def _write_report(path: str, report: ShardReport) -> None:
     partial = f"{path}.{os.getpid()}.tmp"
-    # Escaped throughout: names that are no valid text pass through as they are.
-    Path(partial).write_text(json.dumps(fields), "ascii")
+    Path(partial).write_bytes(msgspec.json.encode(report))
     _sync(partial)
     os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""Work in processes of their own, one for each core: shards are written, photos seen.
+"""Worker processes, one for each core, that write shards or check photos.
 
 Not `multiprocessing`: its children import the caller's main module again (for train.py
 that is jax, in every one of them) or are forked from threads that jax has started, and
@@ -25,76 +25,83 @@ import tokret
 from tokret.data.preparing.shards import ShardReport, ShardTask, WriteError, write_shard
 from tokret.errors import UserError
 
-TELL_EVERY = 0.2  # seconds between words on progress
+PROGRESS_INTERVAL = 0.2  # seconds between two reports of progress
 _SERVE = "from tokret.data.preparing.workers import serve; serve()"
-
 
 Progress = Callable[[int], object]
 Task = TypeVar("Task")
-Report = TypeVar("Report")
+Result = TypeVar("Result")
+Messages = queue.SimpleQueue[Any]  # _Done, int (progress), an exception, None (the end)
 
 
 class _Done(NamedTuple):
-    """What a worker says of a task: its report."""
+    """A worker's message that a task is done."""
 
-    report: Any
+    result: Any
 
 
 class _Failure(NamedTuple):
-    """What a worker says instead of a report: the disk's word, or a traceback."""
+    """A worker's message that a task failed: on the disk, or with a traceback."""
 
-    refused: bool
-    words: str
+    on_disk: bool
+    message: str
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def write_shards(
     tasks: Iterable[ShardTask],
     workers: int,
     progress: Progress,
-    held: tuple[int, ...] = (),
-) -> Generator[ShardReport, None, None]:
+    open_files: tuple[int, ...] = (),
+) -> Generator[tuple[str, ShardReport], None, None]:
     """Writes shards; see `run`."""
-    return run(write_shard, tasks, workers, progress, held)
+    return run(write_shard, tasks, workers, progress, open_files)
 
 
 def run(
-    function: Callable[[Task, Progress], Report],
+    function: Callable[[Task, Progress], Result],
     tasks: Iterable[Task],
     workers: int,
     progress: Progress,
-    held: tuple[int, ...] = (),
-) -> Generator[Report, None, None]:
-    """Does tasks, in this process for one worker, else in processes of their own.
+    open_files: tuple[int, ...] = (),
+) -> Generator[Result, None, None]:
+    """Runs tasks, in this process for one worker, else in processes of their own.
 
     Args:
-      function: what is done with each task; of a module that imports little.
+      function: called with each task; of a module with few imports.
       tasks: taken one by one, as workers become free.
       workers: processes.
-      progress: is told of photos that are done.
-      held: open files that stay open until the last worker has ended.
+      progress: called with the number of photos that are done.
+      open_files: descriptors that stay open until the last worker has ended.
 
     Yields:
-      The report of each task, as they are finished.
+      The result of each task, as they are finished.
 
     Raises:
-      WriteError: if the disk takes no more.
+      WriteError: if the disk is full or fails.
       UserError: if a worker was killed.
     """
     if workers == 1:
         for task in tasks:
             yield function(task, progress)
         return
-    with _running(function, tasks, workers, held) as said:
+    with _running(function, tasks, workers, open_files) as messages:
         while workers:
-            word = said.get()
-            if word is None:
+            message = messages.get()
+            if message is None:
                 workers -= 1
-            elif isinstance(word, int):
-                progress(word)
-            elif isinstance(word, _Done):
-                yield word.report
+            elif isinstance(message, int):
+                progress(message)
+            elif isinstance(message, _Done):
+                yield message.result
             else:
-                raise word
+                raise message
 
 
 @contextlib.contextmanager
@@ -102,20 +109,20 @@ def _running(
     function: Callable[..., Any],
     tasks: Iterable[Any],
     workers: int,
-    held: tuple[int, ...],
-) -> Iterator["queue.SimpleQueue[Any]"]:
-    """Runs workers and yields what they say; they are gone when it is left."""
-    processes = [_start(held) for _ in range(workers)]
+    open_files: tuple[int, ...],
+) -> Iterator[Messages]:
+    """Runs workers and yields their messages; at exit they are killed."""
+    processes = [_start(open_files) for _ in range(workers)]
     waiting = _Tasks((function, task) for task in tasks)
-    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    messages: Messages = queue.SimpleQueue()
     threads = [
-        threading.Thread(target=_drive, args=(process, waiting, said), daemon=True)
+        threading.Thread(target=_drive, args=(process, waiting, messages), daemon=True)
         for process in processes
     ]
     for thread in threads:
         thread.start()
     try:
-        yield said
+        yield messages
     finally:
         for process in processes:
             process.kill()
@@ -123,7 +130,7 @@ def _running(
             thread.join()
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):  # a task that nobody took
+                with contextlib.suppress(OSError):  # a task that was not taken
                     assert pipe is not None
                     pipe.close()
 
@@ -140,8 +147,8 @@ class _Tasks:
             return next(self._tasks, None)
 
 
-def _start(held: tuple[int, ...]) -> "subprocess.Popen[bytes]":
-    # This very tokret, from wherever the program was started.
+def _start(open_files: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+    # This very tokret, wherever the program was started.
     root = str(Path(tokret.__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
@@ -149,40 +156,38 @@ def _start(held: tuple[int, ...]) -> "subprocess.Popen[bytes]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
-        pass_fds=held,
+        pass_fds=open_files,
     )
 
 
 def _drive(
-    process: "subprocess.Popen[bytes]",
-    tasks: _Tasks,
-    said: "queue.SimpleQueue[Any]",
+    process: "subprocess.Popen[bytes]", tasks: _Tasks, messages: Messages
 ) -> None:
-    """Feeds one worker and passes on what it says; at the end says None."""
+    """Feeds one worker and passes its messages on; the last one is None."""
     assert process.stdin is not None and process.stdout is not None
     try:
         while (task := tasks.take()) is not None:
             _send(process.stdin, task)
-            word = 0
-            while isinstance(word, int):
-                word = pickle.load(process.stdout)
-                if isinstance(word, _Failure):
-                    kind = WriteError if word.refused else RuntimeError
-                    raise kind(word.words)
-                said.put(word)
+            message: Any = 0
+            while isinstance(message, int):
+                message = pickle.load(process.stdout)
+                if isinstance(message, _Failure):
+                    kind = WriteError if message.on_disk else RuntimeError
+                    raise kind(message.message)
+                messages.put(message)
     except (EOFError, BrokenPipeError, pickle.UnpicklingError):
         status = process.wait()
-        said.put(
+        messages.put(
             UserError(
-                f"a process that reads photos ended by itself (status {status}; -9 is "
-                "a kill, mostly for want of memory); run the same again, it goes on "
-                "from there, or with fewer workers"
+                f"a worker process ended unexpectedly (status {status}; -9 is a kill, "
+                "mostly for lack of memory); run the same again, which resumes, or set "
+                "fewer workers"
             )
         )
     except BaseException as error:
-        said.put(error)
+        messages.put(error)
     else:
-        said.put(None)
+        messages.put(None)
 
 
 def _send(pipe: IO[bytes], value: Any) -> None:
@@ -191,20 +196,20 @@ def _send(pipe: IO[bytes], value: Any) -> None:
 
 
 def serve() -> None:
-    """The worker: tasks from standard input, words on them to standard output."""
+    """Runs a worker: reads tasks from standard input, writes messages to its output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     cv2.setNumThreads(1)  # there is a worker for each core
-    said = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints shall not speak into the pipe
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not get into the pipe
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
     while True:
         function, task = tasks.get()
-        _send(said, _done(function, task, said))
+        _send(output, _run_task(function, task, output))
 
 
 def _receive(tasks: "queue.SimpleQueue[Any]") -> None:
-    """Takes tasks; when the pipe ends, so does the worker, in the middle of one."""
+    """Receives tasks; when the pipe ends, the worker exits, even during a task."""
     try:
         while True:
             tasks.put(pickle.load(sys.stdin.buffer))
@@ -212,21 +217,23 @@ def _receive(tasks: "queue.SimpleQueue[Any]") -> None:
         os._exit(0)
 
 
-def _done(function: Callable[..., Any], task: Any, said: IO[bytes]) -> _Done | _Failure:
-    waiting, told = 0, time.monotonic()
+def _run_task(
+    function: Callable[..., Any], task: Any, output: IO[bytes]
+) -> _Done | _Failure:
+    waiting, last = 0, time.monotonic()
 
     def progress(photos: int) -> None:
-        nonlocal waiting, told
+        nonlocal waiting, last
         waiting += photos
-        if time.monotonic() - told > TELL_EVERY:
-            _send(said, waiting)
-            waiting, told = 0, time.monotonic()
+        if time.monotonic() - last > PROGRESS_INTERVAL:
+            _send(output, waiting)
+            waiting, last = 0, time.monotonic()
 
     try:
-        report = function(task, progress)
+        result = function(task, progress)
     except WriteError as error:
         return _Failure(True, str(error))
     except Exception:
         return _Failure(False, traceback.format_exc())
-    _send(said, waiting)
-    return _Done(report)
+    _send(output, waiting)
+    return _Done(result)

@@ -14,113 +14,101 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tokret.data.preparing import engine
-from tokret.data.preparing.archives import members, shown
+from tokret.data.preparing.csv_files import add_unique, line_error, read_lines
+from tokret.data.preparing.dataset_specs import (
+    DatasetContents,
+    DatasetSpec,
+    fingerprint,
+    photo_features,
+)
+from tokret.data.preparing.dataset_writer import open_prepared, prepare_dataset
 from tokret.data.preparing.folders import files_below
-from tokret.data.preparing.photos import Place, Treatment
-from tokret.data.preparing.places import Places
+from tokret.data.preparing.photo_files import PhotoLocation, PhotoLocations
+from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
-from tokret.data.preparing.recipes import Plan, Recipe, fingerprint
-from tokret.data.preparing.shards import Item
-from tokret.data.preparing.unpacked_archives import plain_archives
+from tokret.data.preparing.shards import SourcePhoto
+from tokret.data.preparing.tar_members import list_members, printable
+from tokret.data.preparing.unpacked_archives import unpack
 from tokret.errors import UserError
 
 NAME = "revisitop1m"
 PUBLISHED = 1_001_001
 ARCHIVES = 100  # that were published
 ARCHIVE = re.compile(r"revisitop1m\.(\d{1,3})\.(?:tar\.gz|tgz|tar)")
-FOLDER = "jpg"  # which archives and unpacked photos may stand in
+FOLDER = "jpg"  # which archives and unpacked photos may be in
 
 
 def read_list(path: Path) -> list[str]:
-    """Reads the list of photos, one path a line, below the folder jpg or not.
+    """Reads the list of photos, one path a line, with or without the folder jpg.
 
     Raises:
-      UserError: names the line that is no path, or repeats one.
+      UserError: names the line that is not a path, or repeats one.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text") from error
     lines: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        name = plain_name(line.strip())
-        if not name:
-            continue
+    for number, line in read_lines(path):
+        name = plain_name(line)
         if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
-            raise UserError(f"{path}, line {number}: {shown(name)} is no photo's path")
-        if name in lines:
-            raise UserError(
-                f"{path}, line {number}: {shown(name)} stands in line {lines[name]} too"
-            )
-        lines[name] = number
+            raise line_error(path, number, f"{printable(name)} is no photo's path")
+        add_unique(lines, name, path, number)
     if not lines:
         raise UserError(f"{path} names no photo")
     return list(lines)
 
 
 def plain_name(name: str) -> str:
-    """A path without the folders that archives put before it, or do not."""
+    """A path without the folders that only some archives have."""
     return name.removeprefix("./").removeprefix(f"{FOLDER}/")
 
 
 @dataclasses.dataclass(frozen=True)
-class Distractors:
-    """Photos in the list's order, and where they lie."""
+class DistractorPhotos:
+    """Photos in the list's order, and their locations."""
 
     names: Sequence[str]
-    places: Places
+    locations: PhotoLocations
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, part: slice) -> list[Item]:
-        rows = range(*part.indices(len(self)))
-        return [Item(self.names[row], self.places[row], {}) for row in rows]
-
-    def there(self) -> "Distractors":
-        """Those of them that are there."""
-        kept = np.flatnonzero(self.places.file >= 0)
-        return Distractors(
-            [self.names[row] for row in kept.tolist()], self.places.take(kept)
-        )
-
-    def missing(self) -> list[str]:
-        """The names of the others."""
-        rows = np.flatnonzero(self.places.file < 0)
-        return [self.names[row] for row in rows.tolist()]
+    def __getitem__(self, rows: slice) -> list[SourcePhoto]:
+        return [
+            SourcePhoto(self.names[row], self.locations[row], {})
+            for row in range(len(self))[rows]
+        ]
 
 
-def locate(names: Sequence[str], photos: Iterable[tuple[str, Place]]) -> Distractors:
-    """Finds the listed photos among those that there are.
+def locate(
+    names: Sequence[str], photos: Iterable[tuple[str, PhotoLocation]]
+) -> PhotoLocations:
+    """Locates the listed photos among existing ones.
 
     Args:
       names: from `read_list`.
-      photos: paths, and where they lie; what is not listed is passed over.
+      photos: paths and locations; those that are not listed are skipped.
 
     Raises:
-      UserError: if a listed photo is there twice.
+      UserError: if a listed photo exists twice.
     """
     rows = {name: row for row, name in enumerate(names)}
-    places = Places.of(len(names))
-    for name, place in photos:
+    locations = PhotoLocations.unknown(len(names))
+    for name, photo in photos:
         row = rows.get(plain_name(name))
         if row is None:
             continue
-        if places.file[row] >= 0:
-            other = places.files[places.file[row]]
-            raise UserError(f"{shown(name)} is in {other} and again in {place.path}")
-        places.add(place.path, row, place.offset, place.size)
-    return Distractors(names, places)
+        if locations.file[row] >= 0:
+            other = locations[row].path
+            raise UserError(
+                f"{printable(name)} is in {other} and again in {photo.path}"
+            )
+        locations.add(photo.path, row, photo.offset, photo.size)
+    return locations
 
 
 def find_list(root: Path) -> Path:
     """Returns the list of the distractors in a folder.
 
     Raises:
-      UserError: if it is not there.
+      UserError: if it is missing.
     """
     path = root / f"{NAME}.txt"
     if not path.is_file():
@@ -129,12 +117,12 @@ def find_list(root: Path) -> Path:
 
 
 def photo_folder(root: Path) -> Path:
-    """The folder of unpacked photos: jpg/ in this one, or it itself."""
+    """The folder of unpacked photos: jpg/ in this one, or this one."""
     return root / FOLDER if (root / FOLDER).is_dir() else root
 
 
 def archive_number(name: str) -> int | None:
-    """The number in an archive's name; None for any other file's."""
+    """The number in an archive's name; None for other files."""
     match = ARCHIVE.fullmatch(name)
     return int(match[1]) if match else None
 
@@ -153,34 +141,42 @@ def find_archives(root: Path) -> list[Path]:
     return []
 
 
-def _members(archives: Sequence[Path], partial: Path) -> Iterator[tuple[str, Place]]:
-    for path in plain_archives(archives, partial / "plain"):
-        for member in members(path):
-            yield member.name, Place(str(path), member.offset, member.size)
-
-
-def _unpacked(root: Path) -> Iterator[tuple[str, Place]]:
+def unpacked_photos(root: Path) -> Iterator[tuple[str, PhotoLocation]]:
+    """Yields the paths and locations of photos that are not in archives."""
     folder = photo_folder(root)
     for path in files_below(folder):
-        yield path.relative_to(folder).as_posix(), Place(str(path))
+        yield path.relative_to(folder).as_posix(), PhotoLocation(str(path))
 
 
-def _plan(root: Path, list_file: Path, archives: Sequence[Path], partial: Path) -> Plan:
+def _archived_photos(
+    archives: Sequence[Path], partial: Path
+) -> Iterator[tuple[str, PhotoLocation]]:
+    for path in unpack(archives, partial / "plain"):
+        for member in list_members(path):
+            yield member.name, PhotoLocation(str(path), member.offset, member.size)
+
+
+def _read_contents(
+    root: Path, list_file: Path, archives: Sequence[Path], partial: Path
+) -> DatasetContents:
     names = read_list(list_file)
-    photos = _members(archives, partial) if archives else _unpacked(root)
-    found = locate(names, photos)
-    missing = [Problem(name, str(root), "missing") for name in found.missing()]
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "filename": tfds.features.Text(),
-        }
-    )
-    there = found.there() if missing else found
+    photos = _archived_photos(archives, partial) if archives else unpacked_photos(root)
+    locations = locate(names, photos)
+    known = np.flatnonzero(locations.file >= 0)
+    unknown = np.flatnonzero(locations.file < 0).tolist()
     notes = []
     if len(names) != PUBLISHED:
         notes = [f"{list_file} names {len(names):,} photos of {PUBLISHED:,} published"]
-    return Plan(features, {"database": there}, missing, notes=notes)
+    return DatasetContents(
+        features=photo_features(),
+        splits={
+            "database": DistractorPhotos(
+                [names[row] for row in known.tolist()], locations.take(known)
+            )
+        },
+        missing=[Problem(names[row], str(root), "missing") for row in unknown],
+        notes=notes,
+    )
 
 
 def prepare(
@@ -192,44 +188,45 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Prepares the distractors: 1,001,001 photos.
 
-    Unpacked photos are told from others by the list and by the times of the folders
-    they are in: one that is changed in its place, the folder left as it was, is not
-    noticed.
+    Changes of unpacked photos are detected from the list and the times of their
+    folders: a photo that is overwritten, its folder unchanged, is not detected.
 
     Args:
-      data_dir: where prepared datasets lie.
+      data_dir: the folder of prepared datasets.
       manual_dir: the folder with revisitop1m.txt and revisitop1m.1.tar.gz to
         revisitop1m.100.tar.gz, or with the photos unpacked, in jpg/ or directly; ""
-        takes what was prepared before. Compressed archives need as much room again
-        in data_dir until they are prepared.
-      skip_bad: leave out photos that are missing or broken, with a warning and a list
-        of them.
-      workers: processes; 0 stands for one a core.
+        opens what was prepared before. Compressed archives need as much disk space
+        again in data_dir until they are prepared.
+      skip_bad: skip photos that are missing or broken, with a warning and a list of
+        them.
+      workers: processes; 0 for one per core.
 
     Raises:
       UserError: names what is missing, unreadable or malformed.
     """
     if not manual_dir:
-        return engine.require_prepared(Path(data_dir), NAME, "")
+        return open_prepared(data_dir, NAME, "")
     root = Path(manual_dir).expanduser()
     list_file = find_list(root)
     archives = find_archives(root)
-    stamped = [list_file, *(archives or _folders(root, Path(data_dir)))]
-    recipe = Recipe(
+    dated = [list_file, *(archives or _folders(root, Path(data_dir)))]
+    spec = DatasetSpec(
         name=NAME,
         variant="archives" if archives else "unpacked",
         fingerprint=fingerprint(
-            NAME, [(str(path.relative_to(root)), path) for path in stamped]
+            NAME, [(str(path.relative_to(root)), path) for path in dated]
         ),
         description=f"a million distractors (Radenovic et al., CVPR 2018) from {root}",
-        treatment=Treatment(),
-        plan=functools.partial(_plan, root, list_file, archives),
+        processing=PhotoProcessing(),
+        read_contents=functools.partial(_read_contents, root, list_file, archives),
     )
-    return engine.prepare(recipe, data_dir, skip_bad=skip_bad, workers=workers)
+    return prepare_dataset(spec, data_dir, skip_bad=skip_bad, workers=workers)
 
 
 def _folders(root: Path, data_dir: Path) -> list[Path]:
     folder = photo_folder(root)
     if data_dir.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{data_dir} lies among the photos, in {folder}; name another")
+        raise UserError(
+            f"data_dir: {data_dir} is among the photos, in {folder}; choose another"
+        )
     return sorted({path.parent for path in files_below(folder)})

@@ -1,23 +1,20 @@
-"""A benchmark's two splits, and its ground truth where photos had to be left out."""
+"""A benchmark's two splits, and its ground truth without missing photos."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-
-from tokret.data.ground_truth import GroundTruth
-from tokret.data.preparing.photos import Place
+from tokret.data.ground_truth import LISTS, GroundTruth
+from tokret.data.preparing.dataset_specs import DatasetContents, photo_features
+from tokret.data.preparing.photo_files import PhotoLocation
 from tokret.data.preparing.problems import Problem
-from tokret.data.preparing.recipes import Plan
-from tokret.data.preparing.shards import Item
+from tokret.data.preparing.shards import SourcePhoto
 
 Truth = dict[str, Any]  # imlist, qimlist and gnd
-LISTS = ("easy", "hard", "junk")
 
 
 def as_mapping(truth: GroundTruth) -> Truth:
-    """Turns a validated ground truth into plain lists, as metadata keeps it."""
+    """Converts a validated ground truth to plain lists, as in a dataset's metadata."""
     gnd: list[dict[str, Any]] = [
         {key: getattr(truth, key)[i].tolist() for key in LISTS}
         for i in range(len(truth.queries))
@@ -29,70 +26,68 @@ def as_mapping(truth: GroundTruth) -> Truth:
 
 
 def without(truth: Truth, images: Collection[int], queries: Collection[int]) -> Truth:
-    """Leaves photos out of a ground truth.
+    """Removes photos from a ground truth.
 
     Args:
       truth: a benchmark.
-      images: positions in imlist.
-      queries: positions in qimlist.
+      images: indices into imlist.
+      queries: indices into qimlist.
 
     Returns:
-      The benchmark of the others, their indices moved up.
+      The benchmark of the others, with new indices.
     """
     kept = [i for i in range(len(truth["imlist"])) if i not in images]
     index = {old: new for new, old in enumerate(kept)}
-    asked = [i for i in range(len(truth["qimlist"])) if i not in queries]
+    kept_queries = [i for i in range(len(truth["qimlist"])) if i not in queries]
     gnd = [
         truth["gnd"][i]
         | {key: [index[j] for j in truth["gnd"][i][key] if j in index] for key in LISTS}
-        for i in asked
+        for i in kept_queries
     ]
     return {
         "imlist": [truth["imlist"][i] for i in kept],
-        "qimlist": [truth["qimlist"][i] for i in asked],
+        "qimlist": [truth["qimlist"][i] for i in kept_queries],
         "gnd": gnd,
     }
 
 
 def plain_stem(name: str) -> str:
-    """A photo's name; some ground truths write the suffix, most do not."""
+    """A photo's name without folders and suffix, which only some ground truths have."""
     return name.rpartition("/")[2].removesuffix(".jpg")
 
 
-def plan_benchmark(truth: Truth, places: Mapping[str, Place], root: Path) -> Plan:
-    """Plans a benchmark's two splits.
+def benchmark_contents(
+    truth: Truth, locations: Mapping[str, PhotoLocation], root: Path
+) -> DatasetContents:
+    """Lists a benchmark's two splits.
 
     Args:
       truth: the whole benchmark.
-      places: of the photos that there are, by name without suffix.
-      root: where the others are missing, for the list of them.
+      locations: of the photos that exist, by name without suffix.
+      root: where the others are missing.
     """
+    names = {key: [plain_stem(n) for n in truth[key]] for key in ("imlist", "qimlist")}
+    missing = {
+        key: {i for i, stem in enumerate(stems) if stem not in locations}
+        for key, stems in names.items()
+    }
+    lacking = {names[key][i] for key, rows in missing.items() for i in rows}
+    existing = without(truth, missing["imlist"], missing["qimlist"])
 
-    def missing(names: Sequence[str]) -> list[int]:
-        return [i for i, name in enumerate(names) if plain_stem(name) not in places]
-
-    def items(names: Sequence[str]) -> list[Item]:
+    def photos(names: Sequence[str]) -> list[SourcePhoto]:
         stems = map(plain_stem, names)
-        return [Item(f"{stem}.jpg", places[stem], {}) for stem in stems]
+        return [SourcePhoto(f"{stem}.jpg", locations[stem], {}) for stem in stems]
 
-    images, queries = missing(truth["imlist"]), missing(truth["qimlist"])
-    lacking = {plain_stem(truth["imlist"][i]) for i in images}
-    lacking |= {plain_stem(truth["qimlist"][i]) for i in queries}
-    rest = without(truth, set(images), set(queries))
-
-    def metadata(left_out: Mapping[str, set[int]]) -> dict[str, Any]:
-        kept = without(rest, left_out["database"], left_out["query"])
+    def metadata(skipped: Mapping[str, set[int]]) -> dict[str, Any]:
+        kept = without(existing, skipped["database"], skipped["query"])
         return {"ground_truth": kept}
 
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "filename": tfds.features.Text(),
-        }
-    )
-    return Plan(
-        features=features,
-        splits={"query": items(rest["qimlist"]), "database": items(rest["imlist"])},
+    return DatasetContents(
+        features=photo_features(),
+        splits={
+            "query": photos(existing["qimlist"]),
+            "database": photos(existing["imlist"]),
+        },
         missing=[
             Problem(f"{stem}.jpg", str(root), "missing") for stem in sorted(lacking)
         ],

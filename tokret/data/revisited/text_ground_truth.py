@@ -1,8 +1,8 @@
-"""Ground truth of 2007: text files for 55 queries, brought into the Revisited form.
+"""Ground truth of 2007: text files for 55 queries, converted to the Revisited format.
 
 For each of 11 landmarks and 5 queries there are NAME_query.txt (a photo and a box) and
 NAME_good.txt, NAME_ok.txt and NAME_junk.txt (photos, one a line). The protocol (Philbin
-et al., CVPR 2007, section 4): good and ok are positive, junk is passed over. Here good
+et al., CVPR 2007, section 4): good and ok are positive, junk is ignored. Here good
 becomes `easy`, ok `hard` and junk `junk`, so that the protocol of 2007 is what the
 Revisited benchmarks call Medium.
 """
@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokret.data.preparing.archives import Member, members
-from tokret.data.preparing.unpacked_archives import plain_archives
+from tokret.data.preparing.tar_members import list_members
+from tokret.data.preparing.unpacked_archives import unpack
 from tokret.errors import UserError
 
 KINDS = {"good": "easy", "ok": "hard", "junk": "junk"}
@@ -31,7 +31,7 @@ def find_texts(root: Path, landmarks: Sequence[str], archive: str) -> list[Path]
     """Finds the text files in a folder or a folder in it, or the archive of them.
 
     Raises:
-      UserError: if neither is there, or text files are missing.
+      UserError: if there is neither, or text files are missing.
     """
     wanted = [
         f"{query}_{kind}.txt"
@@ -44,8 +44,7 @@ def find_texts(root: Path, landmarks: Sequence[str], archive: str) -> list[Path]
         if len(found) == len(wanted):
             return found
         if found:
-            there = {path.name for path in found}
-            lacking = [name for name in wanted if name not in there]
+            lacking = [name for name in wanted if folder / name not in found]
             raise UserError(
                 f"{folder} lacks {len(lacking)} of the ground truth's text files, the "
                 f"first is {lacking[0]}"
@@ -53,8 +52,8 @@ def find_texts(root: Path, landmarks: Sequence[str], archive: str) -> list[Path]
     if (root / archive).is_file():
         return [root / archive]
     raise UserError(
-        f"{root} holds no ground truth: neither {wanted[0]} and the others nor "
-        f"{archive}"
+        f"{root} contains no ground truth: neither {wanted[0]} and the others "
+        f"nor {archive}"
     )
 
 
@@ -63,7 +62,7 @@ def read_texts(paths: Sequence[Path], partial: Path) -> dict[str, str]:
 
     Args:
       paths: from `find_texts`.
-      partial: a folder for the archive's plain copy.
+      partial: a folder for the archive's uncompressed copy.
 
     Returns:
       The texts, by file name.
@@ -73,16 +72,12 @@ def read_texts(paths: Sequence[Path], partial: Path) -> dict[str, str]:
     """
     if paths[0].suffix == ".txt":
         return {path.name: _text(path, 0, path.stat().st_size) for path in paths}
-    (plain,) = plain_archives(paths, partial / "plain")
+    (plain,) = unpack(paths, partial / "plain")
     return {
         member.name.rpartition("/")[2]: _text(plain, member.offset, member.size)
-        for member in members(plain)
-        if _is_text(member)
+        for member in list_members(plain)
+        if member.name.endswith(".txt")
     }
-
-
-def _is_text(member: Member) -> bool:
-    return member.name.endswith(".txt")
 
 
 def _text(path: Path, offset: int, size: int) -> str:
@@ -96,36 +91,37 @@ def _text(path: Path, offset: int, size: int) -> str:
 def to_revisited(
     texts: Mapping[str, str], landmarks: Sequence[str], photos: Collection[str]
 ) -> dict[str, Any]:
-    """Brings the texts into the Revisited form.
+    """Converts the texts to the Revisited format.
 
     Args:
       texts: by file name.
       landmarks: of the benchmark, in order.
-      photos: the names of all photos, without suffix; photos that the texts name and
-        that are not among them join the database all the same.
+      photos: the names of all photos, without suffix; the database consists of them
+        and of all other photos that the texts name.
 
     Returns:
       `imlist` in order of name, `qimlist`, and `gnd` with `bbx`, `easy`, `hard` and
       `junk`.
 
     Raises:
-      UserError: names the file, and the line of it, that is not of the form.
+      UserError: names the file, and the line in it, that is malformed.
     """
     queries = query_names(landmarks)
-    asked = [_query(texts, query) for query in queries]
+    photos_and_boxes = [_query(texts, query) for query in queries]
     lists = [
         {key: _names(texts, f"{query}_{kind}.txt") for kind, key in KINDS.items()}
         for query in queries
     ]
     named = {name for entry in lists for names in entry.values() for name in names}
-    images = sorted({*photos, *named, *(name for name, _ in asked)})
+    names = [name for name, _ in photos_and_boxes]
+    images = sorted({*photos, *named, *names})
     index = {name: i for i, name in enumerate(images)}
     gnd = [
         {"bbx": box}
         | {key: [index[name] for name in names] for key, names in entry.items()}
-        for (_, box), entry in zip(asked, lists, strict=True)
+        for (_, box), entry in zip(photos_and_boxes, lists, strict=True)
     ]
-    return {"imlist": images, "qimlist": [name for name, _ in asked], "gnd": gnd}
+    return {"imlist": images, "qimlist": names, "gnd": gnd}
 
 
 def _lines(texts: Mapping[str, str], name: str) -> list[tuple[int, str]]:
@@ -147,7 +143,7 @@ def _query(texts: Mapping[str, str], query: str) -> tuple[str, list[float]]:
 
 
 def _names(texts: Mapping[str, str], name: str) -> list[str]:
-    """A list of photos; one that stands in it twice (there is one) counts once."""
+    """A list of photos; repeated names (there is one) count once."""
     lines = _lines(texts, name)
     for i, line in lines:
         if not re.fullmatch(r"\w+", line):

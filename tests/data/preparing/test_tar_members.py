@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokret.data.preparing import archives
+from tokret.data.preparing import tar_members
 from tokret.errors import UserError
 
 FILES = {
@@ -25,7 +25,7 @@ FORMS = {
 
 
 def listed(path):
-    return list(archives.members(path))
+    return list(tar_members.list_members(path))
 
 
 def content(path):
@@ -104,7 +104,7 @@ def test_sums_of_signed_bytes_are_known(forged):
         (tarfile.CHRTYPE, "a device"),
         (tarfile.BLKTYPE, "a device"),
         (tarfile.FIFOTYPE, "a pipe"),
-        (tarfile.GNUTYPE_SPARSE, "a file with holes"),
+        (tarfile.GNUTYPE_SPARSE, "a sparse file"),
         (b"V", "unknown kind"),
     ],
 )
@@ -133,7 +133,7 @@ def test_long_names_and_attributes_cannot_lead_out_either(tmp_path, forged):
 
 
 def test_a_file_that_is_there_twice_is_an_error(forged):
-    with pytest.raises(UserError, match=r"holds a\.jpg twice"):
+    with pytest.raises(UserError, match=r"contains a\.jpg twice"):
         listed(forged((info(), b""), (info(), b"")))
 
 
@@ -144,7 +144,7 @@ def test_sizes_are_not_believed(forged):
         (b"\x80" + (2**80).to_bytes(11, "big"), "claims"),
         (b"\xff" * 12, "no size"),  # -1: an endless loop in Python's tarfile
         (b"\xff" * 10 + b"\xfe\x00", "no size"),
-        (b"00000010000\0", "cut short"),
+        (b"00000010000\0", "truncated"),
         (b"0000000-512\0", "no size"),
         (b"12345678999\0", "no size"),
     ):
@@ -156,14 +156,14 @@ def test_sizes_are_not_believed(forged):
 @pytest.mark.parametrize(
     ("record", "says"),
     [
-        (b"16 size=9999999\n", "cut short"),
+        (b"16 size=9999999\n", "truncated"),
         (b"27 size=999999999999999999\n", "claims"),
         (b"11 size=-1\n", "no size"),
         (b"99 size=1\n", "malformed"),
         (b"0 size=1\n", "malformed"),
         (b"8 size=1\n", "malformed"),
         (b"size=1\n", "malformed"),
-        (b"22 GNU.sparse.major=1\n", "holes"),
+        (b"22 GNU.sparse.major=1\n", "sparse file"),
     ],
 )
 def test_attributes_are_not_believed_either(record, says, forged):
@@ -192,9 +192,9 @@ def test_a_header_that_claims_a_gigabyte_of_attributes_is_not_read(forged):
     [
         (b"", "is empty"),
         (bytes(10240), "is empty"),
-        (b"<html><body>404 Not Found</body></html>", "cut short"),
-        (b"<html>" + b"x" * 2000, "no tar archive"),
-        (b"\x1f\x8b" + b"x" * 2000, "no tar archive"),
+        (b"<html><body>404 Not Found</body></html>", "truncated"),
+        (b"<html>" + b"x" * 2000, "not a tar archive"),
+        (b"\x1f\x8b" + b"x" * 2000, "not a tar archive"),
     ],
 )
 def test_what_is_no_tar_is_named(data, says, tmp_path):
@@ -214,7 +214,7 @@ def test_a_tar_cut_anywhere_is_found_out_or_holds_fewer(tmp_path, write_tar):
         try:
             found = listed(path)
         except UserError as error:
-            assert "cut short" in str(error)
+            assert "truncated" in str(error)
         else:  # between two members: whoever wants the others will miss them
             assert found == expected[: len(found)]
             assert not found or cut >= found[-1].offset + found[-1].size
@@ -237,7 +237,7 @@ def test_damage_ends_in_one_kind_of_error(tmp_path, changes):
     path = tmp_path / "a.tar"
     path.write_bytes(data)
     try:
-        for member in archives.members(path):
+        for member in tar_members.list_members(path):
             assert 0 <= member.offset <= member.offset + member.size <= len(data)
     except UserError:
         pass

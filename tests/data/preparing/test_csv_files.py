@@ -1,12 +1,12 @@
 import pytest
 
-from tokret.data.preparing import tables
+from tokret.data.preparing import csv_files
 from tokret.errors import UserError
 
 
 def read(path, text, columns=("id", "n")):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return list(tables.rows(path, columns))
+    return list(csv_files.read_rows(path, columns))
 
 
 @pytest.fixture
@@ -56,33 +56,37 @@ def test_mistakes_are_named(path, text, says):
 
 def test_a_file_that_is_not_there_is_named(path):
     with pytest.raises(UserError, match=r"train\.csv cannot be read"):
-        list(tables.rows(path, ("id",)))
+        list(csv_files.read_rows(path, ("id",)))
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.0", "1e3", "x", "²", "1" * 10, "nan"])
 def test_what_is_no_number_is_named(path, text):
-    assert tables.number("007", path, 5, "label") == 7
+    assert csv_files.parse_number("007", path, 5, "label") == 7
     with pytest.raises(UserError, match=r"train\.csv, line 5: label is .* no number"):
-        tables.number(text, path, 5, "label")
+        csv_files.parse_number(text, path, 5, "label")
 
 
 def test_optional_columns(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"path,x1,label\r\na,,b\r\n\r\nc, 3 ,d\r\n")
     wanted = (("label", "path"), ("x0", "x1"))
-    assert list(tables.rows(path, *wanted)) == [
+    assert list(csv_files.read_rows(path, *wanted)) == [
         (2, ["b", "a", "", ""]),
         (4, ["d", "c", "", "3"]),
     ]
     path.write_text("path,label,x1\na,b\n")
-    assert list(tables.rows(path, *wanted)) == [(2, ["b", "a", "", ""])]
+    assert list(csv_files.read_rows(path, *wanted)) == [(2, ["b", "a", "", ""])]
 
 
 def test_lines_of_a_list(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffa b\r\n\r\n 写真,\x0b2\x85 \r\nlast".encode())
-    assert list(tables.lines(path)) == [(1, "a b"), (3, "写真,\x0b2"), (4, "last")]
+    assert list(csv_files.read_lines(path)) == [
+        (1, "a b"),
+        (3, "写真,\x0b2"),
+        (4, "last"),
+    ]
     path.write_bytes(b"\xff")
     for bad in (path, tmp_path / "none"):
         with pytest.raises(UserError, match=str(bad)):
-            list(tables.lines(bad))
+            list(csv_files.read_lines(bad))

@@ -8,12 +8,17 @@ import pytest
 from PIL import Image, ImageOps
 
 from tokret.data import decoding
-from tokret.data.preparing import photos
-from tokret.data.preparing.photos import BadPhoto, Place, Reader, Treatment, treat
+from tokret.data.preparing import photo_files, photo_processing
+from tokret.data.preparing.photo_files import (
+    BadPhotoError,
+    PhotoLocation,
+    PhotoReader,
+)
+from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.errors import UserError
 
-KEEP = Treatment()
-SHRINK = Treatment(resize=64)
+KEEP = PhotoProcessing()
+SHRINK = PhotoProcessing(resize=64)
 PIXELS = np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8)
 
 
@@ -51,22 +56,24 @@ def size(data):
     "kind", sorted(KINDS.keys() - {"16 bit", "palette with alpha"})
 )
 def test_every_kind_is_kept_as_it_came(kind):
-    assert treat(KINDS[kind], KEEP) == KINDS[kind]
+    assert process_photo(KINDS[kind], KEEP) == KINDS[kind]
 
 
 def test_transparency_of_a_palette_is_dropped():
-    photo = Image.open(io.BytesIO(treat(KINDS["palette with alpha"], KEEP)))
+    photo = Image.open(io.BytesIO(process_photo(KINDS["palette with alpha"], KEEP)))
     wanted = Image.open(io.BytesIO(KINDS["palette with alpha"])).convert("RGBA")
     np.testing.assert_array_equal(np.asarray(photo), np.asarray(wanted)[..., :3])
 
 
 def test_16_bits_become_8_and_not_white():
-    for treatment in (KEEP, Treatment(resize=99)):
-        photo = Image.open(io.BytesIO(treat(KINDS["16 bit"], treatment)))
+    for processing in (KEEP, PhotoProcessing(resize=99)):
+        photo = Image.open(io.BytesIO(process_photo(KINDS["16 bit"], processing)))
         assert photo.mode == "RGB"
         assert np.asarray(photo).mean() == pytest.approx(PIXELS[..., 0].mean(), abs=1)
     np.testing.assert_array_equal(
-        np.asarray(Image.open(io.BytesIO(treat(KINDS["16 bit"], KEEP))))[..., 1],
+        np.asarray(Image.open(io.BytesIO(process_photo(KINDS["16 bit"], KEEP))))[
+            ..., 1
+        ],
         PIXELS[..., 0],
     )
 
@@ -79,8 +86,8 @@ def test_photos_are_turned_as_exif_says(kind, orientation):
     exif[0x0112] = orientation
     data = encoded(smooth, kind, exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    assert treat(data, KEEP) == data
-    kept = treat(data, Treatment(upright=True))
+    assert process_photo(data, KEEP) == data
+    kept = process_photo(data, PhotoProcessing(upright=True))
     assert (kept == data) == (orientation == 1)
     photo = Image.open(io.BytesIO(kept))
     assert (
@@ -88,7 +95,9 @@ def test_photos_are_turned_as_exif_says(kind, orientation):
     )
     difference = np.asarray(photo.convert("RGB")).astype(float) - np.asarray(expected)
     assert np.abs(difference).mean() < 1.5
-    small = Image.open(io.BytesIO(treat(data, Treatment(50, 95, upright=True))))
+    small = Image.open(
+        io.BytesIO(process_photo(data, PhotoProcessing(50, 95, upright=True)))
+    )
     wanted = expected.resize(small.size, Image.Resampling.BOX)
     assert small.size == ((75, 50) if orientation < 5 else (50, 75))
     assert np.abs(np.asarray(small).astype(float) - np.asarray(wanted)).mean() < 2.5
@@ -97,12 +106,12 @@ def test_photos_are_turned_as_exif_says(kind, orientation):
 def test_exif_that_is_malformed_says_nothing():
     for exif in (b"Exif\0\0rubbish", b"Exif\0\0II*\0\xff\xff\xff\xff", b""):
         data = encoded(RGB, exif=exif)
-        assert treat(data, Treatment(upright=True)) == data
+        assert process_photo(data, PhotoProcessing(upright=True)) == data
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_large_is_shrunk_and_what_is_small_never_enlarged(kind):
-    data = treat(KINDS[kind], SHRINK)
+    data = process_photo(KINDS[kind], SHRINK)
     if kind.startswith("1x"):
         assert data == KINDS[kind]
     else:
@@ -115,7 +124,9 @@ def test_shrinking_averages_areas():
     rows = np.repeat(np.arange(0, 256, 4, dtype=np.uint8), 16)[:, None, None]
     pixels = np.broadcast_to(rows, (1024, 2048, 3)).copy()
     pixels[:, ::2] = np.minimum(pixels[:, ::2], 255) // 2  # stripes of single pixels
-    data = treat(encoded(Image.fromarray(pixels), "PNG"), Treatment(256, 95))
+    data = process_photo(
+        encoded(Image.fromarray(pixels), "PNG"), PhotoProcessing(256, 95)
+    )
     small = np.asarray(Image.open(io.BytesIO(data))).astype(float)
     expected = pixels.reshape(256, 4, 512, 4, 3).mean((1, 3))
     assert small.shape == (256, 512, 3)
@@ -127,13 +138,15 @@ def test_far_larger_jpegs_are_shrunk_alike():
     grey = RGB.convert("L").convert("RGB")
     smooth = grey.resize((1600, 1200), Image.Resampling.BICUBIC)
     direct = np.asarray(smooth.resize((200, 150), Image.Resampling.BOX)).astype(float)
-    data = treat(encoded(smooth, quality=95), Treatment(150, 95))
+    data = process_photo(encoded(smooth, quality=95), PhotoProcessing(150, 95))
     small = np.asarray(Image.open(io.BytesIO(data))).astype(float)
     assert np.abs(small - direct).mean() < 2
 
 
 def test_quality_decides_the_size():
-    sizes = [len(treat(KINDS["jpeg"], Treatment(64, q))) for q in (10, 50, 90)]
+    sizes = [
+        len(process_photo(KINDS["jpeg"], PhotoProcessing(64, q))) for q in (10, 50, 90)
+    ]
     assert sizes == sorted(sizes) and len(set(sizes)) == 3
 
 
@@ -158,47 +171,47 @@ WHOLE = KINDS["jpeg"]
     ],
 )
 def test_what_is_no_photo_is_said_in_few_words(data, says):
-    for treatment in (KEEP, SHRINK):
-        with pytest.raises(BadPhoto, match=says) as caught:
-            treat(data, treatment)
+    for processing in (KEEP, SHRINK):
+        with pytest.raises(BadPhotoError, match=says) as caught:
+            process_photo(data, processing)
         assert len(str(caught.value)) < 120 and "\n" not in str(caught.value)
 
 
 def test_a_claim_of_too_many_pixels_is_refused_unread():
     large = encoded(Image.new("1", (12_000, 12_000)), "PNG")
     assert len(large) < 30_000
-    with pytest.raises(BadPhoto, match="claims 12000 x 12000 pixels"):
-        treat(large, KEEP)
-    assert photos.MAX_PIXELS == decoding.MAX_PIXELS
-    assert photos.PILLOWS_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
-    small = treat(large, Treatment(resize=100, max_pixels=150_000_000))
+    with pytest.raises(BadPhotoError, match="claims 12000 x 12000 pixels"):
+        process_photo(large, KEEP)
+    assert photo_processing.MAX_PIXELS == decoding.MAX_PIXELS
+    assert photo_processing.PILLOWS_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+    small = process_photo(large, PhotoProcessing(resize=100, max_pixels=150_000_000))
     assert size(small) == (100, 100)
     with pytest.raises(UserError, match="max_pixels"):
-        Treatment(max_pixels=150_000_000).checked()
-    Treatment(resize=100, max_pixels=150_000_000).checked()
+        PhotoProcessing(max_pixels=150_000_000)
+    PhotoProcessing(resize=100, max_pixels=150_000_000)
 
 
 def test_a_defect_of_a_plugin_is_the_photos(monkeypatch):
     def broken(*_):
         raise IndexError
 
-    monkeypatch.setattr(photos, "_open", broken)
-    with pytest.raises(BadPhoto, match="cannot be decoded: IndexError"):
-        treat(WHOLE, KEEP)
+    monkeypatch.setattr(photo_processing, "_open", broken)
+    with pytest.raises(BadPhotoError, match="cannot be decoded: IndexError"):
+        process_photo(WHOLE, KEEP)
 
 
 def test_parts_of_files_and_whole_ones_are_read(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"0123456789")
     two.write_bytes(b"ab")
-    with Reader() as reader:
-        assert reader.read(Place(str(one), 2, 3)) == b"234"
-        assert reader.read(Place(str(one), 9, 1)) == b"9"
-        assert reader.read(Place(str(two))) == b"ab"
-        assert reader.read(Place(str(one))) == b"0123456789"
-        assert reader.read(Place(str(one), 4, 0)) == b""
-        with pytest.raises(BadPhoto, match="ends before"):
-            reader.read(Place(str(one), 8, 3))
+    with PhotoReader() as reader:
+        assert reader.read(PhotoLocation(str(one), 2, 3)) == b"234"
+        assert reader.read(PhotoLocation(str(one), 9, 1)) == b"9"
+        assert reader.read(PhotoLocation(str(two))) == b"ab"
+        assert reader.read(PhotoLocation(str(one))) == b"0123456789"
+        assert reader.read(PhotoLocation(str(one), 4, 0)) == b""
+        with pytest.raises(BadPhotoError, match="ends before"):
+            reader.read(PhotoLocation(str(one), 8, 3))
 
 
 def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
@@ -206,8 +219,8 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "large").write_bytes(b"12345")
-    monkeypatch.setattr(photos, "MAX_BYTES", 4)
-    with Reader() as reader:
+    monkeypatch.setattr(photo_files, "MAX_BYTES", 4)
+    with PhotoReader() as reader:
         for name, says in (
             ("none", "missing"),
             ("pipe", "not a regular file"),  # opening it would wait for ever
@@ -215,21 +228,24 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
             ("loop", "unreadable: Too many levels"),
             ("large", "larger than"),
         ):
-            with pytest.raises(BadPhoto, match=says):
-                reader.read(Place(str(tmp_path / name)))
+            with pytest.raises(BadPhotoError, match=says):
+                reader.read(PhotoLocation(str(tmp_path / name)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_is_said(tmp_path):
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "a").chmod(0)
-    with Reader() as reader, pytest.raises(BadPhoto, match="Permission denied"):
-        reader.read(Place(str(tmp_path / "a")))
+    with (
+        PhotoReader() as reader,
+        pytest.raises(BadPhotoError, match="Permission denied"),
+    ):
+        reader.read(PhotoLocation(str(tmp_path / "a")))
 
 
 @pytest.mark.parametrize(
     ("resize", "quality"), [(-1, 90), (40_000, 90), (0, 0), (0, 96)]
 )
 def test_treatments_out_of_range_are_refused(resize, quality):
-    with pytest.raises(UserError, match="data.(resize|quality)"):
-        Treatment(resize, quality).checked()
+    with pytest.raises(UserError, match="(resize|quality)"):
+        PhotoProcessing(resize, quality)

@@ -1,10 +1,11 @@
-"""Photos inside tar archives, found without unpacking them.
+"""Photos inside tar archives, located without unpacking them.
 
-Nothing is ever written to a path that an archive names: of each regular file in it the
-place of its bytes is listed, and photos are read from there. Archives come from the
-internet, and no claim of theirs is believed before it is checked against the file.
+Nothing is written to a path that an archive names: for each regular file in it the
+position of its bytes is listed, and photos are read from there. Archives come from the
+internet, so every size is checked against the file. Python's tarfile is not used here:
+it treats a damaged header as the end of the archive and loops on negative sizes.
 
-Formats: POSIX ustar and pax, GNU tar, and the old form before both (IEEE Std 1003.1,
+Formats: POSIX ustar and pax, GNU tar, and the old format before both (IEEE Std 1003.1,
 "pax"; GNU tar manual, "Basic Tar Format").
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tokret.data.preparing.photos import MAX_BYTES
+from tokret.data.preparing.photo_files import MAX_BYTES
 from tokret.errors import UserError
 
 BLOCK = 512
@@ -29,7 +30,7 @@ _REFUSED = {
     b"3": "a device",
     b"4": "a device",
     b"6": "a pipe",
-    b"S": "a file with holes",
+    b"S": "a sparse file",
 }
 
 
@@ -37,7 +38,7 @@ class Member(NamedTuple):
     """A regular file in a tar.
 
     Attributes:
-      name: with its folders; bytes that are not UTF-8 stand escaped.
+      name: with its folders; bytes that are not UTF-8 are escaped.
       offset: of its first byte in the tar.
       size: in bytes.
     """
@@ -47,36 +48,36 @@ class Member(NamedTuple):
     size: int
 
 
-def members(path: Path) -> Iterator[Member]:
-    """Lists the regular files of a plain tar, in their order.
+def list_members(path: Path) -> Iterator[Member]:
+    """Lists the regular files of an uncompressed tar, in order.
 
     Args:
       path: the archive.
 
     Raises:
-      UserError: if it is no tar, is damaged or cut short, or holds a file twice, a
-        link, a device, a path out of its folder, or a file of more than MAX_BYTES.
+      UserError: if it is not a tar, is damaged or truncated, or contains a file twice,
+        a link, a device, a path out of its folder, or a file of more than MAX_BYTES.
     """
     seen = set()
     file = os.open(path, os.O_RDONLY)
     try:
         for member in _Tar(path, file).members():
             if member.name in seen:
-                raise UserError(f"{path} holds {shown(member.name)} twice")
+                raise UserError(f"{path} contains {printable(member.name)} twice")
             seen.add(member.name)
             yield member
     finally:
         os.close(file)
 
 
-def shown(name: str) -> str:
-    """A name from an archive, fit to stand in a line of an error."""
+def printable(name: str) -> str:
+    """Shortens and escapes a name from an archive for an error message."""
     short = name if len(name) <= 80 else f"{name[:40]}...{name[-37:]}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
 
 
 class _Header(NamedTuple):
-    """A block before a member's data."""
+    """The block before a member's data."""
 
     name: bytes
     size: int
@@ -84,7 +85,7 @@ class _Header(NamedTuple):
 
 
 class _Tar:
-    """Walks from header to header."""
+    """Reads header after header."""
 
     def __init__(self, path: Path, file: int):
         self._path = path
@@ -93,7 +94,7 @@ class _Tar:
         self._offset = 0
 
     def members(self) -> Iterator[Member]:
-        extended: dict[str, bytes] = {}  # what the blocks before said of the next one
+        extended: dict[str, bytes] = {}  # attributes of the next member
         while (header := self._header()) is not None:
             start = self._offset
             if header.kind in b"LKxg":
@@ -103,27 +104,27 @@ class _Tar:
                 name = extended.get("path", header.name)
                 size = self._number(extended, header)
                 extended = {}
-                checked = self._checked(name, size, header)
-                if checked is None:
-                    size = 0  # a folder has no data, whatever it claims
+                file_name = self._file_name(name, size, header)
+                if file_name is None:
+                    size = 0  # a folder has no data, whatever its size field
                 else:
-                    self._reject_cut(start + size, checked)
-                    yield Member(checked, start, size)
+                    self._reject_truncated(start + size, file_name)
+                    yield Member(file_name, start, size)
             self._offset = start + -(-size // BLOCK) * BLOCK
 
     def _header(self) -> _Header | None:
         block = os.pread(self._file, BLOCK, self._offset)
-        # A tar ends with blocks of zeros. Without them it may be cut between two
-        # members; whoever knows which should be there will find the others missing.
+        # A tar ends with blocks of zeros. Without them it may be truncated between two
+        # members; callers that know which to expect report the others as missing.
         if not block or block == _ZEROS:
             if self._offset == 0:
                 raise self._error("is empty")
             return None
         if len(block) < BLOCK:
-            raise self._error("is cut short")
-        if not _sums_agree(block):
+            raise self._error("is truncated")
+        if not _checksum_agrees(block):
             damage = f"is damaged at byte {self._offset}"
-            raise self._error(damage if self._offset else "is no tar archive")
+            raise self._error(damage if self._offset else "is not a tar archive")
         self._offset += BLOCK
         name = block[:100].split(b"\0", 1)[0]
         if block[257:263] == b"ustar\0" and block[345]:
@@ -131,7 +132,7 @@ class _Tar:
         return _Header(name, self._size(block[124:136]), block[156:157])
 
     def _size(self, field: bytes) -> int:
-        if field[0] == 0x80:  # GNU's form of large numbers; 0xff begins negative ones
+        if field[0] == 0x80:  # GNU's large numbers; negative ones start with 0xff
             return int.from_bytes(field[1:], "big")
         digits = field.strip(b" \0")
         if not re.fullmatch(rb"[0-7]*", digits):
@@ -139,7 +140,7 @@ class _Tar:
         return int(digits or b"0", 8)
 
     def _extended(self, header: _Header) -> dict[str, bytes]:
-        """What a block says of the next member: its long name or attributes."""
+        """The long name or attributes that a block gives the next member."""
         most = MAX_NAME if header.kind in b"LK" else MAX_ATTRIBUTES
         if header.size > most:
             raise self._error(
@@ -147,8 +148,8 @@ class _Tar:
             )
         data = os.pread(self._file, header.size, self._offset)
         if len(data) < header.size:
-            raise self._error("is cut short")
-        if header.kind == b"K":  # a link's target: links are refused
+            raise self._error("is truncated")
+        if header.kind == b"K":  # a link's target; links are refused
             return {}
         if header.kind == b"L":
             return {"path": data.split(b"\0", 1)[0]}
@@ -158,7 +159,7 @@ class _Tar:
         return found
 
     def _attributes(self, data: bytes) -> dict[str, bytes]:
-        """Those of pax's attributes, LENGTH KEY=VALUE and a newline, that matter."""
+        """Path and size among pax attributes, each LENGTH KEY=VALUE and a newline."""
         found = {}
         start = 0
         while start < len(data):
@@ -169,7 +170,7 @@ class _Tar:
             if not equals or not value.endswith(b"\n"):
                 raise self._error(f"has malformed attributes at byte {self._offset}")
             if key.startswith(b"GNU.sparse"):
-                raise self._error(f"holds a file with holes at byte {self._offset}")
+                raise self._error(f"contains a sparse file at byte {self._offset}")
             if key in (b"path", b"size"):
                 found[key.decode()] = value[:-1]
             start = end
@@ -183,36 +184,38 @@ class _Tar:
             raise self._error(f"has no size in its attributes at byte {self._offset}")
         return int(size)
 
-    def _checked(self, raw: bytes, size: int, header: _Header) -> str | None:
-        """The name of a regular file, None for a folder; all else is refused."""
+    def _file_name(self, raw: bytes, size: int, header: _Header) -> str | None:
+        """The name of a regular file, None for a folder; anything else is refused."""
         name = raw.decode("utf-8", "backslashreplace")
         if header.kind in _REFUSED:
-            raise self._error(f"holds {_REFUSED[header.kind]}, {shown(name)}")
+            raise self._error(f"contains {_REFUSED[header.kind]}, {printable(name)}")
         if header.kind not in (b"0", b"\0", b"7", b"5"):
-            raise self._error(f"holds a member of unknown kind, {shown(name)}")
+            raise self._error(f"contains a member of unknown kind, {printable(name)}")
         if raw.startswith(b"/") or b".." in raw.split(b"/") or not raw:
-            raise self._error(f"holds a path that leads out of it, {shown(name)!r}")
+            raise self._error(
+                f"contains a path that leads out of it, {printable(name)!r}"
+            )
         if header.kind == b"5" or (header.kind == b"\0" and raw.endswith(b"/")):
             return None
         if size > MAX_BYTES:
             raise self._error(
-                f"claims {size} bytes for {shown(name)}, more than {MAX_BYTES}"
+                f"claims {size} bytes for {printable(name)}, more than {MAX_BYTES}"
             )
         return name
 
-    def _reject_cut(self, end: int, name: str) -> None:
+    def _reject_truncated(self, end: int, name: str) -> None:
         if end > self._end:
             raise self._error(
-                f"is cut short: {shown(name)} ends at byte {end}, the file has "
+                f"is truncated: {printable(name)} ends at byte {end}, the file has "
                 f"{self._end}"
             )
 
-    def _error(self, words: str) -> UserError:
-        return UserError(f"{self._path} {words}; get it again from its host")
+    def _error(self, problem: str) -> UserError:
+        return UserError(f"{self._path} {problem}; download it again")
 
 
-def _sums_agree(block: bytes) -> bool:
-    """Checks a header's sum, in which its own eight bytes count as spaces."""
+def _checksum_agrees(block: bytes) -> bool:
+    """Checks a header's checksum, in which its own eight bytes count as spaces."""
     digits = block[148:156].strip(b" \0")
     if not re.fullmatch(rb"[0-7]{1,8}", digits):
         return False

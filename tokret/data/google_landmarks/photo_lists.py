@@ -1,4 +1,4 @@
-"""Google Landmarks v2's lists: photos, their landmarks, what is left out.
+"""Google Landmarks v2's lists: photos, their landmarks, and which are excluded.
 
 Weyand et al., "Google Landmarks Dataset v2", CVPR 2020. Ids of photos are 16
 hexadecimal digits and are kept as 64-bit numbers: the four million rows of train.csv
@@ -13,13 +13,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokret.data.preparing import tables
+from tokret.data.preparing.csv_files import (
+    add_unique,
+    line_error,
+    parse_number,
+    read_lines,
+    read_rows,
+)
 from tokret.errors import UserError
 
 PHOTO = re.compile(r"[0-9a-f]{16}")
 
 
-class Listed(NamedTuple):
+class ListedPhotos(NamedTuple):
     """N photos in order of id.
 
     Attributes:
@@ -32,7 +38,7 @@ class Listed(NamedTuple):
 
 
 def photo_name(number: int) -> str:
-    """A photo's id as it is written."""
+    """A photo's id as 16 hexadecimal digits."""
     return f"{number:016x}"
 
 
@@ -40,16 +46,16 @@ def photo_id(text: str, path: Path, line: int) -> int:
     """Reads a photo's id.
 
     Raises:
-      UserError: if it is none.
+      UserError: if it is not one.
     """
     if not PHOTO.fullmatch(text):
-        raise tables.problem(
+        raise line_error(
             path, line, f"{text[:40]!r} is no photo's id, 16 of the digits 0-9 and a-f"
         )
     return int(text, 16)
 
 
-def read_full(path: Path) -> Listed:
+def read_full(path: Path) -> ListedPhotos:
     """Reads train.csv (id,url,landmark_id).
 
     Raises:
@@ -57,14 +63,14 @@ def read_full(path: Path) -> Listed:
     """
 
     def entries() -> Iterator[tuple[int, int, int]]:
-        for line, (photo, landmark) in tables.rows(path, ("id", "landmark_id")):
-            number = tables.number(landmark, path, line, "landmark_id")
+        for line, (photo, landmark) in read_rows(path, ("id", "landmark_id")):
+            number = parse_number(landmark, path, line, "landmark_id")
             yield line, photo_id(photo, path, line), number
 
-    return Listed(*collect(entries(), path)[:2])
+    return ListedPhotos(*collect(entries(), path)[:2])
 
 
-def read_clean(path: Path) -> Listed:
+def read_clean(path: Path) -> ListedPhotos:
     """Reads train_clean.csv (landmark_id,images: ids with spaces between them).
 
     Raises:
@@ -72,18 +78,14 @@ def read_clean(path: Path) -> Listed:
     """
 
     def entries() -> Iterator[tuple[int, int, int]]:
-        seen: dict[int, int] = {}
-        for line, (text, images) in tables.rows(path, ("landmark_id", "images")):
-            landmark = tables.number(text, path, line, "landmark_id")
-            if landmark in seen:
-                raise tables.problem(
-                    path, line, f"landmark {landmark} stands in line {seen[landmark]}"
-                )
-            seen[landmark] = line
+        lines: dict[str, int] = {}
+        for line, (text, images) in read_rows(path, ("landmark_id", "images")):
+            landmark = parse_number(text, path, line, "landmark_id")
+            add_unique(lines, f"landmark {landmark}", path, line)
             for photo in images.split():
                 yield line, photo_id(photo, path, line), landmark
 
-    return Listed(*collect(entries(), path)[:2])
+    return ListedPhotos(*collect(entries(), path)[:2])
 
 
 class Rows(NamedTuple):
@@ -92,7 +94,7 @@ class Rows(NamedTuple):
     Attributes:
       ids: [N] uint64, no two alike.
       values: [N] int64.
-      lines: [N] int64, where they stand.
+      lines: [N] int64, their line numbers.
     """
 
     ids: np.ndarray
@@ -101,10 +103,10 @@ class Rows(NamedTuple):
 
 
 def collect(entries: Iterator[tuple[int, int, int]], path: Path) -> Rows:
-    """Brings a file's rows (line, id, value) into arrays.
+    """Collects a file's rows (line, id, value) in arrays.
 
     Raises:
-      UserError: if there is none, or names the line that repeats an id.
+      UserError: if there are none, or names the line that repeats an id.
     """
     lines, ids, values = array("q"), array("Q"), array("q")
     for line, photo, value in entries:
@@ -120,20 +122,19 @@ def collect(entries: Iterator[tuple[int, int, int]], path: Path) -> Rows:
         np.frombuffer(values, np.int64)[order],
         np.frombuffer(lines, np.int64)[order],
     )
-    again = np.flatnonzero(rows.ids[1:] == rows.ids[:-1])
-    if len(again):
-        row = int(again[np.argmin(rows.lines[again + 1])])
-        raise tables.problem(
+    repeated = np.flatnonzero(rows.ids[1:] == rows.ids[:-1])
+    if len(repeated):
+        row = int(repeated[np.argmin(rows.lines[repeated + 1])])
+        raise line_error(
             path,
             int(rows.lines[row + 1]),
-            f"photo {photo_name(int(rows.ids[row]))} stands in line "
-            f"{rows.lines[row]} too",
+            f"photo {photo_name(int(rows.ids[row]))} is in line {rows.lines[row]} too",
         )
     return rows
 
 
 def find(ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Looks ids up among others.
+    """Finds ids among others.
 
     Args:
       ids: [N] uint64 in order, N > 0.
@@ -146,8 +147,8 @@ def find(ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, ids[rows] == wanted
 
 
-def exclude_listed(listed: Listed, path: Path) -> Listed:
-    """Leaves out what a file lists, one landmark's or photo's id a line.
+def exclude(listed: ListedPhotos, path: Path) -> ListedPhotos:
+    """Removes what a file lists, one landmark's or photo's id a line.
 
     Of a line with commas the first field counts; the first line may be a heading.
 
@@ -157,28 +158,26 @@ def exclude_listed(listed: Listed, path: Path) -> Listed:
     kept = np.ones(len(listed.ids), bool)
     known = set(np.unique(listed.landmarks).tolist())
     landmarks = set()
-    for line, text in _ids(path):
+    for line, text in _first_fields(path):
         if PHOTO.fullmatch(text):
             row, known_photo = find(listed.ids, np.array([int(text, 16)], np.uint64))
             if not known_photo[0]:
-                raise tables.problem(path, line, f"photo {text} is not in the dataset")
+                raise line_error(path, line, f"photo {text} is not in the dataset")
             kept[row] = False
         else:
-            landmark = tables.number(text, path, line, "a landmark's or photo's id")
+            landmark = parse_number(text, path, line, "a landmark's or photo's id")
             if landmark not in known:
-                raise tables.problem(path, line, f"landmark {text} is not in it")
+                raise line_error(path, line, f"landmark {text} is not in the dataset")
             landmarks.add(landmark)
     kept &= ~np.isin(listed.landmarks, sorted(landmarks))
-    return Listed(listed.ids[kept], listed.landmarks[kept])
+    return ListedPhotos(listed.ids[kept], listed.landmarks[kept])
 
 
-def _ids(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
+def _first_fields(path: Path) -> Iterator[tuple[int, str]]:
+    for number, line in read_lines(path):
         text = line.partition(",")[0].strip()
-        heading = number == 1 and text and not text[0].isdigit()
-        if text and not (heading and not PHOTO.fullmatch(text)):
+        is_heading = (
+            number == 1 and not text[:1].isdigit() and not PHOTO.fullmatch(text)
+        )
+        if text and not is_heading:
             yield number, text

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from tokret.data.image_folder import builder
-from tokret.data.preparing import engine, layout, shards, workers
-from tokret.data.preparing.photos import Place, Treatment
-from tokret.data.preparing.shards import Item
+from tokret.data.preparing import dataset_writer, shards, tfds_layout, workers
+from tokret.data.preparing.photo_files import PhotoLocation
+from tokret.data.preparing.photo_processing import PhotoProcessing
+from tokret.data.preparing.shards import SourcePhoto
 from tokret.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PREPARE = """
 import sys
 from tokret.data.image_folder import builder
-from tokret.data.preparing import layout
-layout.PHOTOS_PER_SHARD = 6
+from tokret.data.preparing import tfds_layout
+tfds_layout.PHOTOS_PER_SHARD = 6
 builder.prepare(sys.argv[1], root=sys.argv[2], resize=64, workers=2)
 """
 
@@ -70,7 +71,7 @@ def timed(tmp_path_factory, folder):
     data_dir = tmp_path_factory.mktemp("undisturbed")
     start = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "PHOTOS_PER_SHARD", 6)
+        patch.setattr(tfds_layout, "PHOTOS_PER_SHARD", 6)
         builder.prepare(data_dir, root=str(folder), resize=64, workers=1)
     return sums(data_dir), time.monotonic() - start
 
@@ -161,7 +162,7 @@ def test_a_killed_worker_is_said_and_the_rest_kept(folder, undisturbed, tmp_path
     wait_for(lambda: list(tmp_path.rglob("journal/*.json")))
     os.kill(children(process.pid)[0], signal.SIGKILL)
     _, err = process.communicate(timeout=20)
-    assert process.returncode == 1 and "ended by itself (status -9" in err
+    assert process.returncode == 1 and "ended unexpectedly (status -9" in err
     again = run(tmp_path, folder)
     assert again.wait(60) == 0
     again.stderr.close()
@@ -179,7 +180,7 @@ class TestOneProcess:
 
     @pytest.fixture(autouse=True)
     def small(self, tmp_path, jpeg, monkeypatch):
-        monkeypatch.setattr(layout, "PHOTOS_PER_SHARD", 4)
+        monkeypatch.setattr(tfds_layout, "PHOTOS_PER_SHARD", 4)
         self.root, self.data_dir = tmp_path / "photos", tmp_path / "d"
         (self.root / "a").mkdir(parents=True)
         for i in range(12):
@@ -212,7 +213,7 @@ class TestOneProcess:
     def test_only_what_is_missing_or_odd_is_done_again(self, monkeypatch):
         written = self.counted(monkeypatch)
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "describe", lambda *_: 1 / 0)
+            patch.setattr(dataset_writer, "write_dataset_info", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 self.prepare()
         assert len(written) == 3
@@ -232,7 +233,7 @@ class TestOneProcess:
     def test_what_was_begun_from_other_photos_is_not_gone_on_with(self, monkeypatch):
         written = self.counted(monkeypatch)
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "describe", lambda *_: 1 / 0)
+            patch.setattr(dataset_writer, "write_dataset_info", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 self.prepare()
         os.utime(self.root / "a" / "03.jpg", (1, 1))
@@ -241,7 +242,7 @@ class TestOneProcess:
 
     def test_a_kill_between_the_last_two_steps(self, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(engine.shutil, "rmtree", lambda *_, **__: 1 / 0)
+            patch.setattr(dataset_writer.shutil, "rmtree", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 self.prepare()
         assert list(self.data_dir.rglob("*.partial"))
@@ -250,7 +251,7 @@ class TestOneProcess:
 
     @pytest.mark.parametrize("when", ["open", "write", "close", "journal"])
     def test_a_full_disk_is_one_line_and_what_is_done_is_kept(self, when, monkeypatch):
-        monkeypatch.setattr(layout, "PHOTOS_PER_SHARD", 6)
+        monkeypatch.setattr(tfds_layout, "PHOTOS_PER_SHARD", 6)
         full = RuntimeError(
             "write() failed: No space left on device; writing x; at byte 1048576"
         )
@@ -281,7 +282,7 @@ class TestOneProcess:
             with pytest.raises(UserError) as caught:
                 self.prepare()
         words = str(caught.value)
-        assert "disk takes no more" in words and "(No space left on device)" in words
+        assert "cannot be written" in words and "(No space left on device)" in words
         assert not list(self.data_dir.rglob("*.tmp"))
         written = self.counted(monkeypatch)
         self.prepare()
@@ -304,7 +305,7 @@ class TestOneProcess:
     def test_no_photo_that_can_be_used_is_an_error_all_the_same(self):
         for path in (self.root / "a").iterdir():
             path.write_bytes(b"<html>")
-        with pytest.raises(UserError, match="no photo is left"):
+        with pytest.raises(UserError, match="no photo can be used"):
             self.prepare(skip_bad=True)
 
     def test_a_shard_without_a_good_photo_is_empty(self):
@@ -337,21 +338,21 @@ def raise_full(_):
     "photos", [1, 511, 512, 513, 5063, 131_072, 131_073, 4_132_914]
 )
 def test_shards_are_decided_by_the_number_of_photos(photos):
-    lengths = layout.shard_lengths(photos)
+    lengths = tfds_layout.shard_lengths(photos)
     assert sum(lengths) == photos and len(lengths) <= 256
     assert max(lengths) - min(lengths) <= 1
     assert max(lengths) <= 512 or len(lengths) == 256
 
 
 def test_a_task_is_told_from_another():
-    items = [Item("a.jpg", Place("/x", 0, 5), {"label": 1})]
-    task = shards.ShardTask("p", "j", items, Treatment(), None)
+    items = [SourcePhoto("a.jpg", PhotoLocation("/x", 0, 5), {"label": 1})]
+    task = shards.ShardTask("p", "j", items, PhotoProcessing(), None)
     others = (
-        task._replace(treatment=Treatment(512)),
-        task._replace(items=[items[0]._replace(name="b.jpg")]),
-        task._replace(items=[items[0]._replace(place=Place("/x", 0, 6))]),
-        task._replace(items=[items[0]._replace(fields={"label": 2})]),
-        task._replace(items=items * 2),
+        task._replace(processing=PhotoProcessing(512)),
+        task._replace(photos=[items[0]._replace(name="b.jpg")]),
+        task._replace(photos=[items[0]._replace(location=PhotoLocation("/x", 0, 6))]),
+        task._replace(photos=[items[0]._replace(fields={"label": 2})]),
+        task._replace(photos=items * 2),
     )
     assert len({t.digest() for t in (task, *others)}) == 6
     assert task._replace(path="q", journal="k").digest() == task.digest()

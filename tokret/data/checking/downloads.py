@@ -1,0 +1,227 @@
+"""Downloaded files of each dataset: what should exist, and the photos to check.
+
+Each function yields photos, and adds to a report on its way what it finds out about
+archives, lists and missing photos. Nothing is written.
+"""
+
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tokret.data.checking.photo_checks import PhotoToCheck
+from tokret.data.checking.report import CheckReport
+from tokret.data.google_landmarks import builder as google_landmarks
+from tokret.data.google_landmarks.photo_lists import find, photo_name
+from tokret.data.google_landmarks.photo_locations import (
+    ARCHIVES,
+    photo_number,
+    tree_folders,
+)
+from tokret.data.image_folder import builder as folder_builder
+from tokret.data.preparing.photo_files import MAX_BYTES, PhotoLocation
+from tokret.data.preparing.tar_members import list_members, printable
+from tokret.data.revisited import builder as revisited
+from tokret.data.revisited import distractors
+from tokret.data.revisited.photo_sources import find_sources, stem_of
+from tokret.data.revisited.splits import plain_stem
+from tokret.errors import UserError
+
+NamedPhoto = tuple[str, PhotoLocation | bytes]
+
+
+def gldv2(
+    report: CheckReport,
+    *,
+    manual_dir: str,
+    subset: str = "clean",
+    exclude_ids: str = "",
+) -> Iterator[PhotoToCheck]:
+    """Checks Google Landmarks v2: the lists, the tars and the photos in them.
+
+    Args:
+      report: is added to.
+      manual_dir: as for prepare.
+      subset: clean, no_overlap or full.
+      exclude_ids: a file of ids, for no_overlap.
+    """
+    root = Path(manual_dir).expanduser()
+    sources = google_landmarks.find_sources(root, subset, exclude_ids)
+    _, listed = google_landmarks.read_lists(sources)
+    photos, classes = google_landmarks.PUBLISHED[subset]
+    report.add_count("photos in the lists", len(listed.ids), photos)
+    report.add_count("classes", len(np.unique(listed.landmarks)), classes)
+    exists = np.zeros(len(listed.ids), bool)
+    if sources.tars:
+        report.add_count("tars", len(sources.tars), ARCHIVES)
+        names = {path.name for path in sources.tars}
+        for name in (f"images_{i:03d}.tar" for i in range(ARCHIVES)):
+            if name not in names:
+                missing_in = f"missing in {sources.tars[0].parent}"
+                report.add_defect(name, "archive", missing_in)
+        found = _members_of_tars(sources.tars, report)
+    else:
+        assert sources.tree is not None
+        found = (
+            (path.name, PhotoLocation(str(path)))
+            for folder in tree_folders(sources.tree)
+            for path in sorted(folder.iterdir())
+        )
+    for name, location in found:
+        photo = photo_number(name.rpartition("/")[2])
+        if photo is None:
+            continue
+        rows, known = find(listed.ids, np.array([photo], np.uint64))
+        if known[0]:
+            if exists[rows[0]]:
+                report.add_defect(name, "repeated", f"again in {location.path}")
+            exists[rows[0]] = True
+            yield PhotoToCheck(f"{photo_name(photo)}.jpg", location)
+    names = (f"{photo_name(photo)}.jpg" for photo in listed.ids[~exists].tolist())
+    _add_missing(names, report, root)
+
+
+def _members_of_tars(
+    tars: Iterable[Path], report: CheckReport
+) -> Iterator[tuple[str, PhotoLocation]]:
+    """The files in uncompressed tars; of a damaged one those before the damage."""
+    for path in tars:
+        try:
+            for member in list_members(path):
+                yield member.name, PhotoLocation(str(path), member.offset, member.size)
+        except (UserError, OSError) as error:
+            report.add_defect(path.name, "archive", str(error))
+
+
+def _members_of_archives(
+    archives: Iterable[Path], report: CheckReport
+) -> Iterator[tuple[str, bytes]]:
+    """The files in compressed tars, read from start to end and not unpacked."""
+    for path in archives:
+        try:
+            with tarfile.open(path, "r|*") as tar:
+                for member in tar:
+                    if not member.isreg():
+                        continue
+                    file = tar.extractfile(member)
+                    if member.size > MAX_BYTES or file is None:
+                        claim = f"claims {member.size} bytes"
+                        report.add_defect(path.name, "archive", claim)
+                        break
+                    yield member.name, file.read()
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            words = " ".join(str(error).split()) or type(error).__name__
+            report.add_defect(path.name, "archive", f"truncated or damaged: {words}")
+
+
+def _listed_photos(
+    found: Iterable[NamedPhoto],
+    listed: Iterable[str],
+    report: CheckReport,
+    root: Path,
+) -> Iterator[PhotoToCheck]:
+    """Those of the found photos that are listed; reports those that are missing."""
+    missing = dict.fromkeys(listed)
+    every = set(missing)
+    for name, content in found:
+        if name not in every:
+            continue
+        if name not in missing:
+            report.add_defect(printable(name), "repeated", "exists twice")
+        missing.pop(name, None)
+        yield PhotoToCheck(name, content)
+    _add_missing(map(printable, missing), report, root)
+
+
+def _add_missing(names: Iterable[str], report: CheckReport, root: Path) -> None:
+    for name in names:
+        report.add_defect(name, "missing", f"nowhere in {root}")
+
+
+def oxford_or_paris(
+    name: str, report: CheckReport, *, manual_dir: str, release: str = ""
+) -> Iterator[PhotoToCheck]:
+    """Checks a benchmark: its ground truth, its archives and the photos in them.
+
+    Args:
+      name: of the benchmark.
+      report: is added to.
+      manual_dir: as for prepare.
+      release: original or blurred, where both exist.
+    """
+    root = Path(manual_dir).expanduser()
+    benchmark = revisited.BENCHMARKS[name]
+    city = benchmark.city
+    sources = find_sources(root, city, release)
+    with tempfile.TemporaryDirectory() as folder:  # text files may be in an archive
+        truth = benchmark.read_truth(benchmark.truth_files(root), (), Path(folder))
+    images, queries = (
+        [plain_stem(name) for name in truth[key]] for key in ("imlist", "qimlist")
+    )
+    if not benchmark.landmarks:
+        report.add_count("photos in the ground truth", len(images), benchmark.photos)
+    report.add_count("queries", len(queries), benchmark.queries)
+    found: Iterable[NamedPhoto] = _members_of_archives(sources.archives, report)
+    if sources.files:
+        found = ((path.name, PhotoLocation(str(path))) for path in sources.files)
+    photos = (
+        (stem, content)
+        for file_name, content in found
+        if (stem := stem_of(file_name, city)) and stem not in city.broken
+    )
+    listed = dict.fromkeys([*images, *queries])
+    if not benchmark.landmarks:
+        yield from _listed_photos(photos, listed, report, root)
+        return
+    # The text files name few of the photos: all of them are in the database.
+    seen: set[str] = set()
+    for stem, content in photos:
+        seen.add(stem)
+        yield PhotoToCheck(stem, content)
+    report.add_count("photos", len(seen), benchmark.photos)
+    _add_missing((stem for stem in listed if stem not in seen), report, root)
+
+
+def revisitop1m(report: CheckReport, *, manual_dir: str) -> Iterator[PhotoToCheck]:
+    """Checks the distractors: their list, the archives and the photos in them.
+
+    Args:
+      report: is added to.
+      manual_dir: as for prepare.
+    """
+    root = Path(manual_dir).expanduser()
+    names = distractors.read_list(distractors.find_list(root))
+    report.add_count("photos in the list", len(names), distractors.PUBLISHED)
+    archives = distractors.find_archives(root)
+    found: Iterable[NamedPhoto] = distractors.unpacked_photos(root)
+    if archives:
+        report.add_count("archives", len(archives), distractors.ARCHIVES)
+        numbers = {distractors.archive_number(path.name) for path in archives}
+        for number in range(1, distractors.ARCHIVES + 1):
+            if number not in numbers:
+                name = f"{distractors.NAME}.{number}.tar.gz"
+                missing_in = f"missing in {archives[0].parent}"
+                report.add_defect(name, "archive", missing_in)
+        found = _members_of_archives(archives, report)
+    plain = ((distractors.plain_name(name), content) for name, content in found)
+    yield from _listed_photos(plain, names, report, root)
+
+
+def image_folder(
+    report: CheckReport, *, root: str = "", table: str = ""
+) -> Iterator[PhotoToCheck]:
+    """Checks photos of any folder, in class folders or of a table.
+
+    Args:
+      report: is added to.
+      root: as for prepare.
+      table: as for prepare.
+    """
+    _, found = folder_builder.list_photos(root, table)
+    report.add_count("photos", len(found.photos))
+    report.add_count("classes", len({photo.label for photo in found.photos}))
+    for photo in found.photos:
+        yield PhotoToCheck(photo.name, PhotoLocation(str(photo.path)))

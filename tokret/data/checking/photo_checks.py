@@ -1,0 +1,134 @@
+"""Photos checked one by one: can they be read and decoded, are they large enough?"""
+
+import hashlib
+import io
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from PIL import Image
+
+from tokret.data.preparing import workers
+from tokret.data.preparing.photo_files import (
+    BadPhotoError,
+    PhotoLocation,
+    PhotoReader,
+)
+from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
+
+BATCH = 32  # photos that a worker takes at once
+KINDS = {  # how a BadPhotoError starts, and the defect's kind
+    "missing": "missing",
+    "unreadable": "unreadable",
+    "not a regular file": "unreadable",
+    "larger than": "unreadable",
+    "empty": "empty",
+}
+
+
+class Defect(NamedTuple):
+    """Something that is wrong.
+
+    Attributes:
+      name: of a photo or an archive.
+      problem: its kind, in a word.
+      detail: in a few words.
+    """
+
+    name: str
+    problem: str
+    detail: str
+
+
+class PhotoToCheck(NamedTuple):
+    """A photo that is to be checked.
+
+    Attributes:
+      name: of the photo.
+      content: its location, or its bytes.
+      group: only photos of the same group can be duplicates.
+    """
+
+    name: str
+    content: PhotoLocation | bytes
+    group: str = ""
+
+
+class CheckedPhoto(NamedTuple):
+    """The result of checking a photo.
+
+    Attributes:
+      name: of the photo.
+      digest: sha256 of its bytes and group; empty where they could not be read.
+      defect: what is wrong, if anything is.
+    """
+
+    name: str
+    digest: bytes
+    defect: Defect | None
+
+
+class Batch(NamedTuple):
+    """Photos for one worker, and the shorter side below which one is tiny."""
+
+    photos: Sequence[PhotoToCheck]
+    min_side: int
+
+
+def check_batch(batch: Batch, progress: Callable[[int], object]) -> list[CheckedPhoto]:
+    """Checks photos, in any process."""
+    checked = []
+    with PhotoReader() as reader:
+        for photo in batch.photos:
+            checked.append(_check(photo, reader, batch.min_side))
+            progress(1)
+    return checked
+
+
+def check_photos(
+    photos: Iterable[PhotoToCheck],
+    min_side: int,
+    count: int,
+    progress: Callable[[int], object],
+) -> Iterator[CheckedPhoto]:
+    """Checks photos in several processes.
+
+    Args:
+      photos: to check.
+      min_side: the shorter side in pixels below which a photo is tiny.
+      count: processes.
+      progress: called with the number of photos that are done.
+
+    Yields:
+      The result for each, in any order.
+    """
+    stream = iter(photos)
+    batches = (
+        Batch(batch, min_side)
+        for batch in iter(lambda: list(itertools.islice(stream, BATCH)), [])
+    )
+    for checked in workers.run(check_batch, batches, count, progress):
+        yield from checked
+
+
+def _check(photo: PhotoToCheck, reader: PhotoReader, min_side: int) -> CheckedPhoto:
+    name, content, group = photo
+    digest = b""
+    try:
+        encoded = content if isinstance(content, bytes) else reader.read(content)
+        digest = hashlib.sha256(group.encode() + encoded).digest()
+        process_photo(encoded, PhotoProcessing())
+        side = _shorter_side(encoded)
+    except BadPhotoError as bad:
+        words = str(bad)
+        matching = (kind for start, kind in KINDS.items() if words.startswith(start))
+        return CheckedPhoto(name, digest, Defect(name, next(matching, "broken"), words))
+    tiny = Defect(name, "tiny", f"its shorter side has {side} pixels")
+    return CheckedPhoto(name, digest, tiny if side < min_side else None)
+
+
+def _shorter_side(encoded: bytes) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return min(Image.open(io.BytesIO(encoded)).size)

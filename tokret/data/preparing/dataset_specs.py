@@ -1,0 +1,94 @@
+"""A dataset before and after its sources are read: `DatasetSpec`, `DatasetContents`."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import tensorflow_datasets as tfds
+
+from tokret.data.preparing.photo_processing import PhotoProcessing
+from tokret.data.preparing.problems import Problem
+from tokret.data.preparing.shards import SourcePhoto
+
+
+@runtime_checkable
+class SourcePhotos(Protocol):
+    """An ordered list of photos that need not be in memory."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Sequence[SourcePhoto]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetContents:
+    """What a dataset contains.
+
+    Attributes:
+      features: of every split; see `photo_features`.
+      splits: by name, their photos in order.
+      missing: photos that should be in them and were not found.
+      metadata: returns the dataset's metadata, given the skipped rows of each split.
+      write_beside: writes further files into the dataset's folder.
+      notes: oddities of the sources that are not errors.
+    """
+
+    features: tfds.features.FeaturesDict
+    splits: Mapping[str, SourcePhotos]
+    missing: Sequence[Problem] = ()
+    metadata: Callable[[Mapping[str, set[int]]], dict[str, Any]] = lambda _: {}
+    write_beside: Callable[[Path], None] = lambda _: None
+    notes: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """A dataset before its sources are read.
+
+    Attributes:
+      name: of the dataset.
+      variant: of the dataset, in a word that a folder's name can contain.
+      fingerprint: of sources and options, from `fingerprint`.
+      description: of the dataset, in words.
+      processing: of each photo.
+      read_contents: lists the contents; its argument is a folder for temporary files.
+    """
+
+    name: str
+    variant: str
+    fingerprint: str
+    description: str
+    processing: PhotoProcessing
+    read_contents: Callable[[Path], DatasetContents]
+
+    def config_name(self) -> str:
+        """The dataset's configuration in TFDS's sense: a folder below its name."""
+        return f"{self.variant}-{self.fingerprint}"
+
+
+def photo_features(labels: Sequence[str] | None = None) -> tfds.features.FeaturesDict:
+    """The features `image`, `filename` and, if there are labels, `label`."""
+    features: dict[str, Any] = {"image": tfds.features.Image(shape=(None, None, 3))}
+    if labels is not None:
+        features["label"] = tfds.features.ClassLabel(names=labels)
+    features["filename"] = tfds.features.Text()
+    return tfds.features.FeaturesDict(features)
+
+
+def fingerprint(options: object, files: Iterable[tuple[str, Path]]) -> str:
+    """Identifies a state of the sources; other files, sizes or times change it.
+
+    Args:
+      options: everything else that decides the dataset; its `repr` counts.
+      files: files or folders, each with the name that counts.
+
+    Raises:
+      OSError: if one of them does not exist.
+    """
+    digest = hashlib.sha256(repr(options).encode())
+    for name, path in files:
+        info = path.stat()
+        digest.update(repr((name, info.st_size, info.st_mtime_ns)).encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,247 @@
+"""Writes datasets to disk: on all cores, restartable, in whole shards.
+
+TFDS reads the result (`tfds.builder_from_directory`, array_record) but does not write
+it: its own writer is a single thread that starts again after a kill. Here the photos of
+a split are an ordered list, a shard is a fixed slice of it, and an unfinished dataset
+is stored in NAME/CONFIG/VERSION.partial:
+
+    lock       locked by the process that prepares, and by its workers
+    data/      finished shards; at the end it becomes NAME/CONFIG/VERSION
+    journal/   a report for each finished shard
+    problems.csv, and temporary files such as unpacked archives
+
+CONFIG ends in a fingerprint of the sources and the options, so that a preparation is
+never resumed with others.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from tokret.data.preparing import problems
+from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
+from tokret.data.preparing.problems import Problem
+from tokret.data.preparing.shards import (
+    ShardReport,
+    ShardTask,
+    WriteError,
+    read_report,
+)
+from tokret.data.preparing.tfds_layout import (
+    VERSION,
+    Shard,
+    list_shards,
+    write_dataset_info,
+)
+from tokret.data.preparing.workers import count_cores, write_shards
+from tokret.errors import UserError
+
+FEW = 256  # photos; starting processes for them does not pay
+
+
+def open_prepared(
+    data_dir: str | os.PathLike[str], name: str, variant: str
+) -> tfds.core.DatasetBuilder:
+    """Returns a dataset that was prepared before; its sources need not exist.
+
+    Args:
+      data_dir: the folder of prepared datasets.
+      name: of the dataset.
+      variant: as in its `DatasetSpec`; "" for any.
+
+    Raises:
+      UserError: if there is none, or several, with other sources or options.
+    """
+    pattern = re.compile((re.escape(variant) or ".+") + "-[0-9a-f]{12}")
+    parent = Path(data_dir) / name
+    found = [
+        folder / VERSION
+        for folder in sorted(parent.glob("*"))
+        if pattern.fullmatch(folder.name) and (folder / VERSION).is_dir()
+    ]
+    if not found:
+        raise UserError(
+            f"manual_dir: {data_dir} contains no prepared {name} {variant}".rstrip()
+            + "; set it to the folder of the downloaded files"
+        )
+    if len(found) > 1:
+        raise UserError(
+            f"manual_dir: {parent} contains {len(found)} that match: "
+            f"{', '.join(path.parent.name for path in found)}; set it, or remove all "
+            "but one"
+        )
+    return tfds.builder_from_directory(found[0])
+
+
+def prepare_dataset(
+    spec: DatasetSpec,
+    data_dir: str | os.PathLike[str],
+    *,
+    skip_bad: bool = False,
+    workers: int = 0,
+) -> tfds.core.DatasetBuilder:
+    """Writes a dataset to disk, unless it exists.
+
+    Args:
+      spec: of the dataset.
+      data_dir: the folder of prepared datasets.
+      skip_bad: skip photos that are missing or broken, with a warning, and list them in
+        problems.csv beside the data.
+      workers: processes; 0 for one per core. Changes no byte.
+
+    Returns:
+      The builder, to be read by `as_data_source`.
+
+    Raises:
+      UserError: if photos are missing or broken, or the disk is full. Finished shards
+        are kept, and the same call resumes from there.
+    """
+    final = Path(data_dir) / spec.name / spec.config_name() / VERSION
+    partial = final.with_name(VERSION + ".partial")
+    # Both exist after a kill between the last two steps.
+    if partial.exists() or not final.exists():
+        with _locked(spec.name, partial) as lock:
+            if not final.exists():
+                _remove_unfinished(partial)  # of killed workers
+                try:
+                    _write_dataset(spec, partial, final, skip_bad, workers, lock)
+                except WriteError as error:
+                    raise UserError(
+                        f"{spec.name}: {partial} cannot be written ({error}); what is "
+                        "finished is kept: free some space and run the same again"
+                    ) from error
+                finally:
+                    _remove_unfinished(partial)
+            shutil.rmtree(partial, ignore_errors=True)
+    return tfds.builder_from_directory(final)
+
+
+@contextlib.contextmanager
+def _locked(name: str, partial: Path) -> Iterator[int]:
+    """Waits until no other process prepares this dataset; yields the open lock."""
+    partial.mkdir(parents=True, exist_ok=True)
+    file = os.open(partial / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log(f"preparing {name}: waiting for another process that prepares it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _remove_unfinished(partial: Path) -> None:
+    for path in partial.glob("*/*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _write_dataset(
+    spec: DatasetSpec,
+    partial: Path,
+    final: Path,
+    skip_bad: bool,
+    workers: int,
+    lock: int,
+) -> None:
+    for folder in ("data", "journal"):
+        (partial / folder).mkdir(exist_ok=True)
+    contents = spec.read_contents(partial)
+    if contents.missing and not skip_bad:
+        raise _refusal(spec, contents, contents.missing, "missing", partial)
+    lengths = {split: len(photos) for split, photos in contents.splits.items()}
+    total = sum(lengths.values())
+    _log(f"preparing {spec.name}: {total} photos into {final}")
+    for note in contents.notes:
+        _log(f"note: {spec.name}: {note}")
+    shards = list_shards(spec.name, lengths, partial)
+    reports = _write_shards(spec, contents, shards, workers, lock)
+    broken = [problem for report in reports for problem in report.problems]
+    if broken and not skip_bad:
+        raise _refusal(spec, contents, broken, "broken", partial)
+    if len(broken) == total:
+        raise UserError(f"{spec.name}: no photo can be used; check the sources")
+    bad = [*contents.missing, *broken]
+    if bad:
+        problems.write_problems(partial / "data" / problems.FILE, bad)
+        _log(
+            f"warning: {spec.name}: {len(bad):,} photos skipped: "
+            f"{problems.summary(bad)}; {final / problems.FILE} lists them"
+        )
+    write_dataset_info(spec, contents, shards, reports, partial / "data")
+    os.rename(partial / "data", final)
+
+
+def _refusal(
+    spec: DatasetSpec,
+    contents: DatasetContents,
+    bad: Sequence[Problem],
+    kind: str,
+    partial: Path,
+) -> UserError:
+    path = partial / problems.FILE
+    problems.write_problems(path, bad)
+    total = sum(map(len, contents.splits.values())) + len(contents.missing)
+    return UserError(
+        f"{spec.name}: {len(bad):,} of {total:,} photos are {kind}: "
+        f"{problems.summary(bad)}; {path} lists them; download them again, or skip "
+        "them with skip_bad"
+    )
+
+
+def _write_shards(
+    spec: DatasetSpec,
+    contents: DatasetContents,
+    shards: Sequence[Shard],
+    workers: int,
+    lock: int,
+) -> list[ShardReport]:
+    """Writes the shards that are not finished; returns the reports of all."""
+
+    def task(shard: Shard) -> ShardTask:
+        photos = contents.splits[shard.split][shard.first : shard.last]
+        return ShardTask(
+            *(str(shard.path), str(shard.journal)),
+            *(photos, spec.processing, contents.features),
+        )
+
+    finished = {
+        shard: report
+        for shard in shards
+        if shard.path.exists() and (report := read_report(task(shard)))
+    }
+    unfinished = {str(shard.path): shard for shard in shards if shard not in finished}
+    left = sum(shard.last - shard.first for shard in unfinished.values())
+    if workers == 0:
+        workers = 1 if left < FEW else count_cores()
+    workers = max(1, min(workers, len(unfinished)))
+    total = sum(shard.last - shard.first for shard in shards)
+    # disable=None: no bar where standard error is not a terminal.
+    with (
+        tqdm(
+            total=total,
+            initial=total - left,
+            desc=spec.name,
+            unit="photo",
+            disable=None,
+        ) as bar,
+        contextlib.closing(
+            write_shards(map(task, unfinished.values()), workers, bar.update, (lock,))
+        ) as written,
+    ):
+        for path, report in written:
+            finished[unfinished[path]] = report
+    return [finished[shard] for shard in shards]
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,131 @@
+"""Where the bytes of photos are, in files or inside archives, and reading them."""
+
+import contextlib
+import dataclasses
+import os
+import stat
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+MAX_BYTES = 512 * 2**20  # of an encoded photo; the largest in use have some 50 MiB
+
+
+class BadPhotoError(Exception):
+    """A photo that cannot be used; the message is the reason, in a few words."""
+
+
+class PhotoLocation(NamedTuple):
+    """Where a photo's bytes are.
+
+    Attributes:
+      path: a file.
+      offset: of the photo's first byte in the file.
+      size: in bytes; -1 for the whole file.
+    """
+
+    path: str
+    offset: int = 0
+    size: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoLocations:
+    """Locations of N photos as arrays, since there may be millions.
+
+    Attributes:
+      files: that contain them.
+      file: [N] int32 index into `files`, -1 for a photo that is missing.
+      offset: [N] int64 of the photo's first byte in its file.
+      size: [N] int64 in bytes, -1 for the whole file.
+    """
+
+    files: list[str]
+    file: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+
+    @classmethod
+    def unknown(cls, photos: int) -> "PhotoLocations":
+        """Locations that are all missing."""
+        return cls(
+            [],
+            np.full(photos, -1, np.int32),
+            np.zeros(photos, np.int64),
+            np.full(photos, -1, np.int64),
+        )
+
+    def __getitem__(self, row: int) -> PhotoLocation:
+        """The location of a photo that is not missing."""
+        return PhotoLocation(
+            self.files[self.file[row]], int(self.offset[row]), int(self.size[row])
+        )
+
+    def add(
+        self,
+        path: str,
+        rows: int | np.ndarray,
+        offset: int | np.ndarray,
+        size: int | np.ndarray,
+    ) -> None:
+        """Sets the locations of photos that were missing until now."""
+        if not self.files or self.files[-1] != path:
+            self.files.append(path)
+        self.file[rows] = len(self.files) - 1
+        self.offset[rows] = offset
+        self.size[rows] = size
+
+    def take(self, rows: np.ndarray) -> "PhotoLocations":
+        """The locations of some rows, in this order."""
+        return PhotoLocations(
+            self.files, self.file[rows], self.offset[rows], self.size[rows]
+        )
+
+
+class PhotoReader(contextlib.AbstractContextManager["PhotoReader"]):
+    """Reads photos; keeps the last file open, as an archive contains many in a row."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _open(self, path: str) -> BinaryIO:
+        if self._file is None or self._file.name != path:
+            self.__exit__()
+            self._file = open(path, "rb", opener=_open_without_waiting)
+        return self._file
+
+    def read(self, location: PhotoLocation) -> bytes:
+        """Returns the photo's bytes.
+
+        Raises:
+          BadPhotoError: if they are missing, too many, or cannot be read.
+        """
+        try:
+            file = self._open(location.path)
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                raise BadPhotoError("not a regular file")
+            size = info.st_size if location.size < 0 else location.size
+            if size > MAX_BYTES:
+                raise BadPhotoError(f"larger than {MAX_BYTES >> 20} MiB")
+            file.seek(location.offset)
+            data = file.read(size)
+        except FileNotFoundError as error:
+            raise BadPhotoError("missing") from error
+        except IsADirectoryError as error:
+            raise BadPhotoError("not a regular file") from error
+        except OSError as error:
+            raise BadPhotoError(f"unreadable: {error.strerror}") from error
+        if len(data) < size:
+            raise BadPhotoError("the file ends before the photo does")
+        return data
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a pipe that is named like a photo would block without this."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -1,0 +1,113 @@
+"""A dataset's folder as TFDS reads it: shards, their names, and the files beside."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+
+from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
+from tokret.data.preparing.shards import ShardReport
+
+VERSION = "1.0.0"
+PHOTOS_PER_SHARD = 512  # at least, where there are more
+MAX_SHARDS = 256  # of a split: a reader keeps all of them open
+
+
+class Shard(NamedTuple):
+    """Rows of a split, from `first` to before `last`, and the files of their shard."""
+
+    split: str
+    first: int
+    last: int
+    path: Path
+    journal: Path
+
+
+def shard_lengths(photos: int) -> list[int]:
+    """The number of photos in each shard of a split, by the photos' number alone."""
+    count = min(MAX_SHARDS, max(1, math.ceil(photos / PHOTOS_PER_SHARD)))
+    ends = [photos * i // count for i in range(count + 1)]
+    return [last - first for first, last in zip(ends, ends[1:], strict=False)]
+
+
+def list_shards(name: str, lengths: Mapping[str, int], partial: Path) -> list[Shard]:
+    """Lists a dataset's shards.
+
+    Args:
+      name: of the dataset.
+      lengths: photos in each split.
+      partial: the folder that contains data/ and journal/.
+    """
+    template = _template(name, partial / "data")
+    shards = []
+    for split, photos in lengths.items():
+        first, counts = 0, shard_lengths(photos)
+        for number, length in enumerate(counts):
+            named = template.replace(split=split)
+            path = Path(
+                named.sharded_filepath(shard_index=number, num_shards=len(counts))
+            )
+            journal = partial / "journal" / f"{path.name}.json"
+            shards.append(Shard(split, first, first + length, path, journal))
+            first += length
+    return shards
+
+
+def _template(name: str, folder: Path) -> tfds.core.ShardedFileTemplate:
+    return tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=name, filetype_suffix="array_record"
+    )
+
+
+def write_dataset_info(
+    spec: DatasetSpec,
+    contents: DatasetContents,
+    shards: Sequence[Shard],
+    reports: Sequence[ShardReport],
+    folder: Path,
+) -> None:
+    """Writes the files that TFDS reads beside the shards, and `write_beside`'s.
+
+    Args:
+      spec: of the dataset.
+      contents: of the dataset.
+      shards: all of them.
+      reports: one for each shard, in the same order.
+      folder: of the shards.
+    """
+    skipped: dict[str, set[int]] = {split: set() for split in contents.splits}
+    lengths: dict[str, list[int]] = {}
+    sizes: dict[str, int] = {}
+    for shard, report in zip(shards, reports, strict=True):
+        skipped[shard.split] |= {shard.first + row for row in report.skipped}
+        lengths.setdefault(shard.split, []).append(report.records)
+        sizes[shard.split] = sizes.get(shard.split, 0) + report.size
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=spec.name,
+            version=tfds.core.Version(VERSION),
+            data_dir=str(folder),
+            module_name=__name__,
+            config_name=spec.config_name(),
+            config_description=spec.description,
+        ),
+        description=spec.description,
+        features=contents.features,
+        metadata=tfds.core.MetadataDict(contents.metadata(skipped)),
+        disable_shuffling=True,
+    )
+    info.set_file_format("array_record")
+    splits = [
+        tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=lengths[split],
+            num_bytes=sizes[split],
+            filename_template=_template(spec.name, folder),
+        )
+        for split in lengths
+    ]
+    info.set_splits(tfds.core.SplitDict(splits))
+    contents.write_beside(folder)
+    info.write_to_directory(folder)
