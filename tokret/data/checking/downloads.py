@@ -80,8 +80,8 @@ def gldv2(
                 report.add_defect(name, "repeated", f"again in {location.path}")
             exists[rows[0]] = True
             yield PhotoToCheck(f"{photo_name(photo)}.jpg", location)
-    names = (f"{photo_name(photo)}.jpg" for photo in listed.ids[~exists].tolist())
-    _add_missing(names, report, root)
+    missing = map(photo_name, listed.ids[~exists].tolist())
+    _add_missing((f"{name}.jpg" for name in missing), report, root)
 
 
 def _members_of_tars(

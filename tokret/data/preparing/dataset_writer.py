@@ -210,8 +210,11 @@ def _write_shards(
     def task(shard: Shard) -> ShardTask:
         photos = contents.splits[shard.split][shard.first : shard.last]
         return ShardTask(
-            *(str(shard.path), str(shard.journal)),
-            *(photos, spec.processing, contents.features),
+            path=str(shard.path),
+            journal=str(shard.journal),
+            photos=photos,
+            processing=spec.processing,
+            features=contents.features,
         )
 
     finished = {
