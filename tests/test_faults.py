@@ -1,4 +1,4 @@
-"""Runs that die or are denied: nothing is lost, nothing is left over.
+"""Runs that are killed or run out of disk: nothing is lost, nothing remains.
 
     TOKRET_KILLS=20 python -m pytest tests/test_faults.py -k killed
 
@@ -23,11 +23,11 @@ from tokret.training.retention import Retention
 KILLS = int(os.environ.get("TOKRET_KILLS", "3"))
 EPOCHS = 3 + KILLS // 5
 STEPS = 4 * EPOCHS  # of 32 photos in batches of 8
-BELONGS = {".lock", "checkpoints", "config.json", "metrics.jsonl", "tensorboard"}
+EXPECTED_FILES = {".lock", "checkpoints", "config.json", "metrics.jsonl", "tensorboard"}
 
 
 def kill_at(process, workdir, moment, chance):
-    """Kills a run at a moment; returns whether a save was in flight."""
+    """Kills a run at a moment; returns whether a save was in progress."""
     before, folder = list_steps(workdir), workdir / "checkpoints"
     deadline = time.monotonic() + 300
     while moment != "starting" and time.monotonic() < deadline:
@@ -44,14 +44,14 @@ def kill_at(process, workdir, moment, chance):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_as_if_undisturbed(
+def test_killed_again_and_again_it_ends_as_if_uninterrupted(
     start, program, demo_arguments, trained, everything, tmp_path
 ):
     arguments = (*demo_arguments, f"--config.epochs={EPOCHS}")
-    calm = trained
+    uninterrupted = trained
     if KILLS > 3:
-        calm = tmp_path / "calm"
-        status, out, err = program("train.py", *arguments, f"--workdir={calm}")
+        uninterrupted = tmp_path / "uninterrupted"
+        status, out, err = program("train.py", *arguments, f"--workdir={uninterrupted}")
         assert status == 0, out + err
     workdir, chance = tmp_path / "killed", random.Random(0)
     often = ("--config.run.checkpoint_every=1", "--config.run.keep=1")
@@ -59,34 +59,36 @@ def test_killed_again_and_again_it_ends_as_if_undisturbed(
     # Most of them within a save.
     moments = [["saving", "saved", "saving", "starting"][i % 4] for i in range(KILLS)]
     chance.shuffle(moments)
-    torn = 0
+    incomplete = 0
     for moment in moments:
-        torn += kill_at(start(*arguments), workdir, moment, chance)
-        assert set(path.name for path in workdir.glob("*")) <= BELONGS | {
+        incomplete += kill_at(start(*arguments), workdir, moment, chance)
+        assert set(path.name for path in workdir.glob("*")) <= EXPECTED_FILES | {
             "config.partial",
             "metrics.partial",
         }
-    assert torn > 0 and list_steps(workdir)[-1:] != [STEPS]
+    assert incomplete > 0 and list_steps(workdir)[-1:] != [STEPS]
 
     status, out, err = program(*arguments)
     assert status == 0 and not err.strip(), out + err
-    jax.tree.map(np.testing.assert_array_equal, everything(workdir), everything(calm))
-    assert {path.name for path in workdir.iterdir()} == BELONGS
-    # The newest and the best of the undisturbed run, and nothing half-written.
+    jax.tree.map(
+        np.testing.assert_array_equal, everything(workdir), everything(uninterrupted)
+    )
+    assert {path.name for path in workdir.iterdir()} == EXPECTED_FILES
+    # The newest and the best of the uninterrupted run, and nothing half-written.
     kept = Retention(keep=1, keep_best="top1")
-    gone = kept.steps_to_remove(list_measured(calm))
+    gone = kept.steps_to_remove(list_measured(uninterrupted))
     left = sorted(path.name for path in (workdir / "checkpoints").iterdir())
-    assert left == sorted(str(s) for s in list_steps(calm) if s not in gone)
+    assert left == sorted(str(s) for s in list_steps(uninterrupted) if s not in gone)
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     steps = [line["step"] for line in lines if line["kind"] == "train"]
     assert steps == list(range(1, STEPS + 1))
-    # Finished: the same command again changes nothing and says so.
+    # Finished: the same command again changes nothing.
     status, out, err = program(*arguments)
     assert status == 0 and f"steps {STEPS} to {STEPS}" in out
 
 
 @pytest.mark.slow
-def test_no_room_for_a_checkpoint(
+def test_a_full_disk_while_saving(
     start, program, refused, demo_arguments, trained, everything, tmp_path
 ):
     workdir = tmp_path / "run"
@@ -104,11 +106,11 @@ def test_no_room_for_a_checkpoint(
     jax.tree.map(
         np.testing.assert_array_equal, everything(workdir), everything(trained)
     )
-    assert {path.name for path in workdir.iterdir()} == BELONGS
+    assert {path.name for path in workdir.iterdir()} == EXPECTED_FILES
 
 
 @pytest.mark.slow
-def test_photos_that_vanish_while_it_trains(
+def test_photos_that_are_damaged_while_it_trains(
     start, refused, demo_arguments, data_dir, trained, tmp_path
 ):
     data, workdir = tmp_path / "data", tmp_path / "run"
@@ -129,5 +131,5 @@ def test_photos_that_vanish_while_it_trains(
         os.truncate(path, path.stat().st_size // 2)
     out, err = process.communicate(timeout=300)
     refused((process.returncode, out, err), "cannot be decoded", "record ", "the disk")
-    assert {path.name for path in workdir.iterdir()} == BELONGS
+    assert {path.name for path in workdir.iterdir()} == EXPECTED_FILES
     assert not list(workdir.rglob("*orbax-checkpoint-tmp*"))

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-STOPPED = 75  # the status of a run that was asked to end
+STOPPED = 75  # the status of a run that a signal stopped
 
 
 class Form(NamedTuple):

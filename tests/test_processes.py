@@ -75,7 +75,7 @@ def whole(start, arguments, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def halves(pair, whole, arguments, tmp_path_factory):
-    """The folder of a run of two, one of which was told to stop, and its ends."""
+    """The folder of a run of two, one of which got SIGTERM, and its ends."""
     workdir = tmp_path_factory.mktemp("run") / "halves"
     command = ("train.py", *arguments, f"--workdir={workdir}")
     processes = pair(*command)
@@ -89,7 +89,7 @@ def halves(pair, whole, arguments, tmp_path_factory):
     return workdir, reached, stopped, ends(pair(*command))
 
 
-def test_told_to_stop_both_save_the_same_step(halves):
+def test_after_a_signal_to_one_both_save_the_same_step(halves):
     workdir, reached, (first, second), again = halves
     assert first[0] == second[0] == 75, first + second
     assert f"stopped after step {reached[-1]} of {STEPS}" in first[2]
@@ -107,7 +107,7 @@ def test_two_learn_what_one_learns(halves, whole):
     steps = {(line["step"], line["kind"]): line for line in theirs}
     for line in ours:
         if (line["step"], line["kind"]) not in steps:
-            continue  # where it was told to stop
+            continue  # where it was stopped
         expected = steps[line["step"], line["kind"]]
         rel = 1e-5 if line["kind"] == "train" else VALIDATION
         for name in ("loss", "top1", "top5"):
@@ -120,8 +120,8 @@ def evaluated(halves, start, pair, tmp_path_factory):
     """Folders of evaluations of one run by one process and by two, and their ends."""
     root = tmp_path_factory.mktemp("evaluated")
     folders = [shutil.copytree(halves[0], root / name) for name in ("one", "two")]
-    asked = ("--baselines", "--rerank=aqe:n=2")
-    one, two = (("eval.py", f"--workdir={folder}", *asked) for folder in folders)
+    options = ("--baselines", "--rerank=aqe:n=2")
+    one, two = (("eval.py", f"--workdir={folder}", *options) for folder in folders)
     (alone,) = ends([start(*one, "--no-report", devices=8)])
     assert alone[0] == 0, alone
     return [folder / "eval" for folder in folders], ends(pair(*two))
@@ -142,7 +142,7 @@ def test_two_measure_what_one_measures(evaluated):
     assert (two / "report.html").exists() and (two / "queries.png").exists()
 
 
-def test_two_describe_as_one_does(evaluated):
+def test_two_extract_the_descriptors_of_one(evaluated):
     one, two = evaluated[0]
     stores = sorted(path.parent for path in one.glob("descriptors/**/descriptors.npy"))
     assert len(stores) == 4  # trained, untrained; queries, database

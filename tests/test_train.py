@@ -27,7 +27,7 @@ def lines(workdir, kind):
 
 
 @pytest.mark.slow
-def test_a_run_leaves_what_it_says(trained):
+def test_a_run_writes_checkpoints_and_metrics(trained):
     assert list_steps(trained) == [4, 8, 12]
     config = json.loads((trained / "config.json").read_text())
     assert config["model"]["trunk"] == "tiny" and config["epochs"] == 3
@@ -52,7 +52,7 @@ def test_a_workdir_of_another_config_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "words"),
     [
         ((), ("--config", "--workdir")),
         (("--config=configs/none.py", "--workdir=w"), ("configs/none.py",)),
@@ -89,11 +89,11 @@ def test_a_workdir_of_another_config_is_refused(
         (("--config=configs/demo.py", "--workdir=setup.cfg"), ("setup.cfg",)),
     ],
 )
-def test_bad_command_lines(program, refused, tmp_path, arguments, says):
+def test_bad_command_lines(program, refused, tmp_path, arguments, words):
     arguments = [
         f"--workdir={tmp_path}/w" if a == "--workdir=w" else a for a in arguments
     ]
-    refused(program("train.py", *arguments), *says)
+    refused(program("train.py", *arguments), *words)
     assert not (tmp_path / "w").exists()
 
 
@@ -183,7 +183,7 @@ def test_a_run_begins_with_another_ones_trunk(
 
 
 @pytest.mark.slow
-def test_told_to_stop_it_saves_and_goes_on_as_if_undisturbed(
+def test_after_sigterm_it_saves_and_resumes_as_if_uninterrupted(
     start, program, trained, everything, demo_arguments, tmp_path
 ):
     workdir = tmp_path / "run"
@@ -206,7 +206,7 @@ def test_told_to_stop_it_saves_and_goes_on_as_if_undisturbed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut short", "without its list of arrays"])
-def test_a_damaged_checkpoint_is_put_aside(
+def test_a_damaged_checkpoint_is_moved_away(
     program, trained, everything, demo_arguments, tmp_path, damage
 ):
     workdir = tmp_path / "run"

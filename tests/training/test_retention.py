@@ -38,7 +38,7 @@ def test_the_newest_and_the_best_always_stay(measured, keep, name):
     assert set(sorted(measured)[-keep:]) <= left.keys()
     assert best_step(left, name) == best_step(measured, name)
     assert len(left) <= keep + 1
-    assert retention.steps_to_remove(left) == []  # killed in the middle, it goes on
+    assert retention.steps_to_remove(left) == []  # killed in between, it resumes
 
 
 @pytest.mark.parametrize(("field", "value"), [("keep", 0), ("keep_best", "mAP")])

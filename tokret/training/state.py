@@ -89,7 +89,7 @@ def init_state(
       model: the descriptor model.
       classifiers: the ArcFace layers.
       optimiser: whose state is initialised for them.
-      ema: whether a moving average of the weights is kept.
+      ema: whether an EMA of the weights is kept.
     """
     model_key, classifier_key = jax.random.split(key)
     # Fully convolutional up to the head: parameters do not depend on the image's size.
