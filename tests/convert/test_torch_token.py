@@ -10,7 +10,7 @@ from tokret.convert.torch_token import (  # noqa: E402 (torch comes first)
     Attention,
     DropPath,
     Token,
-    describe,
+    embed,
 )
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -79,7 +79,7 @@ def test_golden_descriptors(golden, resnet50_weights):
             (taps["block5"], f"block5_{i}"),
             (taps["embedding"], f"head{i}"),
             (descriptor, f"descriptor{i}"),
-            (describe(model, batch, (1.0, 2**0.5, 2**-0.5))[0], f"multiscale{i}"),
+            (embed(model, batch, (1.0, 2**0.5, 2**-0.5))[0], f"multiscale{i}"),
         ):
             bound = 1e-8 * np.abs(arrays[theirs]).max()
             np.testing.assert_allclose(ours, arrays[theirs], rtol=0, atol=bound)
@@ -124,13 +124,13 @@ def test_mixed_precision_keeps_descriptors_and_margin_in_float32(narrow):
     assert aligned.grad.isfinite().all() and arcface.weight.grad.isfinite().all()
 
 
-def test_describe_is_the_normalised_mean_over_scales(narrow):
+def test_embed_is_the_normalised_mean_over_scales(narrow):
     batch = images(2, 3, 65, 97)
-    one = describe(narrow, batch, (1.0,))
+    one = embed(narrow, batch, (1.0,))
     with torch.no_grad():
         torch.testing.assert_close(one, narrow(batch)[0])
-    both = describe(narrow, batch, (1.0, 0.5))
-    half = describe(narrow, batch, (0.5,))
+    both = embed(narrow, batch, (1.0, 0.5))
+    half = embed(narrow, batch, (0.5,))
     mean = torch.nn.functional.normalize(one + half, dim=-1)
     torch.testing.assert_close(both, mean)
     assert not both.requires_grad

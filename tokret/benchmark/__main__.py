@@ -1,46 +1,40 @@
-"""Timings of this machine, each beside a rival in the same run; plans for others.
+"""Timings of tokret on this machine; plans for TPU pods.
 
-    python -m tokret.benchmark all [--quick] [--minutes=N] [--turns=N] [--json=FILE]
     python -m tokret.benchmark inference | train | extract [--cases=TEXT,...]
         [--minutes=N] [--turns=N] [--json=FILE]
     python -m tokret.benchmark start | scan [--turns=N] [--json=FILE]
-    python -m tokret.benchmark table README.md docs/measurements/speed-*.json
     python -m tokret.benchmark input [--photos=DIR] [--turns=N] [--json=FILE]
     python -m tokret.benchmark search [--database=1000000] [--dim=1024] [--queries=70]
         [--forms=bf16,int8,pq128,pq1024] [--scratch=DIR] [--turns=N] [--json=FILE]
     python -m tokret.benchmark plan --config=configs/NAME.py --topology=v5e:16x16
         [--model=N] [--batch_size=N] [--what=extract] [--config.FIELD=VALUE ...]
-    python -m tokret.benchmark plan --table=docs/pods.md
-    python -m tokret.benchmark bytes [--json=FILE]
 
-inference, train, extract: tokret beside PyTorch, in turns; start: a second start's
-compiling; scan: search beside reading the database once. all: each of them, search,
-input and bytes, in processes of their own, and the targets.
-table: the README's ratios, from JSONs.
-input: training's input on one core, beside plain Pillow.
-search: exact search beside faiss and NumPy, mAP among a million, compressed databases.
-plan: memory, work, collectives and least time of each chip of a TPU pod, from the very
-program, compiled without a TPU; --table writes those of the released recipe.
-bytes: what a TPU moves in the released recipe's step, beside the same in plain Flax.
+inference, train, extract: models on this device; start: a second start's compiling;
+scan: search beside reading the database once; input: training's input on one core;
+search: exact search, mAP among a million, compressed databases; plan: memory, work,
+collectives and least time of each chip of a TPU pod, from the very program, compiled
+without a TPU. In a clone, `python -m benchmarks` compares with others.
 """
 
 import argparse
+import json
+import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from tokret.benchmark import speed_commands
-from tokret.benchmark.flag_values import count, folder, new_file, turns
+from tokret.benchmark.flag_values import count, folder, minutes, new_file, turns
 from tokret.errors import UserError, exit_status
+from tokret.io.atomic_files import write_whole
+from tokret.runtime.allocation import keep_freed_memory
 
 Result = dict[str, Any]
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; python -m tokret.benchmark --help says more")
+        raise UserError(f"{message}; see python -m tokret.benchmark --help")
 
 
 class Benchmark(NamedTuple):
@@ -50,11 +44,10 @@ class Benchmark(NamedTuple):
       words: what it times, in a line.
       add_flags: adds flags of its own.
       run: takes the flags, returns what goes into the JSON.
-      report: says it in plain text.
+      report: formats it in plain text.
       timed: whether it times something, in turns.
-      keeps: whether its figures go into a JSON.
-      ends_at_once: whether a signal ends it where it is: it compiles for minutes,
-        through which Python hears nothing, and has nothing to clear up.
+      ends_at_once: whether a signal ends it immediately: it compiles for minutes, in
+        which Python handles no signals, and has nothing to clean up.
     """
 
     words: str
@@ -62,7 +55,6 @@ class Benchmark(NamedTuple):
     run: Callable[[argparse.Namespace], Result]
     report: Callable[[Result], str]
     timed: bool = True
-    keeps: bool = True
     ends_at_once: bool = False
 
 
@@ -77,15 +69,15 @@ def _input_flags(parser: argparse.ArgumentParser) -> None:
 
 # Each imports what it needs only when it runs: some need more than is installed.
 def _run_input(flags: argparse.Namespace) -> Result:
-    from tokret.benchmark import input as case
+    from tokret.benchmark import input_pipeline
 
-    return case.run(flags.photos, flags.turns)
+    return input_pipeline.run(flags.photos, flags.turns)
 
 
 def _report_input(result: Result) -> str:
-    from tokret.benchmark import input as case
+    from tokret.benchmark import input_pipeline
 
-    return case.report(result)
+    return input_pipeline.report(result)
 
 
 def _plan_flags(parser: argparse.ArgumentParser) -> None:
@@ -113,32 +105,26 @@ def _plan_flags(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="the database's dtype (float32)",
     )
-    parser.add_argument(
-        "--table",
-        type=Path,
-        metavar="FILE.md",
-        help="compile for all rows of the table there that are not done yet",
-    )
 
 
 def _run_plan(flags: argparse.Namespace) -> Result:
-    speed_commands.look_for_no_tpu()
+    avoid_tpu()
     from tokret.benchmark import plan_command as case
 
     return case.run(flags)
 
 
 def _report_plan(result: Result) -> str:
-    from tokret.benchmark import plan_command as case
+    from tokret.benchmark import plan_report
 
-    return case.report(result)
+    return plan_report.report(result)
 
 
 def _search_flags(parser: argparse.ArgumentParser) -> None:
     sizes = (
         ("database", 1_000_000, "distractors behind 6,322 labelled images"),
         ("dim", 1024, "dimensions"),
-        ("queries", 70, "queries, which are also asked one by one"),
+        ("queries", 70, "queries, which are also searched one by one"),
     )
     for name, default, words in sizes:
         parser.add_argument(
@@ -156,32 +142,81 @@ def _search_flags(parser: argparse.ArgumentParser) -> None:
         "--scratch",
         type=folder("--scratch"),
         metavar="DIR",
-        help="where the descriptors lie until the end (4.1 GB for a million)",
+        help="folder of the descriptors until the end (4.1 GB for a million)",
     )
 
 
 def _run_search(flags: argparse.Namespace) -> Result:
-    from tokret.benchmark import search as case
-    from tokret.benchmark.invented_descriptors import LABELLED
-    from tokret.retrieval.compression.database import check_form
+    from tokret.benchmark import search_speed
 
-    if flags.queries * 3 > LABELLED:
-        raise UserError(f"--queries={flags.queries}: at most {LABELLED // 3}")
-    forms = [check_form(form, flags.dim) for form in flags.forms.split(",") if form]
-    return case.run(
-        *(flags.database, flags.dim, flags.queries, flags.turns, flags.scratch), forms
+    return search_speed.run(
+        *(flags.database, flags.dim, flags.queries, flags.turns, flags.scratch),
+        [form for form in flags.forms.split(",") if form],
     )
 
 
 def _report_search(result: Result) -> str:
-    from tokret.benchmark import search_report
+    from tokret.benchmark import search_speed
 
-    return search_report.report(result)
+    return search_speed.report(result)
+
+
+def _speed_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        *("--cases",),
+        default="",
+        metavar="TEXT,...",
+        help="only cases with any of these in their names, as 'resnet50 float32 8x512'",
+    )
+    parser.add_argument(
+        *("--minutes",), type=minutes, default=10.0, help="no case starts later (10)"
+    )
+
+
+def _run_speed(flags: argparse.Namespace) -> Result:
+    keep_memory()
+    from tokret.benchmark import speed
+    from tokret.benchmark.cases import Settings
+
+    return speed.run(
+        flags.benchmark,
+        Settings(flags.turns),
+        cases=flags.cases,
+        minutes=flags.minutes,
+    )
+
+
+def _run_single(flags: argparse.Namespace) -> Result:
+    keep_memory()
+    from tokret.benchmark import speed
+
+    return speed.run_single(flags.benchmark, flags.turns)
+
+
+def _report_speed(result: Result) -> str:
+    from tokret.benchmark import speed
+
+    return speed.report(result)
+
+
+def avoid_tpu() -> None:
+    """Keeps jax, not imported yet, from searching for a TPU, here or in the cloud."""
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+
+
+def keep_memory() -> None:
+    """Leaves a GPU's memory to PyTorch too, as train.py a CPU's; before jax starts."""
+    keep_freed_memory()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def _no_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds none: a benchmark of one case."""
 
 
 BENCHMARKS = {
     "input": Benchmark(
-        "training's input on one core, beside plain Pillow",
+        "training's input on one core",
         _input_flags,
         _run_input,
         _report_input,
@@ -195,50 +230,26 @@ BENCHMARKS = {
         ends_at_once=True,
     ),
     "search": Benchmark(
-        "search of a million descriptors, exact and compressed, beside faiss and NumPy",
+        "search of a million descriptors, exact and compressed",
         _search_flags,
         _run_search,
         _report_search,
     ),
     **{
-        name: Benchmark(
-            words,
-            speed_commands.speed_flags,
-            speed_commands.run_speed,
-            speed_commands.report_speed,
+        name: Benchmark(words, _speed_flags, _run_speed, _report_speed)
+        for name, words in (
+            ("inference", "descriptors of a batch on the device"),
+            ("train", "training steps of a batch on the device"),
+            ("extract", "three-scale descriptors of mixed shapes"),
         )
-        for name, words in speed_commands.CASES.items()
     },
-    **{
-        name: Benchmark(
-            words,
-            speed_commands.no_flags,
-            speed_commands.run_single,
-            speed_commands.report_speed,
-        )
-        for name, words in speed_commands.SINGLE.items()
-    },
-    "bytes": Benchmark(
-        speed_commands.BYTES,
-        speed_commands.no_flags,
-        speed_commands.run_bytes,
-        speed_commands.report_speed,
-        timed=False,
-        ends_at_once=True,
+    "scan": Benchmark(
+        "search of a database on the device, beside reading it once",
+        *(_no_flags, _run_single, _report_speed),
     ),
-    "all": Benchmark(
-        "every benchmark of this machine in a row, and the targets",
-        speed_commands.all_flags,
-        speed_commands.run_all,
-        speed_commands.report_all,
-    ),
-    "table": Benchmark(
-        "writes the README's table of ratios from JSONs of benchmarks",
-        speed_commands.table_flags,
-        speed_commands.run_table,
-        speed_commands.report_table,
-        timed=False,
-        keeps=False,
+    "start": Benchmark(
+        "compiling in a first and in a second start of the same program",
+        *(_no_flags, _run_single, _report_speed),
     ),
 }
 
@@ -263,15 +274,14 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--turns", type=turns, default=7, help="times each case is timed (7)"
             )
-        if benchmark.keeps:
-            command.add_argument(
-                "--json", type=new_file, metavar="FILE", help="where the figures go"
-            )
+        command.add_argument(
+            "--json", type=new_file, metavar="FILE", help="where the figures go"
+        )
     return parser
 
 
 def main() -> None:
-    """Reads the flags; a signal to end ends the processes that it has started too."""
+    """Parses the flags; a signal to end ends the processes that it has started too."""
     flags, fields = _parser().parse_known_args()
     benchmark = BENCHMARKS[flags.benchmark]
     for number in () if benchmark.ends_at_once else (signal.SIGTERM, signal.SIGHUP):
@@ -281,7 +291,7 @@ def main() -> None:
     for text in fields:
         if not text.startswith("--config.") or not hasattr(flags, "config"):
             raise UserError(
-                f"{text} is not a flag; python -m tokret.benchmark --help says more"
+                f"{text} is not a flag; see python -m tokret.benchmark --help"
             )
     flags.fields = fields
     try:
@@ -290,9 +300,9 @@ def main() -> None:
         raise UserError(
             f"{flags.benchmark} needs {error.name}, which is not installed"
         ) from error
-    # First, since whoever reads the report may have gone.
-    if benchmark.keeps and flags.json is not None:
-        speed_commands.write_json(flags.json, result)
+    # First, since the reader of the report may have closed the pipe.
+    if flags.json is not None:
+        write_whole(flags.json.resolve(), json.dumps(result, indent=2) + "\n")
     print(benchmark.report(result))
 
 

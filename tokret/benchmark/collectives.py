@@ -1,4 +1,4 @@
-"""Collectives of a compiled program, read off its HLO text."""
+"""Collectives of a compiled program, read from its HLO text."""
 
 import math
 import re
@@ -11,7 +11,7 @@ KINDS = (
     *("all-reduce", "all-gather", "reduce-scatter", "all-to-all"),
     *("collective-permute", "collective-broadcast", "ragged-all-to-all"),
 )
-# An operation that is done in two parts is counted where it starts.
+# An asynchronous operation is counted where it starts.
 _OPERATION = re.compile(rf" = (.+?) ({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d*)[a-z0-9]*\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
@@ -34,8 +34,8 @@ class Collective(NamedTuple):
       kind: its name in HLO, one of `KINDS`.
       shapes: of its result on a device, each as dtype and sides.
       groups: devices that take part together, numbered along the mesh, its last axis
-        fastest; none if the text does not say.
-      looped: whether it stands in a loop, and so runs once a turn.
+        fastest; none if the text has no groups.
+      looped: whether it is in a loop, and so runs once an iteration.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class Collective(NamedTuple):
         return -(-bits // 8)
 
     @property
-    def among(self) -> int:
+    def group_size(self) -> int:
         """Devices of a group; 0 if not known."""
         return max(map(len, self.groups), default=0)
 
@@ -60,30 +60,30 @@ class Traffic(NamedTuple):
 
     Attributes:
       kind: one of `KINDS`.
-      among: devices of a group; 0 if not known.
+      group_size: devices of a group; 0 if not known.
       number: how many.
       bytes: of their results on a device, in all.
       largest: bytes of the largest.
     """
 
     kind: str
-    among: int
+    group_size: int
     number: int
     bytes: int
     largest: int
 
 
-def traffic(collectives: Iterable[Collective], turns: int = 1) -> list[Traffic]:
+def traffic(collectives: Iterable[Collective], iterations: int = 1) -> list[Traffic]:
     """Sums collectives up by kind and size of group, the most bytes first.
 
     Args:
       collectives: of a program.
-      turns: of its loop.
+      iterations: of its loop.
     """
     found: dict[tuple[str, int], list[tuple[int, int]]] = {}
     for one in collectives:
-        times = turns if one.looped else 1
-        found.setdefault((one.kind, one.among), []).append((times, one.bytes))
+        times = iterations if one.looped else 1
+        found.setdefault((one.kind, one.group_size), []).append((times, one.bytes))
     summed = [
         Traffic(
             *key,
@@ -97,19 +97,19 @@ def traffic(collectives: Iterable[Collective], turns: int = 1) -> list[Traffic]:
 
 
 def read_collectives(text: str) -> list[Collective]:
-    """Reads the collectives off a module's text, as `Compiled.as_text` gives it."""
+    """Reads the collectives of a module's text, as `Compiled.as_text` returns it."""
     computations = dict(_computations(text))
-    looped = _reached(computations)
+    looped = _in_loops(computations)
     found = []
     for name, lines in computations.items():
         for line in lines:
             if match := _OPERATION.search(line):
                 shapes = _shapes(match[1])
                 if match[3] and match[2] != "all-reduce":
-                    # Such a start's result holds its operands too, and they come first.
+                    # The result of a start begins with its operands.
                     shapes = [each for each in shapes if each != ("u32", ())]
                     shapes = shapes[len(shapes) // 2 :]
-                # How a TPU's fusion of a sum and a slice of it is written.
+                # A TPU's fusion of a sum and a slice of it.
                 scatters = "all-reduce-scatter" in name
                 kind = "reduce-scatter" if scatters else match[2]
                 groups = _groups(line)
@@ -128,8 +128,8 @@ def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
             lines.append(line)
 
 
-def _reached(computations: dict[str, list[str]]) -> set[str]:
-    """Names of the computations that loops' bodies are, or call."""
+def _in_loops(computations: dict[str, list[str]]) -> set[str]:
+    """Names of loops' bodies and of all computations that they call."""
     calls = {
         name: {called for line in lines for called in _CALLED.findall(line)}
         for name, lines in computations.items()

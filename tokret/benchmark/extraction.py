@@ -1,22 +1,17 @@
-"""Descriptors at three scales of photos of many shapes, beside one photo at a time.
+"""Descriptors at three scales of photos of many shapes, which are decoded already."""
 
-Photos are decoded already, on both sides. PyTorch runs the released loop: batches of
-one, eager, float32, three scales, each photo in its own shape.
-"""
-
-import functools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.benchmark.case import Budget, Measured, measure, run_cases
-from tokret.benchmark.programs import Program, compile_program, require_memory
-from tokret.benchmark.rivals import import_rival
-from tokret.benchmark.turns import Spread, ratios, spread, take_turns
-from tokret.models.build import build_model
+from tokret.benchmark.cases import Case, Settings
+from tokret.benchmark.compiled_program import CompiledProgram, compile_program
+from tokret.benchmark.inference import initialised
+from tokret.benchmark.timing import Spread, ratios, spread, time_calls
 from tokret.models.normalisation import l2_normalise
 from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
@@ -26,11 +21,10 @@ from tokret.runtime.compiler_options import inference_options
 from tokret.shapes import Array, Float, UInt8
 
 SCALES = RELEASED.scales
-# Aspects of photos as people take them: most are 4:3, lying or standing.
+# Aspect ratios of people's photos: most are 4:3, landscape or portrait.
 ASPECTS = (4 / 3, 4 / 3, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 1.0)
 # (trunk, dtype, photos, longest side in pixels, photos a batch)
-Case = tuple[str, str, int, int, int]
-CASES: dict[str, list[Case]] = {
+CASES: dict[str, list[tuple[str, str, int, int, int]]] = {
     "cpu": [
         ("resnet50", "float32", 64, 512, 8),
         ("efficientnet_lite0", "float32", 64, 512, 8),
@@ -63,7 +57,7 @@ def draw_photos(count: int, longest: int) -> list[UInt8[np.ndarray, "h w 3"]]:
 
 
 class Batch(NamedTuple):
-    """What a call of a canvas's program takes: see `make_describe`."""
+    """The arguments of a canvas's program, see `make_describe`."""
 
     images: UInt8[Array, "b h w 3"]
     sizes: np.ndarray
@@ -92,7 +86,7 @@ def make_batches(
 def unmasked(model: RetrievalNet) -> Any:
     """Jits `make_describe`'s program for photos that fill their canvas: no masks."""
 
-    def describe(
+    def embed(
         variables: Any,
         images: UInt8[Array, "b h w 3"],
         sizes: Array,
@@ -106,11 +100,7 @@ def unmasked(model: RetrievalNet) -> Any:
             total = total + model.apply(variables, scaled, train=False)[0]
         return l2_normalise(total / len(SCALES))
 
-    return jax.jit(describe, compiler_options=inference_options(model.dtype))
-
-
-def _wait(call: Callable[..., Array], arguments: Sequence[Any], item: None) -> None:
-    call(*arguments).block_until_ready()
+    return jax.jit(embed, compiler_options=inference_options(model.dtype))
 
 
 def masks_cost(
@@ -121,50 +111,39 @@ def masks_cost(
     sizes = np.full((len(images), 2), (height, width), np.int32)
     rescaled = np.stack([scaled_sizes(sizes, scale) for scale in SCALES])
     arguments = (variables, images, sizes, rescaled)
-    both = {"on": make_describe(model, SCALES), "off": unmasked(model)}
-    times = take_turns(
+    with_masks, without = make_describe(model, SCALES), unmasked(model)
+    times = time_calls(
         {
-            name: functools.partial(_wait, call, arguments)
-            for name, call in both.items()
+            "on": lambda: with_masks(*arguments).block_until_ready(),
+            "off": lambda: without(*arguments).block_until_ready(),
         },
-        lambda: [None],
         turns,
     )
     return spread(ratios(times["on"], times["off"]))
 
 
-def run_case(
+def make_case(
+    settings: Settings,
     trunk: str,
     dtype: str,
     count: int,
     longest: int,
     batch_size: int,
-    turns: int,
-    limit: int | None,
-) -> dict[str, Any]:
-    """Times one case; the facts are its arguments, and masks_cost."""
-    model = build_model(trunk=trunk, head="token", dtype=dtype)
-    start = jax.jit(lambda key: model.init(key, jnp.zeros((1, 64, 64, 3)), train=False))
-    variables = start(jax.random.key(0))
+) -> Case:
+    """Makes one case; the facts are its arguments, and masks_cost."""
+    model, variables = initialised(trunk, dtype)
     photos = draw_photos(count, longest)
     batches = make_batches(photos, batch_size, RELEASED.canvases)
-    describe: Any = make_describe(model, SCALES)
-    programs: dict[tuple[int, ...], Program] = {}
+    embed: Any = make_describe(model, SCALES)
+    programs: dict[tuple[int, ...], CompiledProgram] = {}
     for batch in batches:
         if batch.images.shape not in programs:
-            program = compile_program(describe, variables, *batch)
-            require_memory(program)
-            programs[batch.images.shape] = program
+            programs[batch.images.shape] = compile_program(embed, variables, *batch)
 
     def extract() -> None:
         found = [programs[b.images.shape].call(variables, *b) for b in batches]
         jax.device_get(found)
 
-    rival = import_rival()
-    rivals = None
-    if rival is not None and trunk in rival.TRUNKS:
-        one = "one at a time, eager float32"
-        rivals = {one: lambda: rival.extraction(trunk, photos, SCALES)}
     pixels = sum(photo.shape[0] * photo.shape[1] for photo in photos)
     canvas = sum(batch.images[..., 0].size for batch in batches)
     facts = {
@@ -175,46 +154,37 @@ def run_case(
         "batch": batch_size,
         "canvases": len(programs),
         "padding": canvas / pixels - 1,
-        "masks_cost": masks_cost(model, variables, batches[0].images, turns),
+        "masks_cost": masks_cost(model, variables, batches[0].images, settings.turns),
     }
-    whole = _together([programs[batch.images.shape] for batch in batches], programs)
-    return measure(facts, Measured(whole, extract, rivals, count), turns, limit)
+    runs = [programs[batch.images.shape] for batch in batches]
+    rivals = settings.rivals.extraction(trunk, photos, SCALES)
+    return Case(facts, _total(runs, list(programs.values())), extract, rivals, count)
 
 
-def _together(runs: Sequence[Program], compiled: dict[Any, Program]) -> Program:
-    """Sums over what runs; time is of what was compiled, memory of the largest."""
+def _total(
+    runs: Sequence[CompiledProgram], compiled: Sequence[CompiledProgram]
+) -> CompiledProgram:
+    """Adds up work of all runs, and time to compile; memory is the largest."""
 
-    def total(name: str) -> Any:
+    def total(name: str, over: Callable[[list[Any]], Any] = sum) -> Any:
         values = [getattr(program, name) for program in runs]
-        return None if None in values else sum(values)
+        return None if None in values else over(values)
 
-    memories = [program.memory for program in runs]
-    return Program(
+    return CompiledProgram(
         call=runs[0].call,
-        compile_seconds=sum(program.compile_seconds for program in compiled.values()),
+        compile_seconds=sum(program.compile_seconds for program in compiled),
         products=total("products"),
         flop=total("flop"),
         bytes_accessed=total("bytes_accessed"),
-        memory=None if None in memories else max(m for m in memories if m is not None),
+        memory=total("memory", max),
     )
 
 
-def case_name(trunk: str, dtype: str, count: int, longest: int, batch: int) -> str:
-    """Names a case, as `--cases` looks for it."""
-    return f"{trunk} {dtype} {count} photos of {longest} by {batch}"
-
-
-def all_cases(turns: int, limit: int | None) -> dict[str, Callable[[], dict[str, Any]]]:
+def all_cases(settings: Settings) -> dict[str, Callable[[], Case]]:
     """Every case by name, those of this kind of device."""
-    cases = CASES.get(jax.default_backend(), CASES["gpu"])
     return {
-        case_name(*case): functools.partial(run_case, *case, turns, limit)
-        for case in cases
+        f"{case[0]} {case[1]} {case[2]} photos of {case[3]} by {case[4]}": partial(
+            make_case, settings, *case
+        )
+        for case in CASES.get(jax.default_backend(), CASES["gpu"])
     }
-
-
-def run(
-    turns: int, wanted: str, budget: Budget, limit: int | None
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Times the cases that are wanted, as long as the budget lasts."""
-    return run_cases(all_cases(turns, limit), wanted, budget)

@@ -1,4 +1,4 @@
-"""What the flags of the benchmarks take, refused before anything is measured."""
+"""Values of the benchmarks' flags, checked before anything is measured."""
 
 import tempfile
 from collections.abc import Callable
@@ -8,15 +8,26 @@ from tokret.errors import UserError
 
 
 def turns(text: str) -> int:
-    """Reads --turns."""
+    """Parses --turns."""
     value = int(text) if text.isdecimal() and len(text) < 5 else 0
     if value < 1:
         raise UserError(f"--turns={text:.20}: 1 to 9999 turns can be made")
     return value
 
 
+def minutes(text: str) -> float:
+    """Parses --minutes."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e6:
+        raise UserError(f"--minutes={text:.20}: it must be above 0 and below a million")
+    return value
+
+
 def count(name: str) -> Callable[[str], int]:
-    """Makes the reader of a flag that counts something."""
+    """Returns the parser of a flag that is a count."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or len(text) > 12 or int(text) < 1:
@@ -27,7 +38,7 @@ def count(name: str) -> Callable[[str], int]:
 
 
 def folder(name: str) -> Callable[[str], Path]:
-    """Makes the reader of a flag that names a folder."""
+    """Returns the parser of a flag that is a folder."""
 
     def read(text: str) -> Path:
         if not text or not Path(text).is_dir():
@@ -38,7 +49,7 @@ def folder(name: str) -> Callable[[str], Path]:
 
 
 def new_file(text: str) -> Path:
-    """Reads --json: a file that can be written, where only files are replaced."""
+    """Parses --json: a file that can be written, where only files are replaced."""
     try:
         path = Path(text).resolve()
         if path.exists() and not path.is_file():

@@ -1,4 +1,4 @@
-"""Photos for timing that need no photos: noise with the spectrum of nature."""
+"""Noise with the spectrum of photos, for timings without any photos."""
 
 import io
 
@@ -8,11 +8,11 @@ from PIL import Image
 from tokret.shapes import Float, UInt8
 
 # Amplitude falls as frequency to this power. In photos it is about 1; a little more
-# makes up for the flat areas that noise lacks, so that a JPEG of quality 90 takes 2.1
+# compensates for the flat areas that noise lacks: a JPEG of quality 90 then takes 2.1
 # bits a pixel, as photos do.
 FALL = 1.4
 CONTRAST = 40.0  # standard deviation of the brightness
-COLOUR = 0.25  # that of each colour difference, as a share
+COLOUR = 0.25  # that of each colour difference, as a fraction
 QUALITY = 90
 
 
@@ -37,7 +37,7 @@ def noise_photo(seed: int, height: int = 768, width: int = 1024) -> bytes:
 def _noise(
     rng: np.random.Generator, height: int, width: int
 ) -> Float[np.ndarray, "height width"]:
-    """Noise of mean 0 and deviation 1, as smooth as FALL says."""
+    """Noise of mean 0 and deviation 1 whose amplitude falls by `FALL`."""
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
     frequency = np.hypot(down, across)
     frequency[0, 0] = np.inf

@@ -5,27 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from tokret import command_line, config_files
-from tokret.benchmark import plan, plan_report, pod_table
-from tokret.benchmark.plan import Request
+from tokret.benchmark import plan
+from tokret.benchmark.plan import PlanRequest
 from tokret.errors import UserError
 
 
 def run(flags: argparse.Namespace) -> dict[str, Any]:
-    """Makes one plan, or those of a whole table."""
+    """Makes a plan."""
     command_line.quieten()
-    if flags.table is not None:
-        return pod_table.run(flags.table)
     for name in ("config", "topology"):
         if getattr(flags, name) is None:
-            raise UserError(f"plan needs --{name}, or --table=FILE.md")
-    shown = Path(flags.config).name.replace(".py", "") + "".join(
+            raise UserError(f"plan needs --{name}")
+    name = Path(flags.config).name.replace(".py", "") + "".join(
         " " + field.removeprefix("--config.") for field in flags.fields
     )
     return plan.run(
         config_files.load_config(flags.config, flags.fields),
-        Request(
+        PlanRequest(
             what=flags.what,
-            name=shown,
+            name=name,
             topology=flags.topology,
             model=flags.model or 1,
             batch_size=flags.batch_size,
@@ -35,8 +33,3 @@ def run(flags: argparse.Namespace) -> dict[str, Any]:
             store=flags.store,
         ),
     )
-
-
-def report(result: dict[str, Any]) -> str:
-    """Says it in plain text."""
-    return pod_table.report(result) if "rows" in result else plan_report.report(result)

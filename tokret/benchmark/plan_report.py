@@ -8,12 +8,12 @@ from tokret.runtime.chips import GIB
 
 
 def report(result: dict[str, Any]) -> str:
-    """Says it in plain text."""
-    chips, model = result["chips"], result["model"]
+    """Formats what `plan.run` returns."""
+    chips, model, search = result["chips"], result["model"], result["what"] == "search"
     head = (
         f"{result['what']} of {result['name']} on {result['topology']}: {chips} chips"
     )
-    if result["what"] == "search":
+    if search:
         head += (
             f"; {result['batch_size']:,} queries, the best {NEIGHBOURS} of "
             f"{result['database']:,} descriptors in {result['store']}"
@@ -25,12 +25,10 @@ def report(result: dict[str, Any]) -> str:
         )
     if result["fits"]:
         return "\n".join([head, *_lines(result, result)])
-    lack = (
-        f"does not fit: {_gib(result['needed'])} of {_gib(result['available'])} GiB a "
-        "chip"
-    )
-    if result["what"] == "search":
-        return "\n".join([head, lack + "; choose more chips, or another --store"])
+    needed, available = _gib(result["needed"]), _gib(result["available"])
+    lack = f"does not fit: {needed} of {available} GiB a chip"
+    if search:
+        return "\n".join([head, lack + "; choose more chips, or another store"])
     fitting = result["largest"]
     if fitting is None:
         return "\n".join([head, lack + f"; nor did a smaller batch in {TRIES} tries"])
@@ -39,7 +37,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def _lines(result: dict[str, Any], cost: dict[str, Any]) -> list[str]:
-    """Says what a batch costs."""
+    """Formats what a batch costs."""
     total = _gib(cost["arguments"] + cost["temporaries"])
     bound = "memory" if cost["memory"] > cost["compute"] else "products"
     unit = "queries/s" if result["what"] == "search" else "images/s"
@@ -59,15 +57,16 @@ def _lines(result: dict[str, Any], cost: dict[str, Any]) -> list[str]:
         lines.append(
             f"epoch        at least {hours:.3g} hours for {result['photos']:,} photos"
         )
-    lines += [f"collectives  {said(Traffic(**each))}" for each in cost["traffic"]]
-    return lines
+    collectives = map(format_traffic, cost["traffic"])
+    return lines + [f"collectives  {text}" for text in collectives]
 
 
-def said(one: Traffic) -> str:
-    """Says what some collectives are, in a few words."""
-    among = f" among {one.among}" if one.among else ""
-    largest_ = f", the largest {one.largest / 1e6:.3g} MB" if one.number > 1 else ""
-    return f"{one.number} {one.kind}{among}: {one.bytes / 1e6:.3g} MB{largest_}"
+def format_traffic(fields: dict[str, Any]) -> str:
+    """Formats the fields of a `Traffic` in a few words."""
+    one = Traffic(**fields)
+    group = f" among {one.group_size}" if one.group_size else ""
+    largest = f", the largest {one.largest / 1e6:.3g} MB" if one.number > 1 else ""
+    return f"{one.number} {one.kind}{group}: {one.bytes / 1e6:.3g} MB{largest}"
 
 
 def _gib(size: int) -> str:

@@ -21,53 +21,53 @@ from tokret.retrieval.selection import Best, add_blocks
 from tokret.training.setup import check, lay_out, make_recipe
 from tokret.training.sharding import BATCH, REPLICATED
 
-# What a float32 product of jax.lax.Precision.HIGHEST takes on a TPU, says
+# bfloat16 passes of a float32 product of jax.lax.Precision.HIGHEST on a TPU, see
 # https://docs.jax.dev/en/latest/_autosummary/jax.lax.Precision.html
 HIGHEST = 6
 
 
-class Part(NamedTuple):
-    """A program of some work.
+class PodProgram(NamedTuple):
+    """A program of a workload.
 
     Attributes:
       lowered: to be compiled.
       times: that it runs.
-      turns: of the loop that is all but a little of it; 1 without a loop.
-      passes: products in bfloat16 that stand for each of its products.
+      iterations: of the loop that is nearly all of it; 1 without a loop.
+      passes: bfloat16 products that compute each of its products.
     """
 
     lowered: Any
     times: int = 1
-    turns: int = 1
+    iterations: int = 1
     passes: int = 1
 
 
-class Work(NamedTuple):
-    """What a pod is to do once: a step, a batch, a search.
+class Workload(NamedTuple):
+    """What a pod does once: a step, a batch, a search.
 
     Attributes:
-      parts: programs, one after the other.
+      programs: one after the other.
       units: images or queries of all devices together.
       peak: units a second if all devices were at their peak; None if not counted.
-      held: bytes that lie on each device beside what a program is given.
+      resident: bytes on each device beside a program's arguments.
     """
 
-    parts: Sequence[Part]
+    programs: Sequence[PodProgram]
     units: int
     peak: float | None = None
-    held: int = 0
+    resident: int = 0
 
 
-class Sought(NamedTuple):
-    """A database, and how many of its descriptors are looked for.
+class Database(NamedTuple):
+    """A database that is searched.
 
     Attributes:
-      database: its number of descriptors.
+      rows: its number of descriptors.
       store: their dtype: float32 or bfloat16.
       k: how many of the best each query gets.
     """
 
-    database: int
+    rows: int
     store: str
     k: int
 
@@ -79,18 +79,18 @@ def training(
     classes: int,
     photos: int,
     model: RetrievalNet | None = None,
-) -> Work:
+) -> Workload:
     """Lowers a training step.
 
     Args:
-      config: the whole config; what it says of photos' places is not looked at.
-      pod: what it is for.
+      config: the whole config; paths in it are not used.
+      pod: the devices.
       classes: of the photos.
       photos: to train with.
-      model: what takes the place of the config's, then without a peak; None for that.
+      model: replaces the config's, then without a peak; None takes the config's.
 
     Raises:
-      UserError: for a field that cannot be.
+      UserError: for a wrong field.
     """
     checked = check(config, pod.devices)
     checked = checked._replace(model=model or checked.model)
@@ -102,21 +102,20 @@ def training(
         jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=rows),
         jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows),
     )
-    turns = checked.updating.grad_accum_steps
-    peak = None if model else recipe.peak_images()
-    return Work([Part(lowered, turns=turns)], batch, peak)
+    program = PodProgram(lowered, iterations=checked.updating.grad_accum_steps)
+    return Workload([program], batch, None if model else recipe.peak_images())
 
 
-def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:
-    """Lowers the description of a batch of squares of `evaluation.longest_side`.
+def extraction(config: Config, pod: Pod, *, batch_size: int) -> Workload:
+    """Lowers descriptors of a batch of squares of `evaluation.longest_side`.
 
     Args:
       config: the whole config; its model, mesh and evaluation matter.
-      pod: what it is for; the batch is split over all of it.
+      pod: the devices; the batch is split over all of them.
       batch_size: views a batch.
 
     Raises:
-      UserError: for a field that cannot be, or a batch that cannot be split.
+      UserError: for a wrong field, or a batch that cannot be split.
     """
     mesh, _ = call(
         functools.partial(lay_out, pod.devices), "mesh", part(config, "mesh", dict)
@@ -125,7 +124,7 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:
     settings = call(Extraction, "evaluation", part(config, "evaluation", dict))
     if batch_size % mesh.size:
         raise UserError(
-            f"--batch_size={batch_size} does not divide among {mesh.size} devices"
+            f"batch_size is {batch_size}; it must be a multiple of {mesh.size} devices"
         )
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
@@ -143,23 +142,23 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Work:
             for shape, dtype, spec in arrays
         ),
     )
-    return Work([Part(lowered)], batch_size)
+    return Workload([PodProgram(lowered)], batch_size)
 
 
-def searching(config: Config, pod: Pod, sought: Sought, *, queries: int) -> Work:
-    """Lowers exact search in a database whose blocks lie on the pod's chips.
+def search(config: Config, pod: Pod, database: Database, *, queries: int) -> Workload:
+    """Lowers exact search in a database whose blocks are on the pod's chips.
 
     Every chip scores its own blocks, one after the other, and keeps their best; the
-    hosts put these short lists together, which is not counted.
+    hosts merge these short lists, which is not counted.
 
     Args:
       config: the whole config; its model's dimensions matter.
-      pod: what it is for.
-      sought: the database, and how many of it are looked for.
-      queries: that are asked together.
+      pod: the devices.
+      database: what is searched.
+      queries: of one call.
     """
     dims = part(part(config, "model", dict), "dim", int)
-    blocks = -(-sought.database // (BLOCK * len(pod.devices)))  # of the first chip
+    blocks = -(-database.rows // (BLOCK * len(pod.devices)))  # of the first chip
     at_once = min(queries, QUERIES)
     rounds = -(-queries // at_once)
     place = SingleDeviceSharding(pod.devices[0])
@@ -167,17 +166,17 @@ def searching(config: Config, pod: Pod, sought: Sought, *, queries: int) -> Work
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
-    block = array(jnp.dtype(sought.store), BLOCK, dims)
+    block = array(jnp.dtype(database.store), BLOCK, dims)
     dtypes: Any = (jnp.float32, jnp.int32)
-    best = Best(*(cast(Any, array(dtype, at_once, sought.k)) for dtype in dtypes))
-    asked = array(jnp.float32, at_once, dims)
+    best = Best(*(cast(Any, array(dtype, at_once, database.k)) for dtype in dtypes))
+    vectors = array(jnp.float32, at_once, dims)
     first = np.zeros(1, np.int32)
     add = cast(Any, add_blocks).lower(
-        *(best, asked, (block,), first, first, sought.database), k=sought.k
+        *(best, vectors, (block,), first, first, database.rows), k=database.k
     )
-    parts = [Part(add, times=rounds * blocks, passes=HIGHEST)]
+    program = PodProgram(add, times=rounds * blocks, passes=HIGHEST)
     others = (blocks - 1) * BLOCK * dims * block.dtype.itemsize
-    return Work(parts, queries, held=others)
+    return Workload([program], queries, resident=others)
 
 
 def _abstract(leaf: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:

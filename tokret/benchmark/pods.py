@@ -1,7 +1,4 @@
-"""TPU pods that are not there: devices to compile for, and what a compiled program is.
-
-libtpu compiles for any pod on any machine; nothing runs.
-"""
+"""TPU pods as targets of compilation: libtpu compiles for any on any machine."""
 
 import importlib.util
 import os
@@ -18,7 +15,7 @@ from tokret.runtime import chips
 from tokret.runtime.chips import GIB, Chip
 
 CHIPS = {chip.name: chip for chip in (chips.V4, chips.V5E, chips.V5P, chips.V6E)}
-# Keeps libtpu from asking the cloud where it runs, and from talking about the answer.
+# Keeps libtpu from querying the cloud for where it runs, and from logging.
 QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -35,7 +32,7 @@ class Pod(NamedTuple):
 
     Attributes:
       name: its kind and topology, as v5e:16x16.
-      chip: what each chip is published to do.
+      chip: the published figures of each chip.
       devices: one a chip, to compile for.
     """
 
@@ -44,15 +41,15 @@ class Pod(NamedTuple):
     devices: tuple[Any, ...]
 
 
-class Compiled(NamedTuple):
-    """What a compiled program costs each device, were it run once.
+class ProgramCost(NamedTuple):
+    """What one run of a compiled program costs each device.
 
     Attributes:
-      arguments: bytes of what it is given, and of what it gives back beside that.
-      temporaries: bytes that it needs meanwhile, with those of its code.
+      arguments: bytes of its arguments, and of results that do not replace them.
+      temporaries: bytes of temporary memory and of its code.
       flop: floating-point operations, each loop's body counted once.
       accessed: bytes read and written in the device's memory, loops likewise.
-      collectives: operations among devices.
+      collectives: operations between devices.
     """
 
     arguments: int
@@ -66,8 +63,8 @@ class TooLargeError(Exception):
     """A program needs more memory than a device has.
 
     Attributes:
-      needed: bytes that the compiler named.
-      available: bytes that it may use.
+      needed: bytes.
+      available: bytes.
     """
 
     def __init__(self, needed: int, available: int) -> None:
@@ -76,17 +73,19 @@ class TooLargeError(Exception):
         self.available = available
 
 
-def find_pod(name: str) -> Pod:
-    """Finds a pod by its kind and topology, as v5e:16x16 or v4:2x2x4.
+def make_pod(topology: str) -> Pod:
+    """Returns a pod by its kind and topology, as v5e:16x16 or v4:2x2x4.
 
     Raises:
-      UserError: if there is no such pod, or no libtpu that is free to be used.
+      UserError: if there is no such pod, or libtpu is missing or in use.
     """
-    match = re.fullmatch(rf"({'|'.join(CHIPS)}):(\d{{1,3}}(?:x\d{{1,3}}){{1,2}})", name)
+    match = re.fullmatch(
+        rf"({'|'.join(CHIPS)}):(\d{{1,3}}(?:x\d{{1,3}}){{1,2}})", topology
+    )
     if not match:
         raise UserError(
-            f"--topology={name}: name a kind ({', '.join(CHIPS)}) and the sides of its "
-            "torus, as v5e:16x16 or v4:2x2x4"
+            f"topology: {topology!r} is unknown; name a kind ({', '.join(CHIPS)}) and "
+            "the sides of its torus, as v5e:16x16 or v4:2x2x4"
         )
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
@@ -94,31 +93,33 @@ def find_pod(name: str) -> Pod:
             "'tokret[tpu]'"
         )
     os.environ.update(QUIET)
-    # Whatever computes meanwhile: nothing here touches a TPU.
+    # Other processes may compute meanwhile: nothing here uses a TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options: dict[str, Any] = {}
     if match[1] == "v4":
-        options["chip_config_name"] = "megacore"  # a device a chip, as they run
+        options["chip_config_name"] = "megacore"  # one device a chip, as they run
     sides = [int(side) for side in match[2].split("x")]
     if len(sides) == 2:
         options["chips_per_host_bounds"] = (*(min(side, 2) for side in sides), 1)
     try:
-        found = topologies.get_topology_desc(name, "tpu", **options)
+        found = topologies.get_topology_desc(topology, "tpu", **options)
     except jax.errors.JaxRuntimeError as error:
         if "lockfile" in str(error):
             raise UserError(
                 "another process uses libtpu (its lock is /tmp/libtpu_lockfile): wait "
-                "until it ends, or unset ALLOW_MULTIPLE_LIBTPU_LOAD, which is 1 then"
+                "until it ends, or unset ALLOW_MULTIPLE_LIBTPU_LOAD, so that it is 1"
             ) from error
-        raise UserError(f"--topology={name}: {error}") from error
-    return Pod(name, CHIPS[match[1]], tuple(found.devices))
+        raise UserError(f"topology: {topology}: {error}") from error
+    return Pod(topology, CHIPS[match[1]], tuple(found.devices))
 
 
-def compile_for_pod(lowered: Any, options: Mapping[str, Any] | None = None) -> Compiled:
-    """Compiles a program and reads off what it costs.
+def compile_for_pod(
+    lowered: Any, options: Mapping[str, Any] | None = None
+) -> ProgramCost:
+    """Compiles a program and returns what it costs.
 
     Args:
-      lowered: what `jax.jit(...).lower` gave for a pod's devices.
+      lowered: `jax.jit(...).lower` for a pod's devices.
       options: the compiler's.
 
     Raises:
@@ -129,7 +130,7 @@ def compile_for_pod(lowered: Any, options: Mapping[str, Any] | None = None) -> C
     except jax.errors.JaxRuntimeError as error:
         raise too_large(str(error)) or error from error
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    return Compiled(
+    return ProgramCost(
         arguments=memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes,
@@ -141,9 +142,9 @@ def compile_for_pod(lowered: Any, options: Mapping[str, Any] | None = None) -> C
 
 
 def too_large(message: str) -> TooLargeError | None:
-    """Reads the compiler's message that memory ran out; None if it says another thing.
+    """Reads the compiler's message that memory ran out; None if it is another.
 
-    It names what all of a program needs, or what its temporaries alone do.
+    It names the memory of the whole program, or of its temporaries alone.
     """
     size = r"([\d.]+)([KMGT])"
     whole = re.search(rf"Used {size} of {size} hbm", message)
@@ -151,7 +152,7 @@ def too_large(message: str) -> TooLargeError | None:
     match = whole or parts
     if "RESOURCE_EXHAUSTED" not in message or not match:
         return None
-    needed, unit, available, its = match.groups()
+    needed, unit, available, other_unit = match.groups()
     return TooLargeError(
-        int(float(needed) * _SIZES[unit]), int(float(available) * _SIZES[its])
+        int(float(needed) * _SIZES[unit]), int(float(available) * _SIZES[other_unit])
     )

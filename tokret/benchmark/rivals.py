@@ -1,20 +1,50 @@
-"""PyTorch, if it is there."""
+"""Other programs of the same models, which comparisons time beside tokret."""
 
-import importlib.util
-import sys
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 
-def import_rival() -> ModuleType | None:
-    """Returns tokret.benchmark.torch_rival; None where PyTorch is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    from tokret.benchmark import torch_rival
-
-    return torch_rival
+Call = Callable[[], object]
+Makers = Mapping[str, Callable[[], Call]]  # by form: makes the call that is timed
 
 
-def release() -> None:
-    """Lets PyTorch give back what it keeps of a device's memory, if it was used."""
-    if "tokret.benchmark.torch_rival" in sys.modules:
-        sys.modules["tokret.benchmark.torch_rival"].release()
+class Rivals:
+    """No other programs: tokret alone is timed.
+
+    A clone's `benchmarks` package has a subclass with PyTorch's forms of the models.
+
+    Attributes:
+      packages: installed packages whose versions results record.
+      note: why a result has no other program in it, "" if it has.
+    """
+
+    packages: tuple[str, ...] = ()
+    note = "tokret alone; a clone's `python -m benchmarks` times PyTorch beside it"
+
+    def inference(self, trunk: str, dtype: str, images: np.ndarray) -> Makers:
+        """Returns calls that extract descriptors of normalised images [b, h, w, 3]."""
+        return {}
+
+    def training(
+        self,
+        trunk: str,
+        dtype: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: int,
+        steps: int,
+    ) -> Makers:
+        """Returns calls of some training steps on images [b, h, w, 3], labels [b]."""
+        return {}
+
+    def extraction(
+        self, trunk: str, photos: Sequence[np.ndarray], scales: Sequence[float]
+    ) -> Makers:
+        """Returns calls that extract multi-scale descriptors of photos [h, w, 3]."""
+        return {}
+
+    def release(self) -> None:
+        """Returns the device memory that nothing refers to any more."""
+
+
+NO_RIVALS = Rivals()

@@ -1,16 +1,15 @@
-"""The benchmarks of speed by name, and what all of their results hold."""
+"""The benchmarks of many cases, those of one, and their results in plain text."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from tokret.benchmark import database_pass, second_start
-from tokret.benchmark.case import Budget
-from tokret.benchmark.rivals import import_rival
-from tokret.benchmark.targets import judge
-from tokret.benchmark.turns import environment
+from tokret.benchmark import compilation, database_scan
+from tokret.benchmark.cases import Settings, run_cases
+from tokret.benchmark.rivals import Rivals
+from tokret.benchmark.timing import environment, format_spread
 
 MODULES = {
     "inference": "tokret.benchmark.inference",
@@ -19,63 +18,122 @@ MODULES = {
 }
 # Those of one case.
 SINGLE: dict[str, Callable[[int], dict[str, Any]]] = {
-    "start": second_start.run,
-    "scan": database_pass.run,
+    "start": compilation.run,
+    "scan": database_scan.run,
 }
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def device_name() -> str:
-    """Names the kind of device that programs run on; "cpu" for a CPU."""
-    return str(jax.devices()[0].device_kind)
-
-
 def run(
-    benchmark: str, *, turns: int, cases: str, minutes: float, limit: int | None = None
+    benchmark: str, settings: Settings, *, cases: str, minutes: float
 ) -> dict[str, Any]:
     """Runs a benchmark of many cases.
 
     Args:
       benchmark: inference, train or extract.
-      turns: how often every case is timed.
-      cases: names' parts, with commas: those cases alone; all if empty.
-      minutes: after which no case begins.
-      limit: side of the matrices that the ceiling is measured with; None takes what
-        fills the device.
+      settings: how every case is timed, and what else in the same turns.
+      cases: parts of names, with commas: those cases alone; all if empty.
+      minutes: after which no case starts.
 
     Returns:
       What was measured, of what and where, as JSON takes it.
     """
-    result = _begun(benchmark, turns) | {"asked": cases, "minutes": minutes}
-    budget = Budget(60 * minutes)
-    found, left_out = _runner(benchmark)(turns, cases, budget, limit)
-    return with_targets(result | {"cases": found, "left_out": left_out})
+    module = importlib.import_module(MODULES[benchmark])  # imports only what it needs
+    result = _start(benchmark, settings.turns, settings.rivals)
+    found, skipped = run_cases(
+        module.all_cases(settings), settings, wanted=cases, seconds=60 * minutes
+    )
+    chosen = {"chosen": cases, "minutes": minutes}
+    return result | chosen | {"cases": found, "skipped": skipped}
 
 
 def run_single(benchmark: str, turns: int) -> dict[str, Any]:
     """Runs a benchmark of one case: scan or start."""
-    return with_targets(_begun(benchmark, turns) | SINGLE[benchmark](turns))
+    return _start(benchmark, turns, Rivals()) | SINGLE[benchmark](turns)
 
 
-def _begun(benchmark: str, turns: int) -> dict[str, Any]:
-    rival = import_rival()
-    packages = PACKAGES if rival is None else (*PACKAGES, "torch")
+def _start(benchmark: str, turns: int, rivals: Rivals) -> dict[str, Any]:
+    device = str(jax.devices()[0].device_kind)
+    where = environment(*PACKAGES, *rivals.packages)
     return {
         "benchmark": benchmark,
-        "environment": {**environment(*packages), "device": device_name()},
+        "environment": {**where, "device": device},
         "turns": turns,
-        "rival": rival is not None,
+        "note": rivals.note,
     }
 
 
-def with_targets(result: dict[str, Any]) -> dict[str, Any]:
-    """Adds the targets that the result bears on."""
-    judged = judge({result["benchmark"]: result})
-    return result | {"targets": [target for target in judged if target["cases"]]}
+def environment_line(environment: Mapping[str, Any]) -> str:
+    """Formats where and with what was measured."""
+    versions = " ".join(f"{name} {v}" for name, v in environment["versions"].items())
+    return (
+        f"{environment['device']} ({environment['processor']}, {environment['cores']} "
+        f"cores); commit {environment['commit'][:12]}; {versions}"
+    )
 
 
-def _runner(benchmark: str) -> Callable[..., Any]:
-    # Each imports only what it needs.
-    module = importlib.import_module(MODULES[benchmark])
-    runner: Callable[..., Any] = module.run
-    return runner
+def cases_table(cases: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Formats one line a case, and one for each of its rivals."""
+    lines = [
+        f"{'':<44}{'compile':>9}{'a call':>10}{'images/s':>10}{'memory':>9}"
+        f"{'TFLOP':>8}{'GB':>8}{'of peak':>9}{'of mem.':>9}",
+    ]
+    for case in cases:
+        lines.append(
+            f"{case['name'][:43]:<44}{case['compile_seconds']:>7.1f} s"
+            f"{_seconds(case['seconds'][0]):>10}{case['images_per_second'][0]:>10.2f}"
+            f"{giga(case['memory']):>9}{case['products'] / 1e12:>8.3f}"
+            f"{giga(case['bytes']):>8}{_percent(case['matrix_fraction']):>9}"
+            f"{_percent(case['bandwidth_fraction']):>9}"
+        )
+        lines.append(
+            "  in the same turns: products "
+            f"{format_spread(case['matrix_rate'], 3, 1e-12)} TFLOP/s, memory "
+            f"{format_spread(case['bandwidth'], 3, 1e-12)} TB/s"
+        )
+        if "masks_cost" in case:
+            cost = format_spread(case["masks_cost"])
+            lines.append(f"  with masks: time {cost}, without being 1")
+        for form, rival in case["rivals"].items():
+            mark = " <- the fastest" if form == case["fastest"] else ""
+            lines.append(
+                f"  PyTorch, {form}: tokret is {format_spread(rival['ratio'])} times "
+                f"as fast{mark}"
+            )
+        lines += [f"  PyTorch, {n}: {why}" for n, why in case["skipped"].items()]
+    return lines
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """Formats what `run` or `run_single` returned."""
+    lines = [environment_line(result["environment"])]
+    if "cases" in result:
+        lines += ["", *cases_table(result["cases"])]
+        lines += [f"{name}: {why}" for name, why in result["skipped"].items()]
+        lines += [result["note"]] if result["note"] else []
+    elif "rows" in result:
+        lines.append(
+            f"{result['queries']} queries over {result['rows']:,} x {result['dims']} "
+            f"bf16: {_seconds(result['search'][0])}, reading it once "
+            f"{_seconds(result['read'][0])}: {format_spread(result['ratio'])} times"
+        )
+    else:
+        lines.append(
+            f"{result['trunk']} training step: compiled in {result['first'][0]:.1f} s "
+            f"at first, in {result['second'][0]:.1f} s at a second start: "
+            f"{format_spread(result['ratio'])} times the first"
+        )
+    return "\n".join(lines)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+
+
+def giga(value: float | None) -> str:
+    """Formats a number in 1e9s, None as a dash."""
+    return "-" if value is None else f"{value / 1e9:.2f}"
+
+
+def _percent(values: Sequence[float] | None) -> str:
+    return "-" if not values else f"{100 * values[0]:.0f} %"

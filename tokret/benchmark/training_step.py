@@ -1,19 +1,17 @@
-"""A training step of a batch that is on the device already, beside PyTorch.
+"""A training step of a batch that is on the device already.
 
-The step is that of train.py: images as bytes, the released SGD, ArcFace, the norms that
-are reported, the guard against updates without numbers.
+The step is that of train.py: images as bytes, the released SGD, ArcFace, the reported
+norms, the guard against non-finite updates.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import jax
 import numpy as np
 
-from tokret.benchmark.case import Budget, Measured, measure, run_cases
-from tokret.benchmark.programs import compile_program, require_memory
-from tokret.benchmark.rivals import import_rival
+from tokret.benchmark.cases import Case, Settings
+from tokret.benchmark.compiled_program import compile_program
 from tokret.models.build import build_model
 from tokret.training.optimiser import Schedule, make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes
@@ -23,9 +21,8 @@ from tokret.training.updates import Updating
 
 GLDV2 = 81_313  # classes
 FEW = 1_000
-# (trunk, dtype, batch, side in pixels, classes), the targets' first.
-Case = tuple[str, str, int, int, int]
-CASES: dict[str, list[Case]] = {
+# (trunk, dtype, batch, side in pixels, classes), those with targets first.
+CASES: dict[str, list[tuple[str, str, int, int, int]]] = {
     "cpu": [
         ("tiny", "float32", 8, 128, FEW),
         ("tiny", "float32", 8, 224, FEW),
@@ -44,14 +41,9 @@ CASES: dict[str, list[Case]] = {
     ],
 }
 
-# Steps that are begun without waiting for each, as training does: an accelerator works
-# on one while the host prepares the next.
+# Steps that are started without waiting for each, as training does: an accelerator
+# works on one while the host prepares the next.
 STEPS = {"gpu": 4, "tpu": 4}
-
-
-def case_name(trunk: str, dtype: str, batch: int, side: int, classes: int) -> str:
-    """Names a case, as `--cases` looks for it."""
-    return f"{trunk} {dtype} {batch}x{side}x{side} {classes} classes"
 
 
 def make_step(trunk: str, dtype: str, classes: int) -> CompiledSteps:
@@ -73,62 +65,36 @@ def make_step(trunk: str, dtype: str, classes: int) -> CompiledSteps:
     return compile_steps(model, classifiers, optimiser, mesh, 0, updating)
 
 
-def run_case(
-    trunk: str,
-    dtype: str,
-    batch: int,
-    side: int,
-    classes: int,
-    turns: int,
-    limit: int | None,
-) -> dict[str, Any]:
-    """Times one case; the facts are its arguments."""
+def make_case(
+    settings: Settings, trunk: str, dtype: str, batch: int, side: int, classes: int
+) -> Case:
+    """Makes one case; the facts are its arguments."""
     programs = make_step(trunk, dtype, classes)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, side, side, 3), np.uint8)
     labels = rng.integers(0, classes, batch, np.int32)
-    seen, wanted = jax.device_put((images, labels), jax.devices()[0])
-    program = compile_program(programs.train, programs.abstract, seen, wanted)
-    require_memory(program)
+    inputs = jax.device_put((images, labels), jax.devices()[0])
+    program = compile_program(programs.train, programs.abstract, *inputs)
     state, steps = programs.new_state(), STEPS.get(jax.default_backend(), 1)
 
     def step() -> None:
         nonlocal state
         for _ in range(steps):
-            state, metrics = program.call(state, seen, wanted)
+            state, metrics = program.call(state, *inputs)
         jax.block_until_ready((state, metrics))
 
-    rival = import_rival()
-    rivals = None
-    if rival is not None and trunk in rival.TRUNKS:
-        rivals = {
-            name: functools.partial(
-                rival.training, trunk, form, images, labels, classes, steps
-            )
-            for name, form in rival.FORMS[dtype].items()
-        }
-    facts = {
-        "trunk": trunk,
-        "dtype": dtype,
-        "batch": batch,
-        "side": [side, side],
-        "classes": classes,
-    }
-    measured = Measured(program, step, rivals, batch, steps)
-    return measure(facts, measured, turns, limit)
+    facts = {"trunk": trunk, "dtype": dtype, "batch": batch, "side": [side, side]}
+    rivals = settings.rivals.training(trunk, dtype, images, labels, classes, steps)
+    return Case({**facts, "classes": classes}, program, step, rivals, batch, steps)
 
 
-def all_cases(turns: int, limit: int | None) -> dict[str, Callable[[], dict[str, Any]]]:
+def all_cases(settings: Settings) -> dict[str, Callable[[], Case]]:
     """Every case by name, those of this kind of device."""
-    cases = CASES.get(jax.default_backend(), CASES["gpu"])
     return {
-        case_name(*case): functools.partial(run_case, *case, turns, limit)
-        for case in cases
+        f"{trunk} {dtype} {batch}x{side}x{side} {classes} classes": partial(
+            make_case, settings, trunk, dtype, batch, side, classes
+        )
+        for trunk, dtype, batch, side, classes in CASES.get(
+            jax.default_backend(), CASES["gpu"]
+        )
     }
-
-
-def run(
-    turns: int, wanted: str, budget: Budget, limit: int | None
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Times the cases that are wanted, as long as the budget lasts."""
-    return run_cases(all_cases(turns, limit), wanted, budget)

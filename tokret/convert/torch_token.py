@@ -1,11 +1,11 @@
-"""Token in PyTorch: the second witness of parity, and the rival for speed.
+"""Token in PyTorch: a second implementation, for parity and comparisons of speed.
 
-Tensors bear the names of the released state dict, so that the authors' checkpoints load
+Tensors have the names of the released state dict, so that the authors' checkpoints load
 with `strict=True`. Needs the extra: pip install 'tokret[torch]'.
 
 For speed: `.to(memory_format=torch.channels_last)`, under which local features become a
-matrix without a copy, and `torch.compile` around a function that returns only what is
-wanted: intermediates that nobody reads are then not kept.
+matrix without a copy, and `torch.compile` around a function that returns only the needed
+results: intermediates that nothing reads are then not kept.
 """
 
 import math
@@ -300,8 +300,8 @@ class Token(nn.Module):
 
 
 @torch.no_grad()
-def describe(model: Token, images: Tensor, scales: Sequence[float]) -> Tensor:
-    """Describes images at several scales.
+def embed(model: Token, images: Tensor, scales: Sequence[float]) -> Tensor:
+    """Extracts descriptors at several scales.
 
     Args:
       model: in evaluation mode.

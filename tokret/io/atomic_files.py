@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from tokret.errors import UserError
@@ -47,3 +48,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def require_writable(path: Path | None, argument: str) -> None:
+    """Checks early that a file can be written, before long work begins.
+
+    Args:
+      path: the file; None passes.
+      argument: its name in errors.
+
+    Raises:
+      UserError: if it is not a file, or its folder takes no files.
+    """
+    if path is None:
+        return
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            raise UserError(f"{argument}: {path} is not a file; name one in a folder")
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):
+            pass
+    except (OSError, RuntimeError) as error:  # the latter for links in a circle
+        why = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{argument}: {path} cannot be written: {why}; name a file in an existing "
+            "folder"
+        ) from error

@@ -1,4 +1,4 @@
-"""Timings taken in turns: whatever else a machine does meets every case alike."""
+"""Interleaved timings: whatever else a machine does affects every case alike."""
 
 import os
 import platform
@@ -18,6 +18,7 @@ from tokret.runtime import processor
 
 Item = TypeVar("Item")
 Times = dict[str, list[float]]  # case -> seconds of each turn
+OURS = "tokret"
 
 
 class Spread(NamedTuple):
@@ -34,7 +35,7 @@ class Spread(NamedTuple):
     high: float
 
 
-def take_turns(
+def time_in_turns(
     cases: Mapping[str, Callable[[Item], object]],
     items: Callable[[], Sequence[Item]],
     turns: int,
@@ -44,13 +45,13 @@ def take_turns(
 ) -> Times:
     """Times every case on every item once a turn, all cases of an item in a row.
 
-    The first turn, which warms up, does not count.
+    The first turn warms up and does not count.
 
     Args:
       cases: what is timed, by name.
       items: makes each turn's items, untimed.
       turns: how often.
-      clock: says the time in seconds.
+      clock: returns the time in seconds.
       warm: whether every case has run already: no turn warms up then.
     """
     times: Times = {name: [] for name in cases}
@@ -69,6 +70,14 @@ def take_turns(
     return times
 
 
+def time_calls(
+    calls: Mapping[str, Callable[[], object]], turns: int, *, warm: bool = False
+) -> Times:
+    """Times calls without arguments, as `time_in_turns`."""
+    cases = {name: lambda _, call=call: call() for name, call in calls.items()}
+    return time_in_turns(cases, lambda: [None], turns, warm=warm)
+
+
 def spread(values: Sequence[float]) -> Spread:
     """Returns the median, the smallest and the largest value."""
     return Spread(statistics.median(values), min(values), max(values))
@@ -79,8 +88,14 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(above, below, strict=True)]
 
 
+def format_spread(values: Sequence[float], digits: int = 2, scale: float = 1.0) -> str:
+    """Formats a median and its extremes, each multiplied by `scale`."""
+    median, low, high = (f"{scale * value:.{digits}f}" for value in values)
+    return f"{median} ({low} to {high})"
+
+
 def environment(*packages: str) -> dict[str, Any]:
-    """What timings depend on: commit, versions, platform, processor, cores at hand.
+    """Returns what timings depend on: commit, versions, platform, processor, cores.
 
     Where there is a driver for NVIDIA's GPUs, its version too.
     """
@@ -100,10 +115,10 @@ def environment(*packages: str) -> dict[str, Any]:
     }
 
 
-def gpu_driver(told: Path = Path("/proc/driver/nvidia/version")) -> dict[str, str]:
-    """Returns {"driver": version} of NVIDIA's driver, nothing where there is none."""
+def gpu_driver(file: Path = Path("/proc/driver/nvidia/version")) -> dict[str, str]:
+    """Returns {"driver": version} of NVIDIA's driver, {} where there is none."""
     try:
-        found = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", told.read_text())
+        found = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", file.read_text())
     except (OSError, UnicodeDecodeError):
         return {}
     return {"driver": found[1]} if found else {}

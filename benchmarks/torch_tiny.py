@@ -1,4 +1,4 @@
-"""The tiny trunk in PyTorch, for timing: stride 16, two 3x3 convolutions a block."""
+"""The tiny trunk in PyTorch: stride 16, two 3x3 convolutions a block."""
 
 from typing import Any
 

@@ -1,13 +1,11 @@
 """What a device can do at best, measured: its matrix rate and its memory bandwidth.
 
-A share of these says how far a program is from the machine it ran on, which a data
-sheet does not know: clocks, virtual cores, other users. So both are taken in turns with
-the program.
+A data sheet does not know clocks, virtual cores and other users, so both are measured
+in turns with the program that is compared with them.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +16,8 @@ SIDES = {"cpu": 2048, "gpu": 8192, "tpu": 8192}  # of the square matrices
 STREAM = {"cpu": 2**25, "gpu": 2**27, "tpu": 2**27}  # float32 in each of three arrays
 
 
-class Ceiling(NamedTuple):
-    """Work that does nothing but reach a limit.
+class Limit(NamedTuple):
+    """Work that is bound by one limit alone.
 
     Attributes:
       call: does it once and waits for it.
@@ -30,28 +28,24 @@ class Ceiling(NamedTuple):
     amount: int
 
 
-class Ceilings(NamedTuple):
+class Limits(NamedTuple):
     """The limits of a device.
 
     Attributes:
-      matrix: square products of a dtype, as models take them; float32 means float32.
+      matrix: square products of a dtype, as models compute them; float32 is not TF32.
       bandwidth: a + 2 b, written to a third array.
     """
 
-    matrix: Ceiling
-    bandwidth: Ceiling
+    matrix: Limit
+    bandwidth: Limit
 
 
-def _run(function: Any, *arrays: jax.Array) -> None:
-    function(*arrays).block_until_ready()
-
-
-def make_ceilings(dtype: str, side: int | None = None) -> Ceilings:
+def make_limits(dtype: str, side: int | None = None) -> Limits:
     """Makes the work for the first device.
 
     Args:
       dtype: of the products.
-      side: of their matrices; the stream has as many numbers as 8 of them. None takes
+      side: of their matrices; the stream has as many elements as 8 of them. None takes
         what fills the device.
     """
     kind = jax.default_backend()
@@ -61,7 +55,7 @@ def make_ceilings(dtype: str, side: int | None = None) -> Ceilings:
     multiply = jax.jit(project)
     one, two = jnp.ones(length, jnp.float32), jnp.ones(length, jnp.float32)
     add = jax.jit(lambda a, b: a + 2.0 * b)
-    return Ceilings(
-        Ceiling(functools.partial(_run, multiply, matrix, matrix), 2 * side**3),
-        Ceiling(functools.partial(_run, add, one, two), 3 * 4 * length),
+    return Limits(
+        Limit(lambda: multiply(matrix, matrix).block_until_ready(), 2 * side**3),
+        Limit(lambda: add(one, two).block_until_ready(), 3 * 4 * length),
     )

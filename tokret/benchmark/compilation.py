@@ -1,4 +1,4 @@
-"""Compiling the same training step in a first and in a second process, beside it."""
+"""Compiling the same training step in a first and in a second process."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from tokret.benchmark.turns import ratios, spread
+from tokret.benchmark.timing import ratios, spread
 from tokret.errors import UserError
 
 TRUNK = {"cpu": "resnet50", "gpu": "resnet101", "tpu": "resnet101"}
@@ -29,13 +29,13 @@ print(json.dumps(time.perf_counter() - start))
 
 
 def compile_seconds(folder: str, trunk: str) -> float:
-    """Compiles a training step in a process of its own, with a cache at `folder`."""
+    """Compiles a training step in a process of its own, with a cache in `folder`."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, folder, trunk], capture_output=True, text=True
     )
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
-        raise UserError(f"a process that compiles ended: {' '.join(last)}")
+        raise UserError(f"the compiling process failed: {' '.join(last)}")
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -1,7 +1,7 @@
-"""A million descriptors out of nothing, as hard to search as real ones are.
+"""A million random descriptors, as hard to search as real ones.
 
-Queries are directions; their positives lie around them, junk between, and a few
-distractors in fifty come near, so that no ranking is perfect.
+Queries are directions; their positives are around them, junk between, and a few
+distractors in fifty come close, so that no ranking is perfect.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ LABELLED = 6322  # images of Revisited Paris, before the distractors
 PER_QUERY = {"easy": 30, "hard": 30, "junk": 10}
 # Noise beside a direction of length 1: the cosine is 1 / sqrt(1 + noise**2).
 NOISE = {"easy": (0.5, 3.0), "hard": (3.0, 9.0), "junk": (2.0, 6.0)}
-NEAR, NEAR_NOISE = 0.02, (4.0, 14.0)  # the share of distractors near some query
+NEAR, NEAR_NOISE = 0.02, (4.0, 14.0)  # the fraction of distractors near some query
 _BLOCK = 16384
 
 
@@ -27,20 +27,21 @@ def make_queries(count: int, dims: int, seed: int = 0) -> Float[np.ndarray, "q d
 
 
 def make_truth(queries: int) -> GroundTruth:
-    """Which of the first `LABELLED` rows belong to which query."""
+    """Returns which of the first `LABELLED` rows belong to which query."""
     each = sum(PER_QUERY.values())
-    share = min(each, LABELLED // queries)
-    parts = {key: max(1, count * share // each) for key, count in PER_QUERY.items()}
+    limit = min(each, LABELLED // queries)
+    counts = {key: max(1, count * limit // each) for key, count in PER_QUERY.items()}
     gnd, start = [], 0
     for _ in range(queries):
         lists = {}
-        for key, count in parts.items():
+        for key, count in counts.items():
             lists[key] = list(range(start, start + count))
             start += count
         gnd.append(lists)
     names = [f"image_{i}" for i in range(LABELLED)]
-    asked = [f"query_{i}" for i in range(queries)]
-    return from_revisited({"imlist": names, "qimlist": asked, "gnd": gnd}, "invented")
+    qimlist = [f"query_{i}" for i in range(queries)]
+    truth = {"imlist": names, "qimlist": qimlist, "gnd": gnd}
+    return from_revisited(truth, "synthetic descriptors")
 
 
 def write_descriptors(
@@ -76,10 +77,10 @@ def _blocks(
     for start in range(0, distractors, _BLOCK):
         count = min(_BLOCK, distractors - start)
         rows = _unit(rng.standard_normal((count, dims), np.float32))
-        near = np.flatnonzero(rng.random(count) < NEAR)
-        noise = rng.uniform(*NEAR_NOISE, (len(near), 1)).astype(np.float32)
-        towards = queries[rng.integers(0, len(queries), len(near))]
-        rows[near] = _unit(towards + noise * rows[near])
+        close = np.flatnonzero(rng.random(count) < NEAR)
+        noise = rng.uniform(*NEAR_NOISE, (len(close), 1)).astype(np.float32)
+        towards = queries[rng.integers(0, len(queries), len(close))]
+        rows[close] = _unit(towards + noise * rows[close])
         yield rows
 
 

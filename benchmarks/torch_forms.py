@@ -1,11 +1,12 @@
-"""The same work in PyTorch, in the forms that a user might run it in.
+"""Token in PyTorch, in the forms that a user might run it in.
 
-Nothing of PyTorch is set but cuDNN's choice of the fastest kernel: on a GPU float32
-convolutions run in TF32 there, as they do by default, while tokret's do not.
+PyTorch's defaults stay but for cuDNN's choice of the fastest kernel: on a GPU its
+float32 convolutions run in TF32, while tokret's do not.
 """
 
 import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokret.benchmark.torch_tiny import TinyToken
-from tokret.convert.torch_token import Token, describe
+from benchmarks.torch_tiny import TinyToken
+from tokret.benchmark.rivals import Call, Makers, Rivals
+from tokret.convert.torch_token import Token, embed
 from tokret.models.preprocessing import IMAGENET
 
 BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 TRUNKS = (*BLOCKS, "tiny")
-
-Call = Callable[[], object]
 
 
 class Form(NamedTuple):
@@ -28,7 +28,7 @@ class Form(NamedTuple):
 
     Attributes:
       half: bfloat16 by autocast.
-      channels_last: the channels of a position lie together in memory.
+      channels_last: NHWC memory layout.
       compiled: by torch.compile.
     """
 
@@ -51,17 +51,54 @@ FORMS: dict[str, dict[str, Form]] = {
 }
 
 
+class TorchRivals(Rivals):
+    """PyTorch's forms of each case whose trunk has one."""
+
+    packages = ("torch",)
+    note = ""
+
+    def inference(self, trunk: str, dtype: str, images: np.ndarray) -> Makers:
+        """Returns one call for each form."""
+        return _by_form(inference, trunk, dtype, images)
+
+    def training(
+        self,
+        trunk: str,
+        dtype: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: int,
+        steps: int,
+    ) -> Makers:
+        """Returns one call for each form."""
+        return _by_form(training, trunk, dtype, images, labels, classes, steps)
+
+    def extraction(
+        self, trunk: str, photos: Sequence[np.ndarray], scales: Sequence[float]
+    ) -> Makers:
+        """Returns the released loop: one photo at a time, eager, float32."""
+        if trunk not in TRUNKS:
+            return {}
+        return {
+            "one at a time, eager float32": partial(extraction, trunk, photos, scales)
+        }
+
+    def release(self) -> None:
+        """Frees the device memory that nothing refers to."""
+        gc.collect()
+        torch.compiler.reset()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _by_form(make: Callable[..., Call], trunk: str, dtype: str, *rest: Any) -> Makers:
+    forms = FORMS[dtype] if trunk in TRUNKS else {}
+    return {name: partial(make, trunk, form, *rest) for name, form in forms.items()}
+
+
 def device() -> torch.device:
-    """A GPU if PyTorch has one."""
+    """Returns a GPU if PyTorch has one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def release() -> None:
-    """Gives memory back that nothing refers to."""
-    gc.collect()
-    torch.compiler.reset()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _token(trunk: str, form: Form, classes: int | None = None) -> Token:
@@ -89,17 +126,17 @@ def _finished() -> None:
 
 
 def inference(trunk: str, form: Form, images: np.ndarray) -> Call:
-    """Makes a call that describes normalised images [b, h, w, 3] once."""
-    model, seen = _token(trunk, form).eval(), _images(images, form)
+    """Makes a call that embeds normalised images [b, h, w, 3] once."""
+    model, inputs = _token(trunk, form).eval(), _images(images, form)
     run: Any = lambda x: model(x)[0]  # noqa: E731 (compiled or not, the same name)
     run = torch.compile(run, dynamic=False) if form.compiled else run
 
     def call() -> None:
         with (
             torch.inference_mode(),
-            torch.autocast(seen.device.type, torch.bfloat16, enabled=form.half),
+            torch.autocast(inputs.device.type, torch.bfloat16, enabled=form.half),
         ):
-            run(seen)
+            run(inputs)
         _finished()
 
     return call
@@ -115,15 +152,15 @@ def training(
 ) -> Call:
     """Makes a call of some steps by one batch: the released SGD, images as bytes."""
     model = _token(trunk, form, classes).train()
-    seen = _images(images, form)
-    wanted = torch.from_numpy(labels).long().to(device())
+    inputs = _images(images, form)
+    targets = torch.from_numpy(labels).long().to(device())
     optimiser = torch.optim.SGD(
         model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4
     )
-    mean, deviation = _pixel_scale()
+    mean, std = _pixel_scale()
 
     def loss(pixels: Tensor, labels: Tensor) -> Tensor:
-        embedding = model((pixels.float() / 255 - mean) / deviation)[1]["embedding"]
+        embedding = model((pixels.float() / 255 - mean) / std)[1]["embedding"]
         assert model.classifier is not None
         return F.cross_entropy(model.classifier(embedding, labels), labels)
 
@@ -132,9 +169,9 @@ def training(
     def call() -> None:
         for _ in range(steps):
             optimiser.zero_grad()
-            with torch.autocast(seen.device.type, torch.bfloat16, enabled=form.half):
-                found = run(seen, wanted)
-            found.backward()
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=form.half):
+                value = run(inputs, targets)
+            value.backward()
             optimiser.step()
         _finished()
 
@@ -146,24 +183,24 @@ def extraction(
 ) -> Call:
     """Makes the released loop: photos [h, w, 3] one at a time, eager, float32.
 
-    Photos are bytes on the device. cuDNN does not try its kernels for every new shape,
-    which it would do for nearly every photo.
+    Photos are bytes on the device. cuDNN does not search for the fastest kernels, which
+    it would do again for nearly every photo, since shapes differ.
     """
     form = Form()
     model = _token(trunk, form).eval()
     torch.backends.cudnn.benchmark = False
-    seen = [_images(photo[None], form) for photo in photos]
-    mean, deviation = _pixel_scale()
+    inputs = [_images(photo[None], form) for photo in photos]
+    mean, std = _pixel_scale()
 
     def call() -> None:
-        for photo in seen:
-            describe(model, (photo.float() / 255 - mean) / deviation, scales).cpu()
+        for photo in inputs:
+            embed(model, (photo.float() / 255 - mean) / std, scales).cpu()
 
     return call
 
 
 def _pixel_scale() -> tuple[Tensor, Tensor]:
-    mean, deviation = (
+    mean, std = (
         torch.tensor(values, device=device()).view(1, 3, 1, 1) for values in IMAGENET
     )
-    return mean, deviation
+    return mean, std

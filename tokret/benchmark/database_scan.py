@@ -1,16 +1,15 @@
-"""Search of a database that is on the device, beside reading it once.
+"""Search of a database that is on the device, compared with reading it once.
 
 No search that compares every descriptor can be faster than one pass over the memory.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.benchmark.turns import ratios, spread, take_turns
+from tokret.benchmark.timing import ratios, spread, time_calls
 from tokret.retrieval.blocks import Blocks
 from tokret.retrieval.search import top_k_in
 
@@ -33,30 +32,16 @@ def make_blocks(total: int, dims: int, block: int) -> Blocks:
             jnp.bfloat16
         )
     )
-    count = -(-total // block)
     # The last block begins with rows of the one before, which do not count.
-    held = [draw(jax.random.key(i)) for i in range(count)]
-    places = (jax.devices()[0],)
+    on_device = [draw(jax.random.key(i)) for i in range(-(-total // block))]
     return Blocks(
         total,
         block,
         np.dtype(jnp.bfloat16),
-        places,
-        held.__getitem__,
+        (jax.devices()[0],),
+        on_device.__getitem__,
         foresee=lambda number: None,
     )
-
-
-def _search(queries: np.ndarray, blocks: Blocks, k: int, item: None) -> None:
-    top_k_in(queries, blocks, k)
-
-
-def _read(blocks: Blocks, item: None) -> None:
-    largest = [_largest(blocks.load(number)) for number in range(len(blocks))]
-    jax.block_until_ready(largest)
-
-
-_largest = jax.jit(jnp.max)
 
 
 def run(
@@ -75,15 +60,16 @@ def run(
       of the search, that of reading being 1; each [median, lowest, highest].
     """
     rows = rows or ROWS.get(jax.default_backend(), ROWS["gpu"])
-    block = min(block, rows)
-    blocks = make_blocks(rows, dims, block)
+    blocks = make_blocks(rows, dims, min(block, rows))
     queries = np.random.default_rng(0).standard_normal((QUERIES, dims), np.float32)
-    times = take_turns(
+    largest = jax.jit(jnp.max)
+    times = time_calls(
         {
-            "search": functools.partial(_search, queries, blocks, min(K, rows)),
-            "read": functools.partial(_read, blocks),
+            "search": lambda: top_k_in(queries, blocks, min(K, rows)),
+            "read": lambda: jax.block_until_ready(
+                [largest(blocks.load(number)) for number in range(len(blocks))]
+            ),
         },
-        lambda: [None],
         turns,
     )
     return {

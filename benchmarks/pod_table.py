@@ -1,7 +1,6 @@
-"""The released recipe on TPU pods: a table, row by row, that can be gone on with."""
+"""The released recipe on TPU pods: a table, made row by row; a later run resumes."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,12 +8,12 @@ from tqdm import tqdm
 
 from tokret import config_files
 from tokret.benchmark import plan
-from tokret.benchmark.collectives import Traffic
-from tokret.benchmark.plan import Request
-from tokret.benchmark.plan_report import said
+from tokret.benchmark.plan import PlanRequest
+from tokret.benchmark.plan_report import format_traffic
 from tokret.benchmark.pods import CHIPS
-from tokret.benchmark.turns import environment
+from tokret.benchmark.timing import environment
 from tokret.errors import UserError
+from tokret.io.atomic_files import write_whole
 from tokret.runtime.chips import GIB
 
 
@@ -42,15 +41,15 @@ class Row(NamedTuple):
     @property
     def key(self) -> str:
         """Names the row among those that are done."""
-        sought = f" in {self.database} {self.store}" if self.what == "search" else ""
+        searched = f" in {self.database} {self.store}" if self.what == "search" else ""
         return (
             f"{self.what} {self.config} {self.topology} model {self.model} "
-            f"batch {self.batch}{sought}"
+            f"batch {self.batch}{searched}"
         )
 
 
 R50, R101 = "configs/gldv2_r50.py", "configs/gldv2_r101.py"
-# What takes long, because it looks for a smaller batch, comes last.
+# The rows that take long, to search for a smaller batch, come last.
 ROWS = (
     Row(R101, "v5e:16x16", 4, 8192),
     Row(R101, "v5e:8x8", 4, 4096),
@@ -71,8 +70,8 @@ ROWS = (
 )
 HEAD = """# The released recipe on TPU pods
 
-Written by `python -m tokret.benchmark plan --table={name}`, which compiles each row's
-program for a pod that is not there; nothing was run. Each row is the very step that
+Written by `python -m benchmarks pod_table --file={name}`, which compiles each row's
+program for a pod without having one; nothing was run. Each row is the very step that
 `train.py` ran at that commit, in bfloat16, with GLDv2-clean's 81,313 classes at 512
 pixels; an epoch is the author's 4,003 steps of 320 photos. The recipe's own batch is
 320: larger ones show what fits, and their learning rates are untried.
@@ -85,7 +84,7 @@ So images/s, MFU and hours an epoch are limits, not measurements. Collectives ar
 of a step, with the bytes of their results on a chip; the largest kinds are named.
 """
 
-# By kind of program: what stands over its table.
+# By kind of program: the text over its table.
 WORDS: dict[str, tuple[str, ...]] = {
     "train": (),
     "extract": (
@@ -94,29 +93,30 @@ WORDS: dict[str, tuple[str, ...]] = {
         "",
     ),
     "search": (
-        f"The best {plan.NEIGHBOURS} of a database that lies on the chips, of 1,024 "
-        "dimensions, for 1,024 queries at once. Bytes are XLA's count, most of them "
-        "those of the selection; that the hosts put the chips' lists together is not "
-        "counted:",
+        f"The best {plan.NEIGHBOURS} of a database on the chips, of 1,024 dimensions, "
+        "for 1,024 queries at once. Bytes are XLA's count, most of them those of the "
+        "selection; merging the chips' lists on the hosts is not counted:",
         "",
     ),
 }
 
 
-def run(path: Path) -> dict[str, Any]:
+def run(path: Path) -> int:
     """Compiles for the rows that are not done yet, and writes the table.
 
-    Every row is kept in measurements/NAME.json beside the table once it is done, and
-    stands in the table from then on.
+    Every row is kept in measurements/NAME.json beside the table once it is done.
 
     Args:
       path: the table's file.
+
+    Returns:
+      The number of rows.
 
     Raises:
       UserError: if it cannot be written, or nothing can be compiled.
     """
     if path.suffix != ".md" or not path.parent.is_dir():
-        raise UserError(f"--table={path}: name a file that ends in .md, in a folder")
+        raise UserError(f"file: {path} must end in .md, in an existing folder")
     kept = path.parent / "measurements" / f"{path.stem}.json"
     done = _read(kept)
     kept.parent.mkdir(exist_ok=True)
@@ -126,15 +126,10 @@ def run(path: Path) -> dict[str, Any]:
         if row.key not in done:
             done[row.key] = _compile(row) | {"environment": made}
             text = json.dumps({"benchmark": "pods", "rows": done}, indent=1)
-            _write(kept, text + "\n")
+            write_whole(kept, text + "\n")
         rows = {row.key: done[row.key] for row in ROWS if row.key in done}
-        _write(path, markdown(rows, path))
-    return {"benchmark": "pods", "rows": rows, "table": str(path)}
-
-
-def report(result: dict[str, Any]) -> str:
-    """Says where the table is."""
-    return f"written: {result['table']}, {len(result['rows'])} rows"
+        write_whole(path, markdown(rows, path))
+    return len(rows)
 
 
 def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
@@ -153,19 +148,22 @@ def _table(rows: list[dict[str, Any]], what: str) -> list[str]:
     hours = "h/epoch" if what == "train" else "h/million"
     titles = ["recipe", "pod", "data x model", "batch", "fits", "GiB a chip"]
     titles += ["ms", "bound by", "images/s", "MFU", hours, "collectives", "commit"]
-    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
+    lines = []
     for row in rows:
-        lines.append("| " + " | ".join(_cells(row)) + " |")
+        lines.append(_cells(row))
         if not row["fits"] and row["largest"]:
-            fitting = {**row, **row["largest"]}
-            lines.append("| " + " | ".join(_cells(fitting)) + " |")
-    return lines
+            lines.append(_cells({**row, **row["largest"]}))
+    return _aligned(titles, lines)
+
+
+def _aligned(titles: list[str], lines: list[list[str]]) -> list[str]:
+    dashes = ["---"] * len(titles)
+    return [f"| {' | '.join(cells)} |" for cells in (titles, dashes, *lines)]
 
 
 def _search_table(rows: list[dict[str, Any]]) -> list[str]:
     titles = ["pod", "descriptors", "store", "fits", "GiB a chip", "ms", "queries/s"]
-    titles.append("commit")
-    lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
+    lines = []
     for row in rows:
         cells = [row["topology"], f"{row['database']:,}", row["store"]]
         if row["fits"]:
@@ -173,8 +171,8 @@ def _search_table(rows: list[dict[str, Any]]) -> list[str]:
             cells += [f"{row['seconds'] * 1e3:,.1f}", f"{row['rate']:,.0f}"]
         else:
             cells += ["no", _memory(row, row["needed"]), "", ""]
-        lines.append("| " + " | ".join([*cells, _commit(row)]) + " |")
-    return lines
+        lines.append([*cells, _commit(row)])
+    return _aligned([*titles, "commit"], lines)
 
 
 def _memory(row: dict[str, Any], used: int) -> str:
@@ -199,7 +197,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['rate']:,.0f}",
         f"{row['mfu']:.0%}" if "mfu" in row else "",
         f"{photos / row['rate'] / 3600:.2g}",
-        "; ".join(said(Traffic(**each)) for each in largest) or "none",
+        "; ".join(map(format_traffic, largest)) or "none",
         _commit(row),
     ]
 
@@ -216,7 +214,7 @@ def _commit(row: dict[str, Any]) -> str:
 
 
 def _compile(row: Row) -> dict[str, Any]:
-    request = Request(
+    request = PlanRequest(
         what=row.what,
         name=Path(row.config).stem,
         topology=row.topology,
@@ -232,7 +230,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        rows = json.loads(path.read_text())["rows"]
+        rows: dict[str, dict[str, Any]] = json.loads(path.read_text())["rows"]
         markdown(rows, path)  # has all that a row needs
     except (
         ValueError,
@@ -242,13 +240,6 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         RecursionError,
     ) as error:
         raise UserError(
-            f"{path} holds no rows of this table ({error}); move it away"
+            f"{path} has no rows of this table ({error}); move it away"
         ) from error
-    assert isinstance(rows, dict)
     return rows
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

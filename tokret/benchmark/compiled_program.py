@@ -1,4 +1,4 @@
-"""Compiled programs: how long compiling takes, and what XLA says they will do."""
+"""Compiled programs: how long compiling takes, and XLA's count of their work."""
 
 import time
 from collections.abc import Callable
@@ -10,15 +10,15 @@ import jax
 from tokret.training.utilisation import product_flop
 
 
-class Program(NamedTuple):
+class CompiledProgram(NamedTuple):
     """A program, ready to run.
 
     Attributes:
       call: takes the arguments it was compiled for.
       compile_seconds: to trace, lower and compile, nothing being cached.
       products: FLOP of its matrix products and convolutions as they are written.
-      flop: that XLA counts in what it compiled; None where it does not say.
-      bytes_accessed: that XLA counts, to and from memory; None likewise.
+      flop: XLA's count of what it compiled; None where there is none.
+      bytes_accessed: to and from memory, by XLA's count; None likewise.
       memory: bytes of arguments, results and temporaries together; None likewise.
     """
 
@@ -30,27 +30,29 @@ class Program(NamedTuple):
     memory: int | None
 
 
-def compile_program(function: Any, *arguments: Any) -> Program:
-    """Compiles a jitted function for arguments, arrays or their shapes."""
+def compile_program(function: Any, *arguments: Any) -> CompiledProgram:
+    """Compiles a jitted function for arguments, arrays or their shapes.
+
+    Raises:
+      MemoryError: on a CPU, if it would take more than half the memory that is left;
+        an accelerator refuses by itself, while a CPU's system ends some process.
+    """
     start = time.perf_counter()
     traced = function.trace(*arguments)
     compiled = traced.lower().compile()
     seconds = time.perf_counter() - start
     cost = compiled.cost_analysis() or {}
-    return Program(
-        compiled,
-        seconds,
-        product_flop(traced.jaxpr.jaxpr),
-        cost.get("flops"),
-        cost.get("bytes accessed"),
-        _memory(compiled.memory_analysis()),
-    )
+    memory = _memory(compiled.memory_analysis())
+    _require_memory(memory)
+    products = product_flop(traced.jaxpr.jaxpr)
+    flop, accessed = cost.get("flops"), cost.get("bytes accessed")
+    return CompiledProgram(compiled, seconds, products, flop, accessed, memory)
 
 
 def _memory(found: Any) -> int | None:
     if found is None:
         return None
-    # What is donated is an argument and a result, and there once.
+    # What is donated is both an argument and a result.
     return int(
         found.argument_size_in_bytes
         + found.output_size_in_bytes
@@ -59,15 +61,8 @@ def _memory(found: Any) -> int | None:
     )
 
 
-def require_memory(program: Program) -> None:
-    """Refuses what would take more than half the memory a CPU has left.
-
-    An accelerator refuses by itself; a CPU's system ends some process.
-
-    Raises:
-      MemoryError: if it would.
-    """
-    if jax.default_backend() != "cpu" or program.memory is None:
+def _require_memory(needed: int | None) -> None:
+    if jax.default_backend() != "cpu" or needed is None:
         return
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -75,8 +70,8 @@ def require_memory(program: Program) -> None:
         return
     figures = dict(line.split(":") for line in lines)
     left = int(figures["MemAvailable"].split()[0]) * 1024
-    if program.memory > left / 2:
-        raise MemoryError(f"out of memory: {program.memory} of {left} bytes")
+    if needed > left / 2:
+        raise MemoryError(f"out of memory: {needed} of {left} bytes")
 
 
 def peak_bytes(device: jax.Device) -> int | None:

@@ -1,6 +1,6 @@
-"""The rival for speed of input: training's views by plain Pillow, as torchvision's.
+"""Training's views by plain Pillow, as torchvision makes them.
 
-Pillow's pixels are also what the tests of tokret's own views hold them against.
+Tests compare the pixels of tokret's own views with these.
 """
 
 import io
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from tokret.benchmark.input_pipeline import ViewMaker
 from tokret.data.augmentation import Augmentation, Crop
 from tokret.data.colour import Change
 
@@ -59,3 +60,15 @@ def make_view(
     if drawn.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(vary_colours(image, drawn.changes))
+
+
+MAKER = ViewMaker(
+    "Pillow",
+    Image.fromarray,
+    {
+        "decode": lambda s: np.asarray(decode(s.encoded)),
+        "crop, resize": lambda s: crop_and_resize(s.rival_image, s.crop, s.vary.size),
+        "colours": lambda s: vary_colours(s.rival_square, s.changes),
+        "whole": lambda s: make_view(s.encoded, s.vary, s.rngs["Pillow"]),
+    },
+)

@@ -1,7 +1,7 @@
-"""Token over a ResNet in plain Flax: the rival for the bytes that a TPU moves.
+"""Token over a ResNet in plain Flax, to compare the bytes that a TPU moves.
 
-What one would write first: nn.Conv, nn.BatchNorm, nn.Dense, nn.dot_product_attention,
-with parameters by tokret's names, so that one's weights are the other's.
+A first version: nn.Conv, nn.BatchNorm, nn.Dense, nn.dot_product_attention,
+with the names of tokret's parameters, so that both take the same weights.
 """
 
 from typing import Any
@@ -92,7 +92,7 @@ class PlainAttention(nn.Module):
     def __call__(
         self, x: Float[Array, "b n d"], source: Float[Array, "b m d"], train: bool
     ) -> Float[Array, "b n d"]:
-        """Lets each vector of `x` gather from `source`."""
+        """Attends from each vector of `x` to `source`."""
 
         def split(inputs: Array, name: str) -> Array:
             y = nn.Dense(inputs.shape[-1], dtype=self.dtype, name=name)(inputs)

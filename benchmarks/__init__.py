@@ -1,0 +1,1 @@
+"""Comparisons with PyTorch, plain Flax, Pillow, faiss and NumPy; tables of the docs."""

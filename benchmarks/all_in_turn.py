@@ -1,0 +1,126 @@
+"""Every benchmark of this machine, each in a process of its own, and all targets."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.targets import judge, targets_table
+from tokret.errors import UserError
+from tokret.io.atomic_files import write_whole
+
+SECONDS_TO_CLEAN_UP = 5.0
+MANY_CASES = ("inference", "train", "extract")
+# Arguments of each. Compressed databases, which take longest, need `search` itself.
+ROW: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*MANY_CASES, "scan", "start"), ()),
+    "search": ("--forms=",),
+    "input": (),
+    "bytes": (),
+}
+UNTIMED = {"bytes"}  # and takes minutes: a quick run skips it
+
+
+def arguments_of(name: str, *, turns: int, minutes: float, quick: bool) -> list[str]:
+    """Returns the command line of one benchmark of the row."""
+    arguments = [*ROW[name]]
+    if name not in UNTIMED:
+        arguments.append(f"--turns={turns}")
+    if name in MANY_CASES:
+        arguments.append(f"--minutes={1.0 if quick else minutes}")
+    if quick and name == "search":
+        arguments.append("--database=20000")
+    return arguments
+
+
+def run(
+    turns: int, minutes: float, quick: bool, json_file: Path | None
+) -> dict[str, Any]:
+    """Runs every benchmark in a process of its own, and judges all targets.
+
+    Where one fails the others still run; after each, the JSON has all results so far.
+
+    Args:
+      turns: how often each case is timed.
+      minutes: after which no case of a benchmark starts.
+      quick: one minute, small databases, and no bytes.
+      json_file: where the results are written; None writes none.
+
+    Raises:
+      UserError: if nothing could be measured.
+    """
+    results: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    result: dict[str, Any] = {}
+    for name in ROW:
+        if quick and name in UNTIMED:
+            continue
+        arguments = arguments_of(name, turns=turns, minutes=minutes, quick=quick)
+        found, why = run_apart(name, arguments)
+        if found is None:
+            failed[name] = why
+        else:
+            results[name] = found
+        result = {
+            "benchmark": "all",
+            "results": results,
+            "failed": failed,
+            "targets": judge(results),
+        }
+        if json_file is not None and results:  # else an older one stays
+            write_whole(json_file.resolve(), json.dumps(result, indent=2) + "\n")
+    if not results:
+        reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise UserError(f"nothing could be measured: {reasons}")
+    return result
+
+
+def run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, str]:
+    """Runs a benchmark, its output passing through: (its JSON, why there is none).
+
+    Whatever ends this process ends the benchmark too, with the processes that it has
+    started: they would disturb later timings.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "benchmarks", name, f"--json={path}"]
+        sys.stdout.write(f"== {name}\n")
+        sys.stdout.flush()
+        with subprocess.Popen(
+            [*command, *arguments], stderr=subprocess.PIPE, text=True, process_group=0
+        ) as process:
+            try:
+                _, errors = process.communicate()
+            except BaseException:
+                _end(process)
+                raise
+        if path.exists():  # written whole, even if printing failed
+            return json.loads(path.read_text()), ""
+    why = (errors.strip().splitlines() or ["it ended without a message"])[-1]
+    why = why.removeprefix("error: ")
+    sys.stdout.write(f"not measured: {why}\n\n")
+    return None, why
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """Ends a benchmark, which may clean up first, and what it has started."""
+    process.terminate()
+    try:
+        process.wait(SECONDS_TO_CLEAN_UP)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # all have ended
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def report(result: dict[str, Any]) -> str:
+    """Formats which targets were reached; the tables were printed before."""
+    lines = ["== targets", *targets_table(result["targets"])]
+    lines += [f"not measured: {n}: {why}" for n, why in result["failed"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""The README's table of speed, made from the JSONs of benchmarks: ratios alone."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from tokret.benchmark.timing import format_spread
+from tokret.errors import UserError
+from tokret.io.atomic_files import write_whole
+
+BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
+HEAD = (
+    "| what | on | against | times as fast (lowest to highest) |",
+    "| --- | --- | --- | --- |",
+)
+MARKUP = set("|<>[]`\\")
+WORDS = {
+    "inference": "descriptors of",
+    "train": "training step,",
+    "extract": "three scales,",
+}
+
+# What follows reads no more of a JSON than the table needs.
+Cell = Annotated[str, msgspec.Meta(min_length=1, max_length=199)]
+Times = Annotated[float, msgspec.Meta(gt=0, lt=1e6)]
+
+
+class _Rival(msgspec.Struct):
+    ratio: tuple[Times, Times, Times]
+
+    def __post_init__(self) -> None:
+        median, lowest, highest = self.ratio
+        if not lowest <= median <= highest:
+            raise ValueError("a median is not between its extremes")
+
+
+class _Case(msgspec.Struct):
+    name: Cell
+    fastest: Cell | None
+    rivals: dict[str, _Rival]
+
+    def __post_init__(self) -> None:
+        if self.fastest is not None:
+            _check_cells(self.name, self.fastest)
+            if self.fastest not in self.rivals:
+                raise ValueError(f"{self.fastest!r} is not among the rivals")
+
+
+class _Environment(msgspec.Struct):
+    device: Cell = "cpu"
+    processor: Cell = "-"
+    cores: int = 0
+
+    def __post_init__(self) -> None:
+        _check_cells(self.device, self.processor)
+
+
+class _Result(msgspec.Struct):
+    benchmark: str
+    environment: _Environment | None = None
+    cases: list[_Case] = []
+    results: "dict[str, _Result]" = {}
+
+    def __post_init__(self) -> None:
+        if self.cases and self.environment is None:
+            raise ValueError("cases without an environment")
+
+
+def _check_cells(*cells: str) -> None:
+    for cell in cells:
+        if not cell.isprintable() or MARKUP & set(cell):
+            raise ValueError(f"{cell!r} is not the text of a table's cell")
+
+
+def read_results(path: Path) -> list[_Result]:
+    """Reads the results of one benchmark, or of several that ran in a row.
+
+    Raises:
+      UserError: if the file is not such a JSON.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_Result)
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a benchmark's JSON: {error}") from error
+    return [found, *found.results.values()]
+
+
+def table(results: Sequence[_Result]) -> list[str]:
+    """Makes the rows, one for each case that had a rival.
+
+    Raises:
+      UserError: if there is none, or one is there twice.
+    """
+    rows: dict[tuple[str, str], str] = {}
+    for result in results:
+        for what, where, row in _rows(result):
+            if (what, where) in rows:
+                raise UserError(f"{what!r} on {where!r} is there twice")
+            rows[what, where] = row
+    if not rows:
+        raise UserError("no case of inference, train or extract had a rival in them")
+    return [*HEAD, *rows.values()]
+
+
+def _rows(result: _Result) -> Iterator[tuple[str, str, str]]:
+    """Yields each case, its machine, and their row."""
+    environment = result.environment
+    if result.benchmark not in WORDS or environment is None:
+        return
+    where = environment.device
+    if where == "cpu":
+        where = f"{environment.cores} cores of {environment.processor}"
+    for case in result.cases:
+        if case.fastest is not None:
+            what = f"{WORDS[result.benchmark]} {case.name}"
+            ratio = format_spread(case.rivals[case.fastest].ratio)
+            row = f"| {what} | {where} | PyTorch, {case.fastest} | {ratio} |"
+            yield what, where, row
+
+
+def run(readme: Path, paths: Sequence[Path]) -> int:
+    """Replaces the lines between the README's marks.
+
+    Args:
+      readme: a Markdown file with BEGIN and END, each on a line of its own.
+      paths: JSONs of benchmarks.
+
+    Returns:
+      The number of rows.
+
+    Raises:
+      UserError: if a file cannot be read, or the marks are not there once.
+    """
+    results = [result for path in paths for result in read_results(path)]
+    try:
+        rows = table(results)
+    except UserError as error:
+        raise UserError(f"{', '.join(map(str, paths))}: {error}") from error
+    try:
+        text = readme.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{readme} cannot be read: {error}") from error
+    begins, ends = (
+        list(re.finditer(f"^{mark}\r?$", text, re.MULTILINE)) for mark in (BEGIN, END)
+    )
+    if len(begins) != 1 or len(ends) != 1 or begins[0].end() > ends[0].start():
+        raise UserError(
+            f"{readme} needs the lines {BEGIN} and {END} around the table, once"
+        )
+    line = "\r\n" if begins[0][0].endswith("\r") else "\n"
+    new = line.join([BEGIN, *rows, ""])
+    write_whole(
+        readme.resolve(), text[: begins[0].start()] + new + text[ends[0].start() :]
+    )
+    return len(rows) - len(HEAD)

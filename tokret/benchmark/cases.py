@@ -1,0 +1,198 @@
+"""One case: a program of tokret, and perhaps others of the same work, in turns."""
+
+import gc
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from tqdm import tqdm
+
+from tokret.benchmark.compiled_program import CompiledProgram, peak_bytes
+from tokret.benchmark.device_limits import make_limits
+from tokret.benchmark.rivals import NO_RIVALS, Call, Makers, Rivals
+from tokret.benchmark.timing import OURS, ratios, spread, time_calls
+from tokret.errors import UserError
+
+MATMUL, STREAM = "matrix products alone", "a stream alone"
+ROUNDS = 6  # of warming up, at most
+FEW_PAGES = 2_048  # 8 MB of memory that a round of calls may still allocate
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory")
+
+
+class Settings(NamedTuple):
+    """How cases are timed.
+
+    Attributes:
+      turns: how often.
+      rivals: other programs to time in the same turns.
+      matrix_side: of the products that the matrix rate is measured with; None takes
+        what fills the device.
+    """
+
+    turns: int = 7
+    rivals: Rivals = NO_RIVALS
+    matrix_side: int | None = None
+
+
+class Case(NamedTuple):
+    """What is timed.
+
+    Attributes:
+      facts: what the case is, for the JSON; `dtype` chooses the matrix rate.
+      program: tokret's, compiled.
+      ours: runs it once and waits for it.
+      rivals: makes each other program's call.
+      images: that one run of the program processes.
+      runs: of the program, and of what a rival does, in each call.
+    """
+
+    facts: Mapping[str, Any]
+    program: CompiledProgram
+    ours: Call
+    rivals: Makers
+    images: int
+    runs: int = 1
+
+
+def time_case(case: Case, settings: Settings) -> dict[str, Any]:
+    """Times a case.
+
+    Returns:
+      The facts; compile_seconds; seconds and images_per_second; matrix_rate (FLOP/s of
+      nothing but matrix products) and bandwidth (bytes/s of nothing but a stream), both
+      taken in the same turns, and the program's matrix_fraction and bandwidth_fraction
+      of them, each [median, lowest, highest]; memory, flop, products and bytes of the
+      program; peak_bytes of the device so far; rivals by form, each with its
+      seconds and ratio (its time, ours being 1); fastest, the form of the least ratio,
+      or None; skipped, forms that failed and why.
+    """
+    case.ours()  # its memory is allocated before rivals take what there is
+    calls, skipped = _ready(case.rivals, settings.rivals)
+    limits = make_limits(case.facts["dtype"], settings.matrix_side)
+    calls = {
+        OURS: case.ours,
+        **calls,
+        MATMUL: limits.matrix.call,
+        STREAM: limits.bandwidth.call,
+    }
+    warm_up(calls)
+    times = time_calls(calls, settings.turns, warm=True)
+    rates = [limits.matrix.amount / s for s in times.pop(MATMUL)]
+    widths = [limits.bandwidth.amount / s for s in times.pop(STREAM)]
+    times = {name: [s / case.runs for s in taken] for name, taken in times.items()}
+    ours = times.pop(OURS)
+    rivals = {
+        form: {"seconds": spread(theirs), "ratio": spread(ratios(theirs, ours))}
+        for form, theirs in times.items()
+    }
+    program = case.program
+    accessed = program.bytes_accessed
+    return {
+        **case.facts,
+        "compile_seconds": program.compile_seconds,
+        "seconds": spread(ours),
+        "images_per_second": spread([case.images / s for s in ours]),
+        "products": program.products,
+        "flop": program.flop,
+        "bytes": accessed,
+        "memory": program.memory,
+        "peak_bytes": peak_bytes(jax.devices()[0]),
+        "matrix_rate": spread(rates),
+        "bandwidth": spread(widths),
+        "matrix_fraction": spread(ratios([program.products / s for s in ours], rates)),
+        "bandwidth_fraction": accessed
+        and spread(ratios([accessed / s for s in ours], widths)),
+        "rivals": rivals,
+        "fastest": min(
+            rivals, key=lambda form: rivals[form]["ratio"].median, default=None
+        ),
+        "skipped": skipped,
+    }
+
+
+def warm_up(calls: Mapping[str, Call]) -> None:
+    """Runs all calls in turns until the process allocates no new memory.
+
+    On a CPU, XLA and PyTorch share one heap. Where memory that was used before is
+    taken, the system provides other pages, which it fills with zeros first: that takes
+    a second of a ResNet's training step of half a second, in up to four turns.
+    """
+    for _ in range(ROUNDS):
+        before = _new_pages()
+        for call in calls.values():
+            call()
+        if _new_pages() - before < FEW_PAGES:
+            return
+
+
+def _new_pages() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def _ready(makers: Makers, rivals: Rivals) -> tuple[dict[str, Call], dict[str, str]]:
+    """Makes and warms up calls; returns them, and why others failed, by form."""
+    calls: dict[str, Call] = {}
+    failed: dict[str, str] = {}
+    for form, make in makers.items():
+        call: Call | None = None
+        try:
+            call = make()
+            call()
+        # A missing compiler, too little memory: each library raises its own errors.
+        except Exception as error:
+            first = str(error).strip().splitlines() or [""]
+            failed[form] = f"{type(error).__name__}: {first[0]}"[:200]
+        if form not in failed and call is not None:
+            calls[form] = call
+            continue
+        call = None
+        rivals.release()  # the memory of the failed form, now that nothing refers to it
+    return calls, failed
+
+
+def run_cases(
+    cases: Mapping[str, Callable[[], Case]],
+    settings: Settings,
+    *,
+    wanted: str,
+    seconds: float,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Times cases in order, as long as time and memory allow.
+
+    Args:
+      cases: by name; functions that make them.
+      settings: how they are timed.
+      wanted: parts of names, separated by commas, any of which a case must have; all
+        cases if empty.
+      seconds: after which no case starts.
+
+    Returns:
+      What `time_case` returned, with the names, and why other cases were skipped.
+
+    Raises:
+      UserError: if a part is in no case's name.
+    """
+    parts = wanted.split(",") if wanted else []
+    for part in parts:
+        if not part or not any(part in name for name in cases):
+            raise UserError(f"cases: {part!r} in {wanted!r} is in no case's name")
+    chosen = [n for n in cases if not parts or any(part in n for part in parts)]
+    found: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
+    end = time.monotonic() + seconds
+    for name in tqdm(chosen, unit="case", disable=None):
+        if time.monotonic() > end:
+            skipped[name] = "the time was over"
+            continue
+        try:
+            found.append({"name": name, **time_case(cases[name](), settings)})
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if not any(words in str(error) for words in OUT_OF_MEMORY):
+                raise
+            skipped[name] = "does not fit into memory"
+        gc.collect()
+        settings.rivals.release()
+        jax.clear_caches()
+    return found, skipped

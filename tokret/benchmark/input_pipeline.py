@@ -1,0 +1,266 @@
+"""Training's input on one core: decoding, cropping, colours.
+
+Another library makes the very same views, if one is given: the same crops, flips and
+colour changes of the same photos. Times are the thread's own processor time, which
+other processes on a busy machine disturb least.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from tokret.benchmark.noise_photos import noise_photo
+from tokret.benchmark.timing import (
+    OURS,
+    Times,
+    environment,
+    format_spread,
+    ratios,
+    spread,
+    time_in_turns,
+)
+from tokret.data import colour
+from tokret.data.augmentation import Augmentation, Variation, make_view
+from tokret.data.decoding import decode_fast, read_header
+from tokret.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PHOTOS = 12
+VIEWS = 48  # in a turn
+AREA = "crop, INTER_AREA"  # OpenCV's own antialiased resizing
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A view to be made, and the input of every step of making it.
+
+    Attributes:
+      encoded: the photo's bytes.
+      vary: makes the view.
+      rngs: decides the view, alike for tokret and for the other library.
+      crop: the area of the photo that the view shows.
+      image: the decoded photo.
+      square: the crop, resized.
+      changes: of all colours; the view itself may have none.
+      rival_image: the same as `image`, for the other library.
+      rival_square: the same as `square`, for the other library.
+    """
+
+    encoded: bytes
+    vary: Augmentation
+    rngs: Mapping[str, np.random.Generator]
+    crop: tuple[int, int, int, int]
+    image: np.ndarray
+    square: np.ndarray
+    changes: tuple[colour.Change, ...]
+    rival_image: Any = None
+    rival_square: Any = None
+
+
+class ViewMaker(NamedTuple):
+    """Another library that makes training's views.
+
+    Attributes:
+      name: the library's.
+      prepare: [h, w, 3] uint8 -> the library's own image, untimed.
+      steps: for each name in `STEPS`, what the library does.
+    """
+
+    name: str
+    prepare: Callable[[np.ndarray], Any]
+    steps: Mapping[str, Callable[[Sample], object]]
+
+
+def _crop_and_resize(sample: Sample) -> np.ndarray:
+    return make_view(sample.image, Variation(sample.crop, False, ()), sample.vary.size)
+
+
+def _crop_and_average(sample: Sample) -> np.ndarray:
+    top, left, height, width = sample.crop
+    part = sample.image[top : top + height, left : left + width]
+    side = sample.vary.size
+    return np.asarray(cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA))
+
+
+STEPS: dict[str, Callable[[Sample], object]] = {
+    "decode": lambda s: decode_fast(s.encoded, "photo"),
+    "crop, resize": _crop_and_resize,
+    "colours": lambda s: colour.vary(s.square.copy(), s.changes),
+    "whole": lambda s: s.vary.view(s.encoded, "photo", s.rngs[OURS]),
+}
+
+
+def read_photos(folder: Path | None) -> list[bytes]:
+    """Reads the first photos of a folder, or makes some of noise.
+
+    Raises:
+      UserError: if the folder has none.
+    """
+    if folder is None:
+        return [noise_photo(seed) for seed in range(PHOTOS)]
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"photos: {folder} has no photo ({', '.join(SUFFIXES)})")
+    return [file.read_bytes() for file in files[:PHOTOS]]
+
+
+def make_samples(
+    photos: Sequence[bytes],
+    vary: Augmentation,
+    views: int,
+    rival: ViewMaker | None = None,
+) -> list[Sample]:
+    """Draws views of the photos, each photo in turn."""
+    prepare = rival.prepare if rival else lambda image: None
+    images = [decode_fast(photo, f"photo {i}") for i, photo in enumerate(photos)]
+    prepared = [prepare(image) for image in images]
+    samples = []
+    for view in range(views):
+        i = view % len(photos)
+        rngs = _generators(view, rival)
+        crop = vary.draw(images[i].shape[:2], rngs[OURS]).crop
+        changes = vary.draw_changes(rngs[OURS])
+        square = make_view(images[i], Variation(crop, False, ()), vary.size)
+        samples.append(
+            Sample(
+                *(photos[i], vary, rngs, crop, images[i], square, changes),
+                *(prepared[i], prepare(square)),
+            )
+        )
+    return samples
+
+
+def _generators(
+    seed: int, rival: ViewMaker | None = None
+) -> dict[str, np.random.Generator]:
+    names = [OURS, *([rival.name] if rival else ())]
+    return {name: np.random.default_rng(seed) for name in names}
+
+
+def time_steps(
+    samples: Sequence[Sample], turns: int, rival: ViewMaker | None = None
+) -> Times:
+    """Times "STEP by LIBRARY" and AREA, over all views, in turns."""
+
+    def items() -> list[Sample]:
+        # The same views in every turn; training, too, is given its generators.
+        return [
+            dataclasses.replace(sample, rngs=_generators(seed, rival))
+            for seed, sample in enumerate(samples)
+        ]
+
+    cases = {}
+    for name, step in STEPS.items():
+        cases[f"{name} by {OURS}"] = step
+        if rival:
+            cases[f"{name} by {rival.name}"] = rival.steps[name]
+    cases[AREA] = _crop_and_average
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return time_in_turns(cases, items, turns, time.thread_time)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def summary(times: Times, views: int, rival: str | None = None) -> dict[str, Any]:
+    """Sums up what `time_steps` returns.
+
+    Returns:
+      steps: of each step, images/s by tokret, and those by the other library and how
+        many times as fast tokret is; beside_inter_area and beside_own_parts: time of
+        the whole, decoding plus INTER_AREA, or tokret's own resizing, being 1. Figures
+        are [median, lowest, highest].
+    """
+    steps = {}
+    for name in STEPS:
+        ours = times[f"{name} by {OURS}"]
+        steps[name] = {OURS: spread([views / seconds for seconds in ours])}
+        if rival:
+            theirs = times[f"{name} by {rival}"]
+            steps[name][rival] = spread([views / seconds for seconds in theirs])
+            steps[name]["ratio"] = spread(ratios(theirs, ours))
+    decoding, whole = times[f"decode by {OURS}"], times[f"whole by {OURS}"]
+    beside_area, beside_own = (
+        spread(ratios(whole, [a + b for a, b in zip(decoding, parts, strict=True)]))
+        for parts in (times[AREA], times[f"crop, resize by {OURS}"])
+    )
+    return {
+        "steps": steps,
+        "beside_inter_area": beside_area,
+        "beside_own_parts": beside_own,
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """Formats what `run` returns."""
+    photos, where = result["photos"], result["environment"]
+    columns = list(result["steps"]["whole"])
+    titles = ["times as fast" if column == "ratio" else column for column in columns]
+    lines = [
+        f"{result['views']} views of {photos['count']} photos ({photos['what']}, "
+        f"{photos['width']} x {photos['height']}, {photos['kilobytes']} kB) at "
+        f"{result['size']} px, {result['turns']} turns",
+        f"one of {where['cores']} cores, {where['processor']}",
+        "",
+        f"{'images/s of one core':<22}" + "".join(f"{title:>22}" for title in titles),
+    ]
+    for name, step in result["steps"].items():
+        cells = [format_spread(step[c], 2 if c == "ratio" else 0) for c in columns]
+        lines.append(f"{name:<22}" + "".join(f"{cell:>22}" for cell in cells))
+    for parts, name in (
+        ("OpenCV's INTER_AREA", "beside_inter_area"),
+        ("tokret's own resizing", "beside_own_parts"),
+    ):
+        lines.append(f"whole, beside decoding plus {parts}: {percent(result[name])}")
+    return "\n".join(lines)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Formats ratios as differences from 1."""
+    median, low, high = (f"{100 * (value - 1):+.1f}" for value in values)
+    return f"{median} % ({low} to {high})"
+
+
+def run(
+    folder: Path | None, turns: int, rival: ViewMaker | None = None, size: int = 512
+) -> dict[str, Any]:
+    """Times training's input.
+
+    Args:
+      folder: of photos; None takes noise of 1024 x 768 pixels.
+      turns: how often every case is timed.
+      rival: another library, timed in the same turns.
+      size: side of the views, in pixels.
+
+    Returns:
+      What was measured, of what and where, as JSON takes it.
+    """
+    photos = read_photos(folder)
+    samples = make_samples(photos, Augmentation(size=size), VIEWS, rival)
+    shapes = [read_header(photo, f"photo {i}").shape for i, photo in enumerate(photos)]
+    height, width = (
+        round(statistics.median(sides)) for sides in zip(*shapes, strict=True)
+    )
+    times = time_steps(samples, turns, rival)
+    return {
+        "benchmark": "input",
+        "environment": environment("numpy", "opencv-python-headless", "pillow"),
+        "photos": {
+            "what": str(folder) if folder else "noise",
+            "count": len(photos),
+            "width": width,
+            "height": height,
+            "kilobytes": round(sum(map(len, photos)) / len(photos) / 1000),
+        },
+        "size": size,
+        "views": len(samples),
+        "turns": turns,
+        **summary(times, len(samples), rival.name if rival else None),
+    }

@@ -1,0 +1,224 @@
+"""Exact search among a million descriptors, and search of compressed ones.
+
+The descriptors are in one file that every program maps into memory, so that none needs
+a copy of its own.
+"""
+
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokret.benchmark.synthetic_descriptors import (
+    LABELLED,
+    make_queries,
+    make_truth,
+    write_descriptors,
+)
+from tokret.benchmark.timing import (
+    OURS,
+    Times,
+    environment,
+    format_spread,
+    ratios,
+    spread,
+    time_in_turns,
+)
+from tokret.data.ground_truth import GroundTruth
+from tokret.errors import UserError
+from tokret.retrieval import metrics, search
+from tokret.retrieval.compression.costs import K, costed
+from tokret.retrieval.compression.database import check_form
+from tokret.retrieval.compression.faiss_library import import_faiss
+
+Search = Callable[[np.ndarray], object]  # of [Q, D] queries
+# Programs of exact search, by name, from a database [N, D] and k.
+Searches = Callable[[np.ndarray, int], Mapping[str, Search]]
+
+
+def exact_search(database: np.ndarray, k: int) -> dict[str, Search]:
+    """Returns tokret's exact search for the best k of a database [N, D]."""
+    return {OURS: lambda queries: search.top_k(queries, database, k)[1]}
+
+
+def peak_gigabytes() -> float:
+    """The most memory that this process ever used, including mapped files."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def run(
+    distractors: int,
+    dims: int,
+    queries: int,
+    turns: int,
+    scratch: Path | None,
+    forms: Sequence[str],
+    searches: Searches = exact_search,
+) -> dict[str, Any]:
+    """Times search.
+
+    Args:
+      distractors: how many, behind 6,322 labelled images.
+      dims: D.
+      queries: Q.
+      turns: how often every exact case is timed.
+      scratch: folder of the file of descriptors until the end; None takes the system's
+        temporary folder.
+      forms: of compression.
+      searches: what is timed; tokret's own among them.
+
+    Returns:
+      What was measured, of what and where, as JSON takes it.
+
+    Raises:
+      UserError: for too many queries or an unknown form, or if the disk has not enough
+        free space.
+    """
+    if queries * 3 > LABELLED:
+        raise UserError(f"queries is {queries}; it must be at most {LABELLED // 3}")
+    forms = [check_form(form, dims) for form in forms]
+    size = (LABELLED + distractors) * dims * 4
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        free = shutil.disk_usage(folder).free
+        if free < 1.1 * size:
+            raise UserError(
+                f"scratch: {size / 1e9:.1f} GB of descriptors need more than the "
+                f"{free / 1e9:.1f} GB that are free in {folder}; name another folder"
+            )
+        path = Path(folder) / "descriptors.npy"
+        vectors = make_queries(queries, dims)
+        write_descriptors(path, vectors, distractors)
+        database = np.asarray(np.load(path, mmap_mode="r"))
+        return measure(vectors, database, turns, forms, searches)
+
+
+def measure(
+    queries: np.ndarray,
+    database: np.ndarray,
+    turns: int,
+    forms: Sequence[str],
+    searches: Searches,
+) -> dict[str, Any]:
+    """Times search of queries [Q, D] in a database [N, D]; see `run`."""
+    truth, k = make_truth(len(queries)), min(K, len(database))
+
+    def evaluate(queries: np.ndarray) -> float:
+        return metrics.evaluate(queries, database, truth).levels["medium"]["mAP"]
+
+    value = evaluate(queries)
+    ranked = time_in_turns({OURS: evaluate}, lambda: [queries], turns)[OURS]
+    search.top_k(queries, database, k)
+    peak = peak_gigabytes()  # before another program allocates memory
+    cases = searches(database, k)
+    exact = {
+        f"{len(queries)} at once": time_in_turns(cases, lambda: [queries], turns),
+        "one": time_in_turns(cases, lambda: [queries[:1]], turns),
+    }
+    missing = [] if _has_faiss() else ["faiss"]
+    compressed = {
+        form: _compressed(form, queries, database, truth)
+        for form in forms
+        if not (form.startswith("pq") and missing)
+    }
+    packages = ["numpy", "jax"] + ([] if missing else ["faiss-cpu"])
+    rows, dims = database.shape
+    return {
+        "benchmark": "search",
+        "environment": environment(*packages),
+        "database": {"rows": rows, "dims": dims, "gigabytes": database.nbytes / 1e9},
+        **{"queries": len(queries), "k": k, "turns": turns, "missing": missing},
+        "exact": {
+            name: summary(times, len(queries) if name != "one" else 1)
+            for name, times in exact.items()
+        },
+        "evaluation": {"seconds": spread(ranked), "mAP": value},
+        "peak_gigabytes": peak,
+        "compressed": compressed,
+    }
+
+
+def _has_faiss() -> bool:
+    try:
+        import_faiss()
+    except UserError:
+        return False
+    return True
+
+
+def _compressed(
+    form: str, queries: np.ndarray, database: np.ndarray, truth: GroundTruth
+) -> dict[str, Any]:
+    compressed, costs = costed(form, queries, database)
+    found = metrics.evaluate(compressed.ask(queries), compressed.codes, truth)
+    return costs | {"mAP": found.levels["medium"]["mAP"]}
+
+
+def summary(times: Times, queries: int) -> dict[str, Any]:
+    """Seconds a query of each case, and how many times as long as tokret others take.
+
+    Figures are [median, lowest, highest].
+    """
+    others = {name: values for name, values in times.items() if name != OURS}
+    return {
+        "seconds": {
+            name: spread([value / queries for value in values])
+            for name, values in times.items()
+        },
+        "ratios": {
+            name: spread(ratios(values, times[OURS])) for name, values in others.items()
+        },
+    }
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """Formats what `run` returns."""
+    database, where = result["database"], result["environment"]
+    evaluation = result["evaluation"]
+    lines = [
+        f"{result['queries']} queries among {database['rows']} descriptors of "
+        f"{database['dims']} float32 ({database['gigabytes']:.2f} GB), the best "
+        f"{result['k']}, {result['turns']} turns",
+        f"{where['cores']} cores, {where['processor']}",
+        *(f"not installed, skipped: {name}" for name in result["missing"]),
+        "",
+        f"{'exact, ms a query':<22}{'':<10}{'time':>28}{'times as long':>28}",
+    ]
+    for name, numbers in result["exact"].items():
+        for maker, seconds in numbers["seconds"].items():
+            ratio = numbers["ratios"].get(maker)
+            lines.append(
+                f"{name:<22}{maker:<10}{format_spread(seconds, scale=1000):>28}"
+                f"{format_spread(ratio) if ratio else '1':>28}"
+            )
+    lines += [
+        "",
+        f"mAP of all queries, by counted ranks: "
+        f"{format_spread(evaluation['seconds'])} s, {100 * evaluation['mAP']:.2f} %; "
+        f"peak memory {result['peak_gigabytes']:.2f} GB",
+    ]
+    if result["compressed"]:
+        lines += ["", *_compressed_table(result)]
+    return "\n".join(lines)
+
+
+def _compressed_table(result: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{'form':<8}{'by':<8}{'bytes':>7}{'MB':>9}{'build s':>9}{'one ms':>9}"
+        f"{'p99 ms':>9}{'batch ms':>10}{'mAP %':>8}{'lost':>7}"
+    ]
+    exact = result["evaluation"]["mAP"]
+    for form, row in result["compressed"].items():
+        lines.append(
+            f"{form:<8}{row['by']:<8}{row['image_bytes']:>7}"
+            f"{row['all_bytes'] / 1e6:>9.1f}{row['build_seconds']:>9.1f}"
+            f"{1000 * row['one'][0]:>9.1f}{1000 * row['one'][1]:>9.1f}"
+            f"{1000 * row['at_once']:>10.2f}{100 * row['mAP']:>8.2f}"
+            f"{100 * (exact - row['mAP']):>7.2f}"
+        )
+    return lines
