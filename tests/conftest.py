@@ -27,9 +27,9 @@ import numpy as np  # noqa: E402 (the flags above come first)
 import pytest  # noqa: E402 (the flags above come first)
 from PIL import Image  # noqa: E402 (the flags above come first)
 
-# Before any module of tokret is imported: every annotated function and dataclass of it
-# then checks its arguments' shapes and dtypes.
-jaxtyping.install_import_hook("tokret", "beartype.beartype")
+# Before any of these modules is imported: every annotated function and dataclass then
+# checks its arguments' shapes and dtypes.
+jaxtyping.install_import_hook(["tokret", "benchmarks"], "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(os.environ.get("TOKRET_GOLDEN", ROOT.parent / "shared" / "golden"))

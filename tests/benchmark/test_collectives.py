@@ -2,7 +2,7 @@ import pytest
 
 from tokret.benchmark.collectives import Collective, Traffic, read_collectives, traffic
 
-# Cut out of what libtpu and XLA write, with shorter names.
+# From texts by libtpu and XLA, with shorter names.
 MODULE = """\
 HloModule jit_step, is_scheduled=true, num_partitions=4
 
@@ -69,7 +69,7 @@ def test_every_collective_is_read_once():
             "all-reduce", (("f32", (32,)), ("bf16", (16, 2))), along_model, False
         ),
         Collective("all-reduce", (("f32", ()),), along_model, False),
-        # The result alone, not the operand beside it, nor what waits for the end.
+        # The result alone, not the operand beside it, nor the end of it.
         Collective("all-gather", (("bf16", (8, 4)),), frozenset(), False),
         Collective("collective-permute", (("f32", (6,)),), frozenset(), False),
     ]
@@ -78,7 +78,7 @@ def test_every_collective_is_read_once():
 
 
 def test_they_are_summed_by_kind_and_group():
-    found = traffic(read_collectives(MODULE), turns=3)
+    found = traffic(read_collectives(MODULE), iterations=3)
     assert found == [
         Traffic("all-reduce", 2, number=2, bytes=32 * 4 + 32 * 2 + 4, largest=192),
         Traffic("all-gather", 2, number=3, bytes=3 * 64, largest=64),
@@ -97,7 +97,7 @@ def test_bytes_of_a_dtype(dtype, size):
         f"  %x = {dtype}[5,2]{{1,0}} all-to-all(%y), replica_groups={{{{0,1}},{{2,3}}}}"
     )
     (one,) = read_collectives(f"ENTRY %main () -> f32[] {{\n{line}\n}}\n")
-    assert (one.bytes, one.among) == (size, 2)
+    assert (one.bytes, one.group_size) == (size, 2)
     assert one.groups == groups((0, 1), (2, 3))
 
 

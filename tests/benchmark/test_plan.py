@@ -6,9 +6,9 @@ from configs import demo
 from tokret import config_files
 from tokret.benchmark import plan
 from tokret.benchmark.collectives import Collective
-from tokret.benchmark.plan import Request
-from tokret.benchmark.pod_programs import Part, Work
-from tokret.benchmark.pods import Compiled, Pod, TooLargeError
+from tokret.benchmark.plan import PlanRequest
+from tokret.benchmark.pod_programs import PodProgram, Workload
+from tokret.benchmark.pods import Pod, ProgramCost, TooLargeError
 from tokret.errors import UserError
 from tokret.runtime.chips import GIB, V5E, Chip
 
@@ -21,36 +21,40 @@ STATISTICS = Collective("all-reduce", (("f32", (10,)),), EVERYONE, looped=True)
 def compiled(**fields):
     given = {"arguments": 3 * GIB, "temporaries": 5 * GIB, "flop": 4e12}
     given |= {"accessed": 3e9, "collectives": [GRADIENT, STATISTICS]}
-    return Compiled(**given | fields)
+    return ProgramCost(**given | fields)
 
 
 COST = compiled()
 
 
 def test_the_larger_of_two_times_is_the_bound():
-    found = plan.figures(Work([Part(None)], units=64), [compiled()], CHIP)
+    found = plan.total_cost(Workload([PodProgram(None)], units=64), [compiled()], CHIP)
     assert (found.compute, found.memory, found.seconds) == (2.0, 3.0, 3.0)
     assert (found.arguments, found.temporaries) == (3 * GIB, 5 * GIB)
-    slow = plan.figures(Work([Part(None)], units=64), [compiled(flop=8e12)], CHIP)
+    slow = plan.total_cost(
+        Workload([PodProgram(None)], units=64), [compiled(flop=8e12)], CHIP
+    )
     assert slow.seconds == slow.compute == 4.0
 
 
 def test_parts_and_programs_add_up():
-    step = plan.figures(Work([Part(None, turns=4)], units=64), [compiled()], CHIP)
+    step = plan.total_cost(
+        Workload([PodProgram(None, iterations=4)], units=64), [compiled()], CHIP
+    )
     assert (step.flop, step.accessed) == (16e12, 12e9)
     assert step.arguments == 3 * GIB
     (summed,) = step.traffic
     assert (summed.number, summed.bytes) == (5, 4000 + 4 * 40)
-    parts = [Part(None, times=10), Part(None)]
-    programs = [compiled(), compiled(temporaries=GIB, arguments=4 * GIB, flop=1e12)]
-    both = plan.figures(Work(parts, units=1, held=2 * GIB), programs, CHIP)
+    programs = [PodProgram(None, times=10), PodProgram(None)]
+    costs = [compiled(), compiled(temporaries=GIB, arguments=4 * GIB, flop=1e12)]
+    both = plan.total_cost(Workload(programs, units=1, resident=2 * GIB), costs, CHIP)
     assert both.flop == 41e12
     assert (both.arguments, both.temporaries) == (6 * GIB, 5 * GIB)
 
 
 def test_a_product_in_several_passes_takes_so_much_longer():
-    work = Work([Part(None, times=2, passes=6)], units=1)
-    found = plan.figures(work, [compiled()], CHIP)
+    work = Workload([PodProgram(None, times=2, passes=6)], units=1)
+    found = plan.total_cost(work, [compiled()], CHIP)
     assert (found.flop, found.compute) == (8e12, 24.0)
 
 
@@ -76,7 +80,7 @@ def tried(monkeypatch):
     def attempt(batch):
         batches.append(batch)
         return plan.attempt(
-            lambda size: Work([Part(Lowered(size))], size, peak=1000.0),
+            lambda size: Workload([PodProgram(Lowered(size))], size, peak=1000.0),
             batch,
             Pod("v5e:2x2", CHIP, (None,) * 4),
         )
@@ -120,11 +124,11 @@ def test_an_estimate_that_does_not_fit_is_lowered():
 R101 = "configs/gldv2_r101.py"
 
 
-def test_photos_without_published_numbers_need_them(monkeypatch):
+def test_photos_and_classes_are_needed_where_none_are_published(monkeypatch):
     pod = Pod("v5e:4x4", V5E, (None,) * 16)
-    monkeypatch.setattr(plan, "find_pod", lambda name: pod)
-    with pytest.raises(UserError, match="'synthetic'.*--photos=N and --classes=N"):
-        request = Request("train", "demo", "v5e:4x4", 4, 1024)
+    monkeypatch.setattr(plan, "make_pod", lambda name: pod)
+    with pytest.raises(UserError, match="photos and classes are needed.*'synthetic'"):
+        request = PlanRequest("train", "demo", "v5e:4x4", 4, 1024)
         plan.run({"data": {"name": "synthetic"}}, request)
 
 
@@ -138,7 +142,7 @@ def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
     config.model.dim = 16
     config.augmentation.size = config.evaluation.longest_side = 32
     config.mesh.shard_optimiser = True
-    request = Request(what, "demo", "v5e:2x2", 2, 16, photos=100, classes=10)
+    request = PlanRequest(what, "demo", "v5e:2x2", 2, 16, photos=100, classes=10)
     found = plan.run(config_files.plain(config), request)
     assert found["fits"] and found["chips"] == 4
     assert len(lowered) == 1
@@ -150,7 +154,7 @@ def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
         ((), "plan needs --config"),
         (("--model=0",), "--model=0: it must be a number"),
         (("--turns=3",), "--turns=3"),
-        (("--topology=v9:4x4", f"--config={R101}"), "--topology=v9:4x4"),
+        (("--topology=v9:4x4", f"--config={R101}"), "topology: 'v9:4x4'"),
         (("--topology=v9:4x4", f"--config={R101}", "--config.epoch=3"), "epoch"),
     ],
 )

@@ -1,22 +1,22 @@
-"""What a plan says."""
+"""The text of a plan."""
 
 from tokret.benchmark import plan_report
-from tokret.benchmark.plan import Request
+from tokret.benchmark.plan import PlanRequest
 from tokret.runtime.chips import GIB
 
-REQUEST = Request("train", "gldv2_r101", "v5e:4x4", 4, 1024)
+REQUEST = PlanRequest("train", "gldv2_r101", "v5e:4x4", 4, 1024)
 
 
 def result(**fields):
     made = {"chips": 16, **REQUEST._asdict(), "photos": 360_000}
     cost = {"arguments": GIB, "temporaries": 9 * GIB, "flop": 8e12, "accessed": 2e11}
     cost |= {"compute": 0.04, "memory": 0.25, "seconds": 0.25, "rate": 4000.0}
-    traffic = {"kind": "all-reduce", "among": 16, "number": 3}
+    traffic = {"kind": "all-reduce", "group_size": 16, "number": 3}
     cost |= {"mfu": 0.2, "traffic": [traffic | {"bytes": 3e6, "largest": 2e6}]}
     return {**made, "fits": True, **cost, **fields}
 
 
-def test_the_report_says_what_a_chip_does():
+def test_the_report_shows_what_a_chip_does():
     text = plan_report.report(result())
     for words in (
         "train of gldv2_r101 on v5e:4x4: 16 chips, data 4 x model 4; batch 1,024, 64 a",

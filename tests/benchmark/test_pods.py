@@ -9,7 +9,7 @@ import pytest
 from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
-from tokret.benchmark.pods import TooLargeError, compile_for_pod, find_pod, too_large
+from tokret.benchmark.pods import TooLargeError, compile_for_pod, make_pod, too_large
 from tokret.errors import UserError
 from tokret.models.arcface import ArcFace
 from tokret.models.heads.gem import GeMHead
@@ -28,7 +28,7 @@ QUICK = {"exec_time_optimization_effort": -1.0}
 def pod():
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install 'tokret[tpu]'")
-    return find_pod
+    return make_pod
 
 
 def exchanged(pod, block):
@@ -53,7 +53,7 @@ def exchanged(pod, block):
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
-def test_class_matrix_and_logits_stay_where_they_are(pod, block):
+def test_class_matrix_and_logits_are_not_exchanged(pod, block):
     step = exchanged(pod, block)
     numbers = np.arange(4).reshape(2, 2)  # as the program numbers the mesh's devices
     along_data = frozenset(map(frozenset, numbers.T.tolist()))
@@ -86,7 +86,7 @@ def test_meshes_that_split_a_torus(pod):
         assert len({device.id for device in mesh.devices.flat}) == data * model
 
 
-def test_what_does_not_fit_says_so(pod):
+def test_what_does_not_fit_is_an_error(pod):
     mesh = make_mesh(pod("v5e:2x2").devices, data=4, model=1)
     rows = NamedSharding(mesh, BATCH)
     array = jax.ShapeDtypeStruct((2**17, 2**15), jnp.float32, sharding=rows)
@@ -121,20 +121,20 @@ def test_the_compilers_words_are_read(message, needed, available):
 
 
 @pytest.mark.parametrize("name", ["", "v5e", "v9:4x4", "v5e:4", "v5e:2x2x2x2"])
-def test_pods_that_there_are_not(name):
-    with pytest.raises(UserError, match="--topology=.*as v5e:16x16"):
-        find_pod(name)
+def test_unknown_pods_are_refused(name):
+    with pytest.raises(UserError, match="topology: .*as v5e:16x16"):
+        make_pod(name)
 
 
-def test_tori_that_there_are_not(pod):
-    with pytest.raises(UserError, match="--topology=v5e:3x5: "):
+def test_unknown_tori_are_refused(pod):
+    with pytest.raises(UserError, match="topology: v5e:3x5: "):
         pod("v5e:3x5")
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"libtpu, .*pip install 'tokret\[tpu\]'"):
-        find_pod("v5e:4x4")
+        make_pod("v5e:4x4")
 
 
 def test_another_process_has_libtpu(monkeypatch):
@@ -149,4 +149,4 @@ def test_another_process_has_libtpu(monkeypatch):
     with pytest.raises(
         UserError, match="another process uses libtpu .*unset ALLOW_MULTIPLE"
     ):
-        find_pod("v5e:4x4")
+        make_pod("v5e:4x4")

@@ -1,4 +1,4 @@
-"""The benchmarks of speed, of the tiny trunk, as they would run on a bare machine."""
+"""Timings of the tiny trunk, as they would run where little is installed."""
 
 import json
 import subprocess
@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from tokret.benchmark import database_pass, extraction
+from tokret.benchmark import database_scan, extraction
+from tokret.benchmark.cases import Settings, time_case
 from tokret.benchmark.extraction import draw_photos, make_batches
 
-# What a machine for measuring may not have. absl and orbax come with flax.
+# What a machine for timings may lack. absl and orbax come with flax.
 MISSING = (
     *("tensorflow_datasets", "grain", "array_record", "ml_collections"),
     *("tensorboardX", "safetensors", "jaxtyping", "torch", "faiss", "cv2"),
@@ -31,10 +32,11 @@ importlib.util.find_spec = lambda name, package=None: (
 )
 sys.meta_path.insert(0, Missing())
 from tokret.benchmark import speed, inference, training_step
+from tokret.benchmark.cases import Settings, time_case
 """
 
 
-def test_photos_of_many_shapes_lie_on_few_canvases():
+def test_photos_of_many_shapes_have_few_canvases():
     photos = draw_photos(16, 96)
     assert all(max(photo.shape) == 96 for photo in photos)
     assert len({photo.shape for photo in photos}) > 4
@@ -49,7 +51,9 @@ def test_photos_of_many_shapes_lie_on_few_canvases():
 
 @pytest.mark.slow
 def test_extraction_is_timed_with_masks_and_without():
-    found = extraction.run_case("tiny", "float32", 1, 48, 1, 1, 16)
+    settings = Settings(turns=1, matrix_side=16)
+    case = extraction.make_case(settings, "tiny", "float32", 1, 48, 1)
+    found = time_case(case, settings)
     assert found["canvases"] >= 1 and found["padding"] >= 0
     assert len(found["masks_cost"]) == 3 and found["images_per_second"][0] > 0
 
@@ -57,38 +61,37 @@ def test_extraction_is_timed_with_masks_and_without():
 @pytest.mark.slow
 def test_inference_and_training_run_on_a_bare_machine():
     program = BARE + (
-        "step = training_step.run_case('tiny', 'float32', 2, 32, 5, 1, 16)\n"
-        "seen = inference.run_case('tiny', 'bfloat16', 2, (32, 40), 1, 16)\n"
-        "from tokret.benchmark import speed_report\n"
+        "settings = Settings(turns=1, matrix_side=16)\n"
+        "step = training_step.make_case(settings, 'tiny', 'float32', 2, 32, 5)\n"
+        "batch = inference.make_case(settings, 'tiny', 'bfloat16', 2, (32, 40))\n"
         "environment = speed.environment('jax')\n"
-        "assert all(not c['rivals'] for c in (step, seen))\n"
-        "print(json.dumps([step, seen]))\n"
+        "found = [time_case(case, settings) for case in (step, batch)]\n"
+        "assert all(not case['rivals'] for case in found)\n"
+        "print(json.dumps(found))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    step, seen = json.loads(done.stdout)
-    assert step["side"] == [32, 32] and seen["side"] == [32, 40]
-    assert step["products"] > seen["products"] > 0
+    step, batch = json.loads(done.stdout)
+    assert step["side"] == [32, 32] and batch["side"] == [32, 40]
+    assert step["products"] > batch["products"] > 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "words"),
     [
         (("inference", "--minutes=none"), "--minutes=none"),
-        (("all", "--minutes=-1"), "--minutes=-1"),
         (("train", "--cases=no such case"), "no such case"),
-        (("table", "no/README.md"), "results"),
     ],
 )
-def test_mistakes_are_a_line(program, refused, arguments, says):
-    refused(program("tokret.benchmark", *arguments), says)
+def test_mistakes_are_a_line(program, refused, arguments, words):
+    refused(program("tokret.benchmark", *arguments), words)
 
 
 def test_a_database_is_searched_and_read():
-    found = database_pass.run(1, rows=300, dims=8, block=128)
+    found = database_scan.run(1, rows=300, dims=8, block=128)
     assert found["bytes"] == 2 * 300 * 8 and found["ratio"][0] > 0
-    blocks = database_pass.make_blocks(300, 8, 128)
+    blocks = database_scan.make_blocks(300, 8, 128)
     assert len(blocks) == 3
     assert blocks.start(2) == 300 - 128 and len(blocks.load(2)) == 128

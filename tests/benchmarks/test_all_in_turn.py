@@ -1,4 +1,3 @@
-import argparse
 import json
 import os
 import signal
@@ -9,38 +8,45 @@ from pathlib import Path
 
 import pytest
 
-from tokret.benchmark import __main__ as main
-from tokret.benchmark import speed_commands
+from benchmarks import __main__ as main
+from benchmarks import all_in_turn
+from tokret.benchmark import speed
+from tokret.benchmark.cases import Settings
 from tokret.errors import UserError
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_what_each_benchmark_of_a_row_is_told(tmp_path, monkeypatch, quick):
-    told = {}
+def test_arguments_of_each_benchmark_of_the_row(tmp_path, monkeypatch, quick):
+    rows = {}
     monkeypatch.setattr(
-        speed_commands,
-        "_run_apart",
-        lambda name, words: (told.update({name: words}), "why"),
+        all_in_turn, "run_apart", lambda name, words: (rows.update({name: words}), "w")
     )
     before = tmp_path / "speed.json"
     before.write_text("an older one")
-    flags = argparse.Namespace(turns=3, quick=quick, minutes=9.0, json=before)
     with pytest.raises(UserError, match="nothing could be measured"):
-        speed_commands.run_all(flags)
+        all_in_turn.run(3, 9.0, quick, before)
     assert before.read_text() == "an older one"
-    parser = main._parser()
-    for name, words in told.items():  # flags that it has
-        parsed = parser.parse_args([name, *words])
-        assert getattr(parsed, "turns", 3) == 3
-    database = 20_000 if quick else 1_000_000
-    search = parser.parse_args(["search", *told["search"]])
-    assert (search.database, search.forms) == (database, "")
-    assert parser.parse_args(["train", *told["train"]]).minutes == (1 if quick else 9)
-    assert ("bytes" in told) == (not quick) and not told.get("bytes")
+    database = ["--database=20000"] if quick else []
+    assert rows["search"] == ["--forms=", "--turns=3", *database]
+    assert rows["train"] == ["--turns=3", f"--minutes={1.0 if quick else 9.0}"]
+    assert ("bytes" in rows) == (not quick) and not rows.get("bytes")
 
 
-def test_a_row_that_is_cut_off_keeps_what_was_measured(tmp_path, monkeypatch):
-    """What one benchmark lacks ends it alone; a kill loses the one that ran."""
+def test_the_benchmarks_take_these_arguments(monkeypatch):
+    taken = {}
+    monkeypatch.setattr(
+        main, "_speed", lambda *values: taken.update({values[0]: values})
+    )
+    monkeypatch.setattr(main, "_single", lambda *v: taken.update({v[0]: v}))
+    for name in (*all_in_turn.MANY_CASES, "scan", "start"):
+        words = all_in_turn.arguments_of(name, turns=3, minutes=9.0, quick=False)
+        main.app.cli(args=[name, *words], use_underscores=True)
+    assert taken["train"] == ("train", "", 9.0, 3, None)
+    assert taken["scan"] == ("scan", 3, None)
+
+
+def test_a_row_that_is_interrupted_keeps_what_was_measured(tmp_path, monkeypatch):
+    """A benchmark that fails ends alone; a kill loses the one that ran."""
     written = tmp_path / "speed.json"
     seen = []
 
@@ -53,16 +59,13 @@ def test_a_row_that_is_cut_off_keeps_what_was_measured(tmp_path, monkeypatch):
         assert "--minutes=1.0" in arguments and "--turns=2" in arguments
         return {"cases": [], "environment": {"device": "cpu"}}, ""
 
-    monkeypatch.setattr(speed_commands, "_run_apart", run_apart)
-    flags = argparse.Namespace(turns=2, quick=True, minutes=9.0, json=written)
-    try:
-        speed_commands.run_all(flags)
-    except KeyboardInterrupt:
-        pass
+    monkeypatch.setattr(all_in_turn, "run_apart", run_apart)
+    with pytest.raises(KeyboardInterrupt):
+        all_in_turn.run(2, 9.0, True, written)
     assert seen == [json.loads(written.read_text())]
     assert list(seen[0]["results"]) == ["inference", "train", "extract"]
     assert seen[0]["failed"] == {"scan": "no room"}
-    assert {target["says"] for target in seen[0]["targets"]} == {"not measured"}
+    assert {target["verdict"] for target in seen[0]["targets"]} == {"not measured"}
     assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
 
 
@@ -73,59 +76,57 @@ exit 141
 """
 
 
-def test_what_was_measured_is_kept_though_it_could_not_be_told(tmp_path, monkeypatch):
+def test_what_was_measured_is_kept_if_printing_fails(tmp_path, monkeypatch):
     benchmark = tmp_path / "benchmark"
     benchmark.write_text(UNHEARD)
     benchmark.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(benchmark))
-    assert speed_commands._run_apart("train", []) == ({"cases": []}, "")
+    assert all_in_turn.run_apart("train", []) == ({"cases": []}, "")
 
 
 # A benchmark that starts a process of its own and never ends.
 ENDLESS = """#!/bin/sh
 sleep 120 &
-echo $$ $! > "$TOLD.new" && mv "$TOLD.new" "$TOLD"
+echo $$ $! > "$PIDS.new" && mv "$PIDS.new" "$PIDS"
 wait
 """
 ALL = """
 import signal, sys
-from tokret.benchmark import __main__ as main
+from benchmarks import __main__ as main
+from tokret.errors import exit_status
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job may ignore both
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-sys.executable, sys.argv = sys.argv[1], ["tokret.benchmark", "all", "--quick"]
-sys.exit(main.exit_status(main.main))
+sys.executable, sys.argv = sys.argv[1], ["benchmarks", "all", "--quick"]
+sys.exit(exit_status(main.main))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_nothing_goes_on_beside_a_row_that_was_ended(tmp_path, number):
-    benchmark, told = tmp_path / "benchmark", tmp_path / "told"
+def test_nothing_still_runs_after_a_row_that_was_ended(tmp_path, number):
+    benchmark, pids = tmp_path / "benchmark", tmp_path / "pids"
     benchmark.write_text(ENDLESS)
     benchmark.chmod(0o755)
     with subprocess.Popen(
         [sys.executable, "-c", ALL, str(benchmark)],
-        env={**os.environ, "TOLD": str(told)},
+        env={**os.environ, "PIDS": str(pids)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as row:
-        _wait_until(told.exists)
+        _wait_until(pids.exists)
         row.send_signal(number)
         assert row.wait(timeout=60) == 128 + number
-    for process in told.read_text().split():
+    for process in pids.read_text().split():
         _wait_until(_has_ended, process)  # long before it would end by itself
 
 
-@pytest.mark.parametrize(("name", "at_once"), [("plan", True), ("scan", False)])
-def test_what_compiles_for_minutes_ends_at_once(monkeypatch, name, at_once):
+@pytest.mark.parametrize(("name", "at_once"), [("bytes", True), ("scan", False)])
+def test_commands_that_compile_for_minutes_end_at_once(monkeypatch, name, at_once):
     """Python's own handlers wait until the compiler returns."""
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
     taken = []
     monkeypatch.setattr(signal, "signal", lambda number, _: taken.append(number))
-    benchmark = main.BENCHMARKS[name]._replace(
-        run=lambda flags: {}, report=lambda result: "done"
-    )
-    monkeypatch.setitem(main.BENCHMARKS, name, benchmark)
-    monkeypatch.setattr(sys, "argv", ["tokret.benchmark", name])
+    monkeypatch.setattr(main.app, "cli", lambda **_: None)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", name])
     main.main()
     assert taken == ([] if at_once else [signal.SIGTERM, signal.SIGHUP])
 
@@ -143,3 +144,18 @@ def _has_ended(process):
     except FileNotFoundError:
         return True
     return status.rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"cases": "", "minutes": -1.0}, "minutes is -1"),
+        ({"cases": "", "minutes": float("nan")}, "minutes is nan"),
+        ({"cases": "no such case", "minutes": 1.0}, "no such case"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, words):
+    with pytest.raises(UserError, match=words):
+        speed.run("inference", Settings(), **arguments)
+    with pytest.raises(UserError, match="turns is 0"):
+        speed.run_single("scan", 0)

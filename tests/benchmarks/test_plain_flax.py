@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.benchmark.plain_token import PlainResNet, PlainTokenHead
+from benchmarks.plain_flax import PlainResNet, PlainTokenHead
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import ResNet

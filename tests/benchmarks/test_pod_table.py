@@ -2,16 +2,16 @@ import json
 
 import pytest
 
+from benchmarks import pod_table
+from benchmarks.pod_table import R101, Row
 from tokret import config_files
-from tokret.benchmark import pod_table
-from tokret.benchmark.pod_table import R101, Row
 from tokret.errors import UserError
 from tokret.runtime.chips import GIB
 
 TRAFFIC = [
-    {"kind": "all-gather", "among": 4, "number": 1, "bytes": 1e6, "largest": 1e6},
-    {"kind": "all-reduce", "among": 16, "number": 9, "bytes": 5e6, "largest": 2e6},
-    {"kind": "all-reduce", "among": 4, "number": 7, "bytes": 1e3, "largest": 5e2},
+    {"kind": "all-gather", "group_size": 4, "number": 1, "bytes": 1e6, "largest": 1e6},
+    {"kind": "all-reduce", "group_size": 16, "number": 9, "bytes": 5e6, "largest": 2e6},
+    {"kind": "all-reduce", "group_size": 4, "number": 7, "bytes": 1e3, "largest": 5e2},
 ]
 COST = {
     **{"arguments": GIB, "temporaries": 9 * GIB, "compute": 0.04, "memory": 0.25},
@@ -25,11 +25,11 @@ MADE = {
 
 @pytest.fixture
 def planned(monkeypatch):
-    """Plans without a compiler, of which the batch 2048 does not fit."""
-    asked = []
+    """Plans without a compiler; a batch of 2048 does not fit."""
+    requests = []
 
     def run(config, request):
-        asked.append((config, request))
+        requests.append((config, request))
         found = {**request._asdict(), "chips": 16, "photos": 360_000}
         if request.batch_size == 2048:
             smaller = {**COST, "fits": True, "batch_size": 1536}
@@ -49,12 +49,12 @@ def planned(monkeypatch):
     monkeypatch.setattr(pod_table, "environment", lambda *packages: MADE)
     monkeypatch.setattr(config_files, "load_config", lambda file, fields: file)
     monkeypatch.setattr(pod_table, "ROWS", rows)
-    return asked
+    return requests
 
 
 def test_the_table(planned, tmp_path):
     path = tmp_path / "pods.md"
-    assert "6 rows" in pod_table.report(pod_table.run(path))
+    assert pod_table.run(path) == 6
     text = path.read_text()
     largest = (
         "9 all-reduce among 16: 5 MB, the largest 2 MB; 1 all-gather among 4: 1 MB"
@@ -80,7 +80,7 @@ def test_rows_that_are_done_are_not_compiled_again(planned, tmp_path, monkeypatc
     monkeypatch.setattr(pod_table, "ROWS", pod_table.ROWS[:2])
     pod_table.run(path)
     first = path.read_text()
-    # Nothing is said of programs that no row is for.
+    # There is no text about programs without a row.
     assert "three scales" not in first and "database" not in first
     kept = tmp_path / "measurements" / "pods.json"
     rows = json.loads(kept.read_text())["rows"]
@@ -92,16 +92,16 @@ def test_rows_that_are_done_are_not_compiled_again(planned, tmp_path, monkeypatc
     assert path.read_text() == first
 
 
-def test_files_that_cannot_be(planned, tmp_path):
+def test_other_files_are_refused(planned, tmp_path):
     for name in ("pods.txt", "nowhere/pods.md"):
-        with pytest.raises(UserError, match="ends in .md"):
+        with pytest.raises(UserError, match="must end in .md"):
             pod_table.run(tmp_path / name)
     (tmp_path / "measurements").mkdir()
     rows = ("[]", '{"a": 5}', '{"a": null}', '{"a": {}}', '{"a": {"what": "train"}}')
     whole = [f'{{"rows": {each}}}' for each in rows]
     for text in ("{", "[]", '{"other": 1}', "[" * 100_000, *whole):
         (tmp_path / "measurements" / "pods.json").write_text(text)
-        with pytest.raises(UserError, match="pods.json holds no rows"):
+        with pytest.raises(UserError, match="pods.json has no rows"):
             pod_table.run(tmp_path / "pods.md")
     assert not planned
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from tokret.benchmark import readme_table
-from tokret.benchmark.readme_table import BEGIN, END
+from benchmarks import readme_table
+from benchmarks.readme_table import BEGIN, END
 from tokret.errors import UserError
 
 
@@ -24,7 +24,7 @@ def measured(tmp_path):
 def test_ratios_stand_between_the_marks_and_nothing_else_moves(measured, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    assert readme_table.run(readme, [measured])["rows"] == 1
+    assert readme_table.run(readme, [measured]) == 1
     once = readme.read_text()
     row = (
         "| descriptors of resnet50 float32 1x512x512 | 2 cores of an abacus | "

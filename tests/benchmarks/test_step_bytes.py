@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks import step_bytes
+from benchmarks.plain_flax import PlainResNet, PlainTokenHead
+from benchmarks.step_bytes import report
 from configs import demo
-from tokret.benchmark import moved_bytes
-from tokret.benchmark.plain_token import PlainResNet, PlainTokenHead
-from tokret.benchmark.pods import Compiled, Pod, TooLargeError
-from tokret.benchmark.speed_report import report
+from tokret.benchmark.pods import Pod, ProgramCost, TooLargeError
 from tokret.errors import UserError
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.runtime.chips import V5E
@@ -16,17 +16,17 @@ from tokret.runtime.chips import V5E
 
 @pytest.fixture
 def compiles(monkeypatch):
-    """Puts a small model in the recipe's place, and a stub in the compiler's."""
+    """Replaces the recipe by a small model, and the compiler by a stub."""
     pod = Pod("v5e:2x1", V5E, tuple(jax.devices()[:2]))
-    monkeypatch.setattr(moved_bytes, "find_pod", lambda name: pod)
-    monkeypatch.setattr(moved_bytes, "RECIPE", demo)
-    monkeypatch.setattr(moved_bytes, "IMAGES", 4)
-    monkeypatch.setattr(moved_bytes, "PACKAGES", ("jax",))  # libtpu may be missing
+    monkeypatch.setattr(step_bytes, "make_pod", lambda name: pod)
+    monkeypatch.setattr(step_bytes, "RECIPE", demo)
+    monkeypatch.setattr(step_bytes, "IMAGES", 4)
+    monkeypatch.setattr(step_bytes, "PACKAGES", ("jax",))  # libtpu may be missing
     small = RetrievalNet(
         PlainResNet((1,), jnp.float32), PlainTokenHead(jnp.float32, dim=16)
     )
-    monkeypatch.setattr(moved_bytes, "plain_token", lambda blocks, dtype: small)
-    return functools.partial(monkeypatch.setattr, moved_bytes, "compile_for_pod")
+    monkeypatch.setattr(step_bytes, "plain_token", lambda blocks, dtype: small)
+    return functools.partial(monkeypatch.setattr, step_bytes, "compile_for_pod")
 
 
 def test_both_steps_are_lowered_and_compared(compiles):
@@ -34,10 +34,10 @@ def test_both_steps_are_lowered_and_compared(compiles):
 
     def count(lowered):
         texts.append(lowered.as_text())
-        return Compiled(10, 20, 4e9, 8e9 + 8e9 * len(texts), [])
+        return ProgramCost(10, 20, 4e9, 8e9 + 8e9 * len(texts), [])
 
     compiles(count)
-    found = moved_bytes.run()
+    found = step_bytes.run()
     assert found["ours"] == {"bytes": 4e9, "flop": 1e9, "memory": 30}
     assert found["plain"] == {"bytes": 6e9, "flop": 1e9, "memory": 30}
     assert found["ratio"] == [2 / 3] * 3
@@ -54,4 +54,4 @@ def test_a_step_that_does_not_fit_is_one_line(compiles):
 
     compiles(refuse)
     with pytest.raises(UserError, match="does not fit: 20 of 16 bytes"):
-        moved_bytes.run()
+        step_bytes.run()

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.pillow_views import make_view as pillow_view
 from tokret.benchmark.noise_photos import noise_photo
-from tokret.benchmark.pillow_views import make_view as pillow_view
 from tokret.data import augmentation as aug
 from tokret.data.decoding import decode_fast, read_header
 

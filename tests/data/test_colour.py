@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.pillow_views import ENHANCERS, turn_hue, vary_colours
 from tokret.benchmark.noise_photos import noise_photo
-from tokret.benchmark.pillow_views import ENHANCERS, turn_hue, vary_colours
 from tokret.data import colour
 
 FEW = settings(derandomize=True, deadline=None, max_examples=60)

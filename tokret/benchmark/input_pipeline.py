@@ -19,6 +19,7 @@ from tokret.benchmark.noise_photos import noise_photo
 from tokret.benchmark.timing import (
     OURS,
     Times,
+    check_turns,
     environment,
     format_spread,
     ratios,
@@ -242,7 +243,7 @@ def run(
     Returns:
       What was measured, of what and where, as JSON takes it.
     """
-    photos = read_photos(folder)
+    turns, photos = check_turns(turns), read_photos(folder)
     samples = make_samples(photos, Augmentation(size=size), VIEWS, rival)
     shapes = [read_header(photo, f"photo {i}").shape for i, photo in enumerate(photos)]
     height, width = (

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tokret.arguments import within
 from tokret.benchmark.synthetic_descriptors import (
     LABELLED,
     make_queries,
@@ -23,6 +24,7 @@ from tokret.benchmark.synthetic_descriptors import (
 from tokret.benchmark.timing import (
     OURS,
     Times,
+    check_turns,
     environment,
     format_spread,
     ratios,
@@ -77,11 +79,15 @@ def run(
       What was measured, of what and where, as JSON takes it.
 
     Raises:
-      UserError: for too many queries or an unknown form, or if the disk has not enough
-        free space.
+      UserError: for arguments out of range or an unknown form, or too little free space
+        on the disk.
     """
-    if queries * 3 > LABELLED:
-        raise UserError(f"queries is {queries}; it must be at most {LABELLED // 3}")
+    check_turns(turns)
+    within("queries", queries, 1, LABELLED // 3)
+    for name, number in (("database", distractors), ("dim", dims)):
+        within(name, number, 1)
+    if scratch is not None and not scratch.is_dir():
+        raise UserError(f"scratch: {scratch} is not a folder")
     forms = [check_form(form, dims) for form in forms]
     size = (LABELLED + distractors) * dims * 4
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -193,7 +199,7 @@ def report(result: Mapping[str, Any]) -> str:
         for maker, seconds in numbers["seconds"].items():
             ratio = numbers["ratios"].get(maker)
             lines.append(
-                f"{name:<22}{maker:<10}{format_spread(seconds, scale=1000):>28}"
+                f"{name:<22}{maker:<10}{format_spread(seconds, scale=1000.0):>28}"
                 f"{format_spread(ratio) if ratio else '1':>28}"
             )
     lines += [

@@ -9,7 +9,8 @@ import jax
 from tokret.benchmark import compilation, database_scan
 from tokret.benchmark.cases import Settings, run_cases
 from tokret.benchmark.rivals import Rivals
-from tokret.benchmark.timing import environment, format_spread
+from tokret.benchmark.timing import check_turns, environment, format_spread
+from tokret.errors import UserError
 
 MODULES = {
     "inference": "tokret.benchmark.inference",
@@ -37,7 +38,12 @@ def run(
 
     Returns:
       What was measured, of what and where, as JSON takes it.
+
+    Raises:
+      UserError: for arguments out of range, or cases that there are not.
     """
+    if not 0 < minutes < 1e6:
+        raise UserError(f"minutes is {minutes}; it must be above 0 and below 1e6")
     module = importlib.import_module(MODULES[benchmark])  # imports only what it needs
     result = _start(benchmark, settings.turns, settings.rivals)
     found, skipped = run_cases(
@@ -58,7 +64,7 @@ def _start(benchmark: str, turns: int, rivals: Rivals) -> dict[str, Any]:
     return {
         "benchmark": benchmark,
         "environment": {**where, "device": device},
-        "turns": turns,
+        "turns": check_turns(turns),
         "note": rivals.note,
     }
 

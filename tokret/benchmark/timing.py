@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from tqdm import tqdm
 
 import tokret
+from tokret.arguments import within
 from tokret.retrieval.results import commit
 from tokret.runtime import processor
 
@@ -33,6 +34,15 @@ class Spread(NamedTuple):
     median: float
     low: float
     high: float
+
+
+def check_turns(turns: int) -> int:
+    """Returns a number of turns that can be made.
+
+    Raises:
+      UserError: for another.
+    """
+    return within("turns", turns, 1, 9999)
 
 
 def time_in_turns(

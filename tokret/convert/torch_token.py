@@ -4,8 +4,8 @@ Tensors have the names of the released state dict, so that the authors' checkpoi
 with `strict=True`. Needs the extra: pip install 'tokret[torch]'.
 
 For speed: `.to(memory_format=torch.channels_last)`, under which local features become a
-matrix without a copy, and `torch.compile` around a function that returns only the needed
-results: intermediates that nothing reads are then not kept.
+matrix without a copy, and `torch.compile` around a function that returns only the
+results it needs: other intermediates are then not kept.
 """
 
 import math
