@@ -15,6 +15,7 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 
 SECONDS_TO_CLEAN_UP = 5.0
+ENDING = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 MANY_CASES = ("inference", "train", "extract")
 # Arguments of each. Compressed databases, which take longest, need `search` itself.
 ROW: dict[str, tuple[str, ...]] = {
@@ -91,10 +92,22 @@ def run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, s
         command = [sys.executable, "-m", "benchmarks", name, f"--json={path}"]
         sys.stdout.write(f"== {name}\n")
         sys.stdout.flush()
-        with subprocess.Popen(
-            [*command, *arguments], stderr=subprocess.PIPE, text=True, process_group=0
-        ) as process:
+        # A signal inside Popen would lose the process that it has just started.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                stderr=subprocess.PIPE,
+                text=True,
+                process_group=0,
+                preexec_fn=_unblock,
+            )
+        except BaseException:
+            _unblock()
+            raise
+        with process:
             try:
+                _unblock()
                 _, errors = process.communicate()
             except BaseException:
                 _end(process)
@@ -105,6 +118,10 @@ def run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, s
     why = why.removeprefix("error: ")
     sys.stdout.write(f"not measured: {why}\n\n")
     return None, why
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

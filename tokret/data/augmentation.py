@@ -2,7 +2,7 @@
 
 Distributions are torchvision's (RandomResizedCrop, RandomHorizontalFlip, ColorJitter
 with probability 0.8); every draw comes from the generator that is passed in, so that
-neither threads nor processes change a view. `python -m tokret.benchmark input` says how
+neither threads nor processes change a view. `python -m benchmarks input` says how
 fast it is.
 """
 
