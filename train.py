@@ -7,6 +7,7 @@ The same command again resumes the run. DIR holds config.json, checkpoints/,
 metrics.jsonl and tensorboard/.
 """
 
+import contextlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -25,8 +26,8 @@ from tokret.runtime.compilation_cache import keep_compiled
 from tokret.training.checkpoint_description import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
 from tokret.training.input_batches import file_names, training_input, validation_input
-from tokret.training.interruption import Interruption, lock_workdir
-from tokret.training.profiling import Profile
+from tokret.training.interruption import lock_workdir, stop_requests
+from tokret.training.profiling import Profile, parse_steps
 from tokret.training.reporting import Reporter
 from tokret.training.setup import Plan, initial_state, make_plan
 from tokret.training.state import TrainState
@@ -84,7 +85,7 @@ def restore_newest(
     return None
 
 
-def train(config: Config, workdir: Path, profile: Profile) -> None:
+def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     """Starts or resumes a run, and trains to its end."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir: {workdir} is a file; name a folder")
@@ -99,7 +100,7 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
     with (
         lock_workdir(workdir),
         Checkpoints(workdir, plan.run.retention, found) as checkpoints,
-        Interruption() as interruption,
+        stop_requests() as stop_requested,
     ):
         recorded = checkpoints.recorded_config()
         if cluster.is_first():
@@ -126,8 +127,9 @@ def train(config: Config, workdir: Path, profile: Profile) -> None:
             nonfinite_steps=int(state.nonfinite_steps),
             peak_images=plan.peak_images,
         )
-        with reporter, profile.writing_to(workdir / "profile"):
-            take_steps(plan, state, reporter, checkpoints, interruption, profile)
+        profile = Profile(workdir / "profile", traced)
+        with contextlib.closing(reporter), contextlib.closing(profile):
+            take_steps(plan, state, reporter, checkpoints, stop_requested, profile)
 
 
 def take_steps(
@@ -135,7 +137,7 @@ def take_steps(
     state: TrainState,
     reporter: Reporter,
     checkpoints: Checkpoints,
-    interruption: Interruption,
+    stop_requested: Callable[[int], bool],
     profile: Profile,
 ) -> None:
     """Trains from a state to the last step; logs, validates and saves on the way."""
@@ -145,12 +147,12 @@ def take_steps(
         with reporter.waiting():
             batch = next(batches)
         # No implicit transfers between host and device.
-        with profile.of_step(step), jax.transfer_guard("disallow"):
+        with profile.step(step), jax.transfer_guard("disallow"):
             state, metrics = plan.programs.train(
                 state, batch["images"], batch["labels"]
             )
         reporter.advance()
-        stops = interruption.requested(step)
+        stops = stop_requested(step)
         ends_epoch = step % plan.epoch_steps == 0
         validates = ends_epoch and plan.dataset.has("validation")
         saves = step % run.checkpoint_every == 0 or step == steps or stops
@@ -197,7 +199,7 @@ def main(
       processes: those that train together.
     """
     processes.join()
-    train(load_config(config, fields), workdir, Profile.of_flag(profile))
+    train(load_config(config, fields), workdir, parse_steps(profile))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import train
 from configs import demo
 from tokret.errors import UserError
 from tokret.training.checkpoints import list_steps
-from tokret.training.profiling import Profile
 from tokret.training.weights import find_checkpoint, load_weights
 
 STEPS = 12  # 3 epochs of 32 photos in batches of 8
@@ -129,7 +128,7 @@ def test_bad_values_are_named_before_anything_is_written(tmp_path, field, value)
     *group, name = field.split(".")
     (config[group[0]] if group else config)[name] = value
     with pytest.raises(UserError, match=name):
-        train.train(config, tmp_path / "w", Profile())
+        train.train(config, tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 
@@ -234,4 +233,4 @@ def test_steps_are_traced(program, refused, demo_arguments, tmp_path):
     status, out, err = program("train.py", *arguments, "--profile=2:3")
     assert status == 0, out + err
     assert list((workdir / "profile").rglob("*.xplane.pb"))
-    refused(program("train.py", *arguments, "--profile=3:2"), "--profile=3:2", "10:20")
+    refused(program("train.py", *arguments, "--profile=3:2"), "--profile: 3:2", "10:20")

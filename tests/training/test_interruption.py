@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from tokret.errors import UserError
-from tokret.training.interruption import Interruption, lock_workdir
+from tokret.training.interruption import lock_workdir, stop_requests
 
 
 def test_a_second_run_in_a_folder_is_refused(tmp_path):
@@ -18,8 +18,8 @@ def test_a_second_run_in_a_folder_is_refused(tmp_path):
 
 def test_sigterm_is_noticed_and_then_its_own_again():
     before = signal.getsignal(signal.SIGTERM)
-    with Interruption() as interruption:
-        assert not interruption.requested(1)
+    with stop_requests() as requested:
+        assert not requested(1)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interruption.requested(2)
+        assert requested(2)
     assert signal.getsignal(signal.SIGTERM) is before

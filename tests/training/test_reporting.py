@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import pytest
@@ -10,7 +11,7 @@ METRICS = {"loss": 2.0, "top1": 0.25, "top5": 0.5, "learning_rate": 0.1}
 
 def report(workdir, first_step, steps, until, **peak):
     fields = {"first_step": first_step, "steps": steps, "batch_size": 4, **peak}
-    with Reporter(workdir, **fields) as it:
+    with contextlib.closing(Reporter(workdir, **fields)) as it:
         for step in range(first_step + 1, until + 1):
             it.advance()
             it.train(step, METRICS)
@@ -55,7 +56,9 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     message = f"metrics of {tmp_path} cannot be written: No space left"
     with (
         pytest.raises(UserError, match=message),
-        Reporter(tmp_path, first_step=0, steps=4, batch_size=4) as it,
+        contextlib.closing(
+            Reporter(tmp_path, first_step=0, steps=4, batch_size=4)
+        ) as it,
     ):
         it._file.close()
         monkeypatch.setattr(it, "_file", open("/dev/full", "w"))

@@ -2,10 +2,8 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -13,38 +11,23 @@ from jax.experimental import multihost_utils
 from tokret.io.file_locks import held
 
 
-class Interruption:
-    """Catches SIGTERM, which clusters send before they take a machine away."""
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[int], bool]]:
+    """Catches SIGTERM, which clusters send before they take a machine away.
 
-    def __init__(self) -> None:
-        """Creates one that has caught nothing."""
-        self._received = False
-        self._previous: Any = None
-
-    def __enter__(self) -> "Interruption":
-        """Starts to listen; where several processes run, JAX does so itself."""
-        if jax.process_count() == 1:
-            self._previous = signal.signal(signal.SIGTERM, self._receive)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Restores the previous handler."""
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-
-    def requested(self, step: int) -> bool:
-        """Whether to stop after this step; the same in all processes."""
-        if jax.process_count() == 1:
-            return self._received
-        return bool(multihost_utils.reached_preemption_sync_point(step))
+    Yields:
+      A function of the step that was done: whether to stop after it. Its answer is the
+      same in all processes.
+    """
+    if jax.process_count() > 1:  # JAX catches the signal
+        yield lambda step: bool(multihost_utils.reached_preemption_sync_point(step))
+        return
+    received: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        yield lambda step: bool(received)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextlib.contextmanager

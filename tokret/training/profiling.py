@@ -1,7 +1,6 @@
 """A trace of some steps, for TensorBoard or Perfetto."""
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,42 +10,32 @@ import jax
 from tokret.errors import UserError
 
 
-@dataclasses.dataclass
+def parse_steps(profile: str | None) -> range:
+    """Reads the steps to trace, such as 10:20; None for none.
+
+    Raises:
+      UserError: if it is not two steps in order.
+    """
+    if profile is None:
+        return range(0)
+    match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", profile)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"profile: {profile} is not two steps in order, such as 10:20")
+    return range(int(match[1]), int(match[2]) + 1)
+
+
 class Profile:
-    """Traces the steps from `first` to `last`; none if both are 0."""
+    """Traces some steps of a run into a folder."""
 
-    first: int = 0
-    last: int = 0
-    _folder: Path | None = None
-    _running: bool = False
-
-    @classmethod
-    def of_flag(cls, value: str | None) -> "Profile":
-        """Reads a flag such as 10:20.
-
-        Raises:
-          UserError: if it is not two steps, the first of which comes first.
-        """
-        if value is None:
-            return cls()
-        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", value)
-        if not match or not 1 <= int(match[1]) <= int(match[2]):
-            raise UserError(f"--profile={value}: name two steps, as 10:20")
-        return cls(int(match[1]), int(match[2]))
+    def __init__(self, folder: Path, steps: range):
+        """Sets what is traced; `close` ends a trace that is in progress."""
+        self._folder, self._steps = folder, steps
+        self._running = False
 
     @contextlib.contextmanager
-    def writing_to(self, folder: Path) -> Iterator[None]:
-        """Ends a trace that is under way, whatever happens."""
-        self._folder = folder
-        try:
-            yield
-        finally:
-            self._end()
-
-    @contextlib.contextmanager
-    def of_step(self, step: int) -> Iterator[None]:
-        """Marks one step, and begins and ends the trace around its steps."""
-        if not self.first <= step <= self.last:
+    def step(self, step: int) -> Iterator[None]:
+        """Annotates one step; starts the trace before the first, ends it after last."""
+        if step not in self._steps:
             yield
             return
         if not self._running:
@@ -54,11 +43,12 @@ class Profile:
             self._running = True
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             yield
-        if step == self.last:
-            self._end()
+        if step == self._steps[-1]:
+            self.close()
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Ends the trace, if it is in progress."""
         if self._running:
             self._running = False
-            jax.effects_barrier()  # steps are dispatched ahead of their work
+            jax.effects_barrier()  # steps are dispatched before they are done
             jax.profiler.stop_trace()

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -21,7 +20,7 @@ from tokret.runtime import cluster
 
 
 class Reporter:
-    """Writes the metrics of a run and shows its progress; a context manager."""
+    """Writes the metrics of a run and shows its progress."""
 
     def __init__(
         self,
@@ -73,16 +72,7 @@ class Reporter:
             disable=not (writes and sys.stderr.isatty()),
         )
 
-    def __enter__(self) -> "Reporter":
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Flushes and closes everything."""
         self._bar.close()
         for file in (self._file, self._events):
@@ -155,7 +145,9 @@ class Reporter:
             + f"{metrics['waiting_for_input']:.0%} waiting for input"
         )
         if self._bar.disable:
-            self.print_line(f"step {step}/{self._steps}  {text}  {_clock(left)} left")
+            self.print_line(
+                f"step {step}/{self._steps}  {text}  {tqdm.format_interval(left)} left"
+            )
         else:
             self._bar.set_postfix_str(text)
 
@@ -200,24 +192,12 @@ class Reporter:
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Drops the lines of steps that are repeated, and incomplete ones."""
+    """Drops the lines of steps that are repeated, and damaged ones."""
     if not path.exists():
         return
-    lines = path.read_text(errors="replace").splitlines()
-    kept = [line for line in lines if 0 <= _step_of(line) <= step]
-    text = "".join(line + "\n" for line in kept)
-    write_whole(path, text, path.with_suffix(".partial"))
-
-
-def _step_of(line: str) -> int:
-    """Returns the step of a line, -1 if it is damaged."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return -1
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    kept = []
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            if 0 <= int(json.loads(line)["step"]) <= step:
+                kept.append(line + "\n")
+    write_whole(path, "".join(kept), path.with_suffix(".partial"))

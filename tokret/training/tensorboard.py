@@ -4,30 +4,22 @@ tensorboardX's own writer passes everything to a thread behind a short queue: if
 thread dies, for example of a full disk, the run would block on the queue for ever.
 """
 
-import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-
-@contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
-    """Hides torch, which tensorboardX would import: seconds, for nothing used here."""
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-
-
-with _without_torch():
+# tensorboardX would import torch, which takes seconds, for nothing that is used here.
+_hides_torch = "torch" not in sys.modules
+if _hides_torch:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+try:
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.summary import scalar
+finally:
+    if _hides_torch:
+        del sys.modules["torch"]
 
 
 class Events:
