@@ -45,7 +45,7 @@ def test_splits_and_counts(builder):
         assert {int(record["label"]) for record in records(builder, split)} == {-1}
 
 
-def test_records_lie_in_the_order_of_the_lists(builder):
+def test_records_are_in_the_order_of_the_lists(builder):
     truth = builder.info.metadata["ground_truth"]
     for split, names in (("query", "qimlist"), ("database", "imlist")):
         stored = [record["filename"].decode() for record in records(builder, split)]
@@ -89,14 +89,14 @@ def test_portrait_and_landscape_both_occur(builder):
 def test_photos_depend_neither_on_counts_nor_on_threads(builder, tmp_path):
     more = {**FEW, "landmarks": 2, "photos": 4, "database_photos": 2, "distractors": 7}
     other = synthetic_landmarks.prepare(tmp_path, **more, threads=1)
-    shared = 0
+    same = 0
     for split in SPLITS:
         known = {r["filename"]: r["image"] for r in records(builder, split)}
         for record in records(other, split):
             if record["filename"] in known:
                 assert record["image"] == known[record["filename"]]
-                shared += 1
-    assert shared == 6 + 2 + 6 + (3 * 2 + 5)
+                same += 1
+    assert same == 6 + 2 + 6 + (3 * 2 + 5)
 
 
 def test_another_seed_gives_other_photos(builder, tmp_path):
@@ -117,7 +117,7 @@ def test_prepared_once_and_read_again(builder, monkeypatch):
     assert len(records(again, "database")) == 17
 
 
-def test_an_interrupted_preparation_is_begun_again(builder, tmp_path, monkeypatch):
+def test_an_interrupted_preparation_is_started_again(builder, tmp_path, monkeypatch):
     taken = []
 
     def interrupted(task):

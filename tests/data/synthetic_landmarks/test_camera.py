@@ -25,7 +25,7 @@ def test_twice_as_far_is_half_as_large():
     np.testing.assert_allclose(depth, [20.0])
 
 
-def test_what_lies_behind_has_a_negative_depth():
+def test_what_is_behind_has_a_negative_depth():
     _, depth = project(camera_in_front(), np.array([(0.0, -12.0, 2.0)]))
     np.testing.assert_allclose(depth, [-2.0])
 

@@ -11,7 +11,7 @@ from tokret.data.synthetic_landmarks.photo_effects import (
     lit,
     on_faces,
 )
-from tokret.data.synthetic_landmarks.planning import LIGHTS
+from tokret.data.synthetic_landmarks.photo_planning import LIGHTS
 
 
 def test_a_wall_in_the_sun_is_brighter_than_one_that_faces_away():
@@ -24,7 +24,7 @@ def test_a_wall_in_the_sun_is_brighter_than_one_that_faces_away():
     assert (dark > 0.9 * bright).all()
 
 
-def test_lit_windows_glow_only_where_the_texture_says():
+def test_lit_windows_glow_only_where_the_texture_glows():
     surface = np.full((1, 2, 4), 100, np.uint8)
     surface[0, :, 3] = 128, 255
     dark = np.full((1, 2, 3), 0.1, np.float32)

@@ -18,19 +18,19 @@ def test_results_come_in_the_order_of_the_tasks():
 
 
 def test_few_results_wait():
-    begun = []
+    started = []
     lock = threading.Lock()
 
     def work(task: int) -> int:
         with lock:
-            begun.append(task)
+            started.append(task)
         return task
 
     results = in_order(work, range(1000), 2)
     for _ in range(3):
         next(results)
     time.sleep(0.05)
-    assert len(begun) <= 3 + 2 * 2
+    assert len(started) <= 3 + 2 * 2
     results.close()  # type: ignore[attr-defined]
 
 

@@ -1,7 +1,8 @@
-"""Invented buildings and photographs of them, from random numbers alone.
+"""Photos of invented buildings, rendered from random numbers alone.
 
-`architecture` designs a building out of the solids of `masonry`, with walls painted by
-`facades`; `planning` decides how a photo is taken, `camera` projects, `rendering` fills
-a depth buffer, `scenery` and `occluders` surround the building, `photography` lights
-and develops, `studio` puts these together; `benchmark` labels the photos.
+`building_designs` composes a building of `building_parts` (`meshes`), whose walls are
+painted by `facades`, `entrances` and `windows_and_doors`; `photo_planning` decides how
+a photo is taken, `camera` projects, `rasteriser` draws, `scenery` and `occluders`
+surround the building, `photo_effects` adds light, weather and the camera's faults, and
+`photo_rendering` combines them; `relevance` labels the photos.
 """

@@ -1,8 +1,8 @@
 """`synthetic_landmarks`: rendered photos of invented buildings, as a TFDS dataset.
 
-Nothing is downloaded: training, a benchmark of the Revisited form and its distractors
-come from a seed. Every landmark and every photo has a random generator of its own, so
-that neither the counts nor the number of threads change a photo.
+Nothing is downloaded: training photos, a benchmark in the Revisited format and its
+distractors come from a seed. Every landmark and every photo has its own random
+generator, so that neither the counts nor the number of threads change a photo.
 """
 
 import contextlib
@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from tokret.data.synthetic_landmarks import ground_truth as benchmark
 from tokret.data.synthetic_landmarks.photo_rendering import Photo
 from tokret.data.synthetic_landmarks.photo_series import (
     BENCHMARK,
@@ -36,17 +35,18 @@ from tokret.data.synthetic_landmarks.photo_series import (
     in_order,
     take_series,
 )
+from tokret.data.synthetic_landmarks.relevance import label_photos
 from tokret.errors import UserError
 
 PHOTOS_PER_DISTRACTOR = 2
 SMALLEST_SIDE = 32
 
-_LOCK = threading.Lock()  # standard output and TFDS's bars are the process's
+_LOCK = threading.Lock()  # standard output and TFDS's bars belong to the process
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How much is rendered, and from which seed; see `prepare`."""
+    """The arguments of `prepare` that decide the photos."""
 
     landmarks: int
     photos: int
@@ -59,7 +59,7 @@ class Counts:
     seed: int
 
     def name(self) -> str:
-        """Readable, and different for different arguments."""
+        """For a folder: readable, and different for different arguments."""
         digest = hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:8]
         return f"{self.landmarks}x{self.photos}-{self.longest_side}px-{digest}"
 
@@ -88,8 +88,8 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
     """Splits train, validation, query and database, all with the same features.
 
     `label` is the landmark's number in train and validation, and -1 (none) in query and
-    database; `bbox` is x0, y0, x1, y1 in pixels around what is seen of the landmark.
-    `info.metadata["ground_truth"]` is the benchmark in the Revisited form.
+    database; `bbox` is x0, y0, x1, y1 in pixels around the visible part of the
+    landmark. `info.metadata["ground_truth"]` is the benchmark in the Revisited format.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -120,7 +120,7 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        # disable=None: no bar where standard error is no terminal.
+        # disable=None: no bar where standard error is not a terminal.
         total = self._counts.total()
         self._bar = tqdm(total=total, desc=self.name, unit="photo", disable=None)
         splits = {"train": self._labelled(TRAIN, self._counts.photos)}
@@ -128,11 +128,11 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
             splits["validation"] = self._labelled(
                 VALIDATION, self._counts.validation_photos
             )
-        # TFDS writes them in this order: the database's labels need the queries' views.
+        # TFDS writes them in this order: the database's labels need the queries.
         return splits | {"query": self._query(), "database": self._database()}
 
     def _generate_examples(self) -> None:
-        raise AssertionError("the splits bring their own generators")
+        raise AssertionError("the splits have their own generators")
 
     def _series(
         self, group: int, series: int, landmarks: int, photos: int
@@ -171,9 +171,9 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
         gnd: list[dict[str, Any]] = []
         landmarks, photos = counts.benchmark_landmarks, counts.database_photos
         for landmark, taken in self._series(BENCHMARK, DATABASE, landmarks, photos):
-            views = [(len(names) + i, photo.view) for i, photo in enumerate(taken)]
+            shown = [(len(names) + i, p.appearance) for i, p in enumerate(taken)]
             for query in self._queries[landmark]:
-                lists = benchmark.label(query.view, views)
+                lists = label_photos(query.appearance, shown)
                 gnd.append({"bbx": list(query.box), **lists})
             for number, photo in enumerate(taken):
                 names.append(f"building_{landmark:04d}_photo_{number:03d}.jpg")
@@ -221,20 +221,20 @@ def prepare(
     seed: int = 0,
     threads: int | None = None,
 ) -> tfds.core.DatasetBuilder:
-    """Renders the dataset, unless it lies there with these very arguments.
+    """Renders the dataset, unless it exists with the same arguments.
 
     Args:
-      data_dir: where prepared datasets lie.
+      data_dir: the folder of prepared datasets.
       landmarks: classes of train and validation.
       photos: of each landmark in train.
-      validation_photos: of each landmark in validation; 0 leaves the split out.
-      benchmark_landmarks: others, which the benchmark asks for.
+      validation_photos: of each landmark in validation; 0 for no such split.
+      benchmark_landmarks: other landmarks, of the queries.
       queries_per_landmark: queries of each of them.
       database_photos: of each of them in the database.
       distractors: further photos in the database, of a third set of landmarks.
       longest_side: of every photo in pixels.
       seed: decides every photo.
-      threads: that render; by default one for each CPU. Changes no photo.
+      threads: that render; None for one per CPU. Changes no photo.
 
     Returns:
       The builder, to be read by `as_data_source`.
@@ -243,18 +243,13 @@ def prepare(
       UserError: names the argument that is too small.
     """
     counts = Counts(
-        landmarks=landmarks,
-        photos=photos,
-        validation_photos=validation_photos,
-        benchmark_landmarks=benchmark_landmarks,
-        queries_per_landmark=queries_per_landmark,
-        database_photos=database_photos,
-        distractors=distractors,
-        longest_side=longest_side,
-        seed=seed,
+        *(landmarks, photos, validation_photos, benchmark_landmarks),
+        *(queries_per_landmark, database_photos, distractors, longest_side, seed),
     )
     threads = os.cpu_count() or 1 if threads is None else threads
-    _check(asdict(counts) | {"threads": threads})
+    for name, value in (asdict(counts) | {"threads": threads}).items():
+        if value < _LEAST[name]:
+            raise UserError(f"{name} is {value}; it must be at least {_LEAST[name]}")
     builder = SyntheticLandmarks(
         counts=counts,
         threads=threads,
@@ -269,7 +264,7 @@ def prepare(
 
 
 def _render(builder: SyntheticLandmarks, photos: int) -> None:
-    """Writes the dataset; TFDS's own messages and bars, of downloads, kept quiet."""
+    """Writes the dataset, without TFDS's own messages and bars for downloads."""
     line = f"preparing {builder.name}: {photos} photos into {builder.data_path}"
     print(line, file=sys.stderr, flush=True)  # noqa: T201
     with _LOCK, contextlib.redirect_stdout(io.StringIO()):
@@ -278,12 +273,3 @@ def _render(builder: SyntheticLandmarks, photos: int) -> None:
             builder.download_and_prepare()
         finally:
             tfds.display_progress_bar(enable=True)
-
-
-def _check(arguments: dict[str, int]) -> None:
-    for name, value in arguments.items():
-        if value < _LEAST[name]:
-            raise UserError(
-                f"synthetic_landmarks: {name} is {value}; it must be at least "
-                f"{_LEAST[name]}"
-            )

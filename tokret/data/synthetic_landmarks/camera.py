@@ -1,4 +1,4 @@
-"""Perspective: where a point of the world lies in a photo."""
+"""Perspective projection of points of the world into a photo."""
 
 from dataclasses import dataclass
 
@@ -69,8 +69,8 @@ def project(
       points: [..., 3] metres.
 
     Returns:
-      [..., 2] pixels and [...] depths in metres; a depth that is not positive lies
-      behind the camera, and its pixel means nothing.
+      [..., 2] pixels and [...] depths in metres; a depth that is not positive is behind
+      the camera, and its pixel is meaningless.
     """
     matrix = homography(camera)
     image = points @ matrix[:, :3].T + matrix[:, 3]

@@ -1,10 +1,11 @@
-"""Textures of walls, painted in a landmark's style."""
+"""Textures of walls in a landmark's style: windows, friezes, arcades, battlements."""
 
+import cv2
 import numpy as np
 
-from tokret.data.synthetic_landmarks import openings, palette
+from tokret.data.synthetic_landmarks import materials, windows_and_doors
 from tokret.data.synthetic_landmarks.entrances import paint_entrance
-from tokret.data.synthetic_landmarks.palette import OPAQUE, shade
+from tokret.data.synthetic_landmarks.materials import OPAQUE, shade
 from tokret.data.synthetic_landmarks.style import Style, texture_size
 from tokret.shapes import UInt8
 
@@ -29,7 +30,7 @@ def paint_wall(
     tower = role == "tower"
     colour = style.accent if tower else style.wall
     pattern = style.tower_pattern if tower else style.pattern
-    wall = palette.surface(rng, rows, columns, colour, pattern)
+    wall = materials.surface(rng, rows, columns, colour, pattern)
     if role == "blind":
         return wall
     storeys = max(1, round(height / style.storey))
@@ -68,15 +69,17 @@ def _paint_windows(
             if role == "back" and (bay + storey) % 2:
                 continue
             # At night about two of three windows are lit, always the same ones.
-            glow = palette.LIT if (bay * 7 + storey * 3) % 5 < 3 else OPAQUE
+            glow = materials.LIT if (bay * 7 + storey * 3) % 5 < 3 else OPAQUE
             box = (
                 bay * across + margin_x,
                 bottom - up + margin_y,
                 (bay + 1) * across - margin_x,
                 bottom - margin_y,
             )
-            panes = openings.WINDOWS[kind]
-            openings.draw_opening(wall, box, panes, style.trim, style.frame, glow)
+            panes = windows_and_doors.WINDOWS[kind]
+            windows_and_doors.draw_window_or_door(
+                wall, box, panes, style.trim, style.frame, glow
+            )
 
 
 def _paint_friezes(
@@ -86,13 +89,15 @@ def _paint_friezes(
     band = max(3.0, min(0.12 * height, 9.0))
     dark = shade(style.wall, 0.55)
     if style.friezes[0]:
-        openings.draw_ornament(wall, 0.0, band, style.friezes[0], style.trim, dark)
+        windows_and_doors.draw_ornament(
+            wall, 0.0, band, style.friezes[0], style.trim, dark
+        )
     else:
         wall[: max(2, int(band / 3)), :, :3] = shade(style.trim, 0.9)
     if style.friezes[1] and storeys > 1 and not tower:
         top = height * (1 - 1 / storeys) - band / 2
         kind = style.friezes[1]
-        openings.draw_ornament(wall, top, band * 0.8, kind, dark, style.trim)
+        windows_and_doors.draw_ornament(wall, top, band * 0.8, kind, dark, style.trim)
 
 
 def _paint_pilasters(wall: UInt8[np.ndarray, "h w 4"], style: Style, bays: int) -> None:
@@ -103,3 +108,60 @@ def _paint_pilasters(wall: UInt8[np.ndarray, "h w 4"], style: Style, bays: int) 
         x = max(0, x)
         wall[:, x : x + thickness, :] = (*style.trim, OPAQUE)
         wall[:, x + thickness : x + thickness + 1, :3] //= 2
+
+
+def pierce(
+    wall: UInt8[np.ndarray, "h w 4"],
+    style: Style,
+    role: str,
+    width: float,
+    height: float,
+) -> UInt8[np.ndarray, "h w 4"]:
+    """Cuts holes into a bare wall.
+
+    Args:
+      wall: is copied.
+      style: of the landmark.
+      role: "screen" cuts an arcade of the door's shape, "arch" one wide opening,
+        "columns" leaves round columns and a beam, "battlement" leaves merlons.
+      width: in metres.
+      height: in metres.
+
+    Returns:
+      The pierced wall.
+    """
+    pierced = wall.copy()
+    rows, columns = wall.shape[:2]
+    if role == "battlement":
+        count = max(2, round(width / 1.6))
+        column = (np.arange(columns) * (2 * count + 1)) // columns
+        pierced[: int(0.55 * rows), column % 2 == 1, 3] = 0
+        return pierced
+    bays = max(1, round(width / min(style.bay, 0.8 * height)))
+    across = columns / bays
+    top = 0.16 * rows
+    if role == "columns":
+        bays += 1
+        across = columns / bays
+        pierced[..., :3] = style.trim
+        phase = (np.arange(columns) % across) / across
+        round_shade = 1 - 0.5 * np.abs(phase - 0.5) / 0.2
+        shaded = pierced[..., :3] * np.clip(round_shade, 0.5, 1)[None, :, None]
+        pierced[int(top) :, :, :3] = shaded[int(top) :]
+        pierced[int(top) :, np.abs(phase - 0.5) > 0.2, 3] = 0
+        return pierced
+    panes, fraction = windows_and_doors.DOORS[style.door], 0.72
+    if role == "arch":
+        # Nothing hangs in the air: one opening of one pane.
+        bays, across, fraction = 1, float(columns), 0.92
+        panes = panes if len(panes) == 1 else windows_and_doors.DOORS["arch"]
+    for bay in range(bays):
+        for pane in panes:
+            low = (bay + (1 - fraction) / 2) * across
+            size = np.array([fraction * across, rows - top])
+            points = np.array([low, rows]) + pane * size * (1, -1)
+            frame = points + 1.5 * np.sign(points - points.mean(axis=0))
+            materials.fill(pierced, frame, style.trim)
+            hole = np.round(points).astype(np.int32)
+            cv2.fillPoly(pierced, [hole], (*materials.GLASS, 0))
+    return pierced

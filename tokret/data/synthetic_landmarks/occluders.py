@@ -1,14 +1,14 @@
-"""Flat cut-outs that stand in the scene: trees, people, cars, lamp posts."""
+"""Flat cut-outs in the scene: trees, people, cars, lamp posts."""
 
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from tokret.data.synthetic_landmarks.architecture import Landmark
+from tokret.data.synthetic_landmarks.building_designs import Landmark
 from tokret.data.synthetic_landmarks.camera import Camera, project
-from tokret.data.synthetic_landmarks.palette import OPAQUE
-from tokret.data.synthetic_landmarks.rendering import NEAREST, Canvas
+from tokret.data.synthetic_landmarks.materials import OPAQUE
+from tokret.data.synthetic_landmarks.rasteriser import NEAREST, FrameBuffer
 from tokret.data.synthetic_landmarks.scenery import SPRITE
 from tokret.shapes import UInt8
 
@@ -106,22 +106,21 @@ def _cutout(kind: int, number: int) -> Sprite:
     return _KINDS[kind][0](rng)
 
 
-def place(
+def add_occluders(
     rng: np.random.Generator,
-    canvas: Canvas,
+    frame: FrameBuffer,
     camera: Camera,
     landmark: Landmark,
     crowd: int,
 ) -> None:
-    """Stands things into the scene.
+    """Draws cut-outs into the scene.
 
     Args:
-      rng: decides what and where.
-      canvas: changed in place.
+      rng: draws kinds and positions.
+      frame: changed in place.
       camera: the camera.
-      landmark: keeps things out of its walls.
-      crowd: how many stand between camera and landmark; a few more stand beside it
-        and behind.
+      landmark: is not intersected.
+      crowd: number between camera and landmark; a few more are beside and behind it.
     """
     eye = camera.centre[:2]
     distance = float(np.linalg.norm(eye))
@@ -133,23 +132,23 @@ def place(
         depth = rng.uniform(0.15, 0.8) * (distance - 0.7 * reach)
         at = eye + towards * depth + aside * depth * spread * rng.uniform(-1, 1)
         kind = int(rng.choice(len(_KINDS), p=[0.24, 0.12, 0.26, 0.14, 0.12, 0.12]))
-        _stand(rng, canvas, camera, at, kind)
+        _draw_cutout(rng, frame, camera, at, kind)
     for _ in range(int(rng.integers(0, 7))):
         depth = distance + reach * rng.uniform(-0.3, 1.5)
         sideways = rng.choice([-1, 1]) * rng.uniform(1.0, 2.2) * reach
         at = eye + towards * depth + aside * sideways
         kind = int(rng.choice(len(_KINDS), p=[0.45, 0.25, 0.05, 0.1, 0.05, 0.1]))
-        _stand(rng, canvas, camera, at, kind)
+        _draw_cutout(rng, frame, camera, at, kind)
 
 
-def _stand(
+def _draw_cutout(
     rng: np.random.Generator,
-    canvas: Canvas,
+    frame: FrameBuffer,
     camera: Camera,
     at: np.ndarray,
     kind: int,
 ) -> None:
-    """Draws one cut-out with its foot at a point of the ground, upright."""
+    """Draws one upright cut-out with its foot at a point of the ground."""
     image = _cutout(kind, int(rng.integers(EACH)))
     metres = _KINDS[kind][1] * rng.uniform(0.75, 1.3)
     feet, depth = project(camera, np.array([(*at, 0.0)]))
@@ -169,8 +168,8 @@ def _stand(
     part = scaled[top - y0 : bottom - y0, left - x0 : right - x0]
     window = np.s_[top:bottom, left:right]
     nearness = np.float32(1 / depth[0])
-    seen = (part[..., 3] >= OPAQUE - 40) & (canvas.nearness[window] < nearness)
-    canvas.surface[window][seen] = part[seen]
-    canvas.surface[window][..., 3][seen & (part[..., 3] < OPAQUE)] = OPAQUE
-    canvas.nearness[window][seen] = nearness
-    canvas.face[window][seen] = SPRITE
+    seen = (part[..., 3] >= OPAQUE - 40) & (frame.nearness[window] < nearness)
+    frame.surface[window][seen] = part[seen]
+    frame.surface[window][..., 3][seen & (part[..., 3] < OPAQUE)] = OPAQUE
+    frame.nearness[window][seen] = nearness
+    frame.face[window][seen] = SPRITE

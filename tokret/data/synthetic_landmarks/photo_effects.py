@@ -1,11 +1,11 @@
-"""Light and weather on a rendered scene, and the camera's own faults."""
+"""Light and weather on a rendered scene, and the faults of cameras."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from tokret.data.synthetic_landmarks.palette import OPAQUE
+from tokret.data.synthetic_landmarks.materials import OPAQUE
 from tokret.shapes import Bool, Float, UInt8
 
 RGB = Float[np.ndarray, " 3"]
@@ -13,7 +13,7 @@ RGB = Float[np.ndarray, " 3"]
 
 @dataclass(frozen=True)
 class Light:
-    """What falls on the scene; colours as factors, or 0 to 255 for the sky.
+    """The light on the scene; colours as factors, or 0 to 255 for the sky.
 
     Attributes:
       direction: [3] towards the sun, length 1.
@@ -24,8 +24,8 @@ class Light:
       zenith: [3] the sky above.
       horizon: [3] the sky at the horizon, and the haze.
       clouds: contrast of the clouds, 0 to 1.
-      haze: share of the horizon's colour that covers a thing at the landmark's
-        distance, 0 to 1.
+      haze: opacity of the haze, in the horizon's colour, at the landmark's distance,
+        0 to 1.
     """
 
     direction: RGB
@@ -65,8 +65,8 @@ def light_of(rng: np.random.Generator, kind: str, viewer: float) -> Light:
     """Draws the light of a photo.
 
     Args:
-      rng: decides.
-      kind: one of `planning.LIGHTS`.
+      rng: the source of randomness.
+      kind: one of `photo_planning.LIGHTS`.
       viewer: azimuth of the photographer in degrees; the sun is rarely behind the
         landmark.
 
@@ -101,7 +101,7 @@ def light_of(rng: np.random.Generator, kind: str, viewer: float) -> Light:
 def on_faces(
     light: Light, normals: Float[np.ndarray, "f 3"], two_sided: Bool[np.ndarray, " f"]
 ) -> Float[np.ndarray, "f 3"]:
-    """Light on each face: sun by angle, sky by how far it looks up, floodlight."""
+    """Light on each face: sun by angle, sky by inclination, floodlight."""
     angle = normals @ light.direction
     angle = np.where(two_sided, np.abs(angle), np.maximum(angle, 0))[:, None]
     sky = 0.85 + 0.15 * normals[:, 2:]
@@ -114,7 +114,7 @@ def lit(
     light: Float[np.ndarray, "h w 3"],
     glow: float,
 ) -> Float[np.ndarray, "h w 3"]:
-    """Lights the unlit colours; windows shine by themselves."""
+    """Multiplies unlit colours by the light; windows glow."""
     image = surface[..., :3] * light
     if glow > 0:
         shine = np.maximum(surface[..., 3:].astype(np.float32) - OPAQUE, 0)
@@ -128,9 +128,9 @@ def develop(
     """Turns the light in the lens into a photo with the faults of cameras.
 
     Args:
-      rng: decides exposure, white balance, contrast, blur and noise.
+      rng: draws exposure, white balance, contrast, blur and noise.
       image: [h, w, 3] float32, about 0 to 255.
-      light: one of `planning.LIGHTS`; rain and snow fall from clouds.
+      light: one of `photo_planning.LIGHTS`; rain and snow fall from clouds.
       rough: whether the photo may be blurred, grey or badly exposed.
 
     Returns:
@@ -138,7 +138,7 @@ def develop(
     """
     height, width = image.shape[:2]
     strength = 1.5 if rough else 1.0
-    # White balance errs between warm and cold, and a little between green and purple.
+    # White balance varies between warm and cold, and a little between green and purple.
     warm, green = rng.normal(0, (0.045 * strength, 0.015 * strength))
     balance = np.exp([warm, green, -warm])
     exposure = np.exp(rng.normal(0.08, 0.08 * strength))

@@ -1,19 +1,24 @@
-"""One photo from beginning to end, and what is known about it."""
+"""Renders one photo, from its plan to a JPEG, with its box and its appearance."""
 
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from tokret.data.synthetic_landmarks import occluders, planning, rendering, scenery
-from tokret.data.synthetic_landmarks import photo_effects as photography
-from tokret.data.synthetic_landmarks.architecture import Landmark
+from tokret.data.synthetic_landmarks import (
+    occluders,
+    photo_effects,
+    photo_planning,
+    rasteriser,
+    scenery,
+)
+from tokret.data.synthetic_landmarks.building_designs import Landmark
 from tokret.data.synthetic_landmarks.camera import Camera, project
-from tokret.data.synthetic_landmarks.ground_truth import View
-from tokret.data.synthetic_landmarks.masonry import Mesh, join
+from tokret.data.synthetic_landmarks.meshes import Mesh, join
 from tokret.data.synthetic_landmarks.photo_effects import Light
-from tokret.data.synthetic_landmarks.planning import Shot
-from tokret.data.synthetic_landmarks.rendering import Canvas
+from tokret.data.synthetic_landmarks.photo_planning import Shot
+from tokret.data.synthetic_landmarks.rasteriser import FrameBuffer
+from tokret.data.synthetic_landmarks.relevance import Appearance
 from tokret.shapes import Bool, Float, UInt8
 
 OVERSAMPLING = 1.6  # rendered pixels for one of the photo, along each side
@@ -22,76 +27,76 @@ THICK_HAZE = 0.4
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo and the truth about it.
+    """A photo and its ground truth.
 
     Attributes:
       jpeg: encoded bytes.
-      box: x0, y0, x1, y1 in pixels around what is seen of the landmark; (0, 0, 0, 0)
-        where nothing is.
-      view: how it shows the landmark.
+      box: x0, y0, x1, y1 in pixels around the visible part of the landmark; (0, 0, 0,
+        0) if there is none.
+      appearance: of the landmark.
     """
 
     jpeg: bytes
     box: tuple[float, float, float, float]
-    view: View
+    appearance: Appearance
 
 
-def take(
+def take_photo(
     rng: np.random.Generator, landmark: Landmark, kind: str, longest_side: int
 ) -> Photo:
     """Takes a photo of a landmark.
 
     Args:
-      rng: decides everything.
+      rng: the source of randomness.
       landmark: the building.
-      kind: one of `planning.KINDS`, what kind of photo is wanted.
+      kind: one of `photo_planning.KINDS`, the kind of photo.
       longest_side: of the photo, pixels.
 
     Returns:
       The photo.
     """
-    shot = planning.plan(rng, kind, landmark)
-    size = planning.photo_size(shot, longest_side)
+    shot = photo_planning.plan_photo(rng, kind, landmark)
+    size = photo_planning.photo_size(shot, longest_side)
     large = (round(size[0] * OVERSAMPLING), round(size[1] * OVERSAMPLING))
-    camera = planning.place_camera(shot, landmark, large)
-    light = photography.light_of(rng, shot.light, shot.azimuth)
-    canvas, mesh = _see(rng, landmark, camera, light, shot)
-    image = _light_up(rng, canvas, camera, mesh, light, size)
+    camera = photo_planning.place_camera(shot, landmark, large)
+    light = photo_effects.light_of(rng, shot.light, shot.azimuth)
+    frame, mesh = _draw_scene(rng, landmark, camera, light, shot)
+    image = _light_up(rng, frame, camera, mesh, light, size)
     rough = kind not in ("clear", "easy")
-    developed = photography.develop(rng, image, shot.light, rough)
+    developed = photo_effects.develop(rng, image, shot.light, rough)
     quality = int(rng.integers(30 if rough else 55, 95))
     faces = len(landmark.mesh.texture)
-    shown = (canvas.face >= 0) & (canvas.face < faces)
+    shown = (frame.face >= 0) & (frame.face < faces)
     box = _box(shown, (size[0] / large[0], size[1] / large[1]))
     extent = max((box[2] - box[0]) / size[0], (box[3] - box[1]) / size[1])
     whole = silhouette(camera, landmark.mesh)
     adverse = shot.light == "night" or light.haze > THICK_HAZE
     visible = min(1.0, np.count_nonzero(shown) / max(whole, 1.0))
-    view = View(shot.azimuth, visible, extent, adverse)
-    return Photo(photography.encode(developed, quality), box, view)
+    appearance = Appearance(shot.azimuth, visible, extent, adverse)
+    return Photo(photo_effects.encode(developed, quality), box, appearance)
 
 
-def _see(
+def _draw_scene(
     rng: np.random.Generator,
     landmark: Landmark,
     camera: Camera,
     light: Light,
     shot: Shot,
-) -> tuple[Canvas, Mesh]:
+) -> tuple[FrameBuffer, Mesh]:
     """Draws the scene; the landmark's faces come first in the mesh."""
     mesh = join([landmark.mesh, *scenery.neighbours(rng, camera, landmark)])
-    canvas = rendering.blank(camera.height, camera.width)
-    rendering.draw(canvas, camera, mesh)
-    scenery.draw_ground(rng, canvas, camera)
+    frame = rasteriser.empty_frame(camera.height, camera.width)
+    rasteriser.draw_mesh(frame, camera, mesh)
+    scenery.draw_ground(rng, frame, camera)
     if light.sun.max() > 0.2:
-        scenery.cast_shadow(canvas, camera, mesh, light)
-    occluders.place(rng, canvas, camera, landmark, shot.crowd)
-    return canvas, mesh
+        scenery.cast_shadow(frame, camera, mesh, light)
+    occluders.add_occluders(rng, frame, camera, landmark, shot.crowd)
+    return frame, mesh
 
 
 def _light_up(
     rng: np.random.Generator,
-    canvas: Canvas,
+    frame: FrameBuffer,
     camera: Camera,
     mesh: Mesh,
     light: Light,
@@ -102,18 +107,18 @@ def _light_up(
         scenery.SPRITE: light.sun * 0.5 + light.ambient,
         scenery.SHADED_GROUND: light.ambient * 0.9,
         scenery.GROUND: light.sun * light.direction[2] + light.ambient,
-        rendering.NOTHING: light.ambient * 0,
+        rasteriser.NOTHING: light.ambient * 0,
     }
-    faces = photography.on_faces(light, mesh.normals, mesh.two_sided)
-    # Row 0 is for the lowest of the numbers in Canvas.face.
+    faces = photo_effects.on_faces(light, mesh.normals, mesh.two_sided)
+    # Row 0 is for the lowest of the numbers in FrameBuffer.face.
     rows = np.stack([others[number] for number in sorted(others)])
     table = np.concatenate([rows, faces]).astype(np.float32)
-    each = np.take(table, canvas.face - min(others), axis=0)
-    bright = photography.lit(canvas.surface, each, light.glow)
+    each = np.take(table, frame.face - min(others), axis=0)
+    bright = photo_effects.lit(frame.surface, each, light.glow)
     # Twice the landmark's distance is twice in the haze. The sky is infinitely far.
     density = np.float32(-np.log(1 - light.haze) / np.linalg.norm(camera.centre))
-    clear = np.exp(-density / np.maximum(canvas.nearness, 1e-4))
-    drawn = (~scenery.is_sky(canvas)).astype(np.float32)
+    clear = np.exp(-density / np.maximum(frame.nearness, 1e-4))
+    drawn = (~scenery.is_sky(frame)).astype(np.float32)
     image, through, solid = (
         np.atleast_3d(cv2.resize(layer, size, interpolation=cv2.INTER_AREA))
         for layer in (bright, clear, drawn)
@@ -155,13 +160,14 @@ def _box(
 
 
 def silhouette(camera: Camera, mesh: Mesh) -> float:
-    """Pixels that a mesh would take if the photo had no edges and nothing before it.
+    """Pixels that a mesh would cover in an unbounded photo without occluders.
 
-    Pierced faces do not count: most of what they cover is seen through them.
+    Pierced faces do not count: most of their area is transparent.
     """
     pixels, depth = project(camera, mesh.corners[~mesh.two_sided])
-    pixels = pixels[depth.min(axis=1) > rendering.NEAREST]
-    # Half the resolution and at most four times the photo each way: a share is enough.
+    pixels = pixels[depth.min(axis=1) > rasteriser.NEAREST]
+    # At half the resolution, and at most four times the photo each way: it is only
+    # used for a ratio.
     side = 2 * np.array([camera.width, camera.height])
     origin = np.minimum(pixels.min(axis=(0, 1)), 0)
     mask: UInt8[np.ndarray, "h w"] = np.zeros((side[1], side[0]), np.uint8)

@@ -1,4 +1,4 @@
-"""All photos of many landmarks, in threads and in order."""
+"""The photos of many landmarks, rendered in threads and in order."""
 
 import itertools
 from collections import deque
@@ -8,19 +8,18 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from tokret.data.synthetic_landmarks import architecture
-from tokret.data.synthetic_landmarks import photo_rendering as studio
-from tokret.data.synthetic_landmarks.photo_rendering import Photo
+from tokret.data.synthetic_landmarks.building_designs import design
+from tokret.data.synthetic_landmarks.photo_rendering import Photo, take_photo
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-# What random generators are told apart by: three sets of landmarks, five of photos.
+# Part of the seeds of random generators: three sets of landmarks, five of photos.
 TRAIN, VALIDATION, QUERY, DATABASE, DISTRACTOR = range(5)
 TRAINED, BENCHMARK, THIRD = range(3)
 
-# How often a photo is planned to be of a kind (planning.KINDS).
-_SHARES = {
+# Probability of each kind of photo (photo_planning.KINDS).
+_PROBABILITIES = {
     TRAIN: {"clear": 0.15, "easy": 0.43, "hard": 0.34, "night": 0.06, "junk": 0.02},
     VALIDATION: {"clear": 0.3, "easy": 0.5, "hard": 0.2},
     QUERY: {"clear": 1.0},
@@ -32,7 +31,7 @@ FIRST = {DATABASE: ("clear", "night")}
 
 
 class Series(NamedTuple):
-    """Photos of one landmark: the first ones of one of its series."""
+    """The first photos of one of a landmark's series."""
 
     seed: int
     group: int
@@ -44,25 +43,24 @@ class Series(NamedTuple):
 
 def take_series(task: Series) -> list[Photo]:
     """Designs a landmark and takes its photos, each from its own generator."""
-    # The one that is added keeps a landmark's generator apart from its photos':
+    # The 1 that is added below makes the photos' generators differ from the landmark's:
     # trailing zeros do not change a seed sequence.
-    design = np.random.default_rng([task.seed, task.group, task.landmark])
-    landmark = architecture.design(design)
-    shares = _SHARES[task.series]
+    landmark = design(np.random.default_rng([task.seed, task.group, task.landmark]))
+    probabilities = _PROBABILITIES[task.series]
     first = FIRST.get(task.series, ())
     photos = []
     for number in range(task.photos):
         rng = np.random.default_rng(
             [task.seed, task.group, task.landmark, task.series + 1, number]
         )
-        drawn = str(rng.choice(list(shares), p=list(shares.values())))
+        drawn = str(rng.choice(list(probabilities), p=list(probabilities.values())))
         kind = first[number] if number < len(first) else drawn
-        photos.append(studio.take(rng, landmark, kind, task.longest_side))
+        photos.append(take_photo(rng, landmark, kind, task.longest_side))
     return photos
 
 
 def in_order(work: Callable[[A], B], tasks: Iterable[A], threads: int) -> Iterator[B]:
-    """Maps in threads, in the order of the tasks, with few results waiting."""
+    """Maps in threads, in the order of the tasks, a few results ahead."""
     pool = ThreadPoolExecutor(threads)
     try:
         waiting: deque[Future[B]] = deque()
@@ -74,5 +72,5 @@ def in_order(work: Callable[[A], B], tasks: Iterable[A], threads: int) -> Iterat
             for task in itertools.islice(remaining, 1):
                 waiting.append(pool.submit(work, task))
             yield result
-    finally:  # an interrupt does not wait for what nobody will take
+    finally:  # an interrupt does not wait for the remaining results
         pool.shutdown(cancel_futures=True)

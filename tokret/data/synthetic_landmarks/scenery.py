@@ -1,20 +1,20 @@
-"""What lies around a landmark: sky, hills, ground, other houses, shadows."""
+"""The surroundings of a landmark: sky, hills, ground, other houses, shadows."""
 
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from tokret.data.synthetic_landmarks import palette
-from tokret.data.synthetic_landmarks.architecture import Landmark
+from tokret.data.synthetic_landmarks import materials
+from tokret.data.synthetic_landmarks.building_designs import Landmark
 from tokret.data.synthetic_landmarks.camera import Camera, homography, horizon, project
-from tokret.data.synthetic_landmarks.masonry import Mason, Mesh, moved, rectangle
+from tokret.data.synthetic_landmarks.meshes import Mesh, MeshBuilder, moved, rectangle
 from tokret.data.synthetic_landmarks.photo_effects import Light
-from tokret.data.synthetic_landmarks.rendering import NEAREST, NOTHING, Canvas
+from tokret.data.synthetic_landmarks.rasteriser import NEAREST, NOTHING, FrameBuffer
 from tokret.data.synthetic_landmarks.style import invent_style
 from tokret.shapes import Bool, Float, UInt8
 
-# In Canvas.face, below the indices of faces:
+# In FrameBuffer.face, below the indices of faces:
 GROUND = -2
 SHADED_GROUND = -3
 SPRITE = -4
@@ -22,21 +22,21 @@ SPRITE = -4
 HOUSES = 16
 TILE = 12.0  # metres of ground that a texture covers before it repeats
 _TEXELS = 128
-_SEED = 0x70CE7  # of what all datasets share: houses, grounds, passers-by
+_SEED = 0x70CE7  # of the houses and grounds of all datasets
 
 
 @lru_cache(maxsize=HOUSES)
 def house(number: int) -> Mesh:
     """An ordinary house of the neighbourhood, about 10 metres wide."""
     rng = np.random.default_rng([_SEED, 1, number])
-    mason = Mason(rng, invent_style(rng))
+    builder = MeshBuilder(rng, invent_style(rng))
     x, y = rng.uniform(4, 9), rng.uniform(4, 7)
     height = rng.uniform(5, 15)
     foot = rectangle(-x, x, -y, y)
-    mason.prism(foot, 0.0, height, ("side",))
+    builder.prism(foot, 0.0, height, ("side",))
     if rng.random() < 0.6:
-        mason.gable_across(-x, x, -y, y, height, y * rng.uniform(0.5, 1.0))
-    return mason.finish()
+        builder.gable_across(-x, x, -y, y, height, y * rng.uniform(0.5, 1.0))
+    return builder.finish()
 
 
 def neighbours(
@@ -64,11 +64,11 @@ _GROUNDS = ((128, 126, 122), (110, 128, 76), (166, 152, 126), (96, 98, 104))
 def _ground(kind: int) -> UInt8[np.ndarray, "h w 4"]:
     rng = np.random.default_rng([_SEED, 2, kind])
     pattern = ("ashlar", "plaster", "brick", "plaster")[kind]
-    return palette.surface(rng, _TEXELS, _TEXELS, _GROUNDS[kind], pattern)
+    return materials.surface(rng, _TEXELS, _TEXELS, _GROUNDS[kind], pattern)
 
 
-def draw_ground(rng: np.random.Generator, canvas: Canvas, camera: Camera) -> None:
-    """Draws the endless ground behind everything in the canvas."""
+def draw_ground(rng: np.random.Generator, frame: FrameBuffer, camera: Camera) -> None:
+    """Draws the infinite ground plane behind everything in the frame."""
     kind = int(rng.integers(len(_GROUNDS)))
     turn = rng.uniform(0, np.pi)
     scale = TILE / _TEXELS
@@ -79,7 +79,7 @@ def draw_ground(rng: np.random.Generator, canvas: Canvas, camera: Camera) -> Non
     y = np.arange(camera.height, dtype=np.float32)[:, None]
     x = np.arange(camera.width, dtype=np.float32)[None, :]
     nearness = np.float32(ax) * x + np.float32(ay) * y + np.float32(a)
-    seen = nearness > np.maximum(canvas.nearness, 1e-5)
+    seen = nearness > np.maximum(frame.nearness, 1e-5)
     rows = np.flatnonzero(seen.any(axis=1))
     if not len(rows):
         return
@@ -91,26 +91,26 @@ def draw_ground(rng: np.random.Generator, canvas: Canvas, camera: Camera) -> Non
     surface = cv2.warpPerspective(
         texture, inverse, seen.shape[::-1], flags=flags, borderMode=cv2.BORDER_WRAP
     )
-    # Far away single stones would flicker: only their mean colour is left.
+    # Distant single stones would flicker: only their mean colour is drawn.
     near = np.clip(nearness * np.float32(camera.focal * scale * 2.5), 0, 1)
     plain = np.broadcast_to(texture.mean(axis=(0, 1)), surface.shape).astype(np.uint8)
     surface = cv2.blendLinear(surface, plain, near, 1 - near)
     mask = seen.astype(np.uint8)
-    cv2.copyTo(surface, mask, canvas.surface[below])
-    cv2.copyTo(nearness, mask, canvas.nearness[below])
-    canvas.face[below][seen] = GROUND
+    cv2.copyTo(surface, mask, frame.surface[below])
+    cv2.copyTo(nearness, mask, frame.nearness[below])
+    frame.face[below][seen] = GROUND
 
 
-def cast_shadow(canvas: Canvas, camera: Camera, mesh: Mesh, light: Light) -> None:
-    """Darkens the ground where a mesh keeps the sun away."""
+def cast_shadow(frame: FrameBuffer, camera: Camera, mesh: Mesh, light: Light) -> None:
+    """Darkens the ground in the shadow of a mesh."""
     drop = mesh.corners[..., 2:] / max(float(light.direction[2]), 0.1)
     shadow = mesh.corners - drop * light.direction
     pixels, depth = project(camera, shadow)
-    mask = np.zeros(canvas.face.shape, np.uint8)
+    mask = np.zeros(frame.face.shape, np.uint8)
     for points in pixels[depth.min(axis=1) > NEAREST]:
         corners = np.clip(np.round(points), -30000, 30000).astype(np.int32)
         cv2.fillConvexPoly(mask, corners, 255)
-    canvas.face[(mask > 0) & (canvas.face == GROUND)] = SHADED_GROUND
+    frame.face[(mask > 0) & (frame.face == GROUND)] = SHADED_GROUND
 
 
 def sky(
@@ -149,6 +149,6 @@ def _hills(
     return image
 
 
-def is_sky(canvas: Canvas) -> Bool[np.ndarray, "h w"]:
+def is_sky(frame: FrameBuffer) -> Bool[np.ndarray, "h w"]:
     """Where nothing was drawn."""
-    return canvas.face == NOTHING
+    return frame.face == NOTHING

@@ -1,11 +1,11 @@
-"""What the walls of one landmark have in common."""
+"""The style of a landmark: the colours, materials and windows of its walls."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from tokret.data.synthetic_landmarks import openings, palette
-from tokret.data.synthetic_landmarks.palette import Colour, shade
+from tokret.data.synthetic_landmarks import materials, windows_and_doors
+from tokret.data.synthetic_landmarks.materials import Colour, shade
 
 TEXELS_PER_METRE = 8.0
 LONGEST_TEXTURE = 360  # texels; larger walls are painted more coarsely
@@ -13,7 +13,7 @@ LONGEST_TEXTURE = 360  # texels; larger walls are painted more coarsely
 
 @dataclass(frozen=True)
 class Style:
-    """What the walls of one landmark have in common.
+    """The common features of one landmark's walls.
 
     Attributes:
       wall: colour of the main walls.
@@ -27,12 +27,12 @@ class Style:
       tower_window: kind of window of the towers.
       frame: around the windows.
       door: kind of door.
-      fill: share of its bay that a window takes, across and up.
+      fill: fractions of its bay that a window covers, across and up.
       bay: width of a bay in metres.
       storey: height of a storey in metres.
-      pilasters: whether strips part the bays.
+      pilasters: whether strips separate the bays.
       friezes: ornament under the eaves, and above the ground floor; "" for none.
-      crest: what stands over the door: "", "rose", "clock", "niche", "arms".
+      crest: over the door: "", "rose", "clock", "niche", "arms".
     """
 
     wall: Colour
@@ -55,7 +55,7 @@ class Style:
 
 
 def invent_style(rng: np.random.Generator) -> Style:
-    """Draws a style from the shared palette and catalogue."""
+    """Draws a style from the catalogues."""
 
     def one(options: tuple[str, ...]) -> str:
         return options[int(rng.integers(len(options)))]
@@ -63,22 +63,22 @@ def invent_style(rng: np.random.Generator) -> Style:
     def colour(options: tuple[Colour, ...]) -> Colour:
         return options[int(rng.integers(len(options)))]
 
-    kinds = tuple(openings.WINDOWS)
-    wall = colour(palette.WALLS)
-    ornaments = (*openings.ORNAMENTS, "")
-    pattern = one(palette.PATTERNS)
+    kinds = tuple(windows_and_doors.WINDOWS)
+    wall = colour(materials.WALLS)
+    ornaments = (*windows_and_doors.ORNAMENTS, "")
+    pattern = one(materials.PATTERNS)
     return Style(
         wall=wall,
-        accent=shade(wall, 0.75) if rng.random() < 0.5 else colour(palette.WALLS),
-        trim=colour(palette.TRIMS),
-        roof=colour(palette.ROOFS),
+        accent=shade(wall, 0.75) if rng.random() < 0.5 else colour(materials.WALLS),
+        trim=colour(materials.TRIMS),
+        roof=colour(materials.ROOFS),
         pattern=pattern,
-        tower_pattern=pattern if rng.random() < 0.5 else one(palette.PATTERNS),
-        roof_pattern=one(palette.ROOF_PATTERNS),
+        tower_pattern=pattern if rng.random() < 0.5 else one(materials.PATTERNS),
+        roof_pattern=one(materials.ROOF_PATTERNS),
         windows=tuple(one(kinds) for _ in range(3)),
         tower_window=one(kinds),
-        frame=one(openings.FRAMES),
-        door=one(tuple(openings.DOORS)),
+        frame=one(windows_and_doors.FRAMES),
+        door=one(tuple(windows_and_doors.DOORS)),
         fill=(float(rng.uniform(0.35, 0.7)), float(rng.uniform(0.5, 0.78))),
         bay=float(rng.uniform(3.0, 6.0)),
         storey=float(rng.uniform(3.8, 7.0)),

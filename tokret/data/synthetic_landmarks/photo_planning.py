@@ -1,10 +1,10 @@
-"""How a photo is taken: where from, when, in which weather, with what in the way."""
+"""How a photo is taken: viewpoint, light, weather, and what hides the landmark."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from tokret.data.synthetic_landmarks.architecture import Landmark
+from tokret.data.synthetic_landmarks.building_designs import Landmark
 from tokret.data.synthetic_landmarks.camera import Camera, look_at, project
 
 LIGHTS = ("sun", "golden", "overcast", "fog", "dusk", "night")
@@ -20,12 +20,12 @@ class Shot:
     Attributes:
       azimuth: where the photographer stands, degrees; 0 before the front, positive to
         the right of it.
-      rise: how far above eye level, as a share of the landmark's height.
-      fill: share of the photo's width or height that the landmark shall take, in its
-        tighter direction; above 1 it is cut off.
+      rise: above eye level, as a fraction of the landmark's height.
+      fill: fraction of the photo's width or height that the landmark shall cover, in
+        its tighter direction; above 1 it is cut off.
       field: angle of view along the longest side, degrees.
-      shift: where the landmark's middle lies: x and y from the photo's middle, as
-        shares of its sides.
+      shift: of the landmark's middle from the photo's: x and y, as fractions of its
+        sides.
       roll: of the camera, degrees.
       portrait: whether the photo is higher than wide.
       aspect: longest side over shortest.
@@ -47,10 +47,10 @@ class Shot:
 
 @dataclass(frozen=True)
 class _Range:
-    """What a kind of photo is drawn from.
+    """The ranges that a kind of photo is drawn from.
 
     Attributes:
-      azimuth: deviation from the middle of the side, degrees: mean 0, uniform.
+      azimuth: largest deviation from the middle of the side, degrees; uniform.
       fill: smallest and largest.
       shift: largest, either way.
       roll: standard deviation in degrees.
@@ -67,7 +67,7 @@ class _Range:
 
 
 # A clear photo is easy and a night photo hard for any clear query: no two clear ones
-# lie further apart than benchmark.EASY_TURN, and nothing stands in the way.
+# are further apart than relevance.EASY_TURN, and nothing hides the landmark.
 _RANGES = {
     "clear": _Range(21.0, (0.8, 0.97), 0.02, 1.0, (0.5, 0.2, 0.3, 0.0, 0.0, 0.0), 0),
     "easy": _Range(32.0, (0.7, 1.08), 0.05, 2.0, (0.4, 0.2, 0.3, 0.0, 0.1, 0.0), 1),
@@ -81,12 +81,12 @@ _RANGES = {
 _BACK = 0.6
 
 
-def plan(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
+def plan_photo(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
     """Draws the plan of a photo.
 
     Args:
-      rng: decides.
-      kind: one of KINDS. It only steers: the label follows from what was rendered.
+      rng: the source of randomness.
+      kind: one of KINDS. The label follows from what is rendered, not from this.
       landmark: decides how likely a portrait is.
 
     Returns:
@@ -95,7 +95,7 @@ def plan(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
     ranges = _RANGES[kind]
     behind = 180.0 if kind == "junk" and rng.random() < _BACK else 0.0
     tall = landmark.height / max(landmark.width, landmark.depth)
-    # Tourists near the ground; now and then somebody on a hill or with a drone.
+    # Mostly near the ground; some photos from a hill or a drone.
     rise = rng.uniform(0, 0.1) if rng.random() < 0.8 else rng.uniform(0.2, 0.7)
     return Shot(
         azimuth=behind + float(rng.uniform(-1, 1) * ranges.azimuth),
@@ -109,12 +109,12 @@ def plan(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
         roll=float(rng.normal(0, ranges.roll)),
         portrait=bool(rng.random() < np.clip(0.9 * tall - 0.25, 0.12, 0.85)),
         aspect=float(ASPECTS[int(rng.integers(len(ASPECTS)))]),
-        light=LIGHTS[int(rng.choice(len(LIGHTS), p=_shares(ranges.lights)))],
+        light=LIGHTS[int(rng.choice(len(LIGHTS), p=_normalised(ranges.lights)))],
         crowd=int(rng.integers(ranges.crowd + 1)),
     )
 
 
-def _shares(weights: tuple[float, ...]) -> np.ndarray:
+def _normalised(weights: tuple[float, ...]) -> np.ndarray:
     return np.array(weights) / sum(weights)
 
 
@@ -127,7 +127,7 @@ def photo_size(shot: Shot, longest_side: int) -> tuple[int, int]:
 
 
 def place_camera(shot: Shot, landmark: Landmark, size: tuple[int, int]) -> Camera:
-    """Puts the camera where the landmark takes the planned share of the photo.
+    """Places the camera so that the landmark covers the planned part of the photo.
 
     Args:
       shot: the plan.
@@ -135,7 +135,7 @@ def place_camera(shot: Shot, landmark: Landmark, size: tuple[int, int]) -> Camer
       size: width and height of the photo in pixels.
 
     Returns:
-      The camera, at least a few metres off the landmark's walls.
+      The camera, at least a few metres from the landmark's walls.
     """
     width, height = size
     focal = max(size) / 2 / np.tan(np.radians(shot.field) / 2)
@@ -146,7 +146,7 @@ def place_camera(shot: Shot, landmark: Landmark, size: tuple[int, int]) -> Camer
         width * (0.5 + shot.shift[0]) - 0.5,
         height * (0.5 + shot.shift[1]) - 0.5,
     )
-    # Size is about inverse to distance: a few corrections bring it to the plan.
+    # Size is about inverse to distance: a few corrections reach the planned one.
     for _ in range(CORRECTIONS):
         away = np.array([np.sin(angle), -np.cos(angle)]) * distance
         eye = 1.7 + shot.rise * landmark.height
@@ -156,6 +156,6 @@ def place_camera(shot: Shot, landmark: Landmark, size: tuple[int, int]) -> Camer
         camera = Camera(centre, rotation, float(focal), principal, width, height)
         pixels, _ = project(camera, landmark.mesh.corners)
         across, along = np.ptp(pixels, axis=(0, 1))
-        share = max(across / width, along / height)
-        distance = max(distance * share / shot.fill, 1.25 * reach + 3.0)
+        fraction = max(across / width, along / height)
+        distance = max(distance * fraction / shot.fill, 1.25 * reach + 3.0)
     return camera

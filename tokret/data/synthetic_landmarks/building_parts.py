@@ -1,8 +1,8 @@
-"""The shared catalogue of what buildings are composed of: houses, towers, roofs."""
+"""The parts of buildings: houses, towers, roofs, porticos."""
 
 import numpy as np
 
-from tokret.data.synthetic_landmarks.masonry import Mason, Point, rectangle, ring
+from tokret.data.synthetic_landmarks.meshes import MeshBuilder, Point, rectangle, ring
 
 SIDES = ("front", "side", "back", "side")
 
@@ -23,21 +23,25 @@ PROFILES = (_half_sphere, _onion, _bell)
 
 
 def add_roof(
-    mason: Mason, rng: np.random.Generator, foot: list[Point], z: float, kind: str
+    builder: MeshBuilder,
+    rng: np.random.Generator,
+    foot: list[Point],
+    z: float,
+    kind: str,
 ) -> None:
-    """Closes a tower: "spire", "dome" or "battlements"; anything else stays flat."""
+    """Closes a tower: "spire", "dome" or "battlements"; any other kind is flat."""
     span = float(np.ptp(np.array(foot)[:, 0]))
     if kind == "spire":
-        mason.prism(foot, z, z + span * rng.uniform(0.9, 2.2), ("roof",), top=0.0)
+        builder.prism(foot, z, z + span * rng.uniform(0.9, 2.2), ("roof",), top=0.0)
     elif kind == "dome":
         profile = PROFILES[int(rng.integers(len(PROFILES)))]
-        mason.dome(foot, z, span * rng.uniform(0.6, 1.0), profile)
+        builder.dome(foot, z, span * rng.uniform(0.6, 1.0), profile)
     elif kind == "battlements":
-        mason.battlements(foot, z, max(1.2, 0.14 * span))
+        builder.battlements(foot, z, max(1.2, 0.14 * span))
 
 
 def add_tower(
-    mason: Mason,
+    builder: MeshBuilder,
     rng: np.random.Generator,
     at: Point,
     span: float,
@@ -52,8 +56,8 @@ def add_tower(
         foot = rectangle(x - half, x + half, y - half, y + half)
     else:
         foot = ring(x, y, half, sides)
-    mason.prism(foot, 0.0, height, ("tower",))
-    add_roof(mason, rng, foot, height, roof)
+    builder.prism(foot, 0.0, height, ("tower",))
+    add_roof(builder, rng, foot, height, roof)
 
 
 def tower_kind(rng: np.random.Generator) -> tuple[int, str]:
@@ -63,7 +67,7 @@ def tower_kind(rng: np.random.Generator) -> tuple[int, str]:
 
 
 def add_house(
-    mason: Mason,
+    builder: MeshBuilder,
     rng: np.random.Generator,
     sides: tuple[float, float, float, float],
     height: float,
@@ -72,32 +76,34 @@ def add_house(
     """A rectangular house x0, x1, y0, y1 with one of the roofs."""
     foot = rectangle(*sides)
     span = min(sides[1] - sides[0], sides[3] - sides[2])
-    mason.prism(foot, 0.0, height, SIDES)
+    builder.prism(foot, 0.0, height, SIDES)
     kind = roofs[int(rng.integers(len(roofs)))]
     rise = span * rng.uniform(0.3, 0.65)
     if kind == "gable":
-        mason.gable(*sides, height, rise)
+        builder.gable(*sides, height, rise)
     elif kind == "across":
-        mason.gable_across(*sides, height, rise)
+        builder.gable_across(*sides, height, rise)
     elif kind == "hip":
-        mason.prism(foot, height, height + rise, ("roof",), top=rng.uniform(0.2, 0.6))
+        builder.prism(foot, height, height + rise, ("roof",), top=rng.uniform(0.2, 0.6))
     else:
-        add_roof(mason, rng, foot, height, kind)
+        add_roof(builder, rng, foot, height, kind)
 
 
 def add_portico(
-    mason: Mason, rng: np.random.Generator, width: float, height: float
+    builder: MeshBuilder, rng: np.random.Generator, width: float, height: float
 ) -> None:
     """Columns or arches in front of the origin, under a gable or a flat roof."""
     out = -4.0
     role = ("columns", "screen")[int(rng.integers(2))]
     half = width / 2
-    mason.face([(-half, out, 0.0), (half, out, 0.0), (half, out, height),
+    builder.face([(-half, out, 0.0), (half, out, 0.0), (half, out, height),
                 (-half, out, height)], role)  # fmt: skip
     for x, ends in ((half, (out, 0.0)), (-half, (0.0, out))):
         a, b = ends
-        mason.face([(x, a, 0.0), (x, b, 0.0), (x, b, height), (x, a, height)], role)
+        builder.face([(x, a, 0.0), (x, b, 0.0), (x, b, height), (x, a, height)], role)
     if rng.random() < 0.6:
-        mason.gable(-half, half, out, 0.0, height, width * 0.22)
+        builder.gable(-half, half, out, 0.0, height, width * 0.22)
     else:
-        mason.prism(rectangle(-half, half, out, 0.0), height, height + 1.2, ("blind",))
+        builder.prism(
+            rectangle(-half, half, out, 0.0), height, height + 1.2, ("blind",)
+        )

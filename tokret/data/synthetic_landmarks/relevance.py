@@ -1,31 +1,30 @@
 """Easy, hard or junk: the labels of Revisited Oxford and Paris, from known geometry.
 
-After Radenovic et al. (CVPR 2018), who had people judge each photo: easy shows the
+After Radenovic et al. (CVPR 2018), where people judged each photo: easy shows the
 landmark clearly and from the query's side; hard shows that side under conditions that
 are difficult to match (oblique, small, partly hidden, at night); junk may show the
-landmark, but too little of it, or another side; a negative does not show it. Here the
-renderer knows what people had to estimate.
+landmark, but too little of it, or another side; a negative does not show it.
 """
 
 from dataclasses import dataclass
 
 EASY_TURN = 45.0  # degrees between the viewpoints of query and photo, at most
-HARD_TURN = 100.0  # beyond that lies another side
-EASY_VISIBLE = 0.75  # share of the landmark that is in the photo and not hidden
+HARD_TURN = 100.0  # beyond that, the photo shows another side
+EASY_VISIBLE = 0.75  # fraction of the landmark that is in the photo and not hidden
 HARD_VISIBLE = 0.3
 EASY_EXTENT = 0.45  # the larger of box width / photo width, box height / photo height
 HARD_EXTENT = 0.25
 
 
 @dataclass(frozen=True)
-class View:
+class Appearance:
     """How a photo shows its landmark.
 
     Attributes:
-      azimuth: of the photographer around the landmark, degrees, 0 before the front.
-      visible: share of the landmark's picture that lies in the photo and is not hidden.
-      extent: its larger share of the photo's width or height, 0 to 1.
-      adverse: whether night or thick fog changed its looks.
+      azimuth: of the camera around the landmark, degrees, 0 in front of it.
+      visible: fraction of the landmark's pixels that are in the photo and not hidden.
+      extent: larger fraction of the photo's width or height that it covers, 0 to 1.
+      adverse: whether night or thick fog changed its appearance.
     """
 
     azimuth: float
@@ -34,14 +33,14 @@ class View:
     adverse: bool
 
 
-def turn(a: float, b: float) -> float:
+def angle_between(a: float, b: float) -> float:
     """Angle between two azimuths, 0 to 180 degrees."""
     return abs((a - b + 180) % 360 - 180)
 
 
-def judge(query: View, photo: View) -> str:
+def judge(query: Appearance, photo: Appearance) -> str:
     """Labels a photo of the query's landmark: "easy", "hard" or "junk"."""
-    angle = turn(query.azimuth, photo.azimuth)
+    angle = angle_between(query.azimuth, photo.azimuth)
     if angle > HARD_TURN or photo.visible < HARD_VISIBLE or photo.extent < HARD_EXTENT:
         return "junk"
     if (
@@ -54,17 +53,19 @@ def judge(query: View, photo: View) -> str:
     return "easy"
 
 
-def label(query: View, photos: list[tuple[int, View]]) -> dict[str, list[int]]:
+def label_photos(
+    query: Appearance, photos: list[tuple[int, Appearance]]
+) -> dict[str, list[int]]:
     """Sorts the photos of a query's landmark into the three lists.
 
     Args:
       query: how the query shows the landmark.
-      photos: index into the database and view, for each photo of the landmark.
+      photos: index into the database and appearance, for each photo of the landmark.
 
     Returns:
       "easy", "hard" and "junk": indices in rising order, each index in one of them.
     """
     lists: dict[str, list[int]] = {"easy": [], "hard": [], "junk": []}
-    for index, view in sorted(photos, key=lambda photo: photo[0]):
-        lists[judge(query, view)].append(index)
+    for index, appearance in sorted(photos, key=lambda photo: photo[0]):
+        lists[judge(query, appearance)].append(index)
     return lists

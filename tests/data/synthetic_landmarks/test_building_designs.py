@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tokret.data.synthetic_landmarks.architecture import design
+from tokret.data.synthetic_landmarks.building_designs import design
 
 
 @pytest.mark.parametrize("number", range(8))

@@ -1,16 +1,16 @@
-"""Solids made of flat textured faces: blocks, prisms, domes, gables, screens."""
+"""Meshes of flat textured faces, and a builder of prisms, domes, gables, parapets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 
-from tokret.data.synthetic_landmarks import entrances, facades, palette
+from tokret.data.synthetic_landmarks import facades, materials
 from tokret.data.synthetic_landmarks.style import Style, texture_size
 from tokret.shapes import Bool, Float, Int
 
-# Metres. x to the right of the front, y away from who looks at the front, z up.
+# Metres. x to the right of the front, y away from the viewer of the front, z up.
 Point = tuple[float, float]
 
 
@@ -37,7 +37,7 @@ class Mesh:
 
 
 def join(meshes: list[Mesh]) -> Mesh:
-    """Puts meshes into one, in order; at least one."""
+    """Joins one or more meshes, in order."""
     first = np.cumsum([0] + [len(mesh.textures) for mesh in meshes[:-1]])
     return Mesh(
         corners=np.concatenate([mesh.corners for mesh in meshes]),
@@ -57,18 +57,16 @@ def moved(mesh: Mesh, x: float, y: float, turn: float) -> Mesh:
     rotation = np.array([(cos, -sin, 0.0), (sin, cos, 0.0), (0.0, 0.0, 1.0)])
     plane = rotation @ mesh.plane
     plane[:, :, 2] += (x, y, 0.0)
-    return Mesh(
+    return replace(
+        mesh,
         corners=mesh.corners @ rotation.T + (x, y, 0.0),
         plane=plane,
         normals=mesh.normals @ rotation.T,
-        two_sided=mesh.two_sided,
-        texture=mesh.texture,
-        textures=mesh.textures,
     )
 
 
 def levels(texture: np.ndarray) -> tuple[np.ndarray, ...]:
-    """A texture and its halves, for faces far away: sampling them does not flicker."""
+    """A texture and its mipmaps, for distant faces: sampling them does not flicker."""
     pyramid = [texture]
     while min(pyramid[-1].shape[:2]) >= 8 and len(pyramid) < 4:
         height, width = pyramid[-1].shape[:2]
@@ -89,11 +87,11 @@ def ring(x: float, y: float, radius: float, sides: int) -> list[Point]:
 
 
 @dataclass
-class Mason:
-    """Builds one landmark, face by face.
+class MeshBuilder:
+    """Builds the mesh of one landmark, face by face.
 
     Attributes:
-      rng: decides stains.
+      rng: draws stains.
       style: of the landmark.
     """
 
@@ -108,7 +106,7 @@ class Mason:
     _known: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
     def finish(self) -> Mesh:
-        """Returns what was built."""
+        """Returns the mesh."""
         return Mesh(
             corners=np.array(self._corners),
             plane=np.array(self._planes),
@@ -122,7 +120,7 @@ class Mason:
         """Adds a face of three or four corners.
 
         Args:
-          corners: seen from outside: lower left, lower right, then on around.
+          corners: seen from outside: lower left, lower right, then around the face.
           role: of `facades.paint_wall`, or "roof", or "screen", "arch", "battlement",
             "columns", which have holes and are seen from both sides.
         """
@@ -238,7 +236,7 @@ class Mason:
         self.prism(footprint, z, z + height, ("battlement",), cap=False)
 
     def _paint(self, role: str, width: float, height: float) -> int:
-        """Index of a texture; walls of one role and about one size share theirs."""
+        """Index of a texture, the same for walls of one role and about one size."""
         key = (role, round(width * 2), round(height * 2))
         if key not in self._known:
             self._known[key] = len(self._textures)
@@ -249,12 +247,14 @@ class Mason:
         style = self.style
         columns, rows = texture_size(width, height)
         if role == "roof":
-            return palette.surface(
+            return materials.surface(
                 self.rng, rows, columns, style.roof, style.roof_pattern
             )
         if role in _PIERCED:
-            plain = palette.surface(self.rng, rows, columns, style.wall, style.pattern)
-            return entrances.pierce(plain, style, role, width, height)
+            plain = materials.surface(
+                self.rng, rows, columns, style.wall, style.pattern
+            )
+            return facades.pierce(plain, style, role, width, height)
         return facades.paint_wall(self.rng, style, width, height, role)
 
 

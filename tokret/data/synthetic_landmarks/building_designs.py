@@ -1,12 +1,11 @@
-"""Landmarks: each a building of its own, designed from its random generator."""
+"""Landmarks: church, palace, keep, temple and so on, from a random generator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tokret.data.synthetic_landmarks.masonry import Mason, Mesh, rectangle, ring
-from tokret.data.synthetic_landmarks.parts import (
+from tokret.data.synthetic_landmarks.building_parts import (
     PROFILES,
     SIDES,
     add_house,
@@ -15,12 +14,13 @@ from tokret.data.synthetic_landmarks.parts import (
     add_tower,
     tower_kind,
 )
+from tokret.data.synthetic_landmarks.meshes import Mesh, MeshBuilder, rectangle, ring
 from tokret.data.synthetic_landmarks.style import invent_style
 
 
 @dataclass(frozen=True)
 class Landmark:
-    """A building, standing on the ground around the origin, its front towards -y.
+    """A building on the ground around the origin, its front towards -y.
 
     Attributes:
       mesh: its faces.
@@ -37,50 +37,49 @@ class Landmark:
 
 def design(rng: np.random.Generator) -> Landmark:
     """Designs a landmark; the same generator state gives the same building."""
-    mason = Mason(rng, invent_style(rng))
-    plans = tuple(_PLANS)
-    _PLANS[plans[int(rng.integers(len(plans)))]](mason, rng)
-    mesh = mason.finish()
+    builder = MeshBuilder(rng, invent_style(rng))
+    _DESIGNS[int(rng.integers(len(_DESIGNS)))](builder, rng)
+    mesh = builder.finish()
     low, high = mesh.corners.min(axis=(0, 1)), mesh.corners.max(axis=(0, 1))
     width, depth, height = (high - [low[0], low[1], 0.0]).tolist()
     return Landmark(mesh, width, depth, height)
 
 
-def _church(mason: Mason, rng: np.random.Generator) -> None:
+def _church(builder: MeshBuilder, rng: np.random.Generator) -> None:
     width, length = rng.uniform(12, 20), rng.uniform(22, 36)
     height = rng.uniform(9, 16)
-    add_house(mason, rng, (-width / 2, width / 2, -length / 2, length / 2), height,
+    add_house(builder, rng, (-width / 2, width / 2, -length / 2, length / 2), height,
            ("gable",))  # fmt: skip
     kind, span = tower_kind(rng), width * rng.uniform(0.3, 0.45)
     tall = height * rng.uniform(1.4, 2.6)
     y = -length / 2 + span * rng.uniform(0.0, 0.4)
     places = int(rng.integers(4))
     if places == 0:
-        add_tower(mason, rng, (0.0, -length / 2), span, tall, kind)
+        add_tower(builder, rng, (0.0, -length / 2), span, tall, kind)
     if places in (1, 3):
-        add_tower(mason, rng, (-width / 2, y), span, tall, kind)
+        add_tower(builder, rng, (-width / 2, y), span, tall, kind)
     if places in (1, 2):
         shorter = tall * (1.0 if rng.random() < 0.6 else 0.75)
-        add_tower(mason, rng, (width / 2, y), span, shorter, kind)
+        add_tower(builder, rng, (width / 2, y), span, shorter, kind)
     if rng.random() < 0.5:
         reach = width * rng.uniform(0.75, 1.1)
         cross = (-reach, reach, 0.0, width * 0.6)
-        add_house(mason, rng, cross, height * 0.85, ("across",))
+        add_house(builder, rng, cross, height * 0.85, ("across",))
     if rng.random() < 0.4:
         add_tower(
-            mason, rng, (0.0, length * 0.15), width * 0.5, height * 1.7, (8, "dome")
+            builder, rng, (0.0, length * 0.15), width * 0.5, height * 1.7, (8, "dome")
         )
 
 
-def _palace(mason: Mason, rng: np.random.Generator) -> None:
+def _palace(builder: MeshBuilder, rng: np.random.Generator) -> None:
     width, depth = rng.uniform(30, 46), rng.uniform(12, 18)
     height = rng.uniform(9, 18)
     roofs = ("hip", "across", "battlements", "flat")
-    add_house(mason, rng, (-width / 2, width / 2, 0.0, depth), height, roofs)
+    add_house(builder, rng, (-width / 2, width / 2, 0.0, depth), height, roofs)
     part = width * rng.uniform(0.2, 0.4) / 2
     centre = (-part, part, -rng.uniform(2, 4), depth * 0.8)
     add_house(
-        mason, rng, centre, height * rng.uniform(1.1, 1.5), ("gable", "hip", "dome")
+        builder, rng, centre, height * rng.uniform(1.1, 1.5), ("gable", "hip", "dome")
     )
     ends = int(rng.integers(3))
     kind = tower_kind(rng)
@@ -88,94 +87,94 @@ def _palace(mason: Mason, rng: np.random.Generator) -> None:
         x = side * (width / 2 - 1)
         if ends == 1:
             wing = (x - 3.5, x + 3.5, -rng.uniform(4, 9), depth)
-            add_house(mason, rng, wing, height, ("gable", "hip"))
+            add_house(builder, rng, wing, height, ("gable", "hip"))
         elif ends == 2:
-            add_tower(mason, rng, (x, 1.0), 7.5, height * 1.35, kind)
+            add_tower(builder, rng, (x, 1.0), 7.5, height * 1.35, kind)
     if rng.random() < 0.35:
-        add_tower(mason, rng, (0.0, depth / 2), part, height * 2.2, tower_kind(rng))
+        add_tower(builder, rng, (0.0, depth / 2), part, height * 2.2, tower_kind(rng))
 
 
-def _keep(mason: Mason, rng: np.random.Generator) -> None:
+def _keep(builder: MeshBuilder, rng: np.random.Generator) -> None:
     span, height = rng.uniform(9, 15), rng.uniform(24, 44)
     base = span * rng.uniform(0.9, 1.6)
-    add_house(mason, rng, (-base, base, -span * 0.7, span * 0.9), height * 0.25,
+    add_house(builder, rng, (-base, base, -span * 0.7, span * 0.9), height * 0.25,
            ("battlements", "flat", "hip"))  # fmt: skip
     sides, roof = tower_kind(rng)
     x = rng.choice([-0.5, 0.0, 0.5]) * base
     cut = rng.uniform(0.55, 0.8)
-    add_tower(mason, rng, (x, 0.0), span, height * cut, (sides, "flat"))
+    add_tower(builder, rng, (x, 0.0), span, height * cut, (sides, "flat"))
     foot = ring(x, 0.0, span * rng.uniform(0.3, 0.62), 8 if sides == 4 else sides)
-    mason.prism(foot, height * cut, height, ("tower",))
-    add_roof(mason, rng, foot, height, roof)
+    builder.prism(foot, height * cut, height, ("tower",))
+    add_roof(builder, rng, foot, height, roof)
 
 
-def _temple(mason: Mason, rng: np.random.Generator) -> None:
+def _temple(builder: MeshBuilder, rng: np.random.Generator) -> None:
     width, depth = rng.uniform(20, 30), rng.uniform(18, 26)
     height = rng.uniform(8, 13)
-    add_house(mason, rng, (-width / 2, width / 2, 0.0, depth), height, ("flat",))
+    add_house(builder, rng, (-width / 2, width / 2, 0.0, depth), height, ("flat",))
     drum = width * rng.uniform(0.22, 0.36)
     sides = int(rng.choice([8, 10, 12]))
     foot = ring(0.0, depth / 2, drum, sides)
     top = height + rng.uniform(3, 7)
-    mason.prism(foot, height, top, ("tower",), cap=False)
+    builder.prism(foot, height, top, ("tower",), cap=False)
     profile = PROFILES[int(rng.integers(len(PROFILES)))]
-    mason.dome(foot, top, drum * rng.uniform(0.9, 1.6), profile, steps=5)
+    builder.dome(foot, top, drum * rng.uniform(0.9, 1.6), profile, steps=5)
     if rng.random() < 0.7:
-        add_portico(mason, rng, width * rng.uniform(0.4, 0.9), height * 0.85)
+        add_portico(builder, rng, width * rng.uniform(0.4, 0.9), height * 0.85)
     if rng.random() < 0.5:
         tall = height * rng.uniform(1.8, 3.2)
         kind = (6, ("spire", "dome")[int(rng.integers(2))])
         for x in (-width / 2 - 1, width / 2 + 1):
-            add_tower(mason, rng, (x, 1.0), rng.uniform(2.6, 4.5), tall, kind)
+            add_tower(builder, rng, (x, 1.0), rng.uniform(2.6, 4.5), tall, kind)
 
 
-def _blocks(mason: Mason, rng: np.random.Generator) -> None:
-    """A modern house of boxes, stacked and shifted."""
+def _blocks(builder: MeshBuilder, rng: np.random.Generator) -> None:
+    """A modern building of boxes, stacked and shifted."""
     span, z = rng.uniform(16, 26), 0.0
     x = 0.0
     for _ in range(int(rng.integers(2, 5))):
         width, depth = span * rng.uniform(0.6, 1.2), span * rng.uniform(0.5, 0.8)
         height = rng.uniform(6, 14)
         foot = rectangle(x - width / 2, x + width / 2, -depth / 2, depth / 2)
-        mason.prism(foot, z, z + height, SIDES)
+        builder.prism(foot, z, z + height, SIDES)
         z += height
         x += rng.uniform(-0.25, 0.25) * width
         span *= rng.uniform(0.65, 1.0)
     if rng.random() < 0.5:
-        add_roof(mason, rng, ring(x, 0.0, span * 0.3, 6), z, "spire")
+        add_roof(builder, rng, ring(x, 0.0, span * 0.3, 6), z, "spire")
 
 
-def _gate(mason: Mason, rng: np.random.Generator) -> None:
-    """Two piers and what spans them; one sees the sky between."""
+def _gate(builder: MeshBuilder, rng: np.random.Generator) -> None:
+    """Two piers and a beam, with the sky between them."""
     gap, pier = rng.uniform(6, 14), rng.uniform(5, 9)
     depth, height = rng.uniform(6, 10), rng.uniform(10, 20)
     half = gap / 2
     for x0, x1 in ((-half - pier, -half), (half, half + pier)):
-        mason.prism(rectangle(x0, x1, 0.0, depth), 0.0, height, SIDES)
+        builder.prism(rectangle(x0, x1, 0.0, depth), 0.0, height, SIDES)
     beam = height + rng.uniform(4, 8)
     foot = rectangle(-half - pier, half + pier, 0.0, depth)
-    mason.prism(foot, height, beam, ("side", "side"))
+    builder.prism(foot, height, beam, ("side", "side"))
     for y in (0.1, depth - 0.1):
-        mason.face([(-half, y, height * 0.35), (half, y, height * 0.35),
+        builder.face([(-half, y, height * 0.35), (half, y, height * 0.35),
                     (half, y, height), (-half, y, height)], "arch")  # fmt: skip
     kind = int(rng.integers(4))
     roof = ("spire", "dome", "battlements")[int(rng.integers(3))]
     if kind == 0:
-        mason.gable_across(-half - pier, half + pier, 0.0, depth, beam, depth * 0.5)
+        builder.gable_across(-half - pier, half + pier, 0.0, depth, beam, depth * 0.5)
     elif kind == 1:
         for x in (-half - pier / 2, half + pier / 2):
             top = ring(x, depth / 2, pier * 0.45, 8)
-            mason.prism(top, beam, beam + 5, ("tower",))
-            add_roof(mason, rng, top, beam + 5, roof)
+            builder.prism(top, beam, beam + 5, ("tower",))
+            add_roof(builder, rng, top, beam + 5, roof)
     elif kind == 2:
         foot = rectangle(-half, half, 0.5, depth - 0.5)
-        mason.prism(foot, beam, beam + rng.uniform(4, 9), SIDES)
+        builder.prism(foot, beam, beam + rng.uniform(4, 9), SIDES)
     else:
-        mason.battlements(foot, beam, 1.6)
+        builder.battlements(foot, beam, 1.6)
 
 
-def _pagoda(mason: Mason, rng: np.random.Generator) -> None:
-    """Storeys that shrink, each with a roof that leans out."""
+def _pagoda(builder: MeshBuilder, rng: np.random.Generator) -> None:
+    """Storeys that become smaller, each with a roof that leans out."""
     half, z = rng.uniform(8, 13), 0.0
     sides = int(rng.choice([4, 6, 8]))
     shrink, storey = rng.uniform(0.7, 0.88), rng.uniform(4, 6.5)
@@ -185,37 +184,37 @@ def _pagoda(mason: Mason, rng: np.random.Generator) -> None:
             rectangle(-half, half, -half, half) if sides == 4
             else ring(0.0, 0.0, half, sides)
         )  # fmt: skip
-        mason.prism(foot, z, z + storey, ("front", "side"), cap=False)
+        builder.prism(foot, z, z + storey, ("front", "side"), cap=False)
         z += storey
         middle = np.mean(foot, axis=0)
         wide = [tuple(middle + eaves * (np.array(p) - middle)) for p in foot]
-        mason.prism(wide, z, z + storey * 0.5, ("roof",), top=shrink / eaves)
+        builder.prism(wide, z, z + storey * 0.5, ("roof",), top=shrink / eaves)
         z += storey * 0.35
         half *= shrink
-    add_roof(mason, rng, foot, z, "spire")
+    add_roof(builder, rng, foot, z, "spire")
 
 
-def _castle(mason: Mason, rng: np.random.Generator) -> None:
+def _castle(builder: MeshBuilder, rng: np.random.Generator) -> None:
     half, depth = rng.uniform(14, 22), rng.uniform(18, 30)
     wall = rng.uniform(7, 11)
     foot = rectangle(-half, half, -depth / 2, depth / 2)
-    mason.prism(foot, 0.0, wall, SIDES)
-    mason.battlements(foot, wall, 1.4)
+    builder.prism(foot, 0.0, wall, SIDES)
+    builder.battlements(foot, wall, 1.4)
     sides, roof = tower_kind(rng)
     for x in (-half, half):
         for y in (-depth / 2, depth / 2):
             tall, span = wall * rng.uniform(1.1, 2.4), rng.uniform(5.5, 10)
-            add_tower(mason, rng, (x, y), span, tall, (sides, roof))
+            add_tower(builder, rng, (x, y), span, tall, (sides, roof))
     if rng.random() < 0.7:
         x = rng.uniform(-0.5, 0.5) * half
         tall = wall * rng.uniform(2.0, 3.4)
-        add_tower(mason, rng, (x, 0.0), rng.uniform(8, 13), tall, tower_kind(rng))
+        add_tower(builder, rng, (x, 0.0), rng.uniform(8, 13), tall, tower_kind(rng))
     if rng.random() < 0.5:
         gate = (-3.5, 3.5, -depth / 2 - 3, -depth / 2 + 3)
-        add_house(mason, rng, gate, wall * 1.3, ("battlements", "hip", "gable"))
+        add_house(builder, rng, gate, wall * 1.3, ("battlements", "hip", "gable"))
 
 
-def _rotunda(mason: Mason, rng: np.random.Generator) -> None:
+def _rotunda(builder: MeshBuilder, rng: np.random.Generator) -> None:
     radius = rng.uniform(11, 17)
     sides = int(rng.choice([10, 12]))
     z = 0.0
@@ -224,24 +223,16 @@ def _rotunda(mason: Mason, rng: np.random.Generator) -> None:
         height = rng.uniform(6, 11)
         if rng.random() < 0.4:
             inner = ring(0.0, 0.0, radius * 0.85, sides)
-            mason.prism(inner, z, z + height, ("side",))
-            mason.prism(foot, z, z + height, ("screen",))
+            builder.prism(inner, z, z + height, ("side",))
+            builder.prism(foot, z, z + height, ("screen",))
         else:
-            mason.prism(foot, z, z + height, ("front", "side"))
+            builder.prism(foot, z, z + height, ("front", "side"))
         z += height
         radius *= rng.uniform(0.65, 0.9)
     roof = ("dome", "spire", "battlements")[int(rng.integers(3))]
-    add_roof(mason, rng, foot, z, roof)
+    add_roof(builder, rng, foot, z, roof)
 
 
-_PLANS: dict[str, Callable[[Mason, np.random.Generator], None]] = {
-    "church": _church,
-    "palace": _palace,
-    "keep": _keep,
-    "temple": _temple,
-    "blocks": _blocks,
-    "gate": _gate,
-    "pagoda": _pagoda,
-    "castle": _castle,
-    "rotunda": _rotunda,
-}
+_DESIGNS: tuple[Callable[[MeshBuilder, np.random.Generator], None], ...] = (
+    *(_church, _palace, _keep, _temple, _blocks, _gate, _pagoda, _castle, _rotunda),
+)

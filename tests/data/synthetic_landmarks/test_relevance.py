@@ -4,10 +4,15 @@ import dataclasses
 
 import pytest
 
-from tokret.data.synthetic_landmarks.ground_truth import View, judge, label, turn
+from tokret.data.synthetic_landmarks.relevance import (
+    Appearance,
+    angle_between,
+    judge,
+    label_photos,
+)
 
-QUERY = View(azimuth=10.0, visible=1.0, extent=0.9, adverse=False)
-CLEAR = View(azimuth=-20.0, visible=0.9, extent=0.7, adverse=False)
+QUERY = Appearance(azimuth=10.0, visible=1.0, extent=0.9, adverse=False)
+CLEAR = Appearance(azimuth=-20.0, visible=0.9, extent=0.7, adverse=False)
 
 
 @pytest.mark.parametrize(
@@ -15,7 +20,7 @@ CLEAR = View(azimuth=-20.0, visible=0.9, extent=0.7, adverse=False)
     [(0, 0, 0), (10, -20, 30), (170, -170, 20), (350, 10, 20), (0, 180, 180)],
 )
 def test_turn_is_the_angle_between_two_viewpoints(a, b, expected):
-    assert turn(float(a), float(b)) == pytest.approx(expected)
+    assert angle_between(float(a), float(b)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -43,4 +48,4 @@ def test_label_puts_each_index_into_one_rising_list():
     night = dataclasses.replace(CLEAR, adverse=True)
     back = dataclasses.replace(CLEAR, azimuth=180.0)
     photos = [(9, CLEAR), (4, night), (7, back), (5, CLEAR)]
-    assert label(QUERY, photos) == {"easy": [5, 9], "hard": [4], "junk": [7]}
+    assert label_photos(QUERY, photos) == {"easy": [5, 9], "hard": [4], "junk": [7]}

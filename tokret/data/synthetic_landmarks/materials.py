@@ -1,4 +1,7 @@
-"""The few colours and materials that all the landmarks share."""
+"""The few colours and materials of all landmarks."""
+
+import functools
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -7,8 +10,8 @@ from tokret.shapes import UInt8
 
 Colour = tuple[int, int, int]  # RGB
 
-# Channel 3 of every texture: below HOLE one looks through, OPAQUE is plain wall, and
-# from there to 255 the surface glows at night, as a lit window does.
+# Channel 3 of every texture: below HOLE it is transparent, OPAQUE is plain wall, and
+# from there to 255 the surface glows at night, like a lit window.
 HOLE = 64
 OPAQUE = 128
 LIT = 255
@@ -92,21 +95,20 @@ def _courses(
     return np.where(joints, -0.28, tints[row, column])
 
 
-def _brick(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    return _courses(rng, height, width, 4, 8)
-
-
-def _ashlar(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    return _courses(rng, height, width, 9, 18)
-
-
 def _plaster(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return rng.normal(0, 0.03, (height, width))
 
 
-def _bands(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def _bands(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    course: int,
+    light: float,
+    dark: float,
+) -> np.ndarray:
     del rng
-    rows = np.where(np.arange(height) // 7 % 2 == 0, 0.1, -0.3)
+    rows = np.where(np.arange(height) // course % 2 == 0, light, dark)
     return np.broadcast_to(rows[:, None], (height, width))
 
 
@@ -125,30 +127,20 @@ def _panels(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.broadcast_to(columns, (height, width))
 
 
-def _tiles(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    return _courses(rng, height, width, 5, 6)
-
-
 def _seams(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     del rng
     columns = np.where(np.arange(width) % 10 < 2, 0.25, 0.0)
     return np.broadcast_to(columns, (height, width))
 
 
-def _rings(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    del rng
-    rows = np.where(np.arange(height) // 8 % 2 == 0, 0.12, -0.22)
-    return np.broadcast_to(rows[:, None], (height, width))
-
-
-_MASKS = {
-    "brick": _brick,
-    "ashlar": _ashlar,
+_MASKS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
+    "brick": functools.partial(_courses, course=4, stone=8),
+    "ashlar": functools.partial(_courses, course=9, stone=18),
     "plaster": _plaster,
-    "bands": _bands,
+    "bands": functools.partial(_bands, course=7, light=0.1, dark=-0.3),
     "timber": _timber,
     "panels": _panels,
-    "tiles": _tiles,
+    "tiles": functools.partial(_courses, course=5, stone=6),
     "seams": _seams,
-    "rings": _rings,
+    "rings": functools.partial(_bands, course=8, light=0.12, dark=-0.22),
 }

@@ -1,4 +1,4 @@
-"""The raster: textured faces into a depth buffer, without light."""
+"""Draws textured faces into a frame buffer with depths, without light."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ import cv2
 import numpy as np
 
 from tokret.data.synthetic_landmarks.camera import Camera, homography, project
-from tokret.data.synthetic_landmarks.masonry import Mesh
-from tokret.data.synthetic_landmarks.palette import HOLE
+from tokret.data.synthetic_landmarks.materials import HOLE
+from tokret.data.synthetic_landmarks.meshes import Mesh
 from tokret.shapes import Float, Int, UInt8
 
-NEAREST = 0.5  # metres; a face that comes closer to the camera is left out
+NEAREST = 0.5  # metres; a face that comes closer to the camera is not drawn
 NOTHING = -1
 SHIFT = 4  # cv2 takes corners in sixteenths of a pixel
 
 
 @dataclass
-class Canvas:
-    """What the camera has seen so far.
+class FrameBuffer:
+    """The pixels drawn so far.
 
     Attributes:
       surface: [h, w, 4] uint8, unlit colour, and opacity with glow.
@@ -30,22 +30,22 @@ class Canvas:
     face: Int[np.ndarray, "h w"]
 
 
-def blank(height: int, width: int) -> Canvas:
-    """A canvas that has seen nothing."""
-    return Canvas(
+def empty_frame(height: int, width: int) -> FrameBuffer:
+    """A frame buffer without any pixels drawn."""
+    return FrameBuffer(
         surface=np.zeros((height, width, 4), np.uint8),
         nearness=np.zeros((height, width), np.float32),
         face=np.full((height, width), NOTHING, np.int16),
     )
 
 
-def draw(canvas: Canvas, camera: Camera, mesh: Mesh) -> None:
-    """Draws a mesh into a canvas; nearer faces hide farther ones in any order.
+def draw_mesh(frame: FrameBuffer, camera: Camera, mesh: Mesh) -> None:
+    """Draws a mesh; nearer faces hide farther ones in any order.
 
     Args:
-      canvas: of the camera's size; changed in place.
+      frame: of the camera's size; changed in place.
       camera: the camera.
-      mesh: the faces; the canvas then holds their indices.
+      mesh: the faces; `frame.face` then has their indices.
     """
     pixels, depth = project(camera, mesh.corners)
     matrix = homography(camera)
@@ -66,20 +66,20 @@ def draw(canvas: Canvas, camera: Camera, mesh: Mesh) -> None:
     for number, face in enumerate(chosen):
         (x0, y0), (x1, y1) = first[number].tolist(), last[number].tolist()
         box = (x0, y0, x1, y1)
-        _draw_face(canvas, mesh, int(face), inverse[number], corners[number], box)
+        _draw_face(frame, mesh, int(face), inverse[number], corners[number], box)
 
 
 def _draw_face(
-    canvas: Canvas,
+    frame: FrameBuffer,
     mesh: Mesh,
     face: int,
     inverse: Float[np.ndarray, "3 3"],
     corners: Int[np.ndarray, "4 2"],
     box: tuple[int, int, int, int],
 ) -> None:
-    """Draws one face into the part of the canvas that its box covers.
+    """Draws one face into the part of the frame that its box covers.
 
-    Pixel centres lie at whole coordinates, as OpenCV has them.
+    Pixel centres are at whole coordinates, as in OpenCV.
     """
     x0, y0, x1, y1 = box
     mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
@@ -90,7 +90,7 @@ def _draw_face(
     rise = np.arange(y0, y1, dtype=np.float32) * np.float32(ay) + np.float32(a)
     run = np.arange(x0, x1, dtype=np.float32) * np.float32(ax)
     nearness = rise[:, None] + run[None, :]
-    before = canvas.nearness[y0:y1, x0:x1]
+    before = frame.nearness[y0:y1, x0:x1]
     mask *= nearness > before
     if not mask.any():
         return
@@ -102,9 +102,9 @@ def _draw_face(
     )
     if mesh.two_sided[face]:
         mask *= surface[..., 3] >= HOLE
-    cv2.copyTo(surface, mask, canvas.surface[y0:y1, x0:x1])
+    cv2.copyTo(surface, mask, frame.surface[y0:y1, x0:x1])
     cv2.copyTo(nearness, mask, before)
-    canvas.face[y0:y1, x0:x1][mask > 0] = face
+    frame.face[y0:y1, x0:x1][mask > 0] = face
 
 
 def _level(
@@ -135,7 +135,7 @@ def _level(
             1.0,
         ]
     )
-    # Texel edges lie at whole texture coordinates, texel centres half a texel on.
+    # Texel edges are at whole texture coordinates, texel centres half a texel further.
     half = np.array([(1, 0, -0.5), (0, 1, -0.5), (0, 0, 1.0)])
     offset = np.array([(1, 0, x0), (0, 1, y0), (0, 0, 1.0)])
     return chosen, half @ scale @ inverse @ offset

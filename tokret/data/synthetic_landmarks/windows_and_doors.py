@@ -1,11 +1,11 @@
-"""The shared catalogue of windows, doors and ornaments, drawn into wall textures."""
+"""The catalogue of windows, doors and ornaments, drawn into wall textures."""
 
 from collections.abc import Callable
 
 import cv2
 import numpy as np
 
-from tokret.data.synthetic_landmarks.palette import (
+from tokret.data.synthetic_landmarks.materials import (
     GLASS,
     LIT,
     OPAQUE,
@@ -51,7 +51,7 @@ def _within(polygon: Polygon, x0: float, y0: float, x1: float, y1: float) -> Pol
 _ARCH = _crowned(0.6, _round_crown)
 _LANCET = _crowned(0.5, _pointed_crown)
 
-# Each opening is one or several panes in the unit square.
+# Each window or door is one or several panes in the unit square.
 WINDOWS: dict[str, tuple[Polygon, ...]] = {
     "square": (_within(_rectangle(), 0.0, 0.1, 1.0, 0.8),),
     "tall": (_within(_rectangle(), 0.2, 0.0, 0.8, 1.0),),
@@ -84,7 +84,7 @@ FRAMES = ("none", "plain", "gable", "sill", "shutters")
 ORNAMENTS = ("checker", "zigzag", "dots", "lines", "arcade", "blocks")
 
 
-def draw_opening(
+def draw_window_or_door(
     texture: Texture,
     box: tuple[float, float, float, float],
     panes: tuple[Polygon, ...],
@@ -95,7 +95,7 @@ def draw_opening(
     """Draws one window or door with its frame.
 
     Args:
-      texture: is drawn into.
+      texture: changed in place.
       box: x0, y0 (top), x1, y1 (bottom), in texels.
       panes: polygons of the catalogue.
       trim: colour of the frame.
@@ -112,7 +112,7 @@ def draw_opening(
             fill(texture, middle + (points - middle) * 1.0 + _outward(points), trim)
         glass = np.round(points).astype(np.int32)
         cv2.fillPoly(texture, [glass], (*GLASS, glow))
-        # The lintel's shadow: openings look deep, not painted on.
+        # The lintel's shadow: windows look deep, not painted on.
         upper = np.minimum(points, [np.inf, points[:, 1].min() + 0.25 * np.ptp(points)])
         cv2.fillPoly(
             texture, [np.round(upper).astype(np.int32)], (*shade(GLASS, 0.5), glow)
@@ -151,7 +151,7 @@ def draw_ornament(
     """Draws a frieze over the whole width of a wall.
 
     Args:
-      texture: is drawn into.
+      texture: changed in place.
       top: upper edge in texels.
       height: in texels.
       kind: one of ORNAMENTS.

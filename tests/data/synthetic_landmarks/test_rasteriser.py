@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tokret.data.synthetic_landmarks.camera import Camera, look_at
-from tokret.data.synthetic_landmarks.masonry import Mesh, join, levels
-from tokret.data.synthetic_landmarks.rendering import NOTHING, blank, draw
+from tokret.data.synthetic_landmarks.meshes import Mesh, join, levels
+from tokret.data.synthetic_landmarks.rasteriser import NOTHING, draw_mesh, empty_frame
 
 RED, BLUE = (255, 0, 0, 128), (0, 0, 255, 128)
 CAMERA = Camera(
@@ -40,45 +40,45 @@ def plain(colour: tuple[int, int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_nearer_wall_hides_the_farther_whatever_the_order(order):
     walls = [wall(0.0, plain(RED)), wall(10.0, plain(BLUE))]
-    canvas = blank(120, 160)
-    draw(canvas, CAMERA, join([walls[i] for i in order]))
-    assert canvas.face[60, 80] == order.index(0)
-    np.testing.assert_array_equal(canvas.surface[60, 80], RED)
-    assert canvas.nearness[60, 80] == pytest.approx(0.1)
-    assert not (canvas.face == order.index(1)).any()  # the same size, twice as far
+    frame = empty_frame(120, 160)
+    draw_mesh(frame, CAMERA, join([walls[i] for i in order]))
+    assert frame.face[60, 80] == order.index(0)
+    np.testing.assert_array_equal(frame.surface[60, 80], RED)
+    assert frame.nearness[60, 80] == pytest.approx(0.1)
+    assert not (frame.face == order.index(1)).any()  # the same size, twice as far
 
 
 def test_a_wall_covers_its_projection_and_nothing_else():
-    canvas = blank(120, 160)
-    draw(canvas, CAMERA, wall(0.0, plain(RED)))
-    rows, columns = np.nonzero(canvas.face == 0)
+    frame = empty_frame(120, 160)
+    draw_mesh(frame, CAMERA, wall(0.0, plain(RED)))
+    rows, columns = np.nonzero(frame.face == 0)
     # 2 m at 10 m are 20 pixels each way.
     assert (columns.min(), columns.max()) == (60, 100)
     assert (rows.min(), rows.max()) == (40, 80)
-    assert canvas.face[10, 10] == NOTHING
+    assert frame.face[10, 10] == NOTHING
 
 
 def test_nothing_is_seen_from_behind():
     mesh = wall(0.0, plain(RED))
-    canvas = blank(120, 160)
-    draw(canvas, CAMERA, Mesh(**{**vars(mesh), "normals": -mesh.normals}))
-    assert (canvas.face == NOTHING).all()
+    frame = empty_frame(120, 160)
+    draw_mesh(frame, CAMERA, Mesh(**{**vars(mesh), "normals": -mesh.normals}))
+    assert (frame.face == NOTHING).all()
 
 
-def test_a_hole_shows_what_lies_behind():
+def test_a_hole_shows_what_is_behind():
     pierced = plain(RED)
     pierced[4:12, 4:12, 3] = 0
-    canvas = blank(120, 160)
-    draw(canvas, CAMERA, join([wall(0.0, pierced, True), wall(10.0, plain(BLUE))]))
-    np.testing.assert_array_equal(canvas.surface[60, 80], BLUE)
-    np.testing.assert_array_equal(canvas.surface[60, 63], RED)
+    frame = empty_frame(120, 160)
+    draw_mesh(frame, CAMERA, join([wall(0.0, pierced, True), wall(10.0, plain(BLUE))]))
+    np.testing.assert_array_equal(frame.surface[60, 80], BLUE)
+    np.testing.assert_array_equal(frame.surface[60, 63], RED)
 
 
 def test_a_texture_is_neither_mirrored_nor_upside_down():
     quarters = plain(RED)
     quarters[:8, 8:] = BLUE  # upper right
-    canvas = blank(120, 160)
-    draw(canvas, CAMERA, wall(0.0, quarters))
-    np.testing.assert_array_equal(canvas.surface[50, 92], BLUE)
+    frame = empty_frame(120, 160)
+    draw_mesh(frame, CAMERA, wall(0.0, quarters))
+    np.testing.assert_array_equal(frame.surface[50, 92], BLUE)
     for row, column in ((50, 68), (72, 68), (72, 92)):
-        np.testing.assert_array_equal(canvas.surface[row, column], RED)
+        np.testing.assert_array_equal(frame.surface[row, column], RED)

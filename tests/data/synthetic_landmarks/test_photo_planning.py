@@ -5,9 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tokret.data.synthetic_landmarks.architecture import design
+from tokret.data.synthetic_landmarks.building_designs import design
 from tokret.data.synthetic_landmarks.camera import project
-from tokret.data.synthetic_landmarks.planning import Shot, photo_size, place_camera
+from tokret.data.synthetic_landmarks.photo_planning import (
+    Shot,
+    photo_size,
+    place_camera,
+)
 
 SHOT = Shot(
     azimuth=30.0,
@@ -29,7 +33,7 @@ def test_photo_size():
 
 
 @pytest.mark.parametrize("fill", [0.3, 0.6, 0.8])
-def test_the_landmark_takes_the_planned_share(fill):
+def test_the_landmark_takes_the_planned_fraction(fill):
     landmark = design(np.random.default_rng(11))
     shot = dataclasses.replace(SHOT, fill=fill)
     camera = place_camera(shot, landmark, (150, 100))
