@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.layers import Intermediates
+from tokret.models.heads import Intermediates
 from tokret.models.preprocessing import IMAGENET, PixelScale
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import EXPANSION

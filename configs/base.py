@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     config.model.tokenizer = "released"  # or "paper": its own equations
     config.model.query_init_std = 1.0  # of the tokenizer's initial queries
     # Of the linear layers: "released", or "lossless", which with small queries starts
-    # as the trunk's mean: for few classes (models/heads/token/initialisers.py).
+    # as the trunk's mean: for few classes (models/heads/token/head.py).
     config.model.initialiser = "released"
     config.model.num_heads = 8  # heads of every attention
     config.model.attention_layers = 1  # self-attention among local features

@@ -37,7 +37,7 @@ def get_config(head: str = "token") -> ConfigDict:
     # Of five; the early ones as ImageNet made them find more, in a third of the time.
     config.model.frozen_stages = 4
     # What the trunk says is where the head begins, and its queries start small
-    # (models/heads/token/initialisers.py, models/heads/token/tokenizer.py).
+    # (models/heads/token/head.py, models/heads/token/tokenizer.py).
     config.model.initialiser = "lossless"
     config.model.query_init_std = 0.05
     config.model.dropout = 0.0

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.models.attention import Attention, attend
-from tokret.models.heads.token.tokenizer import assign
+from tokret.models.attention import Attention, attention_weights
+from tokret.models.heads.token.tokenizer import soft_assignment
 from tokret.runtime.compiler_options import inference_options
 
 
@@ -15,7 +15,7 @@ def test_attention_is_a_softmax_over_the_keys_that_exist():
     queries = jnp.asarray(rng.normal(size=(2, 3, 2, 4)), jnp.float32)
     keys = jnp.asarray(rng.normal(size=(2, 5, 2, 4)), jnp.float32)
     mask = jnp.array([[True] * 5, [True, True, False, False, False]])
-    weights = np.asarray(attend(queries, keys, mask))
+    weights = np.asarray(attention_weights(queries, keys, mask))
     logits = np.einsum("bnhd,bmhd->bhnm", queries, keys) / 2
     for i, count in ((0, 5), (1, 2)):
         known = np.exp(logits[i, :, :, :count])
@@ -27,7 +27,7 @@ def test_attention_is_a_softmax_over_the_keys_that_exist():
 def test_huge_logits_are_as_good_as_others():
     """As products they have more digits than float32, by which one may exceed itself.
 
-    All optimisations are on, which tests otherwise leave out to compile faster.
+    All optimisations are on, which other tests turn off to compile faster.
     """
     rng = np.random.default_rng(0)
     queries, keys = (
@@ -35,7 +35,7 @@ def test_huge_logits_are_as_good_as_others():
         for _ in range(2)
     )
     options = {**inference_options(jnp.float32), "xla_backend_optimization_level": 3}
-    weights = jax.jit(attend, compiler_options=options)(queries, keys, None)
+    weights = jax.jit(attention_weights, compiler_options=options)(queries, keys, None)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_the_tokenizer_is_a_softmax_over_the_tokens():
     rng = np.random.default_rng(0)
     query = jnp.asarray(rng.normal(size=(3, 4)), jnp.float32)
     x = jnp.asarray(rng.normal(size=(2, 6, 4)), jnp.float32)
-    weights = assign(query, x)
+    weights = soft_assignment(query, x)
     assert weights.shape == (2, 3, 6)
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
 
@@ -86,7 +86,7 @@ def test_few_queries_see_what_they_would_see_of_keys_and_values(train):
             return y.reshape(*y.shape[:2], heads, -1)
 
         queries, keys, values = layer("q", x), layer("k", source), layer("v", source)
-        weights = attend(queries, keys, mask)
+        weights = attention_weights(queries, keys, mask)
         seen = jnp.einsum("bhnm,bmhe->bnhe", weights, values).reshape(x.shape)
         expected = seen @ params["proj"]["kernel"] + params["proj"]["bias"]
         np.testing.assert_allclose(found, expected, rtol=1e-10)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tokret.models.build import TRUNKS
-from tokret.models.kernels.batch_norm import BatchNorm
+from tokret.models.layers import BatchNorm
 from tokret.models.second_order import SecondOrderAttention
 from tokret.models.trunks.resnet import BasicBlock, ResNet
 

@@ -99,7 +99,7 @@ def test_float32_and_bfloat16_stay_close(case):
     theirs = np.concatenate([arrays[f"scales{i}"] for i in range(3)])
     np.testing.assert_allclose(single, theirs, rtol=0, atol=1e-5)
     if trunk == "resnet101":
-        return  # a compilation more would say nothing new
+        return  # another compilation would add no information
     half, _ = run(trunk, variables, batch, sizes, jnp.bfloat16)
     half, single = (np.asarray(x, np.float64).reshape(3, 3, -1) for x in (half, single))
     both = unit(half.mean(axis=1)) * unit(single.mean(axis=1))

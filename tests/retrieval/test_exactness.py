@@ -19,9 +19,9 @@ from PIL import Image
 
 from tokret.data.views import View
 from tokret.models.build import HEADS
-from tokret.models.normalisation import l2_normalise
+from tokret.models.layers import l2_normalise
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.models.trunks.efficientnet import EfficientNetLite, Group
+from tokret.models.trunks.efficientnet import BlockGroup, EfficientNetLite
 from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.retrieval.extraction import PROGRAMS, Extraction, extract, make_describe
 
@@ -38,10 +38,10 @@ EVERY = {
     "delg": {"dim": DIM},
 }
 GROUPS = (
-    Group(1, 3, 1, 1, 4),
-    Group(2, 3, 2, 2, 6),
-    Group(1, 5, 2, 2, 8),
-    Group(1, 3, 2, 2, 8),
+    BlockGroup(1, 3, 1, 1, 4),
+    BlockGroup(2, 3, 2, 2, 6),
+    BlockGroup(1, 5, 2, 2, 8),
+    BlockGroup(1, 3, 2, 2, 8),
 )
 TRUNKS = {
     "resnet": lambda dtype: ResNet(

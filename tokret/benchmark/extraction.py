@@ -12,7 +12,7 @@ from tokret.benchmark.cases import Case, Settings
 from tokret.benchmark.compiled_program import CompiledProgram, compile_program
 from tokret.benchmark.inference import initialised
 from tokret.benchmark.timing import Spread, ratios, spread, time_calls
-from tokret.models.normalisation import l2_normalise
+from tokret.models.layers import l2_normalise
 from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.canvases import plan_canvases

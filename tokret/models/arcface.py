@@ -1,8 +1,8 @@
-"""ArcFace logits (Deng et al., CVPR 2019, section 2.1) and the loss over them.
+"""ArcFace logits (Deng et al., CVPR 2019, section 2.1) and their cross entropy.
 
-Written for a class matrix that is split over devices: the margin, the loss and the
-accuracy touch a row of logits only through sums over classes, so no device ever needs
-all of them. Classes are padded to a multiple of the mesh; padding is masked out.
+For a class matrix that is split over devices: margin, loss and accuracy use a row of
+logits only in sums over classes, so no device ever needs all of them. Classes are
+padded to a multiple of the mesh; padding is masked.
 """
 
 import math
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.arguments import within
-from tokret.models.normalisation import l2_normalise
+from tokret.models.layers import l2_normalise
 from tokret.shapes import Array, Bool, Float, Int
 
 CLIP = 1e-6  # the released code keeps cosines this far from -1 and 1
@@ -29,8 +29,8 @@ def add_margin(cosine: Float[Array, " b"], margin: float) -> Float[Array, " b"]:
     Past pi - margin, where cos(t + margin) would rise again, no margin is added.
     """
     sine = jnp.sqrt(1.0 - jnp.square(cosine))
-    moved = cosine * math.cos(margin) - sine * math.sin(margin)
-    return jnp.where(cosine >= -math.cos(margin), moved, cosine)
+    shifted = cosine * math.cos(margin) - sine * math.sin(margin)
+    return jnp.where(cosine >= -math.cos(margin), shifted, cosine)
 
 
 def arcface_logits(
@@ -76,7 +76,7 @@ def cross_entropy(
 def label_rank(
     logits: Float[Array, "b k"], labels: Int[Array, " b"]
 ) -> Int[Array, " b"]:
-    """Counts the classes scored above the label: 0 is a right first guess."""
+    """Counts the classes with a higher score than the label: 0 is top-1 correct."""
     at_label = one_hot(labels, logits.shape[-1])
     label_logit = jnp.sum(jnp.where(at_label, logits, 0.0), axis=-1, keepdims=True)
     return jnp.sum(logits > label_logit, axis=-1)
@@ -107,15 +107,16 @@ class ArcFace(nn.Module):
         self, embeddings: Float[Array, "b d"], labels: Int[Array, " b"]
     ) -> Float[Array, "b k"]:
         """Returns [b, padded_classes] logits; those of the padding are very small."""
-        weight = self.param("weight", self._draw, embeddings.shape[-1])
+        weight = self.param("weight", self._initialise, embeddings.shape[-1])
         logits = arcface_logits(
             embeddings, weight, labels, scale=self.scale, margin=self.margin
         )
-        exists = jnp.arange(self.padded_classes) < self.classes
-        return jnp.where(exists, logits, jnp.finfo(logits.dtype).min / 2)
+        mask = jnp.arange(self.padded_classes) < self.classes
+        return jnp.where(mask, logits, jnp.finfo(logits.dtype).min / 2)
 
-    def _draw(self, key: jax.Array, dim: int) -> Float[Array, "k d"]:
-        """Xavier uniform of the true number of classes: the same for any padding."""
+    def _initialise(self, key: jax.Array, dim: int) -> Float[Array, "k d"]:
+        """Xavier uniform for the true number of classes: the same with any padding."""
         bound = math.sqrt(6 / (self.classes + dim))
-        drawn = jax.random.uniform(key, (self.classes, dim), jnp.float32, -bound, bound)
-        return jnp.pad(drawn, ((0, self.padded_classes - self.classes), (0, 0)))
+        shape = (self.classes, dim)
+        weight = jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+        return jnp.pad(weight, ((0, self.padded_classes - self.classes), (0, 0)))

@@ -6,24 +6,27 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.heads.token.initialisers import RELEASED, Start
-from tokret.models.kernels.batch_norm import BatchNorm
-from tokret.models.kernels.matmul import precision_of, project
-from tokret.models.layers import DropPath, linear
-from tokret.models.normalisation import statistics_dtype
+from tokret.models.kernels.matmul import precision_of, project, statistics_dtype
+from tokret.models.layers import (
+    BatchNorm,
+    DropPath,
+    Initializer,
+    linear,
+    uniform_fan_in,
+    zeros,
+)
 from tokret.shapes import Array, Bool, Float
 
-# The released truncated normal is cut at 100 deviations: a plain normal.
+# The released truncated normal is cut at 100 standard deviations: a plain normal.
 small_normal = nn.initializers.normal(0.02)
-zeros = nn.initializers.zeros
 
 
-def attend(
+def attention_weights(
     queries: Float[Array, "b n h d"],
     keys: Float[Array, "b m h d"],
     key_mask: Bool[Array, "b m"] | None,
 ) -> Float[Array, "b h n m"]:
-    """Returns attention weights: softmax over the KEYS of the scaled dot products.
+    """Returns the softmax over the KEYS of the scaled dot products.
 
     Args:
       queries: queries of every head.
@@ -46,13 +49,13 @@ def _softmax(
 ) -> Float[Array, "b h n m"]:
     if key_mask is not None:
         logits = jnp.where(key_mask[:, None, None, :], logits, -jnp.inf)
-    # Scaled after the largest is taken off: a product and a difference make one fused
-    # operation, which rounds once, and the largest of huge logits would exceed itself.
+    # Scaled after the maximum is subtracted: XLA fuses product and difference into one
+    # operation that rounds once, and the maximum of huge logits would exceed itself.
     highest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     return jax.nn.softmax(scale * (logits - highest), axis=-1)
 
 
-class _Linear(nn.Module):
+class _LinearWeights(nn.Module):
     """The weights of `linear(width, ...)`, by the same names, without its product."""
 
     width: int
@@ -67,10 +70,10 @@ class _Linear(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with biases everywhere; its output starts at zero.
+    """Multi-head attention with biases everywhere; its output is zero at first.
 
     Attributes:
-      num_heads: number of heads; it divides the width of the input.
+      num_heads: number of heads, a divisor of the inputs' width.
       dropout: rate on the weights and on the output, in training.
       dtype: dtype of the computation.
       few_queries: whether the source has many more vectors than `x`.
@@ -90,24 +93,25 @@ class Attention(nn.Module):
         *,
         train: bool,
     ) -> Float[Array, "b n d"]:
-        """Lets each vector of `x` gather from `source`, where `source_mask` is True."""
+        """Lets each vector of `x` attend to `source`, where `source_mask` is True."""
         width = x.shape[-1]
         dropout = nn.Dropout(self.dropout, deterministic=not train)
         queries = self._project(x, "q")
-        # The queries are taken to the source, rather than the whole source to keys and
-        # values, unless they are too many for that to be less work.
+        # Projecting the queries is less work than projecting the whole source to keys
+        # and values, unless there are too many queries.
         if self.few_queries and x.shape[1] * self.num_heads < width:
-            y = self._gather_source(queries, source, source_mask, dropout)
+            y = self._attend_few(queries, source, source_mask, dropout)
         else:
-            weights = attend(queries, self._project(source, "k"), source_mask)
+            keys = self._project(source, "k")
+            weights = attention_weights(queries, keys, source_mask)
             y = jnp.einsum(
                 "bhnm,bmhd->bnhd",
-                dropout(weights),  # [b, h, n, m]
+                dropout(weights),
                 self._project(source, "v"),
                 precision=precision_of(self.dtype),
             )
-        y = linear(width, width, self.dtype, "proj", zeros, zeros)(y.reshape(x.shape))
-        return dropout(y)
+        y = y.reshape(x.shape)  # [b, n, h, e] -> [b, n, d]
+        return dropout(linear(width, width, self.dtype, "proj", zeros, zeros)(y))
 
     def _project(
         self, inputs: Float[Array, "b n d"], name: str
@@ -116,7 +120,7 @@ class Attention(nn.Module):
         y = linear(width, width, self.dtype, name, small_normal, zeros)(inputs)
         return y.reshape(*y.shape[:2], self.num_heads, -1)
 
-    def _gather_source(
+    def _attend_few(
         self,
         queries: Float[Array, "b n h e"],
         source: Float[Array, "b m d"],
@@ -126,29 +130,30 @@ class Attention(nn.Module):
         """Attention without keys and values: q . (K x) is (K' q) . x.
 
         Values likewise are a projection of the weighted sum of the source. The bias of
-        the keys moves all logits of a softmax alike, so it does nothing.
+        the keys adds the same number to all logits of a softmax, so it does nothing.
         """
         width, precision = source.shape[-1], precision_of(self.dtype)
         source = source.astype(self.dtype)
         (to_keys, _), (to_values, bias) = (
-            _Linear(width, self.dtype, name=name)() for name in ("k", "v")
+            _LinearWeights(width, self.dtype, name=name)() for name in ("k", "v")
         )
         to_keys, to_values = (
             kernel.reshape(width, self.num_heads, -1) for kernel in (to_keys, to_values)
         )
-        asked = jnp.einsum("bnhe,dhe->bnhd", queries, to_keys, precision=precision)
+        projected = jnp.einsum("bnhe,dhe->bnhd", queries, to_keys, precision=precision)
         logits = jnp.einsum(
             "bnhd,bmd->bhnm",
-            asked,
+            projected,
             source,
             precision=precision,
-            preferred_element_type=statistics_dtype(asked),
+            preferred_element_type=statistics_dtype(projected),
         )
         weights = _softmax(logits, queries.shape[-1] ** -0.5, mask).astype(self.dtype)
         weights = dropout(weights)  # [b, h, n, m]
-        seen = jnp.einsum("bhnm,bmd->bnhd", weights, source, precision=precision)
-        # A product a head: the matrix's gradient then comes in the matrix's order.
-        y = jax.vmap(project, in_axes=(2, 1), out_axes=2)(seen, to_values)
+        sums = jnp.einsum("bhnm,bmd->bnhd", weights, source, precision=precision)
+        # One product per head, so that the gradient of the matrix has the layout of the
+        # matrix (docs/performance.md, "A head's values, a product a head").
+        y = jax.vmap(project, in_axes=(2, 1), out_axes=2)(sums, to_values)
         # Without dropout the weights' sum is 1.
         total = jnp.sum(weights, axis=-1).swapaxes(1, 2)[..., None]  # [b, n, h, 1]
         return y + total * bias.reshape(self.num_heads, -1)
@@ -165,14 +170,16 @@ class LocalFeatureSelfAttention(nn.Module):
       dropout: rate in the attention.
       drop_path: rate at which an example skips a branch.
       dtype: dtype of the computation.
-      start: how its own linear layer begins.
+      kernel_init: initialiser of the linear layer's kernel.
+      bias_init: initialiser of its bias; None for PyTorch's default.
     """
 
     num_heads: int
     dropout: float
     drop_path: float
     dtype: Any
-    start: Start = RELEASED
+    kernel_init: Initializer = uniform_fan_in
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(
@@ -188,6 +195,5 @@ class LocalFeatureSelfAttention(nn.Module):
         attention = Attention(self.num_heads, self.dropout, self.dtype, name="attn")
         x = x + drop(attention(x, x, mask, train=train), train=train)
         y = BatchNorm(name="bn")(x, train=train)
-        draws = (self.start.branch, self.start.bias)
-        mlp = linear(width, width, self.dtype, "mlp", *draws)
+        mlp = linear(width, width, self.dtype, "mlp", self.kernel_init, self.bias_init)
         return x + drop(mlp(y), train=train)

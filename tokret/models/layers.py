@@ -1,4 +1,4 @@
-"""Linear layers, residual sums, dropout of paths and the released initialisation."""
+"""Layers that heads and trunks are made of, with the released initialisation."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.kernels.matmul import project
+from tokret.models.kernels.batch_norm import batch_norm, normalise
+from tokret.models.kernels.matmul import conv1x1, project
 from tokret.shapes import Array, Float
 
 Initializer = Callable[..., jax.Array]
-Intermediates = dict[str, Array]  # what a module found on its way, by name
+LAYER_NORM_EPSILON = 1e-5  # PyTorch's; Flax's default is 1e-6
 
+zeros = nn.initializers.zeros
 # PyTorch's default for linear and convolution weights: uniform in +-1/sqrt(fan in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 # torchvision's for the convolutions of its trunks.
@@ -30,10 +32,20 @@ def uniform_bias(fan_in: int) -> Initializer:
     return draw
 
 
+def l2_normalise(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Scales the last axis to length 1; vectors shorter than 1e-12 stay near zero.
+
+    The bound is under the root, so the gradient at the zero vector is finite: padded
+    class vectors are zero.
+    """
+    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+
+
 def _dot_general(
     x: Array, matrix: Array, dimension_numbers: Any, precision: Any
 ) -> Array:
-    """What nn.Dense calls: the one product that it asks for."""
+    """The product that nn.Dense calls."""
     assert dimension_numbers == (((x.ndim - 1,), (0,)), ((), ())) and precision is None
     return project(x, matrix)
 
@@ -57,44 +69,139 @@ def linear(
     )
 
 
-@jax.custom_vjp
-def relu_of_sum(x: Float[Array, "... c"], y: Float[Array, "... c"]) -> Array:
-    """relu(x + y), to the bit where both are finite; at 0 its gradient is 0.
+def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+    """Makes a layer norm over the last axis, its variance computed in two passes."""
+    return nn.LayerNorm(
+        epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, dtype=dtype, name=name
+    )
 
-    XLA's CPU backend puts a relu, which has one large operand, into whatever reads it:
-    each block of a ResNet's stage would sum up all blocks before it anew. A sum of two
-    it computes once (docs/performance.md).
+
+class PointwiseConv(nn.Module):
+    """A 1x1 convolution; its kernel is nn.Conv's, [1, 1, in, out].
+
+    Attributes:
+      channels: channels of the output.
+      dtype: dtype of the computation.
+      stride: 1 or 2.
+      kernel_init: initialiser of the kernel.
+      bias_init: initialiser of the bias; None for no bias.
     """
-    if x.dtype.itemsize >= 4:
-        return _largest_and_sum(x, y)
-    return jax.lax.platform_dependent(x, y, cpu=_rounded_once, default=_largest_and_sum)
+
+    channels: int
+    dtype: Any
+    stride: int = 1
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+        """Convolves; sides n become (n + stride - 1) // stride."""
+        shape = (1, 1, x.shape[-1], self.channels)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = conv1x1(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        if self.bias_init is not None:
+            bias = self.param("bias", self.bias_init, (self.channels,), jnp.float32)
+            y = y + bias.astype(self.dtype)
+        return y
 
 
-def _largest_and_sum(x: Array, y: Array) -> Array:
-    return jnp.maximum(x, -y) + y
+def pointwise_conv(
+    features: int,
+    fan_in: int,
+    dtype: Any,
+    name: str,
+    kernel_init: Initializer = uniform_fan_in,
+    bias_init: Initializer | None = None,
+) -> PointwiseConv:
+    """Makes a 1x1 convolution with bias, [..., fan_in] -> [..., features]."""
+    bias_init = bias_init or uniform_bias(fan_in)
+    return PointwiseConv(features, dtype, 1, kernel_init, bias_init, name=name)
 
 
-def _rounded_once(x: Array, y: Array) -> Array:
-    """The same of bfloat16: XLA rounds the largest, too, which needs none."""
-    total = _largest_and_sum(x.astype(jnp.float32), y.astype(jnp.float32))
-    return total.astype(x.dtype)
+class BatchNormBase(nn.Module):
+    """Parameters and running statistics of a batch normalisation.
+
+    Flax keeps the biased variance in its running statistics, PyTorch the unbiased one,
+    which the released weights and goldens have: hence a module of our own.
+
+    Attributes:
+      momentum: fraction of the old running statistics that a step keeps (0.9 is
+        PyTorch's 0.1).
+      epsilon: added to the variance.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    def weights(self, channels: int) -> tuple[Float[Array, " c"], ...]:
+        """Returns scale, bias, running mean and running variance."""
+        shape = (channels,)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", zeros, shape, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        # Weights may be NumPy arrays.
+        return tuple(jnp.asarray(a) for a in (scale, bias, mean.value, var.value))
+
+    def update_statistics(
+        self, mean: Float[Array, " c"], var: Float[Array, " c"], count: int
+    ) -> None:
+        """Moves the running statistics towards those of `count` vectors."""
+        if self.is_initializing():
+            return
+        unbiased = var * (count / max(count - 1, 1))
+        for name, value in (("mean", mean), ("var", unbiased)):
+            old: Array = self.get_variable("batch_stats", name)
+            new = self.momentum * old + (1.0 - self.momentum) * value
+            self.put_variable("batch_stats", name, new)
 
 
-def _sum_and_itself(x: Array, y: Array) -> tuple[Array, Array]:
-    outputs = relu_of_sum(x, y)
-    return outputs, outputs
+class BatchNorm(BatchNormBase):
+    """Batch normalisation over every axis but the last.
+
+    Under jit the statistics of a sharded batch are those of the whole batch, as in the
+    released synchronised training.
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b ... c"], *, train: bool, relu: bool = False
+    ) -> Float[Array, "b ... c"]:
+        """Normalises `x`.
+
+        Args:
+          x: inputs.
+          train: whether by the batch's own statistics, which update the running ones.
+          relu: whether negative outputs become zero.
+        """
+        scale, bias, mean, var = self.weights(x.shape[-1])
+        if not train:
+            y = normalise(x, scale, bias, mean, var, self.epsilon)
+            return nn.relu(y) if relu else y
+        y, mean, var = batch_norm(x, scale, bias, mean, self.epsilon, relu)
+        self.update_statistics(mean, var, x.size // x.shape[-1])
+        return y
 
 
-def _where_positive(outputs: Array, g: Array) -> tuple[Array, Array]:
-    g = jnp.where(outputs > 0, g, 0)
-    return g, g
+def local_features(
+    x: Float[Array, "b h w c"],
+    width: int,
+    dtype: Any,
+    kernel_init: Initializer = uniform_fan_in,
+    bias_init: Initializer | None = None,
+    *,
+    train: bool,
+) -> Float[Array, "b h w d"]:
+    """Reduces a feature map to `width` channels: convolution and batch norm.
 
-
-relu_of_sum.defvjp(_sum_and_itself, _where_positive)
+    Its layers, `conv` and `conv_bn`, are those of the calling module.
+    """
+    x = pointwise_conv(width, x.shape[-1], dtype, "conv", kernel_init, bias_init)(x)
+    return BatchNorm(name="conv_bn")(x, train=train)
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch of whole examples and scales up what is left.
+    """Stochastic depth: drops a residual branch of whole examples, scales up the rest.
 
     Attributes:
       rate: probability that an example's branch is dropped in training.
@@ -107,6 +214,6 @@ class DropPath(nn.Module):
         self, x: Float[Array, "b ..."], *, train: bool
     ) -> Float[Array, "b ..."]:
         """Returns `x`, in training with some examples zeroed."""
-        batch_alone = tuple(range(1, x.ndim))
-        dropout = nn.Dropout(self.rate, broadcast_dims=batch_alone)
+        all_but_batch = tuple(range(1, x.ndim))
+        dropout = nn.Dropout(self.rate, broadcast_dims=all_but_batch)
         return dropout(x, deterministic=not train)

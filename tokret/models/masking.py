@@ -1,32 +1,37 @@
-"""True areas inside padded canvases: marked, and zero outside."""
+"""True areas of images in padded batches: masks, and zeros in the padding."""
 
 import jax.numpy as jnp
 
 from tokret.shapes import Array, Bool, Float, Int
 
 
-def halve(sizes: Int[Array, "b 2"] | None) -> Int[Array, "b 2"] | None:
-    """The true sides after a stride of 2: every such layer maps n to (n + 1) // 2."""
+def downsampled(sizes: Int[Array, "b 2"] | None) -> Int[Array, "b 2"] | None:
+    """The true sizes after a stride of 2: every such layer maps n to (n + 1) // 2."""
     return None if sizes is None else (sizes + 1) // 2
 
 
-def inside(sizes: Int[Array, "b 2"], height: int, width: int) -> Bool[Array, "b h w"]:
-    """Marks the positions of each image's true area, [height, width] at the left top.
+def valid_mask(
+    sizes: Int[Array, "b 2"] | None, x: Float[Array, "b h w c"]
+) -> Bool[Array, "b h w"] | None:
+    """Marks the positions of each image's true area, at the top left of its canvas.
 
     Args:
-      sizes: true heights and widths.
-      height: the canvas's height.
-      width: the canvas's width.
+      sizes: true heights and widths, or None if all images fill the canvas.
+      x: the padded batch.
+
+    Returns:
+      True inside the true areas; None without sizes.
     """
-    rows = jnp.arange(height) < sizes[:, :1]  # [b, h]
-    columns = jnp.arange(width) < sizes[:, 1:]  # [b, w]
+    if sizes is None:
+        return None
+    rows = jnp.arange(x.shape[1]) < sizes[:, :1]  # [b, h]
+    columns = jnp.arange(x.shape[2]) < sizes[:, 1:]  # [b, w]
     return rows[:, :, None] & columns[:, None, :]
 
 
-def zero_outside(
+def mask_padding(
     x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None
 ) -> Float[Array, "b h w c"]:
     """Sets everything outside the true areas to zero; without sizes, nothing."""
-    if sizes is None:
-        return x
-    return jnp.where(inside(sizes, *x.shape[1:3])[..., None], x, 0)
+    mask = valid_mask(sizes, x)
+    return x if mask is None else jnp.where(mask[..., None], x, 0)

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.errors import UserError
+from tokret.models.heads import Intermediates
 from tokret.models.heads.delg import STAGE
-from tokret.models.layers import Intermediates
-from tokret.models.normalisation import l2_normalise, statistics_dtype
+from tokret.models.kernels.matmul import statistics_dtype
+from tokret.models.layers import l2_normalise
 from tokret.models.preprocessing import PixelScale
 from tokret.shapes import Array, Float, Int
 
@@ -15,10 +16,10 @@ class RetrievalNet(nn.Module):
     """A trunk and a head.
 
     Attributes:
-      trunk: module from images to (feature map, true sizes, stages).
-      head: module from a feature map to (embedding, intermediates).
-      local: module from the trunk's stage `STAGE` to intermediates that a loss of
-        their own is for; None if there is none.
+      trunk: see `tokret.models.trunks.Trunk`.
+      head: see `tokret.models.heads.Head`.
+      local: module from the trunk's stage `STAGE` to intermediates that have a loss of
+        their own; None if there is none.
     """
 
     trunk: nn.Module
@@ -27,7 +28,7 @@ class RetrievalNet(nn.Module):
 
     @property
     def pixels(self) -> PixelScale:
-        """The scale of the images it takes: its trunk's."""
+        """The scale of the images: its trunk's."""
         scale = self.trunk.pixels
         assert isinstance(scale, PixelScale)
         return scale
@@ -56,15 +57,15 @@ class RetrievalNet(nn.Module):
           stages block1 ... block5, those of the head, in training those of `local`,
           and `embedding`, the descriptor before normalisation.
         """
-        features, sizes, taps = self.trunk(images, sizes, train=train)
-        embedding, head_taps = self.head(features, sizes, train=train)
+        features, sizes, stages = self.trunk(images, sizes, train=train)
+        embedding, intermediates = self.head(features, sizes, train=train)
         embedding = embedding.astype(statistics_dtype(embedding))
-        taps = {**taps, **head_taps, "embedding": embedding}
+        intermediates = {**stages, **intermediates, "embedding": embedding}
         if self.local is not None and (train or self.is_initializing()):
-            if STAGE not in taps:
+            if STAGE not in stages:
                 raise UserError(
-                    f"config.model.local_loss needs a trunk with a stage {STAGE}, "
-                    "which this trunk has not; choose another, or False"
+                    f"model.local_loss needs a trunk with a stage {STAGE}, which this "
+                    "trunk does not have; choose another, or False"
                 )
-            taps |= self.local(taps[STAGE])
-        return l2_normalise(embedding), taps
+            intermediates |= self.local(stages[STAGE])
+        return l2_normalise(embedding), intermediates

@@ -1,8 +1,8 @@
 """The second-order block of SOLAR (Ng et al., ECCV 2020, section 3.2).
 
-Every position gathers from all others by how alike two learned views of them are: a
+Every position attends to all others by the similarity of two learned projections: a
 non-local block (Wang et al., CVPR 2018) with a softmax. As released, its output
-projection starts at zero, so a new block changes nothing.
+projection is initialised to zero, so a new block changes nothing.
 """
 
 import functools
@@ -11,10 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.attention import attend, zeros
-from tokret.models.kernels.batch_norm import BatchNorm
+from tokret.models.attention import attention_weights
 from tokret.models.kernels.matmul import precision_of
-from tokret.models.kernels.pointwise import pointwise
+from tokret.models.layers import BatchNorm, pointwise_conv, zeros
 from tokret.shapes import Array, Bool, Float
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -42,16 +41,19 @@ class SecondOrderAttention(nn.Module):
         """Returns the block's output; only positions with True in `mask` are keys."""
         batch, height, width, channels = x.shape
         conv = functools.partial(
-            pointwise, dtype=self.dtype, kernel_init=kaiming_normal, bias_init=zeros
+            pointwise_conv,
+            dtype=self.dtype,
+            kernel_init=kaiming_normal,
+            bias_init=zeros,
         )
 
-        def view(name: str) -> Float[Array, "b n 1 d"]:
+        def project(name: str) -> Float[Array, "b n 1 d"]:
             y = conv(self.width, channels, name=f"{name}_conv")(x)
             y = BatchNorm(name=f"{name}_bn")(y, train=train, relu=True)
             return y.reshape(batch, height * width, 1, self.width)  # one head
 
-        keys_exist = None if mask is None else mask.reshape(batch, -1)
-        weights = attend(view("f"), view("g"), keys_exist)[:, 0]  # [b, n, m]
+        key_mask = None if mask is None else mask.reshape(batch, -1)
+        weights = attention_weights(project("f"), project("g"), key_mask)[:, 0]
         values = conv(self.width, channels, name="h")(x)
         y = jnp.einsum(
             "bnm,bmd->bnd",

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tokret.arguments import within
 from tokret.data.views import View
 from tokret.errors import UserError
-from tokret.models.normalisation import l2_normalise
+from tokret.models.layers import l2_normalise
 from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.canvases import Canvas, plan_canvases

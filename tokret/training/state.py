@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tokret.models.arcface import ArcFace
-from tokret.models.heads import delg
-from tokret.models.layers import Intermediates
+from tokret.models.heads import Intermediates, delg
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.shapes import Array, Float
 from tokret.training.optimiser import Optimiser

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
+from tokret.models.build import build_model
 from tokret.models.heads.gem import GeMHead, generalised_mean
 
 
@@ -58,5 +59,5 @@ def test_without_whitening_there_is_nothing_to_learn():
 @pytest.mark.parametrize(("field", "value"), [("p", 0.5), ("p", jnp.nan), ("dim", 0)])
 def test_fields_that_cannot_be_are_named(field, value):
     value = float(value) if field == "p" else value
-    with pytest.raises(UserError, match=f"config.model.{field}"):
-        GeMHead(**{field: value})
+    with pytest.raises(UserError, match=f"model.{field}"):
+        build_model(trunk="tiny", head="gem", dtype="float32", **{field: value})

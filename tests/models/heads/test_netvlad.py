@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
+from tokret.models.build import build_model
 from tokret.models.heads.netvlad import NetVLADHead, residuals
 
 
-def test_residuals_are_shared_out_among_the_clusters():
+def test_residuals_are_softly_assigned_to_the_clusters():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x, centroids = rng.normal(size=(2, 7, 4)), rng.normal(size=(4, 3))
         mask = np.arange(7) < np.array([[7], [2]])
         vlad, weights = residuals(*map(jnp.asarray, (x, centroids, mask)))
-        shares = np.exp(x @ centroids)  # [b, n, k]
-        shares = shares / shares.sum(-1, keepdims=True) * mask[..., None]
-        np.testing.assert_allclose(weights, shares.swapaxes(1, 2), rtol=1e-12)
+        fractions = np.exp(x @ centroids)  # [b, n, k]
+        fractions = fractions / fractions.sum(-1, keepdims=True) * mask[..., None]
+        np.testing.assert_allclose(weights, fractions.swapaxes(1, 2), rtol=1e-12)
         distances = x[:, :, None, :] - centroids.T  # [b, n, k, d]
-        expected = (shares[..., None] * distances).sum(1)
+        expected = (fractions[..., None] * distances).sum(1)
         np.testing.assert_allclose(vlad, expected, rtol=1e-10)
 
 
@@ -39,7 +40,8 @@ def test_what_is_learned_is_named_as_released():
     assert set(params) == names
     assert params["centroids"].shape == (16, 3)
     assert params["proj"]["kernel"].shape == (48, 16)
-    with pytest.raises(UserError, match="divide"):
-        NetVLADHead(dim=10, num_heads=4)
+    names = {"trunk": "tiny", "head": "netvlad", "dtype": "float32"}
+    with pytest.raises(UserError, match=r"model\.dim 10 .* divisible"):
+        build_model(**names, dim=10, num_heads=4)
     with pytest.raises(UserError, match=r"model\.clusters"):
-        NetVLADHead(clusters=0)
+        build_model(**names, clusters=0)

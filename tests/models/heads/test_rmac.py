@@ -11,10 +11,10 @@ from tokret.models.heads.rmac import (
     Region,
     RMACHead,
     extra_steps,
-    peak,
     region_table,
     regional_maxima,
     regions_of,
+    spatial_max,
 )
 
 
@@ -34,7 +34,7 @@ def test_regions_of_a_square_and_of_a_strip():
 
 
 @pytest.mark.parametrize("longest", [33, 64])
-def test_every_region_lies_within_its_map(longest):
+def test_every_region_is_within_its_map(longest):
     table = region_table(longest, 24, 3)
     top, left, height, width = np.moveaxis(table, -1, 0)
     rows = np.arange(1, longest + 1)[:, None, None]
@@ -90,18 +90,18 @@ def test_the_sum_is_normalised_in_training_in_any_case():
     np.testing.assert_array_equal(run(ours, False), run(ours, True))
     np.testing.assert_array_equal(run(released, True), run(ours, True))
     assert np.abs(run(released, False) - run(ours, False)).max() > 0.1
-    with pytest.raises(UserError, match=r"config\.model\.levels"):
-        RMACHead(levels=0)
+    with pytest.raises(UserError, match=r"model\.levels"):
+        build_model(trunk="tiny", head="rmac", dtype="float32", levels=0)
 
 
 def test_the_gradient_of_equal_maxima_goes_to_one_position():
     x = jnp.zeros((1, 2, 2, 1)).at[0, 1].set(3.0)
-    grads = jax.grad(lambda x: peak(x).sum())(x)
+    grads = jax.grad(lambda x: spatial_max(x).sum())(x)
     np.testing.assert_array_equal(grads[0, :, :, 0], [[0, 0], [1, 0]])
 
 
 def test_gradients_through_a_trunk_are_numbers():
-    # A compiler may compute features twice, rounded otherwise: see `peak`.
+    # A compiler may compute features twice, rounded otherwise: see `spatial_max`.
     model = build_model(trunk="tiny", head="rmac", dtype="float32", dim=8)
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     variables = jax.jit(lambda x: model.init(jax.random.key(1), x, train=False))(images)

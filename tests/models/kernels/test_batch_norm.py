@@ -5,11 +5,11 @@ import pytest
 
 from tokret.models.kernels import batch_norm
 from tokret.models.kernels.batch_norm import (
-    BatchNorm,
-    by_autodiff,
-    by_sums,
+    batch_norm_autodiff,
+    batch_norm_fused,
     channel_sums,
 )
+from tokret.models.layers import BatchNorm
 
 EPSILON = 1e-5
 
@@ -45,7 +45,9 @@ def results(form, relu, x, scale, bias, shift, gradient):
 @pytest.mark.parametrize("shape", [(4, 6, 5, 7), (3, 1), (2, 5, 3), (1, 1, 1, 2)])
 def test_both_forms_are_one_function(shape, relu, float64):
     arrays = given(jnp.float64, shape)
-    forms = (results(form, relu, *arrays) for form in (by_autodiff, by_sums))
+    forms = (
+        results(form, relu, *arrays) for form in (batch_norm_autodiff, batch_norm_fused)
+    )
     for theirs, ours in zip(*forms, strict=True):
         # Of one position nothing varies, and all is divided by the root of epsilon.
         atol = 1e-10 * (1 + np.abs(np.asarray(theirs)).max())
@@ -77,8 +79,10 @@ def test_in_bfloat16_the_gradient_is_as_exact(float64):
     low = x.astype(jnp.bfloat16), gradient.astype(jnp.bfloat16)
     single = [vector.astype(jnp.float32) for vector in vectors]
     rounded = low[0], *single, low[1]
-    true = results(by_sums, True, *(a.astype(jnp.float64) for a in rounded))
-    ours, theirs = (results(f, True, *rounded) for f in (by_sums, by_autodiff))
+    true = results(batch_norm_fused, True, *(a.astype(jnp.float64) for a in rounded))
+    ours, theirs = (
+        results(f, True, *rounded) for f in (batch_norm_fused, batch_norm_autodiff)
+    )
     assert [a.dtype.name for a in ours] == [
         "bfloat16",
         *["float32"] * 2,
@@ -112,7 +116,7 @@ def test_a_gpu_takes_sums(monkeypatch):
         return norm.apply(variables, x, train=True, relu=relu, mutable=["batch_stats"])
 
     plain = [apply(relu) for relu in (True, False)]
-    form = batch_norm.by_sums
+    form = batch_norm.batch_norm_fused
 
     def for_gpu(*operands, cuda, **_):
         taken.append(cuda)
@@ -120,7 +124,7 @@ def test_a_gpu_takes_sums(monkeypatch):
 
     monkeypatch.setattr(jax.lax, "platform_dependent", for_gpu)
     monkeypatch.setattr(
-        batch_norm, "by_sums", lambda *a: taken.append(form) or form(*a)
+        batch_norm, "batch_norm_fused", lambda *a: taken.append(form) or form(*a)
     )
     jax.tree.map(
         lambda one, two: np.testing.assert_allclose(one, two, atol=1e-5),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tokret.models.kernels import bn_by_moments as moments_module
-from tokret.models.kernels.bn_by_moments import back_by_moments, by_moments
-from tokret.models.kernels.expand_conv_bn import by_outputs
+from tokret.models.kernels.bn_by_moments import bn_by_moments, bn_grad_by_moments
+from tokret.models.kernels.expand_conv_bn import conv_bn_by_outputs
 from tokret.runtime.compiler_options import training_options
 
 EPSILON = 1e-5
@@ -46,16 +46,16 @@ def results(form, x, kernel, scale, bias, gradient):
 
 
 def moments(*arrays):
-    return results(lambda *a: by_moments(*a, EPSILON), *arrays)
+    return results(lambda *a: bn_by_moments(*a, EPSILON), *arrays)
 
 
-def outputs(*arrays, form=by_outputs):
+def outputs(*arrays, form=conv_bn_by_outputs):
     shift = jnp.full(arrays[2].shape, 0.3, arrays[2].dtype)
     return results(lambda *a: form(*a, shift, EPSILON), *arrays)
 
 
 # A TPU's form and a GPU's.
-FORMS = [moments, functools.partial(outputs, form=back_by_moments)]
+FORMS = [moments, functools.partial(outputs, form=bn_grad_by_moments)]
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_a_batch_that_never_varies(float64):
     # In bfloat16 too: outputs are not rounded before the mean is taken off.
     low = [array.astype(jnp.bfloat16) for array in (same, kernel)]
     single = [array.astype(jnp.float32) for array in (scale, bias)]
-    y = by_moments(*low, *single, EPSILON)[0]
+    y = bn_by_moments(*low, *single, EPSILON)[0]
     off = np.abs(np.asarray(y, np.float64) - np.asarray(bias)).max()
     assert off < 0.02 * np.abs(bias).max()
 
 
 def test_two_parts_of_a_vector_are_more_than_one():
-    """In one program, where XLA leaves out what it takes for needless rounding."""
+    """In one program, in which XLA removes rounding that looks unnecessary."""
     vector = jnp.asarray(np.random.default_rng(0).standard_normal(99), jnp.float32)
-    split = jax.jit(lambda v: moments_module._in_two_parts(v, jnp.dtype("bfloat16")))
+    split = jax.jit(lambda v: moments_module._split(v, jnp.dtype("bfloat16")))
     most, rest = (np.asarray(part, np.float64) for part in split(vector))
     np.testing.assert_allclose(most, vector, rtol=2**-8)
     assert np.abs(most / np.asarray(vector) - 1).max() > 2**-10
@@ -97,7 +97,7 @@ def test_two_parts_of_a_vector_are_more_than_one():
 def add_wide(*arrays):
     """As cuBLAS adds: a CPU's programs round after every operation."""
     wide = (array.astype(jnp.float32) for array in arrays)
-    return moments_module._add_products(*wide).astype(arrays[0].dtype)
+    return moments_module._combine_products(*wide).astype(arrays[0].dtype)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -107,8 +107,8 @@ def test_in_bfloat16_it_is_as_exact_as_the_other_form(
 ):
     """The truth is of the same rounded inputs; `spread` is deviation over mean."""
     if jax.default_backend() == "cpu":
-        adding = moments_module.DOTS._replace(added=add_wide)
-        monkeypatch.setattr(moments_module, "DOTS", adding)
+        adding = moments_module.GPU_PRODUCTS._replace(combine=add_wide)
+        monkeypatch.setattr(moments_module, "GPU_PRODUCTS", adding)
     x, kernel, scale, bias, gradient = given(jnp.float64, (16, 16, 8, 32), 128)
     x = 1 + spread * (x - x.mean())
     # Gradients as they are: with a mean, and going along with the outputs.

@@ -8,11 +8,11 @@ import pytest
 from flax import linen as nn
 
 from tokret.models.kernels.depthwise import (
-    DepthwiseConv,
     depthwise,
     grouped_convolution,
     shifted_products,
 )
+from tokret.models.trunks.convolutions import DepthwiseConv
 
 
 def _inputs(height, width, side, dtype=np.float64):

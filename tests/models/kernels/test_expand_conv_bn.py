@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.models.kernels import expand_conv_bn as widening
-from tokret.models.kernels.expand_conv_bn import by_outputs
+from tokret.models.kernels import expand_conv_bn as kernel_module
+from tokret.models.kernels.expand_conv_bn import conv_bn_by_outputs
 from tokret.models.trunks.resnet import ResNet
 
 
@@ -33,16 +33,16 @@ def test_a_trunk_is_the_same_either_way(stride, platform, float64, monkeypatch):
 
     gradient = jax.value_and_grad(loss, has_aux=True)
     plain = gradient(variables["params"])
-    widened = []
+    expanded = []
 
     def for_other(*operands, default, **forms):
-        widened.append(getattr(default, "func", None) is by_outputs)
+        expanded.append(getattr(default, "func", None) is conv_bn_by_outputs)
         return forms.get(platform, default)(*operands)
 
     monkeypatch.setattr(jax.lax, "platform_dependent", for_other)
-    monkeypatch.setattr(widening, "MOMENTS", (jnp.float64,))
+    monkeypatch.setattr(kernel_module, "MOMENT_DTYPES", (jnp.float64,))
     other = gradient(variables["params"])
-    assert sum(widened) == 2 * stride  # each block's last convolution and shortcut
+    assert sum(expanded) == 2 * stride  # each block's last convolution and shortcut
     for one, two in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
         atol = 1e-9 * (1 + np.abs(np.asarray(one)).max())
         np.testing.assert_allclose(two, one, rtol=0, atol=atol)

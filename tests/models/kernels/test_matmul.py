@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tokret.models.kernels import pointwise
-from tokret.models.kernels.matmul import project
-from tokret.models.kernels.pointwise import PointwiseConv
+from tokret.models.kernels import matmul
+from tokret.models.kernels.matmul import conv1x1, project
+from tokret.models.layers import PointwiseConv
 from tokret.training.utilisation import product_flop
 
 
@@ -84,15 +84,15 @@ def test_every_devices_form_has_the_same_gradients(stride, side):
         outputs, back = jax.vjp(form, x, kernel)
         return outputs, *back(jnp.sin(outputs))
 
-    products = of(lambda x, kernel: pointwise.mix_channels(x, kernel, stride))
-    convolutions = of(functools.partial(pointwise._convolve, stride=stride))
+    products = of(lambda x, kernel: conv1x1(x, kernel, stride))
+    convolutions = of(functools.partial(matmul._conv_convolve, stride=stride))
     for ours, theirs in zip(products, convolutions, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_one_devices_form_is_counted():
     def total(x, kernel):
-        return jnp.sum(pointwise.mix_channels(x, kernel, 1) ** 2)
+        return jnp.sum(conv1x1(x, kernel, 1) ** 2)
 
     counted = jax.make_jaxpr(jax.grad(total, argnums=(0, 1)))(
         jnp.ones((2, 5, 5, 3)), jnp.ones((1, 1, 3, 7))

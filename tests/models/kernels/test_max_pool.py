@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tokret.models.kernels.max_pool import (
     max_pool,
-    pool_back,
-    pool_back_by_taps,
     pool_taps,
+    pool_taps_backward,
     pool_windows,
+    pool_windows_backward,
 )
 
 
@@ -44,7 +44,7 @@ def test_both_forms_give_it_to_the_first_of_the_largest(
         g = rng.standard_normal((batch, -(-height // 2), -(-width // 2), channels))
         given_ = (jnp.asarray(x), jnp.asarray(g))
         expected = by_definition(x, g)
-        for form in (pool_back_by_taps, pool_back):
+        for form in (pool_taps_backward, pool_windows_backward):
             np.testing.assert_allclose(form(*given_), expected, atol=1e-14)
 
 
@@ -73,27 +73,29 @@ def test_pooling_scatters_nothing_on_a_cpu():
     assert "scatter" not in gradient.lower(x).as_text()
     pooled = max_pool(x)
     assert pooled.shape == (2, 4, 4, 3)
-    np.testing.assert_allclose(gradient(x), pool_back(x, 2 * pooled), rtol=1e-6)
+    np.testing.assert_allclose(
+        gradient(x), pool_windows_backward(x, 2 * pooled), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.nan])
 def test_each_window_gives_to_one_position_whatever_it_holds(value):
     x = jnp.full((1, 5, 6, 1), value)
     g = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 3, 1)), jnp.float32)
-    found = pool_back_by_taps(x, g)
+    found = pool_taps_backward(x, g)
     np.testing.assert_allclose(found.sum(), g.sum(), rtol=1e-5)
 
 
 def test_what_is_no_number_does_not_spread():
     x = jnp.ones((1, 6, 6, 1)).at[0, 0, 0, 0].set(jnp.nan)
-    found = pool_back_by_taps(x, jnp.ones((1, 3, 3, 1)))
+    found = pool_taps_backward(x, jnp.ones((1, 3, 3, 1)))
     assert np.isfinite(np.asarray(found)).all()
     assert found.sum() == 9
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_no_window_is_lost_where_xla_computes_its_input_again(dtype):
-    """All optimisations on, which tests otherwise leave out to compile faster."""
+    """With all optimisations, which other tests turn off to compile faster."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, 33, 34, 8)), dtype)
     scale = jnp.asarray(rng.standard_normal(8), dtype)

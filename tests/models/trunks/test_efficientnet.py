@@ -18,14 +18,18 @@ from tokret.models.preprocessing import normalise
 from tokret.models.trunks.efficientnet import (
     LITE,
     LITE0,
+    BlockGroup,
     EfficientNetLite,
-    Group,
     ImageNetClassifier,
     same_padded,
 )
 
 # Every kind of block, and enough strides for sides of either parity at every depth.
-SMALL = (Group(1, 3, 1, 1, 4), Group(2, 3, 2, 2, 6), Group(2, 5, 2, 2, 8))
+SMALL = (
+    BlockGroup(1, 3, 1, 1, 4),
+    BlockGroup(2, 3, 2, 2, 6),
+    BlockGroup(2, 5, 2, 2, 8),
+)
 FOLDERS = {
     "Granny-Smith": 948,
     "Banana": 954,
@@ -232,7 +236,7 @@ def test_a_head_on_it_trains():
 
 
 def test_training_moves_statistics_by_a_hundredth_and_gradients_are_finite():
-    trunk = EfficientNetLite((Group(1, 5, 2, 2, 6),), stem=4, head=6)
+    trunk = EfficientNetLite((BlockGroup(1, 5, 2, 2, 6),), stem=4, head=6)
     images = jax.random.normal(jax.random.key(0), (4, 9, 10, 3))
     variables = trunk.init(jax.random.key(1), images, train=False)
 

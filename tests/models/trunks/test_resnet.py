@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokret.models.build import TRUNKS
-from tokret.models.masking import halve, inside, zero_outside
+from tokret.models.masking import downsampled, mask_padding, valid_mask
 from tokret.models.trunks.resnet import BasicBlock, ResNet
 
 
@@ -32,14 +32,14 @@ def test_sides_are_halved_and_rounded_up_at_every_stride(trunk, channels, stride
 
 def test_true_areas():
     sizes = jnp.array([[2, 3], [1, 1]])
-    marks = inside(sizes, 2, 4)
+    x = jnp.full((2, 2, 4, 1), jnp.nan)
+    marks = valid_mask(sizes, x)
     np.testing.assert_array_equal(marks[0], [[1, 1, 1, 0], [1, 1, 1, 0]])
     assert marks[1].sum() == 1 and marks[1, 0, 0]
-    x = jnp.full((2, 2, 4, 1), jnp.nan)
-    assert not np.isnan(zero_outside(x, sizes)[1, 1]).any()
-    assert np.isnan(zero_outside(x, None)).all()
-    np.testing.assert_array_equal(halve(jnp.array([[5, 4]])), [[3, 2]])
-    assert halve(None) is None
+    assert not np.isnan(mask_padding(x, sizes)[1, 1]).any()
+    assert np.isnan(mask_padding(x, None)).all()
+    np.testing.assert_array_equal(downsampled(jnp.array([[5, 4]])), [[3, 2]])
+    assert downsampled(None) is None
 
 
 def test_a_cpus_gradient_scatters_nothing():

@@ -46,7 +46,7 @@ def test_maps_are_those_of_the_photo_alone():
     for view, maps in zip(views, found, strict=True):
         pixels = view.pixels()[None].astype(np.float32) / 255
         scale = model.pixels
-        mean, deviation = np.array(scale.mean), np.array(scale.deviation)
+        mean, deviation = np.array(scale.mean), np.array(scale.std)
         images = jnp.asarray((pixels - mean) / deviation, jnp.float32)
         alone = model.apply(variables, images, train=False)[1]["attention"][0]
         np.testing.assert_allclose(maps, alone, atol=1e-4)

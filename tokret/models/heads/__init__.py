@@ -1,1 +1,44 @@
-"""Heads: feature maps -> descriptors."""
+"""Heads: feature maps -> embeddings. `Head` is what all of them have in common."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.shapes import Array, Float, Int
+
+Intermediates = dict[str, Array]  # arrays computed on the way, by name
+
+
+class Head(nn.Module, kw_only=True):
+    """The contract of every head.
+
+    An image in a padded batch has the embedding that it has alone: positions outside
+    the true areas have no influence on it.
+
+    Attributes:
+      dim: dimensions of the embedding.
+      dtype: dtype of the computation.
+    """
+
+    dim: int = 1024
+    dtype: Any = jnp.float32
+
+    def __call__(
+        self,
+        features: Float[Array, "b h w c"],
+        sizes: Int[Array, "b 2"] | None = None,
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        """Aggregates a feature map.
+
+        Args:
+          features: the trunk's output.
+          sizes: true sizes of the feature maps, or None if all fill the canvas.
+          train: whether dropout and batch statistics are on.
+
+        Returns:
+          The embedding, before L2 normalisation, and the intermediates.
+        """
+        raise NotImplementedError

@@ -1,9 +1,9 @@
 """DELG's local branch (Cao et al., ECCV 2020, section 3), for its loss in training.
 
-The global branch is GeM. The local one scores and shortens the features of a stage
-before the trunk's last; classifying their weighted mean teaches both. No gradient goes
-back into the trunk. Retrieval here uses global descriptors alone, so outside training
-the branch is not computed. It has no autoencoder, as released.
+The global branch is GeM. The local one scores and reduces the features of a stage
+before the trunk's last; a classifier of their weighted mean trains both. No gradient
+flows back into the trunk. Retrieval here uses global descriptors alone, so outside
+training the branch is not computed. It has no autoencoder, as released.
 """
 
 import math
@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.kernels.pointwise import PointwiseConv, pointwise
-from tokret.models.layers import Intermediates
-from tokret.models.normalisation import l2_normalise, statistics_dtype
+from tokret.models.heads import Intermediates
+from tokret.models.kernels.matmul import statistics_dtype
+from tokret.models.layers import PointwiseConv, l2_normalise, pointwise_conv
 from tokret.shapes import Array, Float
 
 STAGE = "block4"  # of the trunk
@@ -28,8 +28,8 @@ MARGIN = 0.1
 class LocalBranch(nn.Module):
     """A stage's features -> their mean in 128 dimensions, weighted by attention.
 
-    Features are brought to length 1 over channels. The released code does so over the
-    width of the image, a slip of the axis: scores and means of its weights differ.
+    Features are L2-normalised over channels. The released code does so over the width
+    of the image, an error of the axis: scores and means of its weights differ.
 
     Attributes:
       dim: dimensions of a local feature (released: 128).
@@ -44,21 +44,16 @@ class LocalBranch(nn.Module):
         """Pools a feature map that fills its canvas, as those in training do.
 
         Args:
-          features: the stage's output.
+          features: the output of stage `STAGE`.
 
         Returns:
           local_attention [b, h, w], the scores, and pooled_local [b, dim].
         """
         x = jax.lax.stop_gradient(features)
-        attention = PointwiseConv(
-            1,
-            self.dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-            name="attention",
-        )
-        logits = attention(x)
+        xavier = nn.initializers.xavier_uniform()
+        logits = PointwiseConv(1, self.dtype, kernel_init=xavier, name="attention")(x)
         scores = nn.softplus(logits.astype(statistics_dtype(logits)))  # [b, h, w, 1]
-        reduced = pointwise(self.dim, x.shape[-1], self.dtype, "reduction")(x)
+        reduced = pointwise_conv(self.dim, x.shape[-1], self.dtype, "reduction")(x)
         reduced = l2_normalise(reduced.astype(scores.dtype))
         return {
             "local_attention": scores[..., 0],

@@ -1,29 +1,30 @@
 """R-MAC: maxima over square regions, summed (Tolias et al., ICLR 2016, section 3.2).
 
-Regions of three sizes cover the map, each row and column of them overlapping by 40 % as
-nearly as their number allows. The vector of a region's maxima, and that of the whole
-map's, is brought to length 1; their sum is normalised and whitened, as released.
+Regions of three sizes cover the map. Neighbours in a row or column overlap by 40 %, or
+as closely as their number allows. The maxima of each region and those of the whole map
+are L2-normalised; their sum is normalised and whitened, as released.
 
-Where regions lie is computed in float32, as released: rounding moves some by a pixel.
+The regions' offsets are computed in float32, as released: rounding moves some by a
+pixel.
 """
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from tokret.arguments import within
-from tokret.models.heads.gem import whitened
-from tokret.models.layers import Intermediates
-from tokret.models.normalisation import l2_normalise, statistics_dtype
+from tokret.models.heads import Head, Intermediates
+from tokret.models.heads.gem import whiten
+from tokret.models.kernels.matmul import statistics_dtype
+from tokret.models.layers import l2_normalise
 from tokret.shapes import Array, Float, Int
 
-EPSILON = 1e-6  # added to a region's length
-OVERLAP = 0.4  # of neighbouring regions, as nearly as it can be had
+EPSILON = 1e-6  # added to the length of a region's maxima
+OVERLAP = 0.4  # target for neighbouring regions
 STEPS = np.arange(2, 8, dtype=np.float32)  # regions along the longer side
 
 
@@ -37,7 +38,7 @@ class Region(NamedTuple):
 
 
 def extra_steps(shorter: int, longer: int) -> int:
-    """Returns how many more regions lie along the longer side than the shorter."""
+    """Returns how many more regions the longer side has than the shorter."""
     if shorter == longer:
         return 0
     distance = np.float32(longer - shorter) / (STEPS - 1)
@@ -45,12 +46,12 @@ def extra_steps(shorter: int, longer: int) -> int:
     return int(np.argmin(np.abs(overlap - np.float32(OVERLAP)))) + 1
 
 
-def starts(length: int, side: int, count: int) -> list[int]:
-    """Returns where `count` regions of a side begin along a length."""
+def offsets(length: int, side: int, count: int) -> list[int]:
+    """Returns the first positions of `count` regions along a length."""
     centre = math.floor(side / 2 - 1)
     distance = np.float32(0 if count == 1 else (length - side) / (count - 1))
     steps = np.arange(count, dtype=np.float32)
-    return [int(at) - centre for at in np.floor(centre + steps * distance)]
+    return [int(x) - centre for x in np.floor(centre + steps * distance)]
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -59,46 +60,46 @@ def regions_of(height: int, width: int, levels: int) -> tuple[Region, ...]:
     shorter = min(height, width)
     extra = extra_steps(shorter, max(height, width))
     more_rows, more_columns = (extra, 0) if height > width else (0, extra)
-    found = [Region(0, 0, height, width)]
+    regions = [Region(0, 0, height, width)]
     for level in range(1, levels + 1):
         side = 2 * shorter // (level + 1)
         if side > 0:
-            rows = starts(height, side, level + more_rows)
-            columns = starts(width, side, level + more_columns)
-            found += [Region(i, j, side, side) for i in rows for j in columns]
-    return tuple(found)
+            rows = offsets(height, side, level + more_rows)
+            columns = offsets(width, side, level + more_columns)
+            regions += [Region(i, j, side, side) for i in rows for j in columns]
+    return tuple(regions)
 
 
 @functools.lru_cache(maxsize=32)
 def region_table(height: int, width: int, levels: int) -> np.ndarray:
     """Returns the regions of every map that fits in a canvas, [height, width, R, 4].
 
-    A region of height 0 only fills the table.
+    Regions of height 0 are padding of the table.
     """
     sizes = [(h, w) for h in range(1, height + 1) for w in range(1, width + 1)]
-    found = [regions_of(h, w, levels) for h, w in sizes]
-    table = np.zeros((len(sizes), max(map(len, found)), 4), np.int32)
-    for row, regions in zip(table, found, strict=True):
+    by_size = [regions_of(h, w, levels) for h, w in sizes]
+    table = np.zeros((len(sizes), max(map(len, by_size)), 4), np.int32)
+    for row, regions in zip(table, by_size, strict=True):
         row[: len(regions)] = regions
     return table.reshape(height, width, -1, 4)
 
 
-def unit(maxima: Float[Array, "b c"]) -> Float[Array, "b c"]:
-    """Divides by the length and `EPSILON`; the gradient at zero is finite."""
+def normalise_maxima(maxima: Float[Array, "b c"]) -> Float[Array, "b c"]:
+    """Divides by length plus `EPSILON`; the gradient at zero is finite."""
     maxima = maxima.astype(statistics_dtype(maxima))
     squares = jnp.sum(jnp.square(maxima), axis=-1, keepdims=True)
     return maxima / (jnp.sqrt(jnp.maximum(squares, 1e-24)) + EPSILON)
 
 
-def peak(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+def spatial_max(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """Returns the maximum over positions, whose gradient goes to one position.
 
-    Chosen by index: the gradient of `max` compares values, and a compiler may compute
-    them twice, rounded otherwise, so that none of them is the maximum (0 / 0).
+    By index: the gradient of `max` compares values, and a compiler may compute them
+    twice with different rounding, so that none of them is the maximum (0 / 0).
     """
     flat = x.reshape(x.shape[0], -1, x.shape[-1])
-    at = jnp.argmax(flat, axis=1, keepdims=True)
-    return jnp.take_along_axis(flat, at, axis=1)[:, 0]
+    index = jnp.argmax(flat, axis=1, keepdims=True)
+    return jnp.take_along_axis(flat, index, axis=1)[:, 0]
 
 
 def regional_maxima(
@@ -109,14 +110,14 @@ def regional_maxima(
     Args:
       x: feature maps.
       sizes: true sizes, or None if all fill the canvas.
-      levels: sizes of regions.
+      levels: number of sizes of regions.
     """
     if sizes is None:
         corners = (
             (slice(None), slice(i, i + h), slice(j, j + w))
             for i, j, h, w in regions_of(x.shape[1], x.shape[2], levels)
         )
-        vectors = [unit(peak(x[corner])) for corner in corners]
+        vectors = [normalise_maxima(spatial_max(x[corner])) for corner in corners]
         return functools.reduce(jnp.add, vectors)
     return _masked_regional_maxima(x, sizes, levels)
 
@@ -124,7 +125,7 @@ def regional_maxima(
 def _masked_regional_maxima(
     x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"], levels: int
 ) -> Float[Array, "b c"]:
-    """Does so where every image has regions of its own, one after the other."""
+    """The same where every image has regions of its own, by a loop over regions."""
     table = jnp.asarray(region_table(x.shape[1], x.shape[2], levels))
     regions = table[sizes[:, 0] - 1, sizes[:, 1] - 1]  # [b, R, 4]
 
@@ -133,36 +134,27 @@ def _masked_regional_maxima(
         row, column = jnp.arange(x.shape[1]), jnp.arange(x.shape[2])
         rows = (row >= top) & (row < top + height)  # [b, h]
         columns = (column >= left) & (column < left + width)  # [b, w]
-        within_it = rows[:, :, None, None] & columns[:, None, :, None]
-        maxima = peak(jnp.where(within_it, x, -jnp.inf))
-        return total + unit(jnp.where(height > 0, maxima, 0)), None
+        in_region = rows[:, :, None, None] & columns[:, None, :, None]
+        maxima = spatial_max(jnp.where(in_region, x, -jnp.inf))
+        return total + normalise_maxima(jnp.where(height > 0, maxima, 0)), None
 
-    nothing = jnp.zeros((x.shape[0], x.shape[3]), statistics_dtype(x))
-    return jax.lax.scan(add, nothing, jnp.moveaxis(regions, 1, 0))[0]
+    zero = jnp.zeros((x.shape[0], x.shape[3]), statistics_dtype(x))
+    return jax.lax.scan(add, zero, jnp.moveaxis(regions, 1, 0))[0]
 
 
-class RMACHead(nn.Module):
+class RMACHead(Head):
     """Regional maxima, then whitening.
 
     Attributes:
-      dim: dimensions of the embedding.
-      levels: sizes of regions (released: 3).
-      normalise_in_evaluation: whether the sum has length 1 before it is whitened in
-        evaluation as it has in training. The released evaluation leaves that out, so
-        that the whitening's bias weighs less than it was trained to: False evaluates
-        as the authors do, True as the weights were trained.
-      dtype: dtype of the computation.
+      levels: number of sizes of regions (released: 3).
+      normalise_in_evaluation: whether the sum is L2-normalised before whitening in
+        evaluation as in training. The released evaluation does not do it, so that the
+        whitening's bias weighs less than in training: False evaluates as the authors
+        do, True as the weights were trained.
     """
 
-    dim: int = 1024
     levels: int = 3
     normalise_in_evaluation: bool = True
-    dtype: Any = jnp.float32
-
-    def __post_init__(self) -> None:
-        within("model.dim", self.dim, 1)
-        within("model.levels", self.levels, 1, 10)
-        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -172,18 +164,9 @@ class RMACHead(nn.Module):
         *,
         train: bool,
     ) -> tuple[Float[Array, "b d"], Intermediates]:
-        """Aggregates a feature map.
-
-        Args:
-          features: the trunk's output.
-          sizes: true sizes of the feature maps, or None if all fill the canvas.
-          train: whether the sum is normalised in any case.
-
-        Returns:
-          The embedding, and pooled [b, c], the sum over regions.
-        """
+        """See `Head`; the intermediate pooled [b, c] is the sum over regions."""
         pooled = regional_maxima(features, sizes, self.levels)
-        taps: Intermediates = {"pooled": pooled}
+        intermediates = {"pooled": pooled}
         if train or self.normalise_in_evaluation:
             pooled = l2_normalise(pooled)
-        return whitened(pooled, self.dim, self.dtype), taps
+        return whiten(pooled, self.dim, self.dtype), intermediates

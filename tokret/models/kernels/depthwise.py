@@ -1,26 +1,19 @@
-"""Depthwise convolution, in the form that is fast where it runs.
+"""Depthwise convolution, and its gradients.
 
 XLA's CPU backend takes many times longer over a grouped convolution than over the sum
 of its k * k products with shifted inputs; accelerators have kernels of their own for
-it. The CPU's gradients are written by hand: XLA would make k * k passes over memory for
+it. The CPU's gradients are written out: XLA would make k * k passes over memory for
 the kernel's, and spread every product of a strided one over a mostly empty array.
 """
 
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-from tokret.models.kernels.matmul import precision_of
-from tokret.models.normalisation import statistics_dtype
+from tokret.models.kernels.matmul import precision_of, statistics_dtype
 from tokret.shapes import Array, Float
-
-# He's normal by fan out. Each output belongs to one input, so an output's fan out is
-# k * k; nn.initializers sees a [k, k, 1, c] kernel and calls that number its fan in.
-he_normal_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def grouped_convolution(
@@ -46,15 +39,15 @@ def shifted_products(
     height, width = ((n - side) // stride + 1 for n in x.shape[1:3])
     kernel = kernel.astype(statistics_dtype(x))
     y = jnp.zeros((), kernel.dtype)
-    for i, j, seen in _taps(x, side, stride, height, width):
-        y = y + seen * kernel[i, j, 0]
+    for i, j, inputs in _taps(x, side, stride, height, width):
+        y = y + inputs * kernel[i, j, 0]
     return y.astype(x.dtype)
 
 
 def _taps(
     x: Float[Array, "b h w c"], side: int, stride: int, height: int, width: int
 ) -> Iterator[tuple[int, int, Float[Array, "b h2 w2 c"]]]:
-    """Yields what each of the kernel's places sees: (row, column, inputs)."""
+    """Yields each of the kernel's positions: (row, column, its inputs)."""
     for i in range(side):
         for j in range(side):
             rows = slice(i, i + stride * (height - 1) + 1, stride)
@@ -68,15 +61,14 @@ def _kernel_gradient(
     g: Float[Array, "b h2 w2 c"],
     stride: int,
 ) -> Float[Array, "k k 1 c"]:
-    """Sums input times the output's gradient at every place of the kernel.
+    """Sums input times the output's gradient for every position of the kernel.
 
     One reduction of k * k arrays at once: one pass over memory instead of k * k.
     """
     dtype = statistics_dtype(x)
     g = g.astype(dtype)
-    products = [
-        seen * g for _, _, seen in _taps(x, kernel.shape[0], stride, *g.shape[1:3])
-    ]
+    taps = _taps(x, kernel.shape[0], stride, *g.shape[1:3])
+    products = [inputs * g for _, _, inputs in taps]
     sums = jax.lax.reduce(
         products,
         [jnp.zeros((), dtype)] * len(products),
@@ -92,9 +84,9 @@ def _input_gradient(
     g: Float[Array, "b h2 w2 c"],
     stride: int,
 ) -> Float[Array, "b h w c"]:
-    """Sums the kernel's places times the output's gradient that each input feeds.
+    """Sums, for each input, the kernel times the gradients of its outputs.
 
-    Input row stride * r + p fed output row r - d through the kernel's row
+    Output row r - d reads input row stride * r + p through the kernel's row
     stride * d + p: so each phase p is a sum of shifted products of its own, and the
     phases interleave.
     """
@@ -102,17 +94,19 @@ def _input_gradient(
     side, dtype = kernel.shape[0], statistics_dtype(x)
     kernel = kernel.astype(dtype)
     rows, columns = -(-height // stride), -(-width // stride)
-    most = (side - 1) // stride  # the largest d
-    after = [(most, n - m) for n, m in zip((rows, columns), g.shape[1:3], strict=True)]
-    g = jnp.pad(g, [(0, 0), *after, (0, 0)])
+    largest = (side - 1) // stride  # the largest d
+    padding = [
+        (largest, n - m) for n, m in zip((rows, columns), g.shape[1:3], strict=True)
+    ]
+    g = jnp.pad(g, [(0, 0), *padding, (0, 0)])
 
     def phase(p: int, q: int) -> Float[Array, "b h2 w2 c"]:
         total = jnp.zeros((b, rows, columns, c), dtype)
         for i in range(p, side, stride):
             for j in range(q, side, stride):
-                top, left = most - i // stride, most - j // stride
-                fed = g[:, top : top + rows, left : left + columns]
-                total = total + fed * kernel[i, j, 0]
+                top, left = largest - i // stride, largest - j // stride
+                outputs = g[:, top : top + rows, left : left + columns]
+                total = total + outputs * kernel[i, j, 0]
         return total.astype(x.dtype)
 
     phases = [
@@ -169,24 +163,3 @@ def _backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array,
 
 
 depthwise.defvjp(_forward, _backward)
-
-
-class DepthwiseConv(nn.Module):
-    """A depthwise convolution without padding and bias.
-
-    Attributes:
-      side: side of the kernels.
-      stride: step between outputs.
-      dtype: dtype of the computation.
-    """
-
-    side: int
-    stride: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        """Convolves `x`, already padded."""
-        shape = (self.side, self.side, 1, x.shape[-1])
-        kernel = self.param("kernel", he_normal_depthwise, shape, jnp.float32)
-        return depthwise(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.models.normalisation import l2_normalise
+from tokret.models.layers import l2_normalise
 from tokret.retrieval.reranking.ranking import (
     Ranking,
     nearest,

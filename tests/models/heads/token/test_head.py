@@ -130,17 +130,17 @@ def test_bfloat16_computes_in_it_and_answers_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "says"),
+    ("field", "value", "message"),
     [
         ("trunk", "resnet52", "resnet50"),
         ("dtype", "float16", "bfloat16"),
-        ("num_heads", 7, "divide"),
+        ("num_heads", 7, "divisible"),
         ("tokens", 0, "tokens"),
         ("initialiser", "identity", "lossless"),
         ("dims", 5, "did you mean config.model.dim"),
     ],
 )
-def test_fields_that_cannot_be_are_named(field, value, says):
+def test_fields_that_cannot_be_are_named(field, value, message):
     options = {"trunk": "tiny", "head": "token", "dtype": "float32", field: value}
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         build_model(**options)

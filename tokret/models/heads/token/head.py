@@ -1,49 +1,95 @@
 """Token's head: local features, tokens, one descriptor (paper, figure 2).
 
 The released code fixes 4 tokens, 8 heads, one layer of self-attention, two of
-refinement, 1,024 channels inside and 1,024 dimensions outside; the defaults are those.
-Where the paper's equations differ from the code, a field chooses; the default is the
-code, for which there are weights.
+refinement, 1,024 channels and a descriptor of 1,024 dimensions; the defaults are those.
+Where the paper's equations differ from the code, a field selects the form; the default
+is the code's, for which there are weights.
 """
 
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.arguments import choose, within
-from tokret.errors import UserError
 from tokret.models.attention import LocalFeatureSelfAttention
-from tokret.models.heads.token.initialisers import STARTS
+from tokret.models.heads import Head, Intermediates
 from tokret.models.heads.token.refinement import REFINEMENTS
 from tokret.models.heads.token.tokenizer import TOKENIZERS
-from tokret.models.kernels.batch_norm import BatchNorm
-from tokret.models.kernels.pointwise import local_features
-from tokret.models.layers import Intermediates, linear
-from tokret.models.masking import inside
+from tokret.models.layers import (
+    BatchNorm,
+    Initializer,
+    linear,
+    local_features,
+    uniform_fan_in,
+    zeros,
+)
+from tokret.models.masking import valid_mask
 from tokret.shapes import Array, Float, Int
 
 
-class TokenHead(nn.Module):
-    """The trunk's feature map -> the embedding, before L2 normalisation.
+class LinearInitialisers(NamedTuple):
+    """Initialisers of linear layers; output projections of attentions are always zero.
 
     Attributes:
-      dim: dimensions of the embedding.
+      main: kernels of layers on the main path.
+      residual: kernels of the last layers of other residual branches.
+      projection: the kernel of the layer after the tokens, given their number.
+      bias: the biases of all these; None for PyTorch's default.
+    """
+
+    main: Initializer
+    residual: Initializer
+    projection: Callable[[int], Initializer]
+    bias: Initializer | None
+
+
+def tiled_orthogonal(tokens: int) -> Initializer:
+    """Repeats one orthogonal matrix, scaled by 1/sqrt(tokens), for each token."""
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        width = shape[0] // tokens
+        matrix = nn.initializers.orthogonal()(key, (width, *shape[1:]), dtype)
+        return jnp.tile(matrix / math.sqrt(tokens), (tokens, 1))
+
+    return draw
+
+
+# The released code draws every linear layer at random, so that a new head scrambles the
+# features of a pretrained trunk. Over tens of thousands of classes it learns to undo
+# that; over some dozens it does not (docs/own-photos.md). With "lossless", and with a
+# small query_init_std, the head is the mean of the trunk's features at first, reduced
+# and normalised by channel: layers on the main path are orthogonal, residual branches
+# are zero, and every token has the same weight in the descriptor.
+INITIALISERS = {
+    "released": LinearInitialisers(
+        uniform_fan_in, uniform_fan_in, lambda tokens: uniform_fan_in, None
+    ),
+    "lossless": LinearInitialisers(
+        nn.initializers.orthogonal(), zeros, tiled_orthogonal, zeros
+    ),
+}
+
+
+class TokenHead(Head):
+    """Self-attention, tokenizer, refinement and a linear layer over all tokens.
+
+    Attributes:
       width: channels of local features and tokens (mid_dim in the released code).
       tokens: number of tokens, L.
-      tokenizer: whose form of the tokenizer, a name in `TOKENIZERS`.
-      query_init_std: deviation of the tokenizer's queries at the start.
-      initialiser: how linear layers are initialised, a name in `STARTS`.
+      tokenizer: form of the tokenizer, a name in `TOKENIZERS`.
+      query_init_std: standard deviation of the tokenizer's queries at first.
+      initialiser: initialisers of linear layers, a name in `INITIALISERS`.
       num_heads: heads of every attention.
       attention_layers: layers of local feature self-attention.
-      refinement: whose form of the refinement, a name in `REFINEMENTS`.
+      refinement: form of the refinement, a name in `REFINEMENTS`.
       refinement_layers: layers of refinement.
       dropout: rate in attentions and MLPs.
       drop_path: rate at which an example skips a residual branch.
-      dtype: dtype of the computation.
     """
 
-    dim: int = 1024
     width: int = 1024
     tokens: int = 4
     tokenizer: str = "released"
@@ -55,24 +101,6 @@ class TokenHead(nn.Module):
     refinement_layers: int = 2
     dropout: float = 0.1
     drop_path: float = 0.1
-    dtype: Any = jnp.float32
-
-    def __post_init__(self) -> None:
-        for field in ("dim", "width", "tokens", "num_heads"):
-            within(f"model.{field}", getattr(self, field), 1)
-        for field in ("attention_layers", "refinement_layers", "query_init_std"):
-            within(f"model.{field}", getattr(self, field), 0, 1000)
-        for field in ("dropout", "drop_path"):
-            within(f"model.{field}", getattr(self, field), 0, 0.99)
-        choose(TOKENIZERS, self.tokenizer, "config.model.tokenizer")
-        choose(REFINEMENTS, self.refinement, "config.model.refinement")
-        choose(STARTS, self.initialiser, "config.model.initialiser")
-        if self.width % self.num_heads:
-            raise UserError(
-                f"config.model.width {self.width} does not divide among "
-                f"config.model.num_heads {self.num_heads}"
-            )
-        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -82,45 +110,40 @@ class TokenHead(nn.Module):
         *,
         train: bool,
     ) -> tuple[Float[Array, "b d"], Intermediates]:
-        """Aggregates a feature map.
+        """See `Head`.
 
-        Args:
-          features: the trunk's output.
-          sizes: true sizes of the feature maps, or None if all fill the canvas.
-          train: whether dropout and batch statistics are on.
-
-        Returns:
-          The embedding and, by the names of the golden cases: local [b, h*w, width],
-          lfsa (the same after self-attention), attention [b, tokens, h, w], tokens
-          [b, tokens, width], and refined0, refined1, ... of each refinement layer.
+        Intermediates, by the names of the golden cases: local [b, h*w, width], lfsa
+        (the same after self-attention), attention [b, tokens, h, w], tokens
+        [b, tokens, width], and refined0, refined1, ... of each refinement layer.
         """
         batch, height, width = features.shape[:3]
-        mask = None
-        if sizes is not None:
-            mask = inside(sizes, height, width).reshape(batch, -1)  # [b, n]
-        start = STARTS[self.initialiser]
-        layer = (self.num_heads, self.dropout, self.drop_path, self.dtype, start)
-        reduction = (self.width, self.dtype, start.through, start.bias)
-        x = local_features(features, *reduction, train=train)
+        mask = valid_mask(sizes, features)
+        mask = None if mask is None else mask.reshape(batch, -1)  # [b, h*w]
+        init = INITIALISERS[self.initialiser]
+        main = (init.main, init.bias)
+        residual = (init.residual, init.bias)
+        attention = (self.num_heads, self.dropout, self.drop_path, self.dtype)
+        x = local_features(features, self.width, self.dtype, *main, train=train)
         x = x.reshape(batch, height * width, self.width)
-        taps: Intermediates = {"local": x}
+        intermediates: Intermediates = {"local": x}
         for i in range(self.attention_layers):
-            x = LocalFeatureSelfAttention(*layer, name=f"encoder{i}")(
-                x, mask, train=train
+            encoder = LocalFeatureSelfAttention(
+                *attention, *residual, name=f"encoder{i}"
             )
-        taps["lfsa"] = x
+            x = encoder(x, mask, train=train)
+        intermediates["lfsa"] = x
         tokenizer = TOKENIZERS[self.tokenizer](
-            *(self.tokens, self.query_init_std, self.dtype, start), name="tokenizer"
+            self.tokens, self.query_init_std, self.dtype, *main, name="tokenizer"
         )
         tokens, maps = tokenizer(x, mask)
-        taps["attention"] = maps.reshape(batch, self.tokens, height, width)
-        taps["tokens"] = tokens
+        intermediates["attention"] = maps.reshape(batch, self.tokens, height, width)
+        intermediates["tokens"] = tokens
+        refinement = REFINEMENTS[self.refinement]
         for i in range(self.refinement_layers):
-            refine = REFINEMENTS[self.refinement](*layer, name=f"decoder{i}")
-            tokens = refine(tokens, x, mask, train=train)
-            taps[f"refined{i}"] = tokens
-        joined = tokens.reshape(batch, -1)  # [b, tokens * width]
-        draws = (start.join(self.tokens), start.bias)
-        join = linear(self.dim, joined.shape[-1], self.dtype, "proj", *draws)
-        embedding = join(joined)
-        return BatchNorm(name="proj_bn")(embedding, train=train), taps
+            decoder = refinement(*attention, *residual, name=f"decoder{i}")
+            tokens = decoder(tokens, x, mask, train=train)
+            intermediates[f"refined{i}"] = tokens
+        flat = tokens.reshape(batch, -1)  # [b, tokens * width]
+        projection = (init.projection(self.tokens), init.bias)
+        proj = linear(self.dim, flat.shape[-1], self.dtype, "proj", *projection)
+        return BatchNorm(name="proj_bn")(proj(flat), train=train), intermediates

@@ -9,31 +9,49 @@ import jax
 from flax import linen as nn
 
 from tokret.models.attention import Attention
-from tokret.models.heads.token.initialisers import RELEASED, Start
-from tokret.models.heads.token.tokenizer import layer_norm
-from tokret.models.layers import DropPath, linear
+from tokret.models.layers import (
+    DropPath,
+    Initializer,
+    layer_norm,
+    linear,
+    uniform_fan_in,
+)
 from tokret.shapes import Array, Bool, Float
 
 
-class RefinementLayer(nn.Module):
-    """Tokens look at the local features again, then at each other, as released.
+class _Refinement(nn.Module):
+    """The attributes of both forms, and their attentions."""
+
+    num_heads: int
+    dropout: float
+    drop_path: float
+    dtype: Any
+    kernel_init: Initializer = uniform_fan_in
+    bias_init: Initializer | None = None
+
+    def _attentions(self) -> tuple[Attention, Attention]:
+        """Self-attention of the tokens, and cross-attention to the local features."""
+        settings = (self.num_heads, self.dropout, self.dtype)
+        return (
+            Attention(*settings, name="self_attn"),
+            Attention(*settings, few_queries=True, name="cross_attn"),
+        )
+
+
+class RefinementLayer(_Refinement):
+    """Cross-attention to the local features, an MLP, self-attention, as released.
 
     token += cross_attention(norm(token), x, x); token += MLP(token), which has no norm
     before it; token += self_attention(norm(token)).
 
     Attributes:
-      heads: heads of both attentions.
+      num_heads: heads of both attentions.
       dropout: rate in the attentions and the MLP.
       drop_path: rate at which an example skips a branch.
       dtype: dtype of the computation.
-      start: how the MLP's last layer begins.
+      kernel_init: initialiser of the kernel of the MLP's last layer.
+      bias_init: initialiser of its bias; None for PyTorch's default.
     """
-
-    heads: int
-    dropout: float
-    drop_path: float
-    dtype: Any
-    start: Start = RELEASED
 
     @nn.compact
     def __call__(
@@ -44,46 +62,33 @@ class RefinementLayer(nn.Module):
         *,
         train: bool,
     ) -> Float[Array, "b l d"]:
-        """Returns the refined tokens; positions of `x` with False in `mask` are out."""
+        """Returns refined tokens; positions where `mask` is False are ignored."""
         drop = DropPath(self.drop_path)
-        cross = Attention(
-            self.heads, self.dropout, self.dtype, few_queries=True, name="cross_attn"
-        )
-        own = Attention(self.heads, self.dropout, self.dtype, name="self_attn")
+        self_attention, cross_attention = self._attentions()
         y = layer_norm(self.dtype, "norm1")(tokens)
-        tokens = tokens + drop(cross(y, x, mask, train=train), train=train)
+        y = cross_attention(y, x, mask, train=train)
+        tokens = tokens + drop(y, train=train)
         tokens = tokens + drop(self._mlp(tokens, train), train=train)
         y = layer_norm(self.dtype, "norm2")(tokens)
-        return tokens + drop(own(y, y, train=train), train=train)
+        return tokens + drop(self_attention(y, y, train=train), train=train)
 
     def _mlp(self, tokens: Float[Array, "b l d"], train: bool) -> Float[Array, "b l d"]:
         width = tokens.shape[-1]
         dropout = nn.Dropout(self.dropout, deterministic=not train)
-        y = linear(2 * width, width, self.dtype, "fc1")(tokens)
+        y = linear(2 * width, width, self.dtype, "fc1")(tokens)  # [b, l, 2 d]
         y = dropout(jax.nn.gelu(y, approximate=False))
-        draws = (self.start.branch, self.start.bias)
-        return dropout(linear(width, 2 * width, self.dtype, "fc2", *draws)(y))
+        initialisers = (self.kernel_init, self.bias_init)
+        return dropout(linear(width, 2 * width, self.dtype, "fc2", *initialisers)(y))
 
 
-class PaperRefinementLayer(nn.Module):
-    """The paper's own form: tokens look at each other first, norms come last, no MLP.
+class PaperRefinementLayer(_Refinement):
+    """The paper's own form: self-attention first, norms last, no MLP.
 
     token = norm(token + self_attention(token)), then
     token = norm(token + cross_attention(token, x, x)).
 
-    Attributes:
-      heads: heads of both attentions.
-      dropout: rate in the attentions.
-      drop_path: rate at which an example skips a branch.
-      dtype: dtype of the computation.
-      start: without effect: there is no MLP.
+    Attributes: as `RefinementLayer`; the initialisers have no effect.
     """
-
-    heads: int
-    dropout: float
-    drop_path: float
-    dtype: Any
-    start: Start = RELEASED
 
     @nn.compact
     def __call__(
@@ -94,15 +99,12 @@ class PaperRefinementLayer(nn.Module):
         *,
         train: bool,
     ) -> Float[Array, "b l d"]:
-        """Returns the refined tokens; positions of `x` with False in `mask` are out."""
+        """Returns refined tokens; positions where `mask` is False are ignored."""
         drop = DropPath(self.drop_path)
-        own = Attention(self.heads, self.dropout, self.dtype, name="self_attn")
-        cross = Attention(
-            self.heads, self.dropout, self.dtype, few_queries=True, name="cross_attn"
-        )
-        y = drop(own(tokens, tokens, train=train), train=train)
+        self_attention, cross_attention = self._attentions()
+        y = drop(self_attention(tokens, tokens, train=train), train=train)
         tokens = layer_norm(self.dtype, "norm1")(tokens + y)
-        y = drop(cross(tokens, x, mask, train=train), train=train)
+        y = drop(cross_attention(tokens, x, mask, train=train), train=train)
         return layer_norm(self.dtype, "norm2")(tokens + y)
 
 

@@ -9,26 +9,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.heads.token.initialisers import RELEASED, Start
-from tokret.models.kernels.matmul import precision_of
-from tokret.models.layers import linear
-from tokret.models.normalisation import statistics_dtype
+from tokret.models.kernels.matmul import precision_of, statistics_dtype
+from tokret.models.layers import Initializer, layer_norm, linear, uniform_fan_in
 from tokret.shapes import Array, Bool, Float
 
-LAYER_NORM_EPSILON = 1e-5  # PyTorch's; Flax's default is 1e-6
 
-
-def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
-    """Makes a layer norm over the last axis, its variance computed in two passes."""
-    return nn.LayerNorm(
-        epsilon=LAYER_NORM_EPSILON, use_fast_variance=False, dtype=dtype, name=name
-    )
-
-
-def assign(
+def soft_assignment(
     query: Float[Array, "l d"], x: Float[Array, "b n d"]
 ) -> Float[Array, "b l n"]:
-    """Shares each position out among the tokens: softmax over the L TOKENS."""
+    """Assigns each position to the tokens: softmax over the L TOKENS."""
     logits = jnp.einsum(
         "ld,bnd->bln",
         query,
@@ -39,33 +28,37 @@ def assign(
     return jax.nn.softmax(logits, axis=1)
 
 
-def gather(weights: Float[Array, "b l n"], x: Float[Array, "b n d"]) -> Array:
-    """Sums the features with each token's weights, [b, l, d]."""
+def weighted_sum(
+    weights: Float[Array, "b l n"], x: Float[Array, "b n d"]
+) -> Float[Array, "b l d"]:
+    """Sums the features with each token's weights."""
     return jnp.einsum(
         "bln,bnd->bld", weights.astype(x.dtype), x, precision=precision_of(x.dtype)
     )
 
 
 class Tokenizer(nn.Module):
-    """Gathers local features into tokens by their affinity to L learned queries.
+    """Aggregates local features into tokens by their affinity to L learned queries.
 
     A token is the sum over positions of weight times feature, not divided by the sum of
     the weights, then a linear layer and a layer norm.
 
     Attributes:
       tokens: L.
-      query_init_std: standard deviation of the queries at the start. At 1, as
-        released, the logits' deviation is the root of the width: nearly every position
+      query_init_std: standard deviation of the queries' initialiser. At 1, as released,
+        the logits' standard deviation is the root of the width: nearly every position
         belongs to one token alone and little gradient reaches the assignment, which a
         trunk that is not pretrained has to learn as well.
       dtype: dtype of the computation.
-      start: how the linear layer begins.
+      kernel_init: initialiser of the linear layer's kernel.
+      bias_init: initialiser of its bias; None for PyTorch's default.
     """
 
     tokens: int
     query_init_std: float
     dtype: Any
-    start: Start = RELEASED
+    kernel_init: Initializer = uniform_fan_in
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(
@@ -73,18 +66,16 @@ class Tokenizer(nn.Module):
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l n"]]:
         """Returns the tokens and the attention maps, zero where `mask` is False."""
         width = x.shape[-1]
-        query = self.param(
-            "query",
-            nn.initializers.normal(self.query_init_std),
-            (self.tokens, width),
-            jnp.float32,
-        )
-        weights = assign(query.astype(x.dtype), x)
+        initialiser = nn.initializers.normal(self.query_init_std)
+        query = self.param("query", initialiser, (self.tokens, width), jnp.float32)
+        weights = soft_assignment(query.astype(x.dtype), x)
         if mask is not None:
             weights = jnp.where(mask[:, None, :], weights, 0)
-        draws = (self.start.through, self.start.bias)
-        turn = linear(width, width, self.dtype, "linear", *draws)
-        return layer_norm(self.dtype, "norm")(turn(gather(weights, x))), weights
+        layer = linear(
+            width, width, self.dtype, "linear", self.kernel_init, self.bias_init
+        )
+        tokens = layer_norm(self.dtype, "norm")(layer(weighted_sum(weights, x)))
+        return tokens, weights
 
 
 class PaperTokenizer(nn.Module):
@@ -95,34 +86,36 @@ class PaperTokenizer(nn.Module):
 
     Attributes:
       tokens: L.
-      query_init_std: standard deviation of the convolution's weights at the start,
-        which the paper does not give: as the released queries'.
+      query_init_std: standard deviation of the initialiser of the convolution's
+        kernel, which the paper does not give: as the released queries'.
       dtype: dtype of the computation.
-      start: without effect: no linear layer comes after.
+      kernel_init: without effect, as there is no linear layer.
+      bias_init: likewise.
     """
 
     tokens: int
     query_init_std: float
     dtype: Any
-    start: Start = RELEASED
+    kernel_init: Initializer = uniform_fan_in
+    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"] | None
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l n"]]:
         """Returns the tokens and the attention maps, zero where `mask` is False."""
-        draw = nn.initializers.normal(self.query_init_std)
-        maps = linear(self.tokens, x.shape[-1], self.dtype, "maps", draw)(x)
+        initialiser = nn.initializers.normal(self.query_init_std)
+        maps = linear(self.tokens, x.shape[-1], self.dtype, "maps", initialiser)(x)
         logits = jnp.swapaxes(maps.astype(statistics_dtype(maps)), 1, 2)  # [b, l, n]
         log_weights = jax.nn.log_softmax(logits, axis=1)
         weights = jnp.exp(log_weights)
         if mask is not None:
-            exists = mask[:, None, :]
-            weights = jnp.where(exists, weights, 0)
-            log_weights = jnp.where(exists, log_weights, -jnp.inf)
-        # A weight divided by their sum is a softmax over POSITIONS of its logarithm,
-        # which is exact where all weights of a token vanish.
-        return gather(jax.nn.softmax(log_weights, axis=-1), x), weights
+            mask = mask[:, None, :]
+            weights = jnp.where(mask, weights, 0)
+            log_weights = jnp.where(mask, log_weights, -jnp.inf)
+        # A weight divided by the sum of weights is a softmax over POSITIONS of its
+        # logarithm, which is exact where all weights of a token vanish.
+        return weighted_sum(jax.nn.softmax(log_weights, axis=-1), x), weights
 
 
 TOKENIZERS = {"released": Tokenizer, "paper": PaperTokenizer}

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.models.layers import relu_of_sum
+from tokret.models.kernels.residual import relu_of_sum
 from tokret.models.trunks.resnet import ResNet
 
 
@@ -26,7 +26,7 @@ def test_its_gradient_is_that_of_a_relu():
 
 
 def test_a_deep_stage_adds_each_block_once():
-    # Each sum that reads the blocks before it anew has their outputs as operands.
+    # Each sum that reads the blocks before it again has their outputs as operands.
     trunk = ResNet((1, 12), width=8)
     images = jnp.zeros((2, 64, 64, 3))
     variables = trunk.init(jax.random.key(0), images, train=False)

@@ -2,8 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.models.kernels.batch_norm import BatchNorm
-from tokret.models.normalisation import l2_normalise
+from tokret.models.layers import BatchNorm, l2_normalise
 
 
 def test_training_keeps_the_unbiased_variance():

@@ -1,0 +1,141 @@
+"""Convolutions of trunks; their kernels are nn.Conv's, [k, k, in, out]."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tokret.models.kernels.batch_norm import normalise
+from tokret.models.kernels.depthwise import depthwise
+from tokret.models.kernels.expand_conv_bn import expand_conv_bn
+from tokret.models.kernels.matmul import conv1x1
+from tokret.models.kernels.stem import stem_conv
+from tokret.models.kernels.winograd import conv3x3, direct_conv3x3
+from tokret.models.layers import BatchNormBase, he_normal
+from tokret.shapes import Array, Float
+
+# He's normal by fan out. Each output belongs to one input, so an output's fan out is
+# k * k; nn.initializers sees a [k, k, 1, c] kernel and calls that number its fan in.
+he_normal_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class StemConv(nn.Module):
+    """A 7x7 convolution with stride 2 and zero padding, without bias.
+
+    Attributes:
+      channels: channels of the output.
+      dtype: dtype of the computation.
+    """
+
+    channels: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        """Convolves; sides n become (n + 1) // 2."""
+        shape = (7, 7, x.shape[-1], self.channels)
+        kernel = self.param("kernel", he_normal, shape, jnp.float32)
+        return stem_conv(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution with zero padding, without bias.
+
+    Attributes:
+      channels: channels of the output.
+      stride: 1 or 2.
+      dtype: dtype of the computation.
+    """
+
+    channels: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool
+    ) -> Float[Array, "b h2 w2 d"]:
+        """Convolves; sides n become (n + stride - 1) // stride."""
+        shape = (3, 3, x.shape[-1], self.channels)
+        kernel = self.param("kernel", he_normal, shape, jnp.float32).astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.stride == 1:
+            return conv3x3(x, kernel, train=train)
+        return direct_conv3x3(x, kernel, self.stride)
+
+
+class DepthwiseConv(nn.Module):
+    """A depthwise convolution without padding and bias; its kernel is [k, k, 1, c].
+
+    Attributes:
+      side: side of the kernels.
+      stride: step between outputs.
+      dtype: dtype of the computation.
+    """
+
+    side: int
+    stride: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        """Convolves `x`, already padded."""
+        shape = (self.side, self.side, 1, x.shape[-1])
+        kernel = self.param("kernel", he_normal_depthwise, shape, jnp.float32)
+        return depthwise(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+
+
+class _Kernel(nn.Module):
+    """The kernel of `PointwiseConv`, under the same name, without the convolution."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, inputs: int) -> Float[Array, "1 1 c d"]:
+        shape = (1, 1, inputs, self.channels)
+        return jnp.asarray(self.param("kernel", he_normal, shape, jnp.float32))
+
+
+class _ConvBatchNorm(BatchNormBase):
+    """A batch norm that also computes the 1x1 convolution before it."""
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b h w c"],
+        kernel: Float[Array, "1 1 c d"],
+        *,
+        train: bool,
+    ) -> Float[Array, "b h w d"]:
+        scale, bias, mean, var = self.weights(kernel.shape[-1])
+        if not train:
+            y = conv1x1(x, kernel, 1)
+            return normalise(y, scale, bias, mean, var, self.epsilon)
+        y, mean, var = expand_conv_bn(x, kernel, scale, bias, mean, self.epsilon)
+        self.update_statistics(mean, var, x.size // x.shape[-1])
+        return y
+
+
+def expand_and_normalise(
+    x: Float[Array, "b h w c"],
+    channels: int,
+    dtype: Any,
+    conv: str,
+    norm: str,
+    *,
+    train: bool,
+) -> Float[Array, "b h w d"]:
+    """A 1x1 convolution to more channels and its batch norm.
+
+    The layers are those of the calling module.
+
+    Args:
+      x: inputs.
+      channels: channels of the outputs.
+      dtype: dtype of the computation.
+      conv: name of the convolution.
+      norm: name of the batch norm.
+      train: whether by the batch's own statistics.
+    """
+    kernel = _Kernel(channels, name=conv)(x.shape[-1]).astype(dtype)
+    return _ConvBatchNorm(name=norm)(x.astype(dtype), kernel, train=train)
