@@ -34,9 +34,7 @@ def test_another_optimisers_state_is_refused_and_not_taken_for_damage(
     wanted = dataclasses.replace(wanted, opt_state=({}, wanted.opt_state))
     with (
         opened(saved_run) as checkpoints,
-        pytest.raises(
-            UserError, match=rf"weights of {saved_run} \(opt_state/1/trace is"
-        ),
+        pytest.raises(UserError, match=f"weights of {saved_run}: opt_state/1/trace is"),
     ):
         checkpoints.restore(wanted, 6)
     assert list_steps(saved_run) == [4, 6]

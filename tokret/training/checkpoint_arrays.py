@@ -13,39 +13,28 @@ from tokret.errors import UserError
 from tokret.training.checkpoint_description import UnreadableError
 
 STATE = "state"  # the name that a checkpoint keeps everything under
-MAX_LISTED = 8  # differences listed in one error
-
-
-def stored_shapes(path: Path) -> Any:
-    """Returns a checkpoint's tree of shapes and dtypes.
-
-    Raises:
-      Exception: any, for a file that Orbax did not write.
-    """
-    from orbax.checkpoint import v1 as ocp
-
-    saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
-    if saved is None:
-        raise ValueError("its list of arrays is missing or damaged")
-    return saved
+MAX_LISTED = 8  # names listed in one error
 
 
 def read_shapes(path: Path) -> dict[str, Any]:
-    """Returns shapes and dtypes of a checkpoint's weights and optimiser state.
+    """Returns a checkpoint's tree of shapes and dtypes, by the fields of the state.
 
     Raises:
-      UnreadableError: if the checkpoint cannot be read.
+      UnreadableError: if it cannot be read.
     """
+    from orbax.checkpoint import v1 as ocp
+
     try:
-        saved = stored_shapes(path)
-        # Only checkpoints of training runs have the last two.
-        names = ("params", "batch_stats", "ema_params", "opt_state")
-        return {name: saved[name] for name in names if name in saved}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
+        if not isinstance(saved, dict):
+            raise ValueError("its list of arrays is missing or damaged")
+    # Orbax and the libraries below raise anything for files that they did not write.
+    except Exception as error:
         raise UnreadableError(
-            f"{path} cannot be read as a checkpoint ({error}); remove it to use the "
-            "one before it"
+            f"{path} cannot be read as a checkpoint ({first_cause(error)}); remove it "
+            "to use the one before it"
         ) from error
+    return saved
 
 
 def load_arrays(
@@ -75,7 +64,7 @@ def load_arrays(
             return ocp.load_checkpointables(path.resolve(), {STATE: shapes})[STATE]
     except (OSError, ValueError, KeyError) as error:
         raise UnreadableError(
-            f"{path} is damaged ({str(error)[:200]}); use another checkpoint"
+            f"{path} is damaged ({first_cause(error)}); use another checkpoint"
         ) from error
 
 
@@ -96,30 +85,21 @@ def start_saving(path: Path, state: Any, description: Mapping[str, Any]) -> Any:
     )
 
 
-def check_names(path: Path, wanted: Any, prefixes: tuple[str, ...]) -> None:
-    """Refuses another model's weights before anything is loaded.
-
-    Args:
-      path: the checkpoint.
-      wanted: as in `differences`.
-      prefixes: as in `differences`.
-
-    Raises:
-      UserError: if the checkpoint cannot be read; or listing names that are missing,
-        unexpected, or of another shape.
-    """
-    problems = differences(path, wanted, prefixes)
-    if problems:
-        raise UserError(f"{path} does not hold this model: {shortened(problems)}")
+def first_cause(error: Exception) -> str:
+    """Returns the message of an error's first cause; those raised from it guess."""
+    inner: BaseException = error
+    while (cause := inner.__cause__ or inner.__context__) is not None:
+        inner = cause
+    words = " ".join(str(inner).split())
+    return words[:300] if words else type(inner).__name__
 
 
-def shortened(problems: list[str]) -> str:
-    """Joins the first differences, and counts the others."""
-    more = len(problems) - MAX_LISTED
-    return "; ".join(problems[:MAX_LISTED] + [f"and {more} more"] * (more > 0))
-
-
-def differences(path: Path, wanted: Any, prefixes: tuple[str, ...]) -> list[str]:
+def check_names(
+    path: Path,
+    wanted: Any,
+    prefixes: tuple[str, ...],
+    problem: str = "does not hold this model",
+) -> None:
     """Compares the names and shapes of a checkpoint with those wanted.
 
     Orbax itself returns the arrays it was given where a name is missing.
@@ -129,12 +109,11 @@ def differences(path: Path, wanted: Any, prefixes: tuple[str, ...]) -> list[str]
       wanted: {"params": ..., "batch_stats": ..., "opt_state": ...} of shapes, or some
         of these.
       prefixes: only names that start with one of these are compared.
-
-    Returns:
-      What is missing, unexpected, or of another shape, sorted.
+      problem: what the error reports of the checkpoint.
 
     Raises:
-      UserError: if the checkpoint cannot be read.
+      UserError: if the checkpoint cannot be read; or listing names that are missing,
+        unexpected, or of another shape.
     """
     saved, expected = (
         {
@@ -144,14 +123,17 @@ def differences(path: Path, wanted: Any, prefixes: tuple[str, ...]) -> list[str]
         }
         for tree in (read_shapes(path), wanted)
     )
-    problems = [f"{name} is missing" for name in expected.keys() - saved.keys()]
-    problems += [f"{name} is unexpected" for name in saved.keys() - expected.keys()]
-    problems += [
+    found = [f"{name} is missing" for name in expected.keys() - saved.keys()]
+    found += [f"{name} is unexpected" for name in saved.keys() - expected.keys()]
+    found += [
         f"{name} has shape {saved[name]}, not {expected[name]}"
         for name in expected.keys() & saved.keys()
         if _unpadded(name, saved[name]) != _unpadded(name, expected[name])
     ]
-    return sorted(problems)
+    if found:
+        more = [f"and {len(found) - MAX_LISTED} more"] * (len(found) > MAX_LISTED)
+        listed = "; ".join(sorted(found)[:MAX_LISTED] + more)
+        raise UserError(f"{path} {problem}: {listed}")
 
 
 def _unpadded(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

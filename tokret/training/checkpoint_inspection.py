@@ -16,9 +16,10 @@ import jax
 from tokret.errors import UserError
 from tokret.training.checkpoint_arrays import (
     by_name,
+    first_cause,
     load_arrays,
     on_first_device,
-    stored_shapes,
+    read_shapes,
 )
 from tokret.training.checkpoint_description import FILE, Description, read_description
 
@@ -76,7 +77,8 @@ def inspect_checkpoint(path: Path, *, read_all: bool) -> Inspection:
     if not problem:
         try:
             description = read_description(path)
-            shapes, arrays = _list_arrays(path)
+            shapes = on_first_device(read_shapes(path))
+            arrays = _list_arrays(shapes)
             if read_all:
                 _read_arrays(path, shapes, sum(a.nbytes for a in arrays.values()))
         except UserError as error:
@@ -108,16 +110,8 @@ def _scan(path: Path) -> tuple[int, str]:
     return total, problem
 
 
-def _list_arrays(path: Path) -> tuple[Any, dict[str, StoredArray]]:
-    """Returns the tree of all arrays, as shapes, and the arrays by name."""
-    try:
-        shapes = on_first_device(stored_shapes(path))
-    # Orbax and the libraries below raise anything for files that they did not write.
-    except Exception as error:
-        raise UserError(
-            f"its list of arrays cannot be read ({_innermost(error)})"
-        ) from error
-    return shapes, {
+def _list_arrays(shapes: Any) -> dict[str, StoredArray]:
+    return {
         name: StoredArray(
             tuple(leaf.shape),
             leaf.dtype.name,
@@ -140,14 +134,5 @@ def _read_arrays(path: Path, shapes: Any, nbytes: int) -> None:
         )
     try:
         jax.block_until_ready(load_arrays(path, shapes))
-    except Exception as error:  # as above
-        raise UserError(_innermost(error)) from error
-
-
-def _innermost(error: Exception) -> str:
-    """Returns the message of the first cause: those raised from it only guess."""
-    inner: BaseException = error
-    while (cause := inner.__cause__ or inner.__context__) is not None:
-        inner = cause
-    words = " ".join(str(inner).split())
-    return words[:300] if words else type(inner).__name__
+    except Exception as error:  # whatever an array of another program raises
+        raise UserError(first_cause(error)) from error

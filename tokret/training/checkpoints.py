@@ -7,19 +7,12 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 from tokret.configuration import Config
 from tokret.errors import StoppedError, UserError
 from tokret.runtime import cluster
-from tokret.training.checkpoint_arrays import (
-    check_names,
-    differences,
-    load_arrays,
-    shortened,
-    start_saving,
-)
+from tokret.training.checkpoint_arrays import check_names, load_arrays, start_saving
 from tokret.training.checkpoint_description import (
     UnreadableError,
     describe,
@@ -95,18 +88,13 @@ class Checkpoints:
         self._remove_incomplete()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Waits for the save in progress."""
         try:
             self._finish_saving()
         except UserError as failure:
             # A run that stops reports that it saved, so this error is more important.
-            if error is None or isinstance(error, StoppedError):
+            if kind is None or issubclass(kind, StoppedError):
                 raise
             # Any other error ends the run; this one must not hide it.
             print(f"warning: {failure}", file=sys.stderr, flush=True)  # noqa: T201
@@ -210,14 +198,14 @@ class Checkpoints:
             "batch_stats": abstract_state.batch_stats,
         }
         check_names(path, wanted, ("params/", "batch_stats/"))
-        optimiser = {"opt_state": abstract_state.opt_state}
-        others = differences(path, optimiser, ("opt_state/",))
-        if others:
-            raise UserError(
-                f"{path} holds the state of another optimiser, or of another version "
-                "of tokret's; resume with the version that wrote it, or start another "
-                f"run from the weights of {self._folder.parent} ({shortened(others)})"
-            )
+        check_names(
+            path,
+            {"opt_state": abstract_state.opt_state},
+            ("opt_state/",),
+            "holds the state of another optimiser, or of another version of tokret's; "
+            "resume with the version that wrote it, or start another run from the "
+            f"weights of {self._folder.parent}",
+        )
         # Only rows of classes that do not exist are padded or cut: zeros.
         state = load_arrays(path, abstract_state, padded=True)
         assert isinstance(state, TrainState)
