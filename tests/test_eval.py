@@ -12,7 +12,7 @@ from PIL import Image
 
 from tokret.data.ground_truth import read_ground_truth
 from tokret.errors import UserError
-from tokret.evaluation.descriptor_inputs import read_side
+from tokret.evaluation.descriptor_inputs import read_descriptor_input
 from tokret.io import restricted_pickle as plain_pickle
 from tokret.retrieval import metrics
 from tokret.retrieval.store.record import Images, Record
@@ -56,21 +56,21 @@ def evaluate(program, paths, *more):
 def test_descriptors_are_scored_by_the_official_protocol(program, files, shared):
     truth = shared / "revisitop" / "gnd_roxford5k.pkl"
     gnd = plain_pickle.load(truth.read_bytes())["gnd"]
-    count, asked = 4993, len(gnd)
-    scores = np.random.RandomState(1).rand(count, asked)  # noqa: NPY002 (the golden's)
+    count, num_queries = 4993, len(gnd)
+    scores = np.random.RandomState(1).rand(count, num_queries)  # noqa: NPY002 (the golden's)
     for q, lists in enumerate(gnd):
         scores[lists["easy"], q] += 1.0
         scores[lists["hard"], q] += 0.5
         scores[lists["junk"], q] += 0.7
-    # Descriptors whose products have the order of these scores: the identity asks for
-    # a column of ranks, which float32 holds exactly.
+    # Descriptors whose products have the order of these scores: the queries are the
+    # identity and select a column of ranks, which are exact in float32.
     order = np.argsort(-scores, axis=0, kind="stable")
-    database = np.zeros((count, asked), np.float32)
+    database = np.zeros((count, num_queries), np.float32)
     np.put_along_axis(
         database, order, -np.arange(count, dtype=np.float32)[:, None], axis=0
     )
     np.save(files["descriptors"], database)
-    np.save(files["queries"], np.eye(asked, dtype=np.float32))
+    np.save(files["queries"], np.eye(num_queries, dtype=np.float32))
     files["ground_truth"] = truth
     status, out, err = evaluate(program, files)
     assert status == 0, out + err
@@ -170,7 +170,7 @@ def unnamed(files):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "message"),
     [
         (hostile, "gnd_small.pkl"),
         (with_nan, "q.npy"),
@@ -188,12 +188,12 @@ def unnamed(files):
     ],
 )
 def test_bad_files_are_refused_and_nothing_is_written(
-    program, refused, files, spoil, says
+    program, refused, files, spoil, message
 ):
     output = files["output"]
     spoil(files)
     truth = files["ground_truth"].read_bytes()
-    refused(evaluate(program, files), says)
+    refused(evaluate(program, files), message)
     assert not output.exists()
     assert not (output.parent / "owned").exists()
     assert files["ground_truth"].read_bytes() == truth
@@ -210,7 +210,7 @@ def make_store(folder, names, rows, bad=None, weights="0"):
     return folder
 
 
-def test_stores_are_taken_for_files_and_bad_queries_are_left_out(
+def test_stores_are_read_as_files_are_and_bad_queries_are_skipped(
     program, refused, files, tmp_path
 ):
     db, q = np.load(files["descriptors"]), np.load(files["queries"])
@@ -223,7 +223,7 @@ def test_stores_are_taken_for_files_and_bad_queries_are_left_out(
     status, out, err = evaluate(program, files)
     assert status == 0, out + err
     assert json.loads(files["output"].read_text())["benchmarks"]["small"] == plain
-    # The second query asks for image 3 alone.
+    # The positive of the second query is image 3 alone.
     bad = {1: "q1 cannot be decoded"}
     files["queries"] = make_store(tmp_path / "bad", ["q0", "q1"], q, bad)
     refused(evaluate(program, files), "1 of 2 queries", "q1 cannot", "--skip_bad")
@@ -238,14 +238,14 @@ def test_stores_are_taken_for_files_and_bad_queries_are_left_out(
 def test_stores_of_other_images_or_weights_are_refused(tmp_path):
     store = make_store(tmp_path / "a", ["im0.jpg", "im1.png"], np.ones((2, 3)))
     other = make_store(tmp_path / "b", ["im0", "im1"], np.ones((2, 3)), weights="1")
-    side = read_side(str(store), ["im0", "im1"], "imlist")
-    assert side.described.names == ("im0.jpg", "im1.png")
+    queries = read_descriptor_input(str(store), ["im0", "im1"], "imlist")
+    assert queries.found.names == ("im0.jpg", "im1.png")
     with pytest.raises(UserError, match=r"weights: digest 0 and 1|digest 1 and 0"):
-        read_side(str(other), ["im0", "im1"], "imlist", like=side)
+        read_descriptor_input(str(other), ["im0", "im1"], "imlist", queries)
     with pytest.raises(UserError, match=r"row 1 is of 'im1\.png', but"):
-        read_side(str(store), ["im0", "im2"], "imlist")
+        read_descriptor_input(str(store), ["im0", "im2"], "imlist")
     with pytest.raises(UserError, match="2 rows and imlist has 1"):
-        read_side(str(store), ["im0"], "imlist")
+        read_descriptor_input(str(store), ["im0"], "imlist")
 
 
 def test_descriptors_among_distractors_in_fewer_bytes_and_white(program, files):
@@ -287,28 +287,28 @@ def test_a_run_is_evaluated_beside_its_baselines(program, refused, trained, tmp_
     assert '"maps":["' in page
     with Image.open(trained / "eval" / "tokens.png") as picture:
         assert picture.height > 200
-    # An older checkpoint is another model; asked twice it answers the same.
-    answers, told = [], []
+    # An older checkpoint is another model; the same one has the same numbers again.
+    answers, outputs = [], []
     for step in (4, 12):
-        asked = (f"--workdir={trained}", f"--step={step}", "--no-report")
-        status, out, err = program("eval.py", *asked)
+        options = (f"--workdir={trained}", f"--step={step}", "--no-report")
+        status, out, err = program("eval.py", *options)
         assert status == 0, out + err
         text = (trained / "eval" / "results.json").read_text()
         answers.append(json.loads(text)["benchmarks"]["synthetic_landmarks"])
-        told.append(out)
+        outputs.append(out)
     assert answers[1] == levels and answers[0] != levels
-    # One alone, without its run, says itself what model it is.
+    # One alone, without its run, has the config of its model.
     shutil.copytree(trained / "checkpoints" / "12", tmp_path / "alone")
-    asked = (f"--checkpoint={tmp_path / 'alone'}", "--no-report")
-    status, out, err = program("eval.py", *asked)
+    options = (f"--checkpoint={tmp_path / 'alone'}", "--no-report")
+    status, out, err = program("eval.py", *options)
     assert status == 0, out + err
     text = (tmp_path / "eval" / "results.json").read_text()
     assert json.loads(text)["benchmarks"]["synthetic_landmarks"] == levels
-    # Descriptors of step 12 are there from the first time.
-    there = [re.search(r"(\d+) of (\d+) are there", out).groups() for out in told]
-    assert there[0][0] == "0" and there[1][0] == there[1][1] != "0"
-    assert "program" in told[0] and "padding" in told[0]
-    assert "padding" not in told[1]
+    # Descriptors of step 12 exist since the first time.
+    counts = [re.search(r"(\d+) of (\d+) exist", out).groups() for out in outputs]
+    assert counts[0][0] == "0" and counts[1][0] == counts[1][1] != "0"
+    assert "program" in outputs[0] and "padding" in outputs[0]
+    assert "padding" not in outputs[1]
     # Its own database once more as distractors: those of another checkpoint are not.
     (store,) = (trained / "eval" / "descriptors").glob("*/step-12-*/database")
     flags = (f"--workdir={trained}", f"--distractors={store}", "--no-report")

@@ -89,9 +89,18 @@ def _run(command: Any, arguments: Sequence[str], prog: str) -> None:
     except UserError as error:
         # A library's error starts with the argument's name.
         argument = re.match(r"(\w+)[:=]", str(error))
-        if argument and argument[1] in call.keywords:
+        if argument and argument[1] in _option_names(call.keywords):
             raise UserError(f"--{error}") from error
         raise
+
+
+def _option_names(arguments: Mapping[str, Any]) -> set[str]:
+    """Names of arguments, and of the fields of those that are dataclasses."""
+    groups = [a for a in arguments.values() if dataclasses.is_dataclass(a)]
+    return {
+        *arguments,
+        *(f.name for group in groups for f in dataclasses.fields(group)),
+    }
 
 
 def choose(

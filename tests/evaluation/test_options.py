@@ -18,7 +18,7 @@ CONFIG = {
 }
 
 
-def test_flags_come_before_the_runs_own_fields():
+def test_options_come_before_the_runs_own_fields():
     assert make_settings(CONFIG, None, None).scales == [1.0, 0.5]
     given = make_settings(CONFIG, 96, [1.0, 0.7])
     assert (given.longest_side, given.scales) == (96, [1.0, 0.7])
@@ -26,18 +26,18 @@ def test_flags_come_before_the_runs_own_fields():
 
 
 @pytest.mark.parametrize(
-    ("side", "scales", "says"),
+    ("side", "scales", "message"),
     [(None, [-1.0], "scales"), (0, None, "longest_side"), (None, [], "scales")],
 )
-def test_flags_that_cannot_be(side, scales, says):
-    with pytest.raises(UserError, match=says):
+def test_values_that_cannot_be(side, scales, message):
+    with pytest.raises(UserError, match=message):
         make_settings(CONFIG, side, scales)
 
 
 def test_converted_weights_have_no_photos_of_their_own():
-    with pytest.raises(UserError, match="--image_folder"):
+    with pytest.raises(UserError, match="image_folder"):
         choose_dataset(CONFIG, None, None, None)
-    with pytest.raises(UserError, match="--image_folder is empty"):
+    with pytest.raises(UserError, match="image_folder: is empty"):
         choose_dataset(CONFIG, None, "", None)
 
 
@@ -50,7 +50,7 @@ def test_a_checkpoint_of_a_run_or_one_alone(tmp_path):
     assert found == (folder, tmp_path / "run" / "eval")
     alone = folder.rename(tmp_path / "alone")
     assert choose_checkpoint(None, str(alone), None) == (alone, tmp_path / "eval")
-    with pytest.raises(UserError, match="leave one out"):
+    with pytest.raises(UserError, match="checkpoint: names one"):
         choose_checkpoint(run, str(alone), None)
-    with pytest.raises(UserError, match="--checkpoint=none is not a folder"):
+    with pytest.raises(UserError, match="checkpoint=none is not a folder"):
         choose_checkpoint(None, "none", None)

@@ -1,28 +1,21 @@
-"""Numbers before and after a re-ranking, and how they are told."""
+"""Numbers before and after a re-ranking, and their table."""
 
 import numpy as np
 import pytest
 
 from tokret.errors import UserError
-from tokret.evaluation.reranking_results import measure_chain
-from tokret.retrieval import leave_one_out as among_labels
+from tokret.evaluation.benchmarks import evaluate
+from tokret.evaluation.image_sets import DescriptorSet
+from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
 from tokret.retrieval.reranking.pipeline import parse_chain
-from tokret.retrieval.reranking.ranking import Ranking
 from tokret.retrieval.tables import cost_lines, table_rows, text_table
 
 
 def measured(rows, labels, text):
-    own = np.arange(len(rows), dtype=np.int32)
-
-    def measure(ranking):
-        found = among_labels.leave_one_out(
-            ranking.database, labels, queries=ranking.queries, head=ranking.head
-        )
-        return {"all": found}
-
-    ranking = Ranking(rows, rows, own)
-    steps = parse_chain(text) if text else ()
-    return measure_chain(measure(ranking), steps, ranking, measure)
+    benchmark = LeaveOneOutBenchmark(labels.tolist(), ["a", "b"], {}, ())
+    names = tuple(f"{i}.jpg" for i in range(len(rows)))
+    found = {"database": DescriptorSet(names, rows, {})}
+    return evaluate(benchmark, found, steps=parse_chain(text) if text else ())
 
 
 @pytest.fixture(scope="module")

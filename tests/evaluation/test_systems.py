@@ -38,7 +38,7 @@ def write_photos(folder, count):
         Image.fromarray(pixels).save(folder / f"{i:03d}.png")
 
 
-def parts_of(folder):
+def sets_of(folder):
     views = [
         View(path.read_bytes(), path.name, None, 48)
         for path in sorted(folder.iterdir())
@@ -56,11 +56,12 @@ def small_model(seed):
     return make_describe(model, SETTINGS.scales), init(jnp.zeros((1, 32, 32, 3)))
 
 
-def system_in(folder, seed=0, say=lambda line: None):
-    describe, variables = small_model(seed)
+def system_in(folder, seed=0, log=lambda line: None):
+    extract, variables = small_model(seed)
     fields = {"trunk": "small", "dim": 8}
     return ModelSystem(
-        describe, variables, SETTINGS, fields, folder, say, look=lambda views: None
+        *(extract, variables, SETTINGS, fields, folder, log),
+        token_maps=lambda views: None,
     )
 
 
@@ -74,9 +75,9 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
-    said = []
-    found = system_in(folder, say=said.append)(parts_of(photos))
-    return folder, found, said
+    lines = []
+    found = system_in(folder, log=lines.append)(sets_of(photos))
+    return folder, found, lines
 
 
 def content(folder):
@@ -87,11 +88,11 @@ def content(folder):
     }
 
 
-def test_the_plan_is_said_and_parts_are_kept_apart(undisturbed):
-    folder, found, said = undisturbed
-    assert "0 of 62 are there" in said[0]
-    assert "62 photos, 2 programs to compile" in said[1] and "% padding" in said[1]
-    assert [line.split(":")[0] for line in said[2:]] == [
+def test_the_plan_is_logged_and_sets_are_stored_apart(undisturbed):
+    folder, found, lines = undisturbed
+    assert "0 of 62 exist" in lines[0]
+    assert "62 photos, 2 programs to compile" in lines[1] and "% padding" in lines[1]
+    assert [line.split(":")[0] for line in lines[2:]] == [
         "  canvas 64 x 32",
         "  canvas 64 x 64",
     ]
@@ -105,21 +106,21 @@ def test_the_plan_is_said_and_parts_are_kept_apart(undisturbed):
     assert same[0] > 1e-3 and same[1] < 1e-5
 
 
-def test_what_is_there_is_not_computed_again(undisturbed, photos):
+def test_existing_descriptors_are_not_computed_again(undisturbed, photos):
     folder, found, _ = undisturbed
 
     def never(*_):
         raise AssertionError("computed again")
 
-    said = []
-    system = system_in(folder, say=said.append)
-    again = dataclasses.replace(system, describe=never)(parts_of(photos))
-    assert len(said) == 1 and "62 of 62 are there" in said[0]
-    for name, described in found.items():
-        np.testing.assert_array_equal(again[name].descriptors, described.descriptors)
+    lines = []
+    system = system_in(folder, log=lines.append)
+    again = dataclasses.replace(system, extract=never)(sets_of(photos))
+    assert len(lines) == 1 and "62 of 62 exist" in lines[0]
+    for name, first in found.items():
+        np.testing.assert_array_equal(again[name].descriptors, first.descriptors)
     with pytest.raises(UserError, match="weights: digest"):
-        system_in(folder, seed=1)(parts_of(photos))
-    other = parts_of(photos)
+        system_in(folder, seed=1)(sets_of(photos))
+    other = sets_of(photos)
     other["database"][5] = other["database"][6]
     with pytest.raises(UserError, match=r"names: '005\.png' and '006\.png'"):
         system_in(folder)(other)
@@ -127,13 +128,13 @@ def test_what_is_there_is_not_computed_again(undisturbed, photos):
 
 def test_a_bad_photo_costs_its_own_row_and_is_named(undisturbed, photos, tmp_path):
     _, whole, _ = undisturbed
-    parts = parts_of(photos)
-    database = parts["database"]
+    sets = sets_of(photos)
+    database = sets["database"]
     cut = database[3].encoded[: len(database[3].encoded) // 2]
     database[3] = View(cut, "cut.png", None, 48)
     database[7] = View(b"no photo", "text.png", None, 48)
-    parts["query"][0] = View(database[0].encoded, "q.png", (5.0, 5.0, 5.2, 9.0), 48)
-    found = system_in(tmp_path)(parts)
+    sets["query"][0] = View(database[0].encoded, "q.png", (5.0, 5.0, 5.2, 9.0), 48)
+    found = system_in(tmp_path)(sets)
     bad = found["database"].bad
     assert sorted(bad) == [3, 7]
     assert bad[3].startswith("cut.png cannot be decoded")
@@ -146,12 +147,12 @@ def test_a_bad_photo_costs_its_own_row_and_is_named(undisturbed, photos, tmp_pat
         descriptors[good], whole["database"].descriptors[good], atol=1e-5
     )
     assert read_store(tmp_path / "database").bad == bad
-    assert sorted(histogram_system(parts)["database"].bad) == [3, 7]
+    assert sorted(histogram_system(sets)["database"].bad) == [3, 7]
     with pytest.raises(UserError, match="no photo can be read"):
         system_in(tmp_path / "none")({"database": [database[7]]})
 
 
-def test_folders_are_called_by_what_changes_descriptors():
+def test_folders_are_named_by_what_changes_descriptors():
     other = Extraction(
         longest_side=1024, scales=(1.0, 2**0.5), batch_size=1, canvases=1
     )
@@ -165,8 +166,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_systems
 photos, folder = Path(sys.argv[2]), Path(sys.argv[3])
-system = test_systems.system_in(folder, say=lambda line: print(line, flush=True))
-system(test_systems.parts_of(photos))
+system = test_systems.system_in(folder, log=lambda line: print(line, flush=True))
+system(test_systems.sets_of(photos))
 print("done", flush=True)
 """
 

@@ -5,7 +5,7 @@ import pytest
 
 from tokret.data.ground_truth import from_revisited
 from tokret.errors import UserError
-from tokret.evaluation.protocols import levels_among
+from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
 from tokret.evaluation.variants import make_variants
 from tokret.retrieval import metrics
 from tokret.retrieval.compression import costs
@@ -35,14 +35,13 @@ def case(tmp_path_factory):
 
 def measure(case, variants):
     queries, database, truth, _ = case
+    benchmark = RevisitedBenchmark(truth)
+    return variants.measure(
+        queries, database, lambda *search: benchmark.numbers(benchmark.ranks(*search))
+    )
 
-    def search_of(by, among, few):
-        return levels_among(truth, by, among, few)
 
-    return variants.measure(queries, database, search_of)
-
-
-def test_distractors_stand_behind_the_database(case):
+def test_distractors_follow_the_database(case):
     queries, database, truth, path = case
     variants = make_variants(str(path), None, None, None).checked(None, 16)
     found = measure(case, variants)["distractors"]
@@ -52,16 +51,16 @@ def test_distractors_stand_behind_the_database(case):
     assert found["count"] == 320
 
 
-def test_each_form_is_measured_with_what_it_takes(case, monkeypatch):
+def test_each_form_is_measured_with_its_costs(case, monkeypatch):
     monkeypatch.setattr(costs, "ALONE", 2)
     variants = make_variants(str(case[3]), ["int8", "bf16", "int8"], None, None)
     found = measure(case, variants)
     assert list(found["compressed"]) == ["int8", "bf16"]
     for form, size in (("int8", 16), ("bf16", 32)):
-        told = found["compressed"][form]
-        assert told["image_bytes"] == size and told["all_bytes"] >= 360 * size
+        cost = found["compressed"][form]
+        assert cost["image_bytes"] == size and cost["all_bytes"] >= 360 * size
         plain = found["distractors"]["numbers"]["medium"]["mAP"]
-        assert told["numbers"]["medium"]["mAP"] == pytest.approx(plain, abs=0.1)
+        assert cost["numbers"]["medium"]["mAP"] == pytest.approx(plain, abs=0.1)
     rows = table_rows("small", {"token": found})
     assert [row.system for row in rows[1:]] == [
         *("token + 320", "token + 320, int8", "token + 320, bf16")
@@ -69,7 +68,7 @@ def test_each_form_is_measured_with_what_it_takes(case, monkeypatch):
     assert "16 bytes an image" in cost_lines({"token": found})[0]
 
 
-def test_whitening_is_learned_saved_and_taken_again(case, tmp_path):
+def test_whitening_is_learned_saved_and_read(case, tmp_path):
     queries, database, _, path = case
     learned = make_variants(None, None, str(path), 8).checked(None, 16)
     white = learned.whiten(database)
@@ -83,12 +82,12 @@ def test_whitening_is_learned_saved_and_taken_again(case, tmp_path):
     # Distractors, too, are whitened.
     both = make_variants(str(path), None, str(tmp_path / "w.safetensors"), None)
     found = both.measure(
-        both.whiten(queries), white, lambda by, among, few: {"shape": among.shape}
+        both.whiten(queries), white, lambda by, among, *_: {"shape": among.shape}
     )
     assert found["distractors"]["numbers"]["shape"] == (360, 8)
 
 
-def test_nothing_was_asked_for(case):
+def test_without_variants_nothing_is_measured(case):
     none = make_variants(None, None, None, None)
     assert not none and measure(case, none.checked(OURS)) == {}
     assert none.environment() == {} and none.whiten(case[1]) is case[1]
@@ -100,32 +99,34 @@ def test_descriptors_of_another_model_are_refused(case, tmp_path):
     with making(tmp_path / "store", theirs) as writer:
         writer.write(np.array([0], np.int32), np.ones((1, 16), np.float32), {})
         writer.finish()
-    for flags in (
+    for paths in (
         (str(tmp_path / "store"), None, None),
         (None, None, str(tmp_path / "store")),
     ):
-        variants = make_variants(*flags, whiten_dims=None)
-        with pytest.raises(UserError, match="made otherwise .*weights"):
+        variants = make_variants(*paths, whiten_dims=None)
+        with pytest.raises(
+            UserError, match="another model than the database .*weights"
+        ):
             variants.checked(OURS)
         with pytest.raises(UserError, match="16 dimensions and the database 7"):
             variants.checked(None, 7)
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("arguments", "message"),
     [
         ((None, ["zip"], None, None), "zip"),
         (("/nowhere.npy", None, None, None), "/nowhere.npy"),
         ((None, None, "/nowhere.safetensors", None), "/nowhere"),
-        ((None, None, None, 8), "--whiten_dims"),
-        ((None, None, "w.safetensors", 8), "--whiten_dims"),
+        ((None, None, None, 8), "whiten_dims"),
+        ((None, None, "w.safetensors", 8), "whiten_dims"),
     ],
 )
-def test_flags_that_cannot_be(flags, says):
-    with pytest.raises(UserError, match=says):
-        make_variants(*flags)
+def test_arguments_that_cannot_be(arguments, message):
+    with pytest.raises(UserError, match=message):
+        make_variants(*arguments)
 
 
-def test_more_dimensions_than_there_are(case):
-    with pytest.raises(UserError, match="--whiten_dims=17: 1 to 16"):
+def test_more_dimensions_than_the_descriptors_have(case):
+    with pytest.raises(UserError, match="whiten_dims=17 must be 1 to 16"):
         make_variants(None, None, str(case[3]), 17).checked(None, 16)

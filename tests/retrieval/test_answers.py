@@ -48,7 +48,6 @@ def test_ranks_and_verdicts_agree_with_the_metrics(revisited):
     answers = by_ground_truth(
         truth,
         ranks,
-        found,
         queries=[],
         database=[View(b"", f"im{i}", None, 9) for i in range(12)],
         best=lambda some, k: search.top_k(queries[list(some)], database, k),

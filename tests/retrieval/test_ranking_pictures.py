@@ -52,7 +52,6 @@ def test_rows_show_what_was_found():
     answers = by_ground_truth(
         TRUTH,
         ranks,
-        metrics.evaluate_ranks(ranks, TRUTH),
         queries=boxed,
         database=[photo(i) for i in range(4)],
         best=lambda some, k: search.top_k(queries[list(some)], database, k),

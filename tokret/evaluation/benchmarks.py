@@ -1,302 +1,160 @@
-"""A system on a dataset -> its numbers: queries and ground truth, or labels alone.
+"""Descriptors on a benchmark -> its numbers, for both kinds of ground truth.
 
-A database photo that cannot be described is ranked last; a query that cannot be is an
-error, or is left out where that was asked for.
+A database photo without a descriptor is ranked last; a query without one is an error,
+or is skipped.
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from tokret.data.datasets import Dataset
-from tokret.data.ground_truth import from_revisited, keep_queries
-from tokret.data.records import BadRecordError, Records, RecordViews, read_record
-from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.evaluation.protocols import levels_among, levels_of
-from tokret.evaluation.report_inputs import ShownViews, best_among, costs_of
-from tokret.evaluation.reranking_results import measure_chain
-from tokret.evaluation.systems import Described, System
+from tokret.evaluation.image_sets import DescriptorSet, ImageSets
+from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
+from tokret.evaluation.report_inputs import costs_of
+from tokret.evaluation.reranking_results import measure_reranking
+from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
 from tokret.evaluation.variants import Variants
-from tokret.retrieval import leave_one_out as among_labels
-from tokret.retrieval import metrics, search
-from tokret.retrieval.answers import Answers, by_ground_truth, by_labels
+from tokret.retrieval.answers import Answers, Costs
 from tokret.retrieval.blocks import Database
 from tokret.retrieval.compression.database import Compressed
-from tokret.retrieval.reranking.pipeline import Step, check_among_labels
+from tokret.retrieval.reranking.pipeline import Step
 from tokret.retrieval.reranking.ranking import Ranking
 
-# Takes what a report is made from; None where none is wanted.
-Tell = Callable[[Answers], Any] | None
 
+@runtime_checkable
+class Benchmark(Protocol):
+    """The ground truth of the images of a "database" and, for some, a "query" set."""
 
-@dataclasses.dataclass(frozen=True)
-class Benchmark:
-    """Photos and what should be found among them.
+    def check(self, steps: Sequence[Step], distractors: bool) -> None:
+        """Raises a UserError for re-rankings or distractors that do not suit it."""
 
-    Attributes:
-      dataset: a prepared one.
-      labelled: its split of labelled photos; "" where it has queries.
-      longest_side: of a photo after shrinking, in pixels.
-      skip_bad: whether queries that cannot be described are left out.
-      rerank: a chain of re-rankings, which is measured too.
-      variants: of the benchmark, which are measured too.
-    """
+    def queries(self, found: Mapping[str, DescriptorSet]) -> DescriptorSet:
+        """The queries' descriptors, in the order of the ground truth."""
 
-    dataset: Dataset
-    labelled: str
-    longest_side: int
-    skip_bad: bool
-    rerank: Sequence[Step] = ()
-    variants: Variants = Variants()
+    def keep(self, rows: Sequence[int]) -> "Benchmark":
+        """The benchmark with only these of its queries."""
 
-    def parts(self) -> dict[str, RecordViews]:
-        """The photos to describe: the queries and the database, or every split."""
-        if self.labelled:
-            cropped = [i for i, box in enumerate(self._told_boxes()) if box is not None]
-            boxes = [self._told_boxes()[i] for i in cropped]
-            database = {"database": self._views(self.labelled)}
-            if not cropped:
-                return database
-            return {"query": self._views(self.labelled, cropped, boxes), **database}
-        truth = self.dataset.ground_truth
-        if truth is None:
-            return {
-                split: self._views(split) for split in self.dataset.builder.info.splits
-            }
-        revisited = from_revisited(truth, self.dataset.name)
-        boxes = [None] * len(revisited.queries)
-        if revisited.boxes is not None:
-            boxes = [_box(box) for box in revisited.boxes.tolist()]
-        places = range(len(boxes))
-        return {
-            "query": self._views("query", places, boxes),
-            "database": self._views("database"),
-        }
+    def ranking(self, queries: np.ndarray, database: np.ndarray) -> Ranking:
+        """The kept queries and the database, given all descriptors."""
 
-    def evaluate(
+    def ranks(
         self,
-        system: System,
-        tell: Tell,
-        tell_bad: Callable[[Mapping[str, Described]], None],
-    ) -> dict[str, Any]:
-        """Measures a system.
+        queries: np.ndarray,
+        database: Database,
+        head: np.ndarray | None = None,
+        compressed: Compressed | None = None,
+    ) -> Any:
+        """The ranks that the numbers need.
 
         Args:
-          system: what is measured.
-          tell: told the answers before any re-ranking, to report on them.
-          tell_bad: told what was described, to name what could not be.
-
-        Returns:
-          By level, the numbers as fractions; `bad` counts photos that could not be
-          described, if there are any; the rest is what `measure_chain` and
-          `Variants.measure` add.
-
-        Raises:
-          UserError: if nothing could be found, a query cannot be described, or the
-            re-ranking does not suit the dataset.
+          queries: as of `ranking`, maybe expanded.
+          database: the same, with distractors behind it, or compressed.
+          head: each query's first items in the order of a re-ranking.
+          compressed: whose codes the database is; None for descriptors.
         """
-        if self.labelled:
-            check_among_labels(self.rerank)
-            if self.variants.distractors is not None:
-                raise UserError(
-                    "--distractors goes with a benchmark that has queries: photos that "
-                    "ask one another would take them for answers"
-                )
-            labels = self._labels()
-            found = self.variants.whiten_parts(system(self.parts()))
-            tell_bad(found)
-            return self._evaluate_labelled(found, labels, tell)
-        found = self.variants.whiten_parts(system(self.parts()))
-        tell_bad(found)
-        return self._evaluate_revisited(found, tell)
 
-    def _views(
+    def numbers(self, ranks: Any) -> dict[str, Any]:
+        """The metrics of `ranks`, as fractions, by protocol."""
+
+    def answers(
         self,
-        split: str,
-        places: Sequence[int] | None = None,
-        boxes: Sequence[Box | None] | None = None,
-    ) -> RecordViews:
-        records = self.dataset.records(split)
-        return RecordViews(records, self.longest_side, places, boxes)
-
-    def _told_boxes(self) -> list[Box | None]:
-        told = self.dataset.leave_one_out if self.labelled == "benchmark" else None
-        return [None if b is None else _box(b) for b in told["boxes"]] if told else []
-
-    def _evaluate_revisited(
-        self, found: Mapping[str, Described], tell: Tell
-    ) -> dict[str, Any]:
-        assert self.dataset.ground_truth is not None
-        truth = from_revisited(self.dataset.ground_truth, self.dataset.name)
-        queries, database = found["query"], found["database"]
-        kept = good_queries(queries, self.skip_bad)
-        asked, truth = queries.descriptors[kept], keep_queries(truth, kept)
-        start = time.perf_counter()
-        labelled = metrics.labelled_items(truth)
-        ranks = search.count_ranks(asked, database.descriptors, labelled)
-        seconds = time.perf_counter() - start
-        numbers = metrics.evaluate_ranks(ranks, truth)
-        if tell is not None:
-            parts = self.parts()
-            answers = by_ground_truth(
-                truth,
-                ranks,
-                numbers,
-                queries=ShownViews(parts["query"], queries.bad, kept),
-                database=ShownViews(parts["database"], database.bad),
-                best=functools.partial(best_among, asked, database.descriptors),
-                costs=costs_of(found, seconds),
-            )
-            tell(answers)
-        ranking = Ranking(asked, database.descriptors)
-        measure = functools.partial(levels_of, truth=truth)
-        told = measure_chain(numbers.levels, self.rerank, ranking, measure)
-        search_of = functools.partial(levels_among, truth)
-        told |= self.variants.measure(asked, database.descriptors, search_of)
-        return told | bad_counts(database, queries)
-
-    def _labels(self) -> list[int]:
-        told = self.dataset.leave_one_out if self.labelled == "benchmark" else None
-        records = self.dataset.records(self.labelled)
-        labels = told["labels"] if told else _labels(records)
-        if len(set(labels)) == len(labels):
-            raise UserError(
-                f"no class of {self.dataset.builder.builder_config.description} has "
-                "two photos: none could be found by another"
-            )
-        return list(labels)
-
-    def _class_names(self) -> Sequence[str]:
-        told = self.dataset.leave_one_out if self.labelled == "benchmark" else None
-        return told["classes"] if told else self.dataset.class_names
-
-    def _evaluate_labelled(
-        self, found: Mapping[str, Described], labels: list[int], tell: Tell
-    ) -> dict[str, Any]:
-        database = found["database"]
-        asking = np.array(database.descriptors)
-        bad = dict(database.bad)
-        cropped = [i for i, box in enumerate(self._told_boxes()) if box is not None]
-        if cropped:
-            asking[cropped] = found["query"].descriptors
-            of_boxes = found["query"].bad
-            bad |= {cropped[row]: why for row, why in of_boxes.items()}
-        queries = Described(database.names, asking, bad)
-        kept = good_queries(queries, self.skip_bad)
-        own = np.arange(len(asking), dtype=np.int32)
-        ranking = Ranking(asking, database.descriptors, own)
-
-        def ranks_of(ranking: Ranking) -> dict[int, np.ndarray]:
-            by, among, head = ranking.queries, ranking.database, ranking.head
-            return among_labels.leave_one_out_ranks(
-                among, np.array(labels), queries=by, asking=kept, head=head
-            )
-
-        def measure(ranking: Ranking) -> dict[str, Any]:
-            return {"all": among_labels.leave_one_out_numbers(ranks_of(ranking))}
-
-        start = time.perf_counter()
-        ranks = ranks_of(ranking)
-        seconds = time.perf_counter() - start
-        if tell is not None:
-            tell(self._answers_of_labels(found, labels, ranking, ranks, seconds))
-        before = {"all": among_labels.leave_one_out_numbers(ranks)}
-        told = measure_chain(before, self.rerank, ranking, measure)
-
-        def search_of(
-            by: np.ndarray, among: Database, few: Compressed | None
-        ) -> dict[str, Any]:
-            ask = None if few is None else few.ask
-            numbers = among_labels.leave_one_out(
-                among, np.array(labels), queries=by, asking=kept, ask=ask
-            )
-            return {"all": numbers}
-
-        told |= self.variants.measure(asking, database.descriptors, search_of)
-        return told | bad_counts(database, queries)
-
-    def _answers_of_labels(
-        self,
-        found: Mapping[str, Described],
-        labels: list[int],
+        found: Mapping[str, DescriptorSet],
         ranking: Ranking,
-        ranks: Mapping[int, np.ndarray],
-        seconds: float,
+        ranks: Any,
+        costs: Costs,
     ) -> Answers:
-        parts, classes = self.parts(), self._class_names()
-        boxes = enumerate(self._told_boxes())
-        cropped = [item for item, box in boxes if box is not None]
-        asked = {
-            item: parts["query"][row]
-            for row, item in enumerate(cropped)
-            if item in ranks
-        }
-        return by_labels(
-            np.array(labels),
-            ranks,
-            names=lambda label: str(classes[int(label)]),
-            best=functools.partial(best_among, ranking.queries, ranking.database),
-            database=ShownViews(parts["database"], found["database"].bad),
-            query_views=asked,
-            costs=costs_of(found, seconds),
-        )
+        """What a report shows of `ranks`."""
 
 
-def _labels(records: Records) -> list[int]:
-    try:
-        return [
-            int(read_record(records, place)["label"]) for place in range(len(records))
-        ]
-    except BadRecordError as error:
-        raise UserError(f"{error}; its label is lost, prepare it again") from error
+def make_benchmark(dataset: Dataset, split: str, images: ImageSets) -> Benchmark:
+    """The benchmark of a dataset.
+
+    Args:
+      dataset: a prepared one.
+      split: of labelled photos; "" for a dataset with queries.
+      images: of `image_sets`.
+
+    Raises:
+      UserError: if no photo has a positive.
+    """
+    if split:
+        return LeaveOneOutBenchmark.of(dataset, split, images)
+    return RevisitedBenchmark.of(dataset, images)
 
 
-def good_queries(queries: Described, skip_bad: bool) -> list[int]:
-    """Lists the queries that can ask.
+def evaluate(
+    benchmark: Benchmark,
+    found: Mapping[str, DescriptorSet],
+    *,
+    steps: Sequence[Step] = (),
+    variants: Variants = Variants(),  # noqa: B008 (frozen)
+    skip_bad: bool = False,
+    report: Callable[[Answers], Any] | None = None,
+) -> dict[str, Any]:
+    """Measures descriptors on a benchmark.
+
+    Args:
+      benchmark: the ground truth.
+      found: descriptors of its images.
+      steps: re-rankings, after which is measured too.
+      variants: of the search, which are measured too.
+      skip_bad: whether queries without a descriptor are skipped.
+      report: called with the answers before any re-ranking, to report on them.
+
+    Returns:
+      The numbers, by protocol; "bad" counts images without a descriptor, if there are
+      any; the rest is of `measure_reranking` and `Variants.measure`.
+
+    Raises:
+      UserError: if a query has no descriptor, or the re-ranking cannot be run.
+    """
+    found = {
+        name: dataclasses.replace(each, descriptors=variants.whiten(each.descriptors))
+        for name, each in found.items()
+    }
+    queries, database = benchmark.queries(found), found["database"]
+    benchmark = benchmark.keep(good_queries(queries, skip_bad))
+    ranking = benchmark.ranking(queries.descriptors, database.descriptors)
+    start = time.perf_counter()
+    ranks = benchmark.ranks(ranking.queries, ranking.database)
+    costs = costs_of(found, time.perf_counter() - start)
+    if report is not None:
+        report(benchmark.answers(found, ranking, ranks, costs))
+
+    def measure(*search: Any) -> dict[str, Any]:
+        return benchmark.numbers(benchmark.ranks(*search))
+
+    numbers = benchmark.numbers(ranks)
+    numbers |= measure_reranking(steps, ranking, measure)
+    numbers |= variants.measure(ranking.queries, ranking.database, measure)
+    bad = {"database": len(database.bad), "queries": len(queries.bad)}
+    return numbers | ({"bad": bad} if any(bad.values()) else {})
+
+
+def good_queries(queries: DescriptorSet, skip_bad: bool) -> list[int]:
+    """Lists the queries that have a descriptor.
 
     Args:
       queries: all of them.
-      skip_bad: whether the others are left out.
+      skip_bad: whether the others are skipped.
 
     Raises:
-      UserError: a query is bad and is not to be left out; or all are.
+      UserError: a query has none and is not to be skipped; or all have none.
     """
     bad = queries.bad
     if bad and not skip_bad:
         first = min(bad)
         raise UserError(
-            f"{len(bad)} of {len(queries.names)} queries cannot be described, the "
-            f"first is {queries.names[first]} ({bad[first]}); mend the photos, or "
-            "leave such queries out: --skip_bad"
+            f"skip_bad: {len(bad)} of {len(queries.names)} queries have no descriptor, "
+            f"the first is {queries.names[first]} ({bad[first]}); repair the photos, "
+            "or skip such queries by this option"
         )
     kept = [row for row in range(len(queries.names)) if row not in bad]
     if not kept:
-        raise UserError(f"no query can be described; of the first: {bad[min(bad)]}")
+        raise UserError(f"no query has a descriptor; of the first: {bad[min(bad)]}")
     return kept
-
-
-def bad_counts(database: Described, queries: Described) -> dict[str, Any]:
-    """Counts photos that could not be described, for results; {} if all could be."""
-    counts = {"database": len(database.bad), "queries": len(queries.bad)}
-    return {"bad": counts} if any(counts.values()) else {}
-
-
-def bad_words(described: Described, shown: int = 5) -> list[str]:
-    """Says which photos could not be described, in lines; the first few by name."""
-    lines = [
-        f"  {described.names[row]}: {why}"
-        for row, why in sorted(described.bad.items())[:shown]
-    ]
-    if len(described.bad) > shown:
-        lines.append(f"  and {len(described.bad) - shown} more")
-    return lines
-
-
-def _box(sides: Sequence[float]) -> Box:
-    x0, y0, x1, y1 = (float(side) for side in sides)
-    return x0, y0, x1, y1

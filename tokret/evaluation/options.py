@@ -1,5 +1,6 @@
-"""Flags over a run's own config: on which photos, how described, and where to."""
+"""The options of eval.py, and what they choose: checkpoint, settings and dataset."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,103 @@ from tokret.configuration import Config, call, part
 from tokret.data import datasets
 from tokret.data.datasets import Dataset
 from tokret.errors import UserError
+from tokret.evaluation.variants import Variants, make_variants
 from tokret.retrieval.extraction import Extraction
+from tokret.retrieval.report.writer import Limits
+from tokret.retrieval.reranking.pipeline import Step, parse_chain
+from tokret.runtime.compilation_cache import DEFAULT
 from tokret.training.weights import find_checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is evaluated, on which photos, and how.
+
+    Attributes:
+      workdir: folder of a run of train.py.
+      step: checkpoint of the run, or the word best; None: the newest.
+      checkpoint: a checkpoint's own folder.
+      baselines: also the untrained model and a colour histogram.
+      ema: the EMA of the weights, if the run keeps one.
+      image_folder: folder of class folders; every photo is a query among all others.
+      longest_side: of a photo, in pixels; None: the run's.
+      scales: factors of the image size, as 1,0.7; None: the run's.
+      benchmark: a prepared dataset with queries, such as roxford5k.
+      data_dir: folder of prepared datasets; None: the run's.
+      descriptors: of the database: .npy [N, D], or a store.
+      queries: descriptors of the queries: .npy [Q, D], or a store.
+      ground_truth: gnd_NAME.pkl or .json.
+      skip_bad: skip queries whose photo is bad, rather than stop.
+      extract_only: extract descriptors and measure nothing: any dataset will do.
+      rerank: re-rankings, as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500.
+      distractors: images that are relevant to no query: .npy [M, D], or a store.
+      compress: compressed forms: pq128 (or any number of bytes), int8, bf16.
+      whiten: whitening, .safetensors, or what to learn it from: .npy, a store.
+      whiten_dims: dimensions that whitening keeps; None: all.
+      report: write report.html and the pictures.
+      report_queries: the most queries that the report shows.
+      report_side: longest side of the report's photos, in pixels.
+      compilation_cache: folder of compiled programs; "" keeps none.
+      output: results of descriptors, a .json file.
+    """
+
+    workdir: str | None = None
+    step: str | None = None
+    checkpoint: str | None = None
+    baselines: bool = False
+    ema: bool = False
+    image_folder: str | None = None
+    longest_side: int | None = None
+    scales: tuple[float, ...] | None = None
+    benchmark: str | None = None
+    data_dir: str | None = None
+    descriptors: str | None = None
+    queries: str | None = None
+    ground_truth: str | None = None
+    skip_bad: bool = False
+    extract_only: bool = False
+    rerank: str | None = None
+    distractors: str | None = None
+    compress: tuple[str, ...] | None = None
+    whiten: str | None = None
+    whiten_dims: int | None = None
+    report: bool = True
+    report_queries: int = 200
+    report_side: int = 192
+    compilation_cache: str = DEFAULT
+    output: str | None = None
+
+    @property
+    def variants(self) -> Variants:
+        """The variants of the search, which are measured too."""
+        return make_variants(
+            self.distractors, self.compress, self.whiten, self.whiten_dims
+        )
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        """The re-rankings."""
+        return () if self.rerank is None else parse_chain(self.rerank)
+
+    @property
+    def limits(self) -> Limits:
+        """How much the report shows."""
+        return Limits(queries=self.report_queries, side=self.report_side)
 
 
 def choose_checkpoint(
     workdir: str | None, checkpoint: str | None, step: str | None
 ) -> tuple[Path, Path]:
-    """Finds what to evaluate, and where its results go.
+    """Returns the checkpoint to evaluate, and the folder of its results.
 
     Args:
-      workdir: --workdir, of a run.
-      checkpoint: --checkpoint, the folder of one alone.
-      step: --step, of the run.
+      workdir: folder of a run.
+      checkpoint: a checkpoint's own folder.
+      step: of the run's checkpoint; None for the newest.
 
     Returns:
-      The checkpoint's folder, and a folder beside those of its run, or beside itself
-      where it lies alone.
+      The checkpoint's folder, and the folder `eval` of its run, or beside a checkpoint
+      that is not in a run.
 
     Raises:
       UserError: if there is no such checkpoint, or two are named.
@@ -34,13 +115,12 @@ def choose_checkpoint(
         return find_checkpoint(run, step), run / "eval"
     if workdir is not None or step is not None:
         raise UserError(
-            "--checkpoint names one checkpoint, and --workdir with --step another; "
-            "leave one out"
+            "checkpoint: names one checkpoint, and workdir with step another; name one"
         )
     folder = Path(checkpoint).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(
-            f"--checkpoint={checkpoint} is not a folder; name one such as "
+            f"checkpoint={checkpoint} is not a folder; name one such as "
             "DIR/checkpoints/STEP"
         )
     run = folder.parent
@@ -50,15 +130,15 @@ def choose_checkpoint(
 def make_settings(
     config: Config, longest_side: int | None, scales: Sequence[float] | None
 ) -> Extraction:
-    """Reads how descriptors are made off a run's config.
+    """Returns how descriptors are extracted.
 
     Args:
       config: the run's.
-      longest_side: --longest_side, which comes before the config's.
-      scales: --scales, which come before the config's.
+      longest_side: of a photo, in pixels; None for the config's.
+      scales: factors of the image size; None for the config's.
 
     Raises:
-      UserError: if a value cannot be.
+      UserError: if a value is out of range.
     """
     fields = part(config, "evaluation", dict)
     given: dict[str, Any] = {}
@@ -72,51 +152,51 @@ def make_settings(
 def choose_dataset(
     config: Config,
     data_dir: str | None,
-    folder: str | None,
+    image_folder: str | None,
     benchmark: str | None,
-    ask: bool = True,
+    measure: bool = True,
 ) -> tuple[Dataset, str, str]:
-    """Prepares what to evaluate on.
+    """Prepares the dataset to evaluate on.
 
     Args:
-      config: the run's, whose dataset is taken where nothing is named.
-      data_dir: --data_dir, where prepared datasets lie; None takes the run's.
-      folder: --image_folder, of class folders.
-      benchmark: --benchmark, a dataset's name.
-      ask: whether there must be something to ask for.
+      config: the run's, whose dataset is the default.
+      data_dir: folder of prepared datasets; None for the run's.
+      image_folder: folder of class folders.
+      benchmark: a dataset's name.
+      measure: whether it must have a ground truth.
 
     Returns:
-      The dataset, its name in results, and its labelled split ("" if it has queries).
+      The dataset, its name in results, and its split of labelled photos ("" if it has
+      queries).
 
     Raises:
-      UserError: if it is not there, or has nothing to ask for.
+      UserError: if it cannot be prepared, or has no ground truth.
     """
     data_dir = data_dir or part(part(config, "run", dict), "data_dir", str)
-    if folder is not None:
-        if not folder:
-            raise UserError("--image_folder is empty; name a folder of class folders")
+    if image_folder is not None:
+        if not image_folder:
+            raise UserError("image_folder: is empty; name a folder of class folders")
         dataset = datasets.prepare(
-            data_dir, name="image_folder", root=folder, validation_fraction=0.0
+            data_dir, name="image_folder", root=image_folder, validation_fraction=0.0
         )
-        return dataset, Path(folder).resolve().name, "train"
+        return dataset, Path(image_folder).resolve().name, "train"
     if benchmark is not None:
         dataset = datasets.prepare(data_dir, name=benchmark)
     elif "data" in config:
         dataset = datasets.prepare(data_dir, **part(config, "data", dict))
     else:
         raise UserError(
-            "these weights were converted, not trained on a dataset; name photos to "
-            "evaluate on: --image_folder=FOLDER_OF_CLASS_FOLDERS, or a prepared "
-            "benchmark: --benchmark=roxford5k"
+            "these weights were converted, not trained on a dataset; name an "
+            "image_folder of class folders, or a prepared benchmark such as roxford5k"
         )
-    labelled = "benchmark" if dataset.leave_one_out else ""
-    if ask and dataset.ground_truth is None and not labelled:
+    split = "benchmark" if dataset.leave_one_out else ""
+    if measure and dataset.ground_truth is None and not split:
         raise UserError(
-            f"dataset {dataset.name} has no queries of its own; name photos to "
-            "evaluate on: --image_folder=FOLDER_OF_CLASS_FOLDERS, "
-            "--benchmark=roxford5k, or train with --config.data.benchmark_fraction"
+            f"dataset {dataset.name} has no queries of its own; name an image_folder "
+            "of class folders, a benchmark such as roxford5k, or train with "
+            "data.benchmark_fraction"
         )
-    return dataset, dataset.name, labelled
+    return dataset, dataset.name, split
 
 
 def check_output(output: Path, inputs: Sequence[str]) -> None:
@@ -126,9 +206,9 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
       UserError: which of the two it is.
     """
     if output.suffix != ".json" or output.is_dir():
-        raise UserError(f"--output={output} must be a file that ends in .json")
+        raise UserError(f"output={output} must be a file that ends in .json")
     if not output.parent.is_dir():
-        raise UserError(f"--output={output}: make the folder {output.parent} first")
+        raise UserError(f"output={output}: make the folder {output.parent} first")
     for name in inputs:
         if output.exists() and Path(name).exists() and output.samefile(name):
-            raise UserError(f"--output={output} would overwrite an input; rename it")
+            raise UserError(f"output={output} would overwrite an input; rename it")

@@ -1,4 +1,4 @@
-"""Answers -> what people look at: the report, and pictures for papers."""
+"""Answers -> report.html, and pictures for papers."""
 
 from pathlib import Path
 
@@ -11,26 +11,30 @@ from tokret.retrieval.report.token_picture import token_picture, token_rows
 from tokret.retrieval.report.writer import Limits, write_report
 
 
-def present(
-    folder: Path, answers: Answers, summary: Summary, look: TokenMapper, limits: Limits
+def write_report_and_pictures(
+    folder: Path,
+    answers: Answers,
+    summary: Summary,
+    token_maps: TokenMapper,
+    limits: Limits,
 ) -> None:
-    """Writes report.html, queries.png and, of a head that has maps, tokens.png.
+    """Writes report.html, queries.png and, for a head that has maps, tokens.png.
 
     Args:
-      folder: where to; it must exist.
+      folder: must exist.
       answers: of the system on the benchmark.
-      summary: what stands around the queries.
-      look: gives the maps of tokens.
+      summary: what the page shows beside the queries.
+      token_maps: from views to their maps.
       limits: how much the report shows.
 
     Raises:
       UserError: if a photo cannot be decoded, or a file not be written.
     """
-    write_report(folder / "report.html", answers, summary, look, limits)
+    write_report(folder / "report.html", answers, summary, token_maps, limits)
     ranking_picture(ranking_rows(answers), folder / "queries.png")
-    rows = token_rows(answers, pick_queries(answers.precision, 3), look)
+    rows = token_rows(answers, pick_queries(answers.precision, 3), token_maps)
     if rows:
         token_picture(rows, folder / "tokens.png")
     else:
-        # Of an earlier evaluation by another head.
+        # It is of an earlier evaluation of another head.
         (folder / "tokens.png").unlink(missing_ok=True)

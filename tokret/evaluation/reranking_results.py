@@ -1,4 +1,4 @@
-"""The same descriptors before and after re-ranking, with what that cost."""
+"""The numbers of a search after re-ranking, and what that cost."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -11,39 +11,35 @@ from tokret.retrieval.reranking.pipeline import Step, check_rankable, run_step
 from tokret.retrieval.reranking.ranking import Ranking
 
 
-def measure_chain(
-    before: Mapping[str, Any],
+def measure_reranking(
     steps: Sequence[Step],
     ranking: Ranking,
-    measure: Callable[[Ranking], Mapping[str, Any]],
+    measure: Callable[..., Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Measures a search once more, after a chain of re-rankings.
+    """Measures a search again after re-rankings.
 
     Args:
-      before: the search's own numbers.
-      steps: the chain; empty for the search alone.
-      ranking: what was searched.
-      measure: gives a ranking's numbers.
+      steps: the re-rankings, in their order.
+      ranking: of the search.
+      measure: returns the numbers of (queries, database, head).
 
     Returns:
-      The numbers before; with steps also "reranked": "numbers" after them and "steps",
-      for each its name, arguments, seconds and peak_bytes.
+      Without steps nothing; else "reranked": "numbers" after them and "steps", for each
+      its name, arguments, seconds and peak_bytes.
 
     Raises:
-      UserError: the chain cannot be run on these descriptors.
+      UserError: a step cannot be run on these descriptors.
     """
     if not steps:
-        return dict(before)
+        return {}
     check_rankable(ranking)
-    told = []
+    costs = []
     for step in steps:
-        with tqdm(
-            total=len(ranking.queries), unit="query", desc=step.name, disable=None
-        ) as bar:
+        count = len(ranking.queries)
+        with tqdm(total=count, unit="query", desc=step.name, disable=None) as bar:
             run = functools.partial(run_step, step, ranking, bar.update)
             ranking, cost = costed(run)
-        told.append(
-            {"name": step.name, "arguments": dict(step.arguments)} | cost._asdict()
-        )
-    after = {"numbers": dict(measure(ranking)), "steps": told}
-    return {**before, "reranked": after}
+        arguments = dict(step.arguments)
+        costs.append({"name": step.name, "arguments": arguments} | cost._asdict())
+    numbers = dict(measure(ranking.queries, ranking.database, ranking.head))
+    return {"reranked": {"numbers": numbers, "steps": costs}}

@@ -116,7 +116,6 @@ def verdict(truth: GroundTruth, query: int, item: int) -> Verdict:
 def by_ground_truth(
     truth: GroundTruth,
     ranks: Int[np.ndarray, "q l"],
-    found: metrics.Evaluation,
     database: Sequence[View],
     **rest: Any,
 ) -> Answers:
@@ -125,10 +124,10 @@ def by_ground_truth(
     Args:
       truth: the benchmark.
       ranks: [Q, L] of `metrics.labelled_items(truth)`, from 0.
-      found: `metrics.evaluate_ranks` of them.
       database: N photos.
       **rest: `queries`, `best` and `costs`, as in `Answers`.
     """
+    average = metrics.evaluate_ranks(ranks, truth).average_precision
     lists = [metrics.split_ranks(row, truth, query) for query, row in enumerate(ranks)]
     protocols = {}
     for level, protocol in metrics.PROTOCOLS.items():
@@ -139,7 +138,7 @@ def by_ground_truth(
             )
             for each in lists
         ]
-        protocols[level] = ProtocolRanks(found.average_precision[level], ranks_of)
+        protocols[level] = ProtocolRanks(average[level], ranks_of)
     positives = [
         {
             kind: metrics.without_junk(each[kind], each["junk"])

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from tokret.data.preparing.photo_files import (
     PhotoReader,
 )
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
-from tokret.data.views import Box, Size, View
+from tokret.data.views import Box, LazyViews, Size, View
 from tokret.errors import UserError
 from tokret.shapes import UInt8
 
@@ -105,34 +105,28 @@ class UnreadableView(View):
         raise UserError(self.why)
 
 
-@dataclasses.dataclass(frozen=True)
-class PhotoViews(Sequence[View]):
-    """Views of photos, each read when it is asked for.
+class PhotoViews(LazyViews):
+    """Views of photos in a folder."""
 
-    Attributes:
-      root: the folder that names begin from.
-      names: of the photos.
-      longest_side: in pixels, after shrinking.
-    """
+    def __init__(self, root: Path, names: Sequence[str], longest_side: int) -> None:
+        """Selects the photos.
 
-    root: Path
-    names: Sequence[str]
-    longest_side: int
+        Args:
+          root: the folder.
+          names: of the photos, relative to it.
+          longest_side: in pixels, after shrinking.
+        """
+        self.names = names
+        self._root, self._side = root, longest_side
 
     def __len__(self) -> int:
         """The number of photos."""
         return len(self.names)
 
-    @overload
-    def __getitem__(self, row: int) -> View: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[View]: ...
-    def __getitem__(self, row: int | slice) -> View | Sequence[View]:
-        """Reads a photo; one that cannot be read says so when it is looked at."""
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
+    def read(self, row: int) -> View:
+        """Reads a photo; the view of an unreadable one raises an error when used."""
         name = self.names[row]
         try:
-            return read_view(self.root / name, name, None, self.longest_side)
+            return read_view(self._root / name, name, None, self._side)
         except UserError as error:
-            return UnreadableView(b"", name, None, self.longest_side, str(error))
+            return UnreadableView(b"", name, None, self._side, str(error))

@@ -106,7 +106,7 @@ def ask(
         )
     begun = time.perf_counter()
     settings = dataclasses.replace(made.system.settings, batch_size=1)
-    query = extract(made.system.describe, made.system.variables, [view], settings)
+    query = extract(made.system.extract, made.system.variables, [view], settings)
     described = time.perf_counter()
     hits = search_parts(index, catalogue, query, top)
     searching = time.perf_counter() - described

@@ -1,0 +1,92 @@
+"""The images of an evaluation, in named sets, and their descriptors."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tokret.data.datasets import Dataset
+from tokret.data.ground_truth import from_revisited
+from tokret.data.records import RecordViews
+from tokret.data.views import Box, View
+from tokret.shapes import Float
+
+ImageSets = Mapping[str, Sequence[View]]  # by name, such as query and database
+
+
+@dataclasses.dataclass(frozen=True)
+class DescriptorSet:
+    """The descriptors of a set of images.
+
+    Attributes:
+      names: of the images.
+      descriptors: [N, D]; NaN for bad images.
+      bad: by row, why an image has no descriptor.
+      num_extracted: how many were computed now, not read from a store.
+      seconds: what that took, compilation included.
+    """
+
+    names: tuple[str, ...]
+    descriptors: Float[np.ndarray, "n d"]
+    bad: Mapping[int, str]
+    num_extracted: int = 0
+    seconds: float = 0.0
+
+    def report_bad(self, name: str, shown: int = 5) -> Iterator[str]:
+        """Yields lines on the bad images of the set, with the first few reasons."""
+        if self.bad:
+            yield f"{len(self.bad)} bad photos of the {name}:"
+        for row, why in sorted(self.bad.items())[:shown]:
+            yield f"  {self.names[row]}: {why}"
+        if len(self.bad) > shown:
+            yield f"  and {len(self.bad) - shown} more"
+
+
+def image_sets(dataset: Dataset, split: str, longest_side: int) -> ImageSets:
+    """The images of a dataset.
+
+    Args:
+      dataset: a prepared one.
+      split: of labelled photos; "" for a dataset with queries.
+      longest_side: of a photo after shrinking, in pixels.
+
+    Returns:
+      Queries and database; of labelled photos the database, and as queries those that
+      have a box; of a dataset with neither every split.
+    """
+
+    def views(
+        name: str, rows: Sequence[int] | None, boxes: Sequence[Box | None] | None
+    ) -> RecordViews:
+        return RecordViews(dataset.records(name), longest_side, rows, boxes)
+
+    if split:
+        boxes = leave_one_out_boxes(dataset, split)
+        sets = {"database": views(split, None, None)}
+        if boxes:
+            rows = list(boxes)
+            return {"query": views(split, rows, list(boxes.values()))} | sets
+        return sets
+    if dataset.ground_truth is None:
+        names = dataset.builder.info.splits
+        return {name: views(name, None, None) for name in names}
+    truth = from_revisited(dataset.ground_truth, dataset.name)
+    rows = range(len(truth.queries))
+    query_boxes = None if truth.boxes is None else [_box(box) for box in truth.boxes]
+    return {
+        "query": views("query", rows, query_boxes),
+        "database": views("database", None, None),
+    }
+
+
+def leave_one_out_boxes(dataset: Dataset, split: str) -> dict[int, Box]:
+    """The boxes of labelled photos, by row, for those that have one."""
+    truth = dataset.leave_one_out if split == "benchmark" else None
+    boxes = enumerate(truth["boxes"]) if truth else ()
+    return {row: _box(box) for row, box in boxes if box is not None}
+
+
+def _box(sides: Any) -> Box:
+    x0, y0, x1, y1 = (float(side) for side in sides)
+    return x0, y0, x1, y1

@@ -1,0 +1,145 @@
+"""Labelled photos, each of which is a query to all the others."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tokret.data.datasets import Dataset
+from tokret.data.records import BadRecordError, read_record
+from tokret.errors import UserError
+from tokret.evaluation.image_sets import (
+    DescriptorSet,
+    ImageSets,
+    leave_one_out_boxes,
+)
+from tokret.evaluation.report_inputs import ShownViews, best_of
+from tokret.retrieval import leave_one_out
+from tokret.retrieval.answers import Answers, Costs, by_labels
+from tokret.retrieval.blocks import Database
+from tokret.retrieval.compression.database import Compressed
+from tokret.retrieval.reranking.pipeline import Step, check_among_labels
+from tokret.retrieval.reranking.ranking import Ranking
+from tokret.shapes import Int
+
+Ranks = Mapping[int, Int[np.ndarray, " _"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LeaveOneOutBenchmark:
+    """A benchmark of labelled photos; see `benchmarks.Benchmark`.
+
+    Attributes:
+      labels: of the photos.
+      class_names: by label.
+      images: "database", and as "query" the photos that have a box.
+      boxed: their rows in the database.
+      rows: of the kept queries; None if all are kept.
+    """
+
+    labels: Sequence[int]
+    class_names: Sequence[str]
+    images: ImageSets
+    boxed: Sequence[int]
+    rows: Sequence[int] | None = None
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, split: str, images: ImageSets
+    ) -> "LeaveOneOutBenchmark":
+        """The benchmark of a dataset's split.
+
+        Raises:
+          UserError: if no class has two photos, or a label cannot be read.
+        """
+        truth = dataset.leave_one_out if split == "benchmark" else None
+        labels = list(truth["labels"]) if truth else _read_labels(dataset, split)
+        if len(set(labels)) == len(labels):
+            raise UserError(
+                f"no class of {dataset.builder.builder_config.description} has two "
+                "photos: no query would have a positive"
+            )
+        names = truth["classes"] if truth else dataset.class_names
+        return cls(labels, names, images, list(leave_one_out_boxes(dataset, split)))
+
+    def check(self, steps: Sequence[Step], distractors: bool) -> None:
+        """Refuses what would take queries for positives of others.
+
+        Raises:
+          UserError: for distractors, or a re-ranking that changes the database.
+        """
+        check_among_labels(steps)
+        if distractors:
+            raise UserError(
+                "distractors: they need a benchmark with queries of its own; labelled "
+                "photos that are queries to one another would take them for positives"
+            )
+
+    def queries(self, found: Mapping[str, DescriptorSet]) -> DescriptorSet:
+        """The photos' descriptors, of the box for those that have one."""
+        database = found["database"]
+        if not self.boxed:
+            return database
+        descriptors, bad = np.array(database.descriptors), dict(database.bad)
+        descriptors[self.boxed] = found["query"].descriptors
+        bad |= {self.boxed[row]: why for row, why in found["query"].bad.items()}
+        return DescriptorSet(database.names, descriptors, bad)
+
+    def keep(self, rows: Sequence[int]) -> "LeaveOneOutBenchmark":
+        """The benchmark with only these photos as queries."""
+        return dataclasses.replace(self, rows=rows)
+
+    def ranking(self, queries: np.ndarray, database: np.ndarray) -> Ranking:
+        """All photos as queries: `ranks` skips those that are not kept."""
+        own = np.arange(len(database), dtype=np.int32)
+        return Ranking(queries, database, own)
+
+    def ranks(
+        self,
+        queries: np.ndarray,
+        database: Database,
+        head: np.ndarray | None = None,
+        compressed: Compressed | None = None,
+    ) -> Ranks:
+        """By query, the ranks of the other photos of its class, from 0."""
+        return leave_one_out.leave_one_out_ranks(
+            database,
+            np.array(self.labels),
+            queries=queries,
+            asking=self.rows,
+            head=head,
+            ask=None if compressed is None else compressed.ask,
+        )
+
+    def numbers(self, ranks: Ranks) -> dict[str, Any]:
+        """The metrics, under "all"."""
+        return {"all": leave_one_out.leave_one_out_numbers(ranks)}
+
+    def answers(
+        self,
+        found: Mapping[str, DescriptorSet],
+        ranking: Ranking,
+        ranks: Ranks,
+        costs: Costs,
+    ) -> Answers:
+        """What a report shows."""
+        rows = enumerate(self.boxed)
+        return by_labels(
+            np.array(self.labels),
+            ranks,
+            names=lambda label: str(self.class_names[int(label)]),
+            best=functools.partial(best_of, ranking),
+            database=ShownViews(self.images["database"], found["database"].bad),
+            query_views={i: self.images["query"][row] for row, i in rows if i in ranks},
+            costs=costs,
+        )
+
+
+def _read_labels(dataset: Dataset, split: str) -> list[int]:
+    records = dataset.records(split)
+    try:
+        return [int(read_record(records, row)["label"]) for row in range(len(records))]
+    except BadRecordError as error:
+        raise UserError(f"{error}; its label is lost, prepare it again") from error
