@@ -121,7 +121,7 @@ def evaluate(
     benchmark = benchmark.keep(good_queries(queries, skip_bad))
     ranking = benchmark.ranking(queries.descriptors, database.descriptors)
     start = time.perf_counter()
-    ranks = benchmark.ranks(ranking.queries, ranking.database)
+    ranks = benchmark.ranks(np.asarray(ranking.queries), ranking.database)
     costs = costs_of(found, time.perf_counter() - start)
     if report is not None:
         report(benchmark.answers(found, ranking, ranks, costs))
@@ -131,7 +131,7 @@ def evaluate(
 
     numbers = benchmark.numbers(ranks)
     numbers |= measure_reranking(steps, ranking, measure)
-    numbers |= variants.measure(ranking.queries, ranking.database, measure)
+    numbers |= variants.measure(np.asarray(ranking.queries), ranking.database, measure)
     bad = {"database": len(database.bad), "queries": len(queries.bad)}
     return numbers | ({"bad": bad} if any(bad.values()) else {})
 

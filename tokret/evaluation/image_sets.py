@@ -65,8 +65,7 @@ def image_sets(dataset: Dataset, split: str, longest_side: int) -> ImageSets:
         boxes = leave_one_out_boxes(dataset, split)
         sets = {"database": views(split, None, None)}
         if boxes:
-            rows = list(boxes)
-            return {"query": views(split, rows, list(boxes.values()))} | sets
+            return {"query": views(split, [*boxes], [*boxes.values()])} | sets
         return sets
     if dataset.ground_truth is None:
         names = dataset.builder.info.splits
