@@ -4,37 +4,16 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-
-class Column(NamedTuple):
-    """A column of the table.
-
-    Attributes:
-      heading: of the column.
-      measurement: the name of an evaluation.
-      reranked: whether the metric is taken after re-ranking.
-      metric: its name.
-    """
-
-    heading: str
-    measurement: str
-    reranked: bool
-    metric: str
-
-    def value(self, seed: Mapping[str, Any]) -> float:
-        """Returns the metric of one seed, from what eval.py wrote, by evaluation."""
-        found = seed[self.measurement]
-        numbers = found["reranked"]["numbers"] if self.reranked else found
-        return float(numbers["all"][self.metric])
-
-
-COLUMNS = (
-    Column("mAP", "expansion", False, "mAP"),
-    Column("recall@1", "expansion", False, "recall@1"),
-    Column("mAP, 3 scales", "three", False, "mAP"),
-    Column("recall@1, 3 scales", "three", False, "recall@1"),
-    Column("mAP, query expansion", "expansion", True, "mAP"),
-    Column("mAP, k-reciprocal", "reciprocal", True, "mAP"),
-)
+# By heading: the name of an evaluation, whether the metric is taken after re-ranking,
+# and the metric.
+COLUMNS = {
+    "mAP": ("expansion", False, "mAP"),
+    "recall@1": ("expansion", False, "recall@1"),
+    "mAP, 3 scales": ("three", False, "mAP"),
+    "recall@1, 3 scales": ("three", False, "recall@1"),
+    "mAP, query expansion": ("expansion", True, "mAP"),
+    "mAP, k-reciprocal": ("reciprocal", True, "mAP"),
+}
 
 
 class Figure(NamedTuple):
@@ -66,20 +45,27 @@ def figures(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     Args:
       seeds: for each, what eval.py wrote, by the name of the evaluation.
     """
+
+    def value(
+        seed: Mapping[str, Any], evaluation: str, reranked: bool, metric: str
+    ) -> float:
+        found = seed[evaluation]
+        numbers = found["reranked"]["numbers"] if reranked else found
+        return float(numbers["all"][metric])
+
     return {
-        column.heading: figure([column.value(seed) for seed in seeds])
-        for column in COLUMNS
+        heading: figure([value(seed, *column) for seed in seeds])
+        for heading, column in COLUMNS.items()
     }
 
 
 def markdown(rows: Mapping[str, Mapping[str, Figure]]) -> str:
     """Formats rows of heads, the best mAP first."""
-    headings = [column.heading for column in COLUMNS]
     lines = [
-        f"| head | {' | '.join(headings)} |",
-        "| --- |" + " --- |" * len(headings),
+        f"| head | {' | '.join(COLUMNS)} |",
+        "| --- |" + " --- |" * len(COLUMNS),
     ]
     for head in sorted(rows, key=lambda name: -rows[name]["mAP"].mean):
-        cells = " | ".join(str(rows[head][heading]) for heading in headings)
+        cells = " | ".join(str(rows[head][heading]) for heading in COLUMNS)
         lines.append(f"| {head} | {cells} |")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
-"""Norms of trees of arrays, such as a step's gradient, in few kernels on a GPU.
+"""Norms of trees of arrays, such as gradients, in few kernels on a GPU.
 
-A ResNet-101's arrays, each summed up for itself, are 464 kernels of a GPU's step, most
-of which take longer to begin than to run (docs/performance.md).
+Summing each array of a ResNet-101 by itself takes 464 kernels of a GPU's step, most of
+which take longer to launch than to run (docs/performance.md).
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ import optax
 
 from tokret.shapes import Array, Float
 
-LONG = 2**22  # values from which on an array is summed up for itself
+LARGE = 2**22  # values of an array that is summed by itself
 
 
 def norm(tree: Any) -> Float[Array, ""]:
     """Returns the Euclidean norm of all numbers of a tree."""
     leaves = [jnp.zeros((), jnp.float32), *jax.tree.leaves(tree)]
-    dtype = jnp.result_type(*leaves)  # of both forms
+    dtype = jnp.result_type(*leaves)  # of both branches
     return jax.lax.platform_dependent(
         tree,
         cuda=lambda tree: norm_of_rows(tree).astype(dtype),
@@ -27,16 +27,16 @@ def norm(tree: Any) -> Float[Array, ""]:
 
 
 def norm_of_rows(tree: Any) -> Float[Array, ""]:
-    """The same: first sums of rows, then one sum of what these gave."""
+    """Returns the same from sums of rows, and one sum of these."""
     squares = [jnp.square(leaf) for leaf in jax.tree.leaves(tree)]
-    long = [jnp.sum(leaf) for leaf in squares if leaf.size >= LONG]
+    large = [jnp.sum(leaf) for leaf in squares if leaf.size >= LARGE]
     rows = [
         (jnp.sum(leaf, -1) if leaf.ndim > 1 else leaf).reshape(-1)
         for leaf in squares
-        if leaf.size < LONG
+        if leaf.size < LARGE
     ]
-    # XLA would sum up what is joined apart again.
+    # XLA would otherwise sum the concatenated parts one by one.
     joined = jax.lax.optimization_barrier(
         jnp.concatenate([jnp.zeros(0, jnp.float32), *rows])
     )
-    return jnp.sqrt(sum(long, start=jnp.sum(joined)))
+    return jnp.sqrt(sum(large, start=jnp.sum(joined)))

@@ -1,4 +1,4 @@
-"""Where arrays live on the mesh `data` x `model`.
+"""How arrays are split over the mesh `data` x `model`.
 
 Images and the whole trunk are split over both axes; class matrices, their momentum and
 the logits over `model`; all other weights are on every device. The optimiser's state
@@ -26,7 +26,7 @@ def make_mesh(devices: Sequence[Any], *, data: int, model: int) -> Mesh:
     """Makes the mesh over devices.
 
     Args:
-      devices: all of them, of all hosts; some may be there to compile for alone.
+      devices: all of them, of all hosts; abstract ones to compile for.
       data: devices along `data`; -1 takes what `model` leaves.
       model: devices along `model`.
 
@@ -39,10 +39,10 @@ def make_mesh(devices: Sequence[Any], *, data: int, model: int) -> Mesh:
     if model < 1 or data * model != count:
         raise UserError(
             f"mesh: data x model is {data} x {model}, but there are {count} devices; "
-            "choose mesh.model to divide them, and mesh.data=-1 for the rest"
+            "choose a model that divides them, and data -1 for the rest"
         )
-    # jax.make_mesh splits a pod's physical axes on v5e alone: 64 x 4 on a 16 x 16 torus
-    # of another kind it refuses.
+    # jax.make_mesh splits a pod's physical axes only on v5e: on other kinds it refuses
+    # 64 x 4 on a 16 x 16 torus.
     placed = mesh_utils.create_device_mesh(
         (data, model), devices, allow_split_physical_axes=True
     )
@@ -61,11 +61,11 @@ def state_shardings(
     """Returns the sharding of every array of a training state.
 
     Args:
-      abstract_state: a training state of shapes; class matrices and their momentum are
-        found by a name on their path that begins with `arcface`.
+      abstract_state: a training state of shapes; class matrices and their momentum
+        have a name on their path that starts with `arcface`.
       mesh: the mesh.
       shard_optimiser: whether the optimiser's state and the moving average are split
-        over all devices, where a side of an array divides.
+        over all devices, where an axis of an array divides.
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
@@ -83,13 +83,13 @@ def state_shardings(
 
 
 def widest(shape: tuple[int, ...], devices: int) -> PartitionSpec:
-    """Splits an array's longest side that divides among all devices, if there is one.
+    """Splits the longest axis that divides by the number of devices, if there is one.
 
     Args:
       shape: the array's.
       devices: of the whole mesh.
     """
-    axes = [axis for axis, side in enumerate(shape) if side and side % devices == 0]
+    axes = [axis for axis, size in enumerate(shape) if size and size % devices == 0]
     if not axes:
         return REPLICATED
     axis = max(axes, key=lambda i: shape[i])
@@ -97,7 +97,7 @@ def widest(shape: tuple[int, ...], devices: int) -> PartitionSpec:
 
 
 def to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Splits this process's part of a global batch over its devices."""
+    """Splits this process's slice of a global batch over its devices."""
     sharding = NamedSharding(mesh, BATCH)
     return {
         name: jax.make_array_from_process_local_data(sharding, array)

@@ -1,4 +1,4 @@
-"""Model FLOP of training, and the rate of images at which devices would be at peak."""
+"""Model FLOP of training, and the images/s at the peak of the devices."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def peak_images(
     classifiers: Classifiers,
     size: int,
 ) -> float | None:
-    """Returns images/s if devices trained at their published bfloat16 peak.
+    """Returns the images/s of training at the devices' published bfloat16 peak.
 
     Measured images/s, divided by it, are the model FLOP utilisation (MFU).
 
@@ -32,7 +32,7 @@ def peak_images(
       size: side of the training square in pixels.
 
     Returns:
-      None for devices of which no peak is known.
+      The rate; None for devices whose peak is unknown.
     """
     chip = CHIPS.get(devices[0].device_kind)
     if chip is None:
@@ -45,9 +45,9 @@ def training_flop(
 ) -> float:
     """Counts an image's model FLOP in training.
 
-    Those of the matrix products and convolutions of the forward and the backward pass,
-    as they are without `remat`: what that computes again does not count, nor do
-    normalisations, activations and the update of the weights.
+    It is that of the matrix products and convolutions of the forward and the backward
+    pass without `remat`: recomputation does not count, nor do normalisations,
+    activations and the update of the weights.
 
     Args:
       model: the descriptor model.
@@ -65,16 +65,16 @@ def training_flop(
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(0)},
         )
-        seen = classifier_inputs(*outputs)
-        return sum(map(jnp.sum, seen.values()), start=jnp.zeros(())), seen
+        inputs = classifier_inputs(*outputs)
+        return sum(map(jnp.sum, inputs.values()), start=jnp.zeros(())), inputs
 
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     gradient = jax.make_jaxpr(jax.grad(loss, has_aux=True), return_shape=True)
-    traced, (_, seen) = gradient(variables["params"], variables["batch_stats"], image)
+    traced, (_, inputs) = gradient(variables["params"], variables["batch_stats"], image)
     # Forward, and backward to the descriptors and to the class matrix.
     logits = sum(
         3 * 2 * shape.shape[-1] * classifiers[name].classes
-        for name, shape in seen.items()
+        for name, shape in inputs.items()
     )
     return float(product_flop(traced.jaxpr) + logits)
 
@@ -92,11 +92,11 @@ def product_flop(jaxpr: Any) -> int:
             kernel = equation.invars[1].aval.shape
             outputs = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
             positions = math.prod(equation.outvars[0].aval.shape)
-            # The gradient of a stride spreads its input out with zeros between.
+            # The gradient of a strided convolution dilates its input with zeros.
             zeros = math.prod(equation.params["lhs_dilation"])
             total += 2 * positions * math.prod(kernel) // outputs // zeros
         elif equation.primitive.name == "cond":
-            # One of them runs, such as the one for the platform at hand.
+            # Only one of them runs, such as that for the platform in use.
             branches = (branch.jaxpr for branch in equation.params["branches"])
             total += max(map(product_flop, branches))
         else:
