@@ -75,7 +75,7 @@ def restore_newest(
         except UnreadableError as error:
             problem = str(error)
         # If one process cannot read it, none of them uses it.
-        problem = max(cluster.gathered_words(problem))
+        problem = max(cluster.gather_texts(problem))
         if not problem:
             checkpoints.prune()
             return state

@@ -24,7 +24,7 @@ print(faults())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
-def test_pages_are_asked_for_once():
+def test_pages_are_allocated_once():
     def faults(what):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, what],

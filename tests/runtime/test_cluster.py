@@ -1,4 +1,4 @@
-"""Processes that meet, or do not, and how one's failure ends them all."""
+"""Processes that join each other, or do not, and how one's failure ends them all."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ KUBERNETES = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "announced"),
     [
         ({}, False),
         (SLURM, True),
@@ -27,23 +27,25 @@ KUBERNETES = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
         (KUBERNETES, False),
     ],
 )
-def test_what_platforms_tell(environment, told, capsys):
-    assert cluster.is_told(environment) is told
+def test_what_platforms_announce(environment, announced, capsys):
+    assert cluster.is_announced(environment) is announced
     assert capsys.readouterr() == ("", "")
 
 
 def test_an_indexed_job_of_kubernetes_needs_a_package(monkeypatch, capsys):
-    there = []
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: there or None)
+    installed = []
+    monkeypatch.setattr(
+        cluster.importlib.util, "find_spec", lambda name: installed or None
+    )
     environment = KUBERNETES | {"JOB_COMPLETION_INDEX": "0"}
-    assert not cluster.is_told(environment)
+    assert not cluster.is_announced(environment)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "jax[k8s]" in line and "--num_processes=1" in line
-    there.append("found")
-    assert cluster.is_told(environment)
+    assert "jax[k8s]" in line and "num_processes to 1" in line
+    installed.append("found")
+    assert cluster.is_announced(environment)
 
 
-def test_alone_whatever_the_platform_tells(monkeypatch):
+def test_alone_whatever_the_platform_announces(monkeypatch):
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     cluster.join(None, 1, None)
@@ -52,37 +54,37 @@ def test_alone_whatever_the_platform_tells(monkeypatch):
     cluster.wait_for_first()
     assert cluster.compiled_together(len, "length") is len
     assert cluster.first_alone(lambda: 3, "nothing") == 3
-    assert cluster.gathered([1, 2]).tolist() == [[1, 2]]
-    assert cluster.gathered_words("alone") == ["alone"]
+    assert cluster.gather_ints([1, 2]).tolist() == [[1, 2]]
+    assert cluster.gather_texts("alone") == ["alone"]
 
 
 @pytest.mark.parametrize(
-    ("place", "says"),
+    ("arguments", "words"),
     [
-        (("h:1", None, None), "--num_processes and --process_id missing"),
-        ((None, None, 0), "--coordinator and --num_processes missing"),
-        ((None, 2, 0), "--coordinator missing"),
-        (("h:1", 2, 2), r"--process_id=2 must be in \[0, 1\]"),
-        (("h:1", 2, -1), "--process_id=-1"),
-        (("h:1", 0, 0), "--num_processes=0"),
-        (("h", 2, 0), "--coordinator=h must be HOST:PORT"),
-        (("h:99999", 2, 0), "--coordinator=h:99999"),
-        ((":1", 2, 0), "--coordinator=:1"),
+        (("h:1", None, None), "num_processes is missing, and process_id is missing"),
+        ((None, None, 0), "coordinator is missing, and num_processes is missing"),
+        ((None, 2, 0), "coordinator is missing: "),
+        (("h:1", 2, 2), r"process_id is 2; it must be in \[0, 1\]"),
+        (("h:1", 2, -1), "process_id is -1"),
+        (("h:1", 0, 0), "num_processes is 0"),
+        (("h", 2, 0), "coordinator is h; it must be HOST:PORT"),
+        (("h:99999", 2, 0), "coordinator is h:99999"),
+        ((":1", 2, 0), "coordinator is :1"),
     ],
 )
-def test_places_that_cannot_be(place, says):
-    with pytest.raises(UserError, match=says):
-        cluster.join(*place)
+def test_wrong_arguments_are_refused(arguments, words):
+    with pytest.raises(UserError, match=words):
+        cluster.join(*arguments)
 
 
-def test_addresses_that_can_be():
+def test_addresses_that_are_taken():
     for address in ("10.0.0.1:1234", "node-7.cluster:1", "[fe80::1]:65535"):
-        cluster.check_place(address, 2, 1)
+        cluster.check_arguments(address, 2, 1)
 
 
 def test_the_flags_are_the_programs_own(program, refused):
     arguments = ("--workdir=w", "--coordinator=h:1", "--num_processes=2")
-    refused(program("eval.py", *arguments), "--process_id missing")
+    refused(program("eval.py", *arguments), "process_id is missing")
 
 
 MEMBER = """
@@ -97,9 +99,9 @@ def program():
     cluster.join(f"127.0.0.1:{port}", 2, index, seconds=float(seconds))
     from jax.experimental import multihost_utils
     assert cluster.first_alone(lambda: index, "made") == index
-    assert cluster.gathered([index, 5]).tolist() == [[0, 5], [1, 5]]
-    assert cluster.gathered_words("é" * 900 * index) == ["", "é" * 256]
-    print("said by", index)
+    assert cluster.gather_ints([index, 5]).tolist() == [[0, 5], [1, 5]]
+    assert cluster.gather_texts("é" * 900 * index) == ["", "é" * 256]
+    print("printed by", index)
     if fate != "well" and index:
         raise UserError("a disk is full") if fate == "badly" else ValueError("a bug")
     multihost_utils.sync_global_devices("the end")
@@ -133,15 +135,15 @@ def members():
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_who_is_alone_gives_up(members, refused, index):
+def test_a_process_without_the_others_gives_up(members, refused, index):
     (end,) = members("well", (index,), seconds=1)
-    refused(end, "could not be met in 1 seconds", "--coordinator", f"process {index}")
+    refused(end, "could not be reached in 1 seconds", "coordinator", f"process {index}")
 
 
-def test_the_first_speaks_for_all(members):
+def test_the_first_prints_for_all(members):
     first, second = members("well")
     assert first[0] == second[0] == 0, first + second
-    assert "said by 0" in first[1] and "said by" not in second[1]
+    assert "printed by 0" in first[1] and "printed by" not in second[1]
 
 
 @pytest.mark.parametrize(("fate", "status"), [("badly", 2), ("wrongly", 1)])

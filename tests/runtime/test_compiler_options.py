@@ -73,7 +73,7 @@ def test_a_gpu_s_are_known_where_there_is_none(monkeypatch):
     assert not training_options("gpu")
 
 
-def test_what_the_environment_says_comes_first(monkeypatch):
+def test_the_environment_takes_precedence(monkeypatch):
     first, second = compiler_options.TRAINING
     monkeypatch.setenv("XLA_FLAGS", f"--xla_some_flag=1 --{second}=")
     assert list(training_options("cpu")) == [first]

@@ -1,4 +1,4 @@
-"""Threads that stand for processes, around a coordinator that is a dictionary."""
+"""Threads instead of processes, and a dictionary instead of the coordinator."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,13 @@ from tokret.retrieval.extraction import Extraction, extract_into
 from tokret.retrieval.rows import RowsInMemory
 from tokret.retrieval.view_batches import survey
 from tokret.runtime import process_group as module
-from tokret.runtime.process_group import ALONE, Group
+from tokret.runtime.process_group import ALONE, ProcessGroup
 
 COUNT = 3
 
 
 class Coordinator:
-    """What JAX's client does, as far as a group asks it."""
+    """The methods of JAX's client that a group calls."""
 
     def __init__(self):
         self.values = {}
@@ -54,20 +54,20 @@ def everywhere():
 
     def run(work):
         with ThreadPoolExecutor(COUNT) as pool:
-            groups = [Group(i, COUNT, coordinator) for i in range(COUNT)]
+            groups = [ProcessGroup(i, COUNT, coordinator) for i in range(COUNT)]
             return list(pool.map(work, groups))
 
     run.coordinator = coordinator  # type: ignore[attr-defined]
     return run
 
 
-def test_the_first_gets_what_all_hand_and_says_what_all_hear(everywhere):
+def test_the_first_gathers_from_all_and_broadcasts_to_all(everywhere):
     def work(group):
         mine = {"n": np.arange(group.index), "why": np.array(["é"] * group.index, str)}
         parts = group.gather(mine)
         total = np.array(sum(len(part["n"]) for part in parts))
-        heard = group.broadcast({"total": total if group.first else np.array(-1)})
-        return [part["why"].tolist() for part in parts], int(heard["total"])
+        received = group.broadcast({"total": total if group.first else np.array(-1)})
+        return [part["why"].tolist() for part in parts], int(received["total"])
 
     first, *others = everywhere(work)
     assert first == ([[], ["é"], ["é", "é"]], 3)
@@ -91,25 +91,25 @@ def test_nothing_is_too_large_or_too_often(everywhere, monkeypatch):
 
 
 @pytest.mark.parametrize("total", [0, 2, 3, 11])
-def test_shares_are_all_of_the_work(total):
-    shares = [Group(i, COUNT).share(total) for i in range(COUNT)]
-    assert [i for share in shares for i in share] == list(range(total))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_parts_are_all_of_the_work(total):
+    parts = [ProcessGroup(i, COUNT).part_of(total) for i in range(COUNT)]
+    assert [i for part in parts for i in part] == list(range(total))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_one_process_alone_needs_no_coordinator():
     mine = {"x": np.arange(2)}
     assert ALONE.gather(mine) == [mine]
     assert ALONE.broadcast(mine) is mine
-    assert ALONE.share(5) == range(5)
+    assert ALONE.part_of(5) == range(5)
 
 
 def test_objects_are_refused(everywhere):
     with pytest.raises(ValueError, match="pickle|Object"):
-        Group(1, 2, everywhere.coordinator).gather({"x": np.array([{}])})
+        ProcessGroup(1, 2, everywhere.coordinator).gather({"x": np.array([{}])})
 
 
-def test_each_reads_and_describes_its_share(everywhere, jpeg):
+def test_each_reads_and_embeds_its_part(everywhere, jpeg):
     settings = Extraction(longest_side=32, scales=(1.0,), batch_size=2, canvases=2)
     whole = [jpeg(i, (32, 32 - 16 * (i % 2))) for i in range(15)]
     whole[4], whole[9] = b"no photo", whole[9][:-10]  # in no batch; in one
@@ -120,7 +120,7 @@ def test_each_reads_and_describes_its_share(everywhere, jpeg):
         for i, (data, box) in enumerate(zip(whole, boxes, strict=True))
     ]
 
-    def describe(variables, images, sizes, rescaled):
+    def embed(variables, images, sizes, rescaled):
         return np.asarray(images, np.float32).mean(axis=(1, 2))
 
     def work(group):
@@ -133,7 +133,7 @@ def test_each_reads_and_describes_its_share(everywhere, jpeg):
 
         def noted(*arguments):
             batches[group.index] += 1
-            return describe(*arguments)
+            return embed(*arguments)
 
         extract_into(rows, noted, {}, views, photos, canvases, settings, group=group)
         return photos, rows, sum(done)

@@ -30,7 +30,7 @@ from tokret.retrieval.rows import RowsInMemory
 from tokret.retrieval.store.record import Images, Record, weights_digest
 from tokret.retrieval.store.writing import making
 from tokret.retrieval.view_batches import survey
-from tokret.runtime.process_group import ALONE, Group, all_processes
+from tokret.runtime.process_group import ALONE, ProcessGroup, all_processes
 from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.checkpoint_description import check_pixels
 from tokret.training.initial_weights import Start
@@ -63,7 +63,7 @@ class ModelSystem:
     folder: Path
     log: Callable[[str], None]
     token_maps: TokenMapper
-    group: Group = ALONE
+    group: ProcessGroup = ALONE
 
     def __call__(self, sets: ImageSets) -> dict[str, DescriptorSet]:
         """Extracts the descriptors that are not in the stores yet.
@@ -75,7 +75,7 @@ class ModelSystem:
           UserError: if a store has other descriptors, or no photo can be read.
         """
         views, settings = ConcatenatedViews(sets), self.settings
-        with self._bar("reading", len(self.group.share(len(views)))) as bar:
+        with self._bar("reading", len(self.group.part_of(len(views)))) as bar:
             photos = survey(views, bar.update, self.group)
         canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
         arguments = (self.extract, self.variables, views, photos, canvases, settings)

@@ -24,7 +24,7 @@ from tokret.retrieval.canvases import Canvas, plan_canvases
 from tokret.retrieval.rows import Rows, RowsInMemory
 from tokret.retrieval.view_batches import Survey, load_batches, survey
 from tokret.runtime.compiler_options import inference_options
-from tokret.runtime.process_group import ALONE, Arrays, Group
+from tokret.runtime.process_group import ALONE, Arrays, ProcessGroup
 from tokret.shapes import Array, Float, Int, UInt8
 
 PROGRAMS = 12  # most canvases of an evaluation, each of which is compiled
@@ -194,7 +194,7 @@ def extract_into(
     canvases: Sequence[Canvas],
     settings: Extraction,
     progress: Callable[[int], Any] = lambda done: None,
-    group: Group = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> None:
     """Describes, batch by batch, the views whose rows are not there yet.
 

@@ -14,7 +14,7 @@ from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.retrieval.canvases import Canvas
 from tokret.retrieval.store.record import Box, Images, photo_digest
-from tokret.runtime.process_group import ALONE, Group
+from tokret.runtime.process_group import ALONE, ProcessGroup
 from tokret.shapes import Int, UInt8
 
 _AT_ONCE = 1024  # views that are asked for together
@@ -49,7 +49,7 @@ class Survey:
 def survey(
     views: Sequence[View],
     progress: Callable[[int], Any] = lambda done: None,
-    group: Group = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> Survey:
     """Reads all photos once, and decodes none of them.
 
@@ -74,7 +74,7 @@ def survey(
 
     found: list[tuple[Any, ...]] = []
     with ThreadPoolExecutor(decoding_threads()) as pool:
-        mine = group.share(len(views))
+        mine = group.part_of(len(views))
         for start in range(0, len(mine), _AT_ONCE):
             rows = mine[start : start + _AT_ONCE]
             found += pool.map(look, rows)
@@ -86,7 +86,7 @@ def survey(
     return Survey(Images(names, sizes, boxes, digests), bad)
 
 
-def _of_all(found: list[tuple[Any, ...]], group: Group) -> list[tuple[Any, ...]]:
+def _of_all(found: list[tuple[Any, ...]], group: ProcessGroup) -> list[tuple[Any, ...]]:
     """What all processes found, in every process."""
     if group.count == 1:
         return found

@@ -1,4 +1,4 @@
-"""Memory that XLA's CPU programs free and ask for again at every step."""
+"""Memory that XLA's CPU programs free and allocate again at every step."""
 
 import ctypes
 import importlib.util
@@ -6,7 +6,7 @@ import os
 import pkgutil
 from pathlib import Path
 
-# As drivers call them: TPUs, NVIDIA's GPUs, also under WSL, AMD's, Intel's.
+# Names of devices: TPUs, NVIDIA's GPUs, also under WSL, AMD's, Intel's.
 _DEVICES = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "dxg", "kfd", "dri/renderD*")
 # glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -25,8 +25,8 @@ class _Counts(ctypes.Structure):
 def keep_freed_memory() -> None:
     """Keeps what this process frees, where it computes on a CPU; before jax starts.
 
-    A program's temporary memory, hundreds of megabytes, is asked for at each call. By
-    default glibc gives it back to the system at the end of each, which then fills every
+    A program's temporary memory, hundreds of megabytes, is allocated at each call. By
+    default glibc returns it to the system at the end of each, which then fills every
     page with zeros again: a fifth of a small training step (docs/performance.md). From
     now on the process stays as large as it ever was. On other systems, and where jax
     may find an accelerator, nothing is changed.
@@ -55,9 +55,9 @@ def allocated() -> int | None:
 
 
 def has_accelerator(devices: Path = Path("/dev")) -> bool:
-    """Whether jax may find something other than a CPU, as far as is known unasked.
+    """Whether jax may find something other than a CPU, without initialising jax.
 
-    A plugin alone is none: libtpu compiles for pods on computers without a TPU.
+    A plugin alone is not enough: libtpu compiles for pods on computers without a TPU.
 
     Args:
       devices: folder of the system's devices.

@@ -10,16 +10,16 @@ from tokret.errors import UserError
 from tokret.runtime import processor
 
 DEFAULT = "~/.cache/tokret/compiled"
-VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # jax's own, which comes before ours
+VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # jax's own, which takes precedence
 
 
 def keep_compiled(folder: str) -> None:
-    """Keeps what this process compiles, and takes what others compiled, from now on.
+    """Stores what this process compiles, and loads what others compiled, from now on.
 
     Args:
-      folder: where; it may be shared by any programs and machines, since jax knows the
-        programs apart and each kind of processor has a folder of its own in it. ""
-        keeps nothing. The environment's JAX_COMPILATION_CACHE_DIR comes before it.
+      folder: may be shared by any programs and machines, since jax distinguishes the
+        programs and each kind of processor has a folder of its own in it. "" stores
+        nothing. The environment's JAX_COMPILATION_CACHE_DIR takes precedence.
 
     Raises:
       UserError: if the folder cannot be made.
@@ -31,9 +31,8 @@ def keep_compiled(folder: str) -> None:
         own.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"the cache of compiled programs cannot be at {own} ({error.strerror}); "
-            "name another folder (--config.run.compilation_cache, or eval.py's "
-            '--compilation_cache), or ""'
+            f"compilation_cache: {own} cannot be made ({error.strerror}); name another "
+            'folder, or ""'
         ) from error
     jax.config.update("jax_compilation_cache_dir", str(own))
     # Small programs are many, and cost a start more than they cost the disk.
@@ -41,5 +40,5 @@ def keep_compiled(folder: str) -> None:
 
 
 def _processor() -> str:
-    """Names the processor's instructions: XLA compiles for all that it finds."""
+    """Identifies the processor's instructions: XLA compiles for all of them."""
     return hashlib.sha256(processor.instructions().encode()).hexdigest()[:12]

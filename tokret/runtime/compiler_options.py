@@ -1,4 +1,4 @@
-"""What XLA is told beyond its defaults (docs/performance.md has the measurements)."""
+"""XLA options that differ from the defaults (measured in docs/performance.md)."""
 
 import functools
 import os
@@ -11,24 +11,24 @@ import jax.numpy as jnp
 Option = bool | int | str
 Options = Mapping[str, Option]
 
-_YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA takes YNNPACK for
+_YNNPACK = "xla_cpu_experimental_ynn_fusion_type"  # what XLA uses YNNPACK for
 TRAINING: Options = {
-    # Copies what a step replaces only where a reader comes after.
+    # Copies a buffer that a step replaces only if it is read later.
     "xla_cpu_copy_insertion_use_region_analysis": True,
     # As jaxlib 0.10 by default, but without convolutions: YNNPACK needs twice as long
     # as XLA's own for those of few channels, more for kernels' gradients.
     _YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
 }
 GPU: Options = {
-    # cuBLAS alone, which adds a product to what is there and takes half as long to be
-    # compiled; XLA tries dozens of kernels of its own for each product otherwise.
+    # cuBLAS alone, which can add a product to an existing array and compiles in half
+    # the time; XLA tries dozens of kernels of its own for each product otherwise.
     "xla_gpu_enable_triton_gemm": False,
-    # Products of one array by two others stay two: cuBLAS would need these in a row.
+    # Products of one array by two others stay two: cuBLAS needs one array.
     "xla_gpu_dot_merger_threshold_mb": 0,
 }
 # XLA's own form is slower only at products with a matrix's transpose, as gradients are.
 INFERENCE: Options = {_YNNPACK: ""}
-# For products of bfloat16 YNNPACK knows instructions that XLA does not use.
+# For bfloat16 products YNNPACK uses instructions that XLA does not.
 NARROW_INFERENCE: Options = {_YNNPACK: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 UNKNOWN = ("No such compile option", "is not a valid")  # as jaxlib refuses an option
 
@@ -40,17 +40,17 @@ def training_options(platform: str) -> dict[str, Option]:
       platform: that it is compiled for: "cpu", "gpu", "tpu".
 
     Returns:
-      Options of jax.jit; none for a TPU, none that this jaxlib does not know, and none
-      that the environment's XLA_FLAGS names.
+      Options of jax.jit; none for a TPU, none unknown to this jaxlib, and none that the
+      environment's XLA_FLAGS names.
     """
     return _allowed({"cpu": TRAINING, "gpu": GPU}.get(platform, {}), platform)
 
 
 def inference_options(dtype: Any, platform: str | None = None) -> dict[str, Option]:
-    """Returns the `compiler_options` of what describes images, as `training_options`.
+    """Returns the `compiler_options` of extraction, as `training_options`.
 
     Args:
-      dtype: that is computed in.
+      dtype: of the computation.
       platform: that it is compiled for; None for that of jax's default backend.
     """
     platform = platform or jax.default_backend()
@@ -85,5 +85,5 @@ def _known(name: str, value: Option, platform: str) -> bool:
 def _device_of(platform: str) -> jax.Device:
     try:
         return jax.local_devices(backend=platform)[0]
-    except RuntimeError:  # not there: it is compiled for elsewhere
+    except RuntimeError:  # not on this machine: it is compiled for another
         return jax.local_devices()[0]

@@ -1,7 +1,7 @@
-"""What processes hand to one another by way of the coordinator, not of the devices.
+"""Arrays that processes exchange through the coordinator, not through devices.
 
-So a process can go on computing while another takes its time, and the first may be busy
-for hours before it asks for more. All make the same calls, in the same order.
+So a process can keep computing while another is slow, and the first may be busy for
+hours between calls. All make the same calls, in the same order.
 """
 
 import functools
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jax._src import distributed  # the client has no public name
 
+from tokret.runtime import coordinator
 from tokret.runtime.cluster import PATIENCE
 
 CHUNK = 2 << 20  # bytes of a message: gRPC takes no more than 4 MiB
@@ -20,8 +20,8 @@ AHEAD = 32  # calls after which processes wait for the slowest: a bound on memor
 Arrays = Mapping[str, np.ndarray]
 
 
-class Group:
-    """Processes that divide work, of which the first keeps the results.
+class ProcessGroup:
+    """Processes that divide work; the first keeps the results.
 
     Attributes:
       index: this process's, from 0.
@@ -29,12 +29,12 @@ class Group:
     """
 
     def __init__(self, index: int = 0, count: int = 1, client: Any = None) -> None:
-        """Takes a place among the others.
+        """Makes one process's view of the group.
 
         Args:
           index: this process's, from 0.
           count: how many there are.
-          client: JAX's, of the coordinator; None where one works alone.
+          client: of the coordinator; None for a process alone.
         """
         self.index, self.count = index, count
         self._client, self._calls = client, 0
@@ -44,19 +44,19 @@ class Group:
         """Whether this process keeps the results."""
         return self.index == 0
 
-    def share(self, total: int) -> range:
-        """This process's stretch of so many pieces of work."""
+    def part_of(self, total: int) -> range:
+        """Returns this process's contiguous part of `total` items of work."""
         start, stop = (total * i // self.count for i in (self.index, self.index + 1))
         return range(start, stop)
 
     def gather(self, mine: Arrays) -> list[Arrays]:
-        """Hands arrays to the first process.
+        """Sends arrays to the first process.
 
         Args:
           mine: named, of any shapes; another process's may differ.
 
         Returns:
-          In the first, what each process handed, in order; in the others, nothing.
+          In the first, the arrays of each process, in order; in the others, nothing.
         """
         call = self._next()
         if not self.first:
@@ -77,9 +77,9 @@ class Group:
         return arrays
 
     def _next(self) -> str:
-        """What the next call is known by, to all."""
+        """Returns the name of the next call, the same in all processes."""
         self._calls += 1
-        name = f"tokret/handed/{self._calls}"
+        name = f"tokret/exchange/{self._calls}"
         if self.count > 1 and self._calls % AHEAD == 0:
             self._client.wait_at_barrier(f"{name}/all", int(PATIENCE * 1000))
         return name
@@ -106,11 +106,11 @@ class Group:
             return dict(loaded)
 
 
-ALONE = Group()
+ALONE = ProcessGroup()
 
 
 @functools.cache
-def all_processes() -> Group:
-    """The group of all processes that `cluster.join` joined."""
-    state = distributed.global_state
-    return Group(state.process_id, state.num_processes, state.client)
+def all_processes() -> ProcessGroup:
+    """Returns the group of all processes that `cluster.join` joined."""
+    index, count = coordinator.process_index(), coordinator.process_count()
+    return ProcessGroup(index, count, coordinator.client())

@@ -1,4 +1,4 @@
-"""What the system tells of its processor."""
+"""The system's description of its processor."""
 
 import platform
 from pathlib import Path
@@ -7,23 +7,23 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def name() -> str:
-    """Names the processor, as well as the system can tell."""
-    told = _first("model name").partition(":")[2].strip()
-    return told or platform.processor() or platform.machine()
+    """Returns the processor's name, as far as the system knows it."""
+    model = _first("model name").partition(":")[2].strip()
+    return model or platform.processor() or platform.machine()
 
 
 def instructions() -> str:
-    """Lists the instructions it has; "" where the system does not tell."""
-    return _first("flags") or _first("Features")  # x86's word, and Arm's
+    """Lists the instructions it has; "" where the system has no list."""
+    return _first("flags") or _first("Features")  # on x86, and on Arm
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether it has units for products of bfloat16 matrices: x86's AMX."""
+    """Whether it multiplies bfloat16 matrices in hardware: x86's AMX."""
     return "amx_bf16" in instructions().split()
 
 
 def _first(word: str) -> str:
-    """The first line that begins with a word."""
+    """Returns the first line that begins with a word; "" if there is none."""
     try:
         lines = CPUINFO.read_text(errors="replace").splitlines()
     except OSError:  # not Linux

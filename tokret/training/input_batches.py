@@ -66,7 +66,7 @@ class SkippedPhotos:
           UserError: if all together skipped too many photos in this epoch.
         """
         mine = (self._unreported, self._in_epoch, self._first)
-        found = cluster.gathered(mine)
+        found = cluster.gather_ints(mine)
         count, in_epoch = (int(total) for total in found[:, :2].sum(axis=0))
         if count:
             first = int(next(index for index in found[:, 2] if index != NONE))
