@@ -23,7 +23,7 @@ GPU: Options = {
     # cuBLAS alone, which can add a product to an existing array and compiles in half
     # the time; XLA tries dozens of kernels of its own for each product otherwise.
     "xla_gpu_enable_triton_gemm": False,
-    # Products of one array by two others stay two: cuBLAS needs one array.
+    # Products of one array by two others stay two: merged, the two must be one array.
     "xla_gpu_dot_merger_threshold_mb": 0,
 }
 # XLA's own form is slower only at products with a matrix's transpose, as gradients are.
