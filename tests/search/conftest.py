@@ -4,7 +4,7 @@ import pytest
 
 from tokret import configuration
 from tokret.models.build import build_model
-from tokret.search.extractor import load_describer
+from tokret.search.extractor import load_extractor
 from tokret.training.weights import save_weights
 
 MODEL = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8}
@@ -43,9 +43,9 @@ def other_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def loaded(checkpoint, tmp_path_factory):
-    """A describer that is restored once; its parts go where the tests say."""
-    nowhere = tmp_path_factory.mktemp("parts")
-    return load_describer(checkpoint, False, None, None, nowhere, lambda line: None)
+    """An extractor that is restored once; tests set the folder of its segments."""
+    nowhere = tmp_path_factory.mktemp("segments")
+    return load_extractor(checkpoint, False, None, None, nowhere, lambda line: None)
 
 
 @pytest.fixture

@@ -7,23 +7,23 @@ from hypothesis import strategies as st
 from tokret.errors import UserError
 from tokret.search.catalogue import (
     FILE,
-    NO_PART,
+    NO_SEGMENT,
     Catalogue,
     Entry,
-    Maker,
+    ModelInfo,
     read_catalogue,
     write_catalogue,
 )
 from tokret.search.photos import Stamp
 
-MAKER = Maker("/weights", False, "abc", 1024, (1.0, 0.5))
-PART = "0123456789abcdef"
+MODEL = ModelInfo("/weights", False, "abc", 1024, (1.0, 0.5))
+SEGMENT = "0123456789abcdef"
 WHOLE = Catalogue(
     "/photos",
-    MAKER,
+    MODEL,
     {
-        "a/b \u00e9.jpg": Entry(PART, 3, Stamp(10, 20), ""),
-        "bad.jpg": Entry(NO_PART, 0, Stamp(0, 0), "empty"),
+        "a/b \u00e9.jpg": Entry(SEGMENT, 3, Stamp(10, 20), ""),
+        "bad.jpg": Entry(NO_SEGMENT, 0, Stamp(0, 0), "empty"),
     },
 )
 
@@ -31,19 +31,19 @@ WHOLE = Catalogue(
 def test_a_catalogue_comes_back(tmp_path):
     write_catalogue(tmp_path, WHOLE)
     assert read_catalogue(tmp_path) == WHOLE
-    assert WHOLE.parts() == [PART]
+    assert WHOLE.segments() == [SEGMENT]
 
 
 def test_only_what_would_change_descriptors_is_a_difference():
-    assert MAKER.difference(MAKER) is None
-    moved = Maker("/elsewhere", True, "abc", 1024, (1.0, 0.5))
-    assert MAKER.difference(moved) is None
-    other = Maker("/weights", False, "abc", 512, (1.0, 0.5))
-    assert MAKER.difference(other) == "longest_side: 512 and 1024"
+    assert MODEL.difference(MODEL) is None
+    moved = ModelInfo("/elsewhere", True, "abc", 1024, (1.0, 0.5))
+    assert MODEL.difference(moved) is None
+    other = ModelInfo("/weights", False, "abc", 512, (1.0, 0.5))
+    assert MODEL.difference(other) == "longest_side: 512 and 1024"
 
 
-def test_where_there_is_none_it_says_how_to_make_one(tmp_path):
-    with pytest.raises(UserError, match="is no index; make one: python -m tokret"):
+def test_a_missing_catalogue_is_a_line(tmp_path):
+    with pytest.raises(UserError, match="is not an index; create one"):
         read_catalogue(tmp_path)
 
 
@@ -57,28 +57,40 @@ def changed(*path, value):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        (changed("form", value=2), "form: 2 and 1"),
+        (changed("version", value=2), "version 2, not 1"),
         (changed("root", value=3), "damaged"),
-        (changed("maker", value=[]), "damaged"),
-        (changed("maker", "scales", value=[1]), "damaged"),
+        (changed("model", value=[]), "damaged"),
+        (changed("model", "scales", value=["1"]), "damaged"),
         (changed("photos", value=[]), "damaged"),
-        (changed("photos", "../up.jpg", value=[PART, 0, 1, 1, ""]), "no photo's path"),
-        (changed("photos", "/etc/x.jpg", value=[PART, 0, 1, 1, ""]), "no photo's path"),
-        (changed("photos", "x.jpg", value=["../../up", 0, 1, 1, ""]), "no part's name"),
-        (changed("photos", "x.jpg", value=["", 0, 1, 1, ""]), "no part's name"),
-        (changed("photos", "x.jpg", value=[PART, -1, 1, 1, ""]), "row -1"),
-        (changed("photos", "x.jpg", value=[PART, True, 1, 1, ""]), "not of type int"),
-        (changed("photos", "x.jpg", value=[PART, 0]), "damaged"),
+        (
+            changed("photos", "../up.jpg", value=[SEGMENT, 0, [1, 1], ""]),
+            "not a photo's path",
+        ),
+        (
+            changed("photos", "/etc/x.jpg", value=[SEGMENT, 0, [1, 1], ""]),
+            "not a photo's path",
+        ),
+        (
+            changed("photos", "x.jpg", value=["../../up", 0, [1, 1], ""]),
+            "matching regex",
+        ),
+        (changed("photos", "x.jpg", value=["", 0, [1, 1], ""]), "without an error"),
+        (changed("photos", "x.jpg", value=[SEGMENT, -1, [1, 1], ""]), ">= 0"),
+        (
+            changed("photos", "x.jpg", value=[SEGMENT, True, [1, 1], ""]),
+            "Expected `int`",
+        ),
+        (changed("photos", "x.jpg", value=[SEGMENT, 0]), "damaged"),
     ],
 )
-def test_damage_is_a_line(tmp_path, change, says):
+def test_damage_is_a_line(tmp_path, change, message):
     write_catalogue(tmp_path, WHOLE)
     fields = json.loads((tmp_path / FILE).read_text())
     change(fields)
     (tmp_path / FILE).write_text(json.dumps(fields))
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_catalogue(tmp_path)
 
 

@@ -3,6 +3,7 @@ import os
 import signal
 import time
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from tokret.retrieval.extraction import extract
 from tokret.retrieval.store.reading import read_store
 from tokret.search import indexing
 from tokret.search.catalogue import read_catalogue
-from tokret.search.indexing import PARTS, update_index
+from tokret.search.indexing import SEGMENTS, update_index
 from tokret.search.photos import PhotoViews
 
 
@@ -19,12 +20,12 @@ from tokret.search.photos import PhotoViews
 def update(loaded, photos, tmp_path):
     """Updates the index of the photos by the model that was restored once."""
 
-    def describer(parts):
-        system = dataclasses.replace(loaded.system, folder=parts)
+    def load(segments):
+        system = dataclasses.replace(loaded.system, folder=segments)
         return dataclasses.replace(loaded, system=system)
 
     def run(root=photos, **options):
-        return update_index(root, tmp_path / "index", describer, **options)
+        return update_index(root, tmp_path / "index", load, **options)
 
     return run
 
@@ -36,17 +37,19 @@ def counts(change):
 def descriptors(index):
     """All good photos' descriptors, by name."""
     catalogue = read_catalogue(index)
-    stores = {part: read_store(index / PARTS / part) for part in catalogue.parts()}
+    stores = {
+        name: read_store(index / SEGMENTS / name) for name in catalogue.segments()
+    }
     return {
-        name: np.array(stores[entry.part].descriptors[entry.row])
+        name: np.array(stores[entry.segment].descriptors[entry.row])
         for name, entry in catalogue.photos.items()
-        if not entry.why
+        if not entry.error
     }
 
 
 def test_an_index_follows_its_folder(update, photos, loaded, tmp_path, jpeg):
     index = tmp_path / "index"
-    assert counts(update(at_once=4)) == (9, 9, 0)
+    assert counts(update(segment_size=4)) == (9, 9, 0)
     found = descriptors(index)
     names = sorted(found)
     views = PhotoViews(photos, names, 48)
@@ -66,20 +69,20 @@ def test_an_index_follows_its_folder(update, photos, loaded, tmp_path, jpeg):
     assert (after["sea/5.jpg"] != found["sea/5.jpg"]).any()
 
 
-def test_many_parts_become_one_and_nothing_is_left_over(update, tmp_path, monkeypatch):
-    monkeypatch.setattr(indexing, "MOST_PARTS", 20)
-    update(at_once=3)
+def test_many_segments_are_merged_into_one(update, tmp_path, monkeypatch):
+    monkeypatch.setattr(indexing, "MAX_SEGMENTS", 20)
+    update(segment_size=3)
     before = descriptors(tmp_path / "index")
-    assert len(read_catalogue(tmp_path / "index").parts()) == 3
-    monkeypatch.setattr(indexing, "MOST_PARTS", 2)
+    assert len(read_catalogue(tmp_path / "index").segments()) == 3
+    monkeypatch.setattr(indexing, "MAX_SEGMENTS", 2)
     assert update().new == 0
     after = descriptors(tmp_path / "index")
     assert after.keys() == before.keys()
     assert all((after[name] == before[name]).all() for name in after)
-    assert len(os.listdir(tmp_path / "index" / PARTS)) == 1
+    assert len(os.listdir(tmp_path / "index" / SEGMENTS)) == 1
 
 
-def test_bad_photos_are_named_once_and_looked_at_again_when_they_change(
+def test_bad_photos_are_reported_once_and_read_again_when_they_change(
     update, photos, jpeg
 ):
     (photos / "empty.jpg").write_bytes(b"")
@@ -107,19 +110,19 @@ def test_an_index_is_of_one_folder_and_one_model(update, tmp_path, loaded, photo
     other.mkdir()
     with pytest.raises(UserError, match="is an index of .*my photos"):
         update(other)
-    maker = dataclasses.replace(loaded.maker, weights="others")
-    with pytest.raises(UserError, match="made otherwise .weights: "):
+    model = msgspec.structs.replace(loaded.model, weights="others")
+    with pytest.raises(UserError, match="of another model .weights: "):
         update_index(
             photos,
             tmp_path / "index",
-            lambda parts: dataclasses.replace(loaded, maker=maker),
+            lambda segments: dataclasses.replace(loaded, model=model),
         )
 
 
-def test_folders_that_are_something_else_are_left_alone(update, tmp_path):
+def test_other_folders_stay_as_they_are(update, tmp_path):
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"holds other files, such as thesis\.txt"):
+    with pytest.raises(UserError, match=r"has other files, such as thesis\.txt"):
         update()
     assert os.listdir(tmp_path / "index") == ["thesis.txt"]
 
@@ -129,7 +132,7 @@ def test_a_folder_without_photos_empties_no_index(update, photos, tmp_path):
     found = descriptors(tmp_path / "index")
     for path in photos.rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(UserError, match="holds no photo"):
+    with pytest.raises(UserError, match="has no photo"):
         update()
     assert descriptors(tmp_path / "index").keys() == found.keys()
 
@@ -146,9 +149,9 @@ def test_after_kills_it_ends_as_if_undisturbed(
 
     status, out, err = program(*arguments("whole"))
     assert status == 0, out + err
-    for moment in ("parts", "journal"):
+    for moment in ("segments", "journal"):
         process = start(*arguments("killed"))
-        pattern = {"parts": "parts/*", "journal": "parts/*/finished"}[moment]
+        pattern = {"segments": "segments/*", "journal": "segments/*/finished"}[moment]
         while process.poll() is None and not any((tmp_path / "killed").glob(pattern)):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

@@ -17,11 +17,11 @@ def test_photos_are_listed_by_name_and_known_by_size_and_time(photos):
     assert found["a.PNG"] == (0, 0)
     stamp = found["sea/1.jpg"]
     assert stamp.size == (photos / "sea/1.jpg").stat().st_size
-    os.utime(photos / "sea/1.jpg", ns=(0, stamp.changed + 1))
+    os.utime(photos / "sea/1.jpg", ns=(0, stamp.modified + 1))
     assert find_photos(photos)[0]["sea/1.jpg"] != stamp
 
 
-def test_names_that_cannot_be_written_down_are_passed_over(photos):
+def test_names_that_cannot_be_printed_are_skipped(photos):
     (photos / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
     (photos / "two\nlines.jpg").write_bytes(b"")
     found, others = find_photos(photos)
@@ -33,7 +33,7 @@ def test_what_is_no_folder_is_refused(photos):
         find_photos(photos / "sea" / "1.jpg")
 
 
-def test_views_are_upright_and_read_when_asked_for(tmp_path):
+def test_views_are_upright_and_read_when_indexed(tmp_path):
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:, :16] = 200
     turned = Image.fromarray(pixels)
@@ -51,14 +51,14 @@ def test_views_are_upright_and_read_when_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"<!DOCTYPE html><p>404", "a web page"),
         (b"\xff\xd8\xff no more", "cannot be decoded|not a photo"),
     ],
 )
-def test_what_is_wrong_with_a_photo_is_said(tmp_path, content, says):
+def test_the_error_names_what_is_wrong_with_a_photo(tmp_path, content, message):
     (tmp_path / "odd.jpg").write_bytes(content)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_view(tmp_path / "odd.jpg", "odd.jpg", None, 64)

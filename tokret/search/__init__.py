@@ -1,1 +1,1 @@
-"""Search in one's own photos: an index of a folder, and questions to it."""
+"""Search in one's own photos: an index of a folder, and queries to it."""

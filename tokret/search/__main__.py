@@ -4,11 +4,11 @@ r"""Search in photos of your own.
     python -m tokret.search query PHOTO --index=INDEX [--box=x0,y0,x1,y1] [--top=20] \
         [--report=FILE.html]
 
-index describes all photos below DIR (jpg, jpeg, png, webp; turned as their EXIF says)
-with the model of a run of train.py, of a conversion, or of one checkpoint. The same
-command again adds what is new, drops what is gone, and goes on after a kill. query
-prints the photos most like PHOTO, or like the part of it in --box, with the cosine of
-their descriptors.
+index extracts descriptors of all photos below DIR (jpg, jpeg, png, webp; turned by
+their EXIF) with the model of a run of train.py, of a conversion, or of one checkpoint.
+The same command again adds new photos, removes those that are gone, and resumes after a
+kill. query prints the photos most similar to PHOTO, or to the part of it in --box, with
+the cosine of their descriptors.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from typing import Any, NoReturn
 from tokret import command_line
 from tokret.errors import UserError, exit_status
 from tokret.io.atomic_files import write_whole
-from tokret.search.catalogue import Maker
-from tokret.search.extractor import Describer, load_describer
-from tokret.search.indexing import PARTS, update_index
+from tokret.search.catalogue import ModelInfo
+from tokret.search.extractor import Extractor, load_extractor
+from tokret.search.indexing import SEGMENTS, update_index
 from tokret.search.page import render
-from tokret.search.querying import SearchResults, ask, parse_box
+from tokret.search.querying import SearchResults, parse_box, query_index
 
 SHOWN = 10  # bad photos that are named
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; python -m tokret.search --help says more")
+        raise UserError(f"{message}; python -m tokret.search --help lists all")
 
 
 def _flags() -> argparse.ArgumentParser:
@@ -50,21 +50,21 @@ def _flags() -> argparse.ArgumentParser:
     index.add_argument(
         "--ema",
         action="store_true",
-        help="the exponential moving average of the weights",
+        help="the EMA of the weights",
     )
     query = commands.add_parser("query", allow_abbrev=False)
-    query.add_argument("photo", metavar="PHOTO", help="the photo that asks")
-    query.add_argument("--box", help="x0,y0,x1,y1 in pixels: the part that asks")
-    query.add_argument("--top", type=int, default=20, help="photos wanted")
+    query.add_argument("photo", metavar="PHOTO", help="the query")
+    query.add_argument("--box", help="x0,y0,x1,y1 in pixels: a part of the query")
+    query.add_argument("--top", type=int, default=20, help="how many photos")
     query.add_argument("--report", help="also a page to look at, FILE.html")
-    query.add_argument("--checkpoint", help="where the weights lie, if they moved")
+    query.add_argument("--checkpoint", help="folder of the weights, if they moved")
     for command in (index, query):
         command.add_argument("--index", required=True, help="folder of the index")
     return parser
 
 
-def tell(line: str) -> None:
-    """Says at once what is going on."""
+def log(line: str) -> None:
+    """Prints a line at once."""
     print(line, flush=True)
 
 
@@ -76,24 +76,24 @@ def index(
     scales: str | None,
     ema: bool,
 ) -> None:
-    """Makes or updates an index, and says what changed."""
+    """Creates or updates an index, and prints what changed."""
 
-    def describer(parts: Path) -> Describer:
+    def load(segments: Path) -> Extractor:
         factors = None if scales is None else [float(s) for s in scales.split(",")]
-        return load_describer(
-            _path(checkpoint), ema, longest_side, factors, parts, tell
+        return load_extractor(
+            _path(checkpoint), ema, longest_side, factors, segments, log
         )
 
     folder = _path(index)
-    change = update_index(_path(photos), folder, describer)
+    change = update_index(_path(photos), folder, load)
     if change.bad:
-        tell(f"{len(change.bad)} photos could not be described:")
+        log(f"{len(change.bad)} photos have no descriptor:")
         for name, why in list(change.bad.items())[:SHOWN]:
-            tell(f"  {why if name in why else f'{name}: {why}'}")
+            log(f"  {why if name in why else f'{name}: {why}'}")
     if change.others:
-        tell(f"{change.others} other files passed over")
-    tell(
-        f"{folder}: {change.photos} photos ({change.new} looked at now, "
+        log(f"{change.others} other files skipped")
+    log(
+        f"{folder}: {change.photos} photos ({change.new} extracted now, "
         f"{change.gone} gone)"
     )
 
@@ -106,28 +106,28 @@ def query(
     report: str | None,
     checkpoint: str | None,
 ) -> None:
-    """Asks an index, and prints what it answers."""
-    folder, asking, part = _path(index), _path(photo), parse_box(box)
+    """Queries an index, and prints the results."""
+    folder, query_photo, part = _path(index), _path(photo), parse_box(box)
     if report is not None:
         _check_page(_path(report))
 
-    def describer(maker: Maker) -> Describer:
-        where = _path(checkpoint or maker.checkpoint)
+    def load(model: ModelInfo) -> Extractor:
+        where = _path(checkpoint or model.checkpoint)
         if checkpoint is None and not where.is_dir():
             raise UserError(
-                f"the weights that made --index={index} are gone from {where}; name "
-                "their folder by --checkpoint"
+                f"the weights of --index={index} are gone from {where}; name their "
+                "folder by --checkpoint"
             )
-        scales = maker.scales
-        return load_describer(
-            where, maker.ema, maker.longest_side, scales, folder / PARTS, tell
+        return load_extractor(
+            *(where, model.ema, model.longest_side, model.scales),
+            *(folder / SEGMENTS, log),
         )
 
-    answer = ask(folder, asking, part, top, describer)
-    tell(to_text(answer))
+    results = query_index(folder, query_photo, part, top, load)
+    log(to_text(results))
     if report is not None:
-        write_whole(_path(report), render(answer, asking, part))
-        tell(f"written: {report}")
+        write_whole(_path(report), render(results, query_photo, part))
+        log(f"written: {report}")
 
 
 def _check_page(page: Path) -> None:
@@ -138,18 +138,18 @@ def _check_page(page: Path) -> None:
         raise UserError(f"--report={page}: make the folder {page.parent} first")
 
 
-def to_text(answer: SearchResults) -> str:
-    """Puts an answer into lines: rank, cosine, path."""
+def to_text(results: SearchResults) -> str:
+    """Results as lines: rank, cosine, path."""
     lines = [
-        f"{rank:>4}  {hit.score:.4f}  {answer.root / hit.name}"
-        for rank, hit in enumerate(answer.hits, 1)
+        f"{rank:>4}  {hit.score:.4f}  {results.root / hit.name}"
+        for rank, hit in enumerate(results.hits, 1)
     ]
     return "\n".join(
         [
             *lines,
-            f"{answer.num_photos} photos searched in "
-            f"{1000 * answer.search_seconds:.0f} ms; the query's descriptor took "
-            f"{answer.extract_seconds:.1f} s",
+            f"{results.num_photos} photos searched in "
+            f"{1000 * results.search_seconds:.0f} ms; the query's descriptor took "
+            f"{results.extract_seconds:.1f} s",
         ]
     )
 

@@ -1,51 +1,50 @@
-"""What an index knows: whose descriptors it holds, and where each photo's row lies.
+"""The catalogue of an index: the model of its descriptors, and each photo's row.
 
-The descriptors themselves are in stores below INDEX/parts; `catalogue.json` is
-written whole, after the store it speaks of. So whatever ends the process, the catalogue
-is true.
+Descriptors are in stores below INDEX/segments. `catalogue.json` is written atomically,
+after the store that it refers to, so that it is true whenever the process ends.
 """
 
-import dataclasses
-import json
-import re
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Annotated
+
+import msgspec
 
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
-from tokret.retrieval.store.record import read_fields
 from tokret.search.photos import Stamp
 
 FILE = "catalogue.json"
-FORM = 1  # raised when older versions could not read it
-NO_PART = ""  # of photos of which nothing could be described
-_PART = re.compile(r"[0-9a-f]{16}")
+VERSION = 1  # of the file's form
+NO_SEGMENT = ""  # of photos without a descriptor
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, array_like=True):
     """A photo of the index.
 
     Attributes:
-      part: the store that holds its descriptor, or NO_PART.
+      segment: the store of its descriptor, or NO_SEGMENT.
       row: in that store.
-      stamp: of the file when it was described.
-      why: what is wrong with it; "" if nothing is.
+      stamp: of the file when its descriptor was extracted.
+      error: the reason if it has no descriptor; "" if it has one.
     """
 
-    part: str
-    row: int
+    segment: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{16})?\Z")]
+    row: Annotated[int, msgspec.Meta(ge=0)]
     stamp: Stamp
-    why: str
+    error: str
+
+    def __post_init__(self) -> None:
+        """Refuses a photo that has neither a segment nor an error."""
+        if self.segment == NO_SEGMENT and not self.error:
+            raise ValueError("a photo without an error has no segment")
 
 
-@dataclasses.dataclass(frozen=True)
-class Maker:
-    """Whose descriptors an index holds.
+class ModelInfo(msgspec.Struct, frozen=True):
+    """The model of an index's descriptors.
 
     Attributes:
       checkpoint: folder of the weights.
-      ema: whether the exponential moving average of the weights was taken.
+      ema: whether the EMA of the weights was taken.
       weights: digest of the weights.
       longest_side: of a photo, in pixels.
       scales: factors of the sides.
@@ -57,8 +56,8 @@ class Maker:
     longest_side: int
     scales: tuple[float, ...]
 
-    def difference(self, other: "Maker") -> str | None:
-        """Names what would give other descriptors; where the weights lie would not."""
+    def difference(self, other: "ModelInfo") -> str | None:
+        """The first field that changes descriptors; the folder and EMA do not."""
         for field in ("weights", "longest_side", "scales"):
             mine, theirs = getattr(self, field), getattr(other, field)
             if mine != theirs:
@@ -66,46 +65,53 @@ class Maker:
         return None
 
 
-@dataclasses.dataclass(frozen=True)
-class Catalogue:
+class Catalogue(msgspec.Struct, frozen=True):
     """An index without its descriptors.
 
     Attributes:
-      root: the folder whose photos it holds.
-      maker: whose descriptors they are.
-      photos: by path from the root.
+      root: the folder of its photos.
+      model: of the descriptors.
+      photos: by path relative to the root.
+      version: of the file's form.
     """
 
     root: str
-    maker: Maker
-    photos: Mapping[str, Entry]
+    model: ModelInfo
+    photos: dict[str, Entry]
+    version: int = VERSION
 
-    def parts(self) -> list[str]:
+    def __post_init__(self) -> None:
+        """Refuses paths outside the root: a report shows the photos."""
+        for name in self.photos:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or not name.isprintable():
+                raise ValueError(f"{name[:40]!r} is not a photo's path")
+
+    def segments(self) -> list[str]:
         """The stores in use, sorted."""
-        return sorted({entry.part for entry in self.photos.values()} - {NO_PART})
+        used = {entry.segment for entry in self.photos.values()}
+        return sorted(used - {NO_SEGMENT})
+
+    def errors(self) -> dict[str, str]:
+        """By photo, why it has no descriptor."""
+        return {name: e.error for name, e in self.photos.items() if e.error}
+
+
+class _Version(msgspec.Struct):
+    version: int
 
 
 def write_catalogue(folder: Path, catalogue: Catalogue) -> None:
-    """Writes the catalogue of an index, whole or not at all.
+    """Writes the catalogue of an index, atomically.
 
     Raises:
-      UserError: the disk does not take it.
+      UserError: it cannot be written.
     """
-    photos = {
-        name: [entry.part, entry.row, *entry.stamp, entry.why]
-        for name, entry in catalogue.photos.items()
-    }
-    fields = {
-        "form": FORM,
-        "root": catalogue.root,
-        "maker": dataclasses.asdict(catalogue.maker),
-        "photos": photos,
-    }
-    write_whole(folder / FILE, json.dumps(fields, indent=0, ensure_ascii=False) + "\n")
+    write_whole(folder / FILE, msgspec.json.encode(catalogue) + b"\n")
 
 
 def read_catalogue(folder: Path) -> Catalogue:
-    """Reads the catalogue of an index, believing nothing of it.
+    """Reads and checks the catalogue of an index.
 
     Raises:
       UserError: there is none, or it is damaged.
@@ -113,56 +119,18 @@ def read_catalogue(folder: Path) -> Catalogue:
     path = folder / FILE
     if not path.is_file():
         raise UserError(
-            f"--index={folder} is no index; make one: python -m tokret.search index "
-            f"PHOTOS --checkpoint=FOLDER --index={folder}"
-        )
-    fields = read_fields(path)
-    if fields.get("form") != FORM:
-        raise UserError(
-            f"{path}: form: {fields.get('form')!r} and {FORM}; another version of "
-            "tokret made it: remove the folder and index again"
+            f"index={folder} is not an index; create one of your photos first"
         )
     try:
-        maker = _maker(fields["maker"])
-        photos = {
-            _relative(name): _entry(*values)
-            for name, values in fields["photos"].items()
-        }
-        return Catalogue(_of_type(fields["root"], str), maker, photos)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        content = path.read_bytes()
+        found = msgspec.json.decode(content, type=_Version).version
+        if found == VERSION:
+            return msgspec.json.decode(content, type=Catalogue)
+    except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
         raise UserError(
             f"{path} is damaged ({error}); remove the folder and index again"
         ) from error
-
-
-def _maker(fields: Mapping[str, Any]) -> Maker:
-    return Maker(
-        _of_type(fields["checkpoint"], str),
-        _of_type(fields["ema"], bool),
-        _of_type(fields["weights"], str),
-        _of_type(fields["longest_side"], int),
-        tuple(_of_type(scale, float) for scale in fields["scales"]),
+    raise UserError(
+        f"{path} has version {found}, not {VERSION}; another version of tokret wrote "
+        "it: remove the folder and index again"
     )
-
-
-def _entry(part: Any, row: Any, size: Any, changed: Any, why: Any) -> Entry:
-    if not _PART.fullmatch(_of_type(part, str)) and (part != NO_PART or not why):
-        raise ValueError(f"{part[:40]!r} is no part's name")
-    if _of_type(row, int) < 0:
-        raise ValueError(f"row {row}")
-    stamp = Stamp(_of_type(size, int), _of_type(changed, int))
-    return Entry(part, row, stamp, _of_type(why, str))
-
-
-def _of_type(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise TypeError(f"{str(value)[:40]!r} is not of type {kind.__name__}")
-    return value
-
-
-def _relative(name: str) -> str:
-    """A path that stays below the root: reports show the photo that lies there."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not name.isprintable():
-        raise ValueError(f"{name[:40]!r} is no photo's path")
-    return name

@@ -1,4 +1,4 @@
-"""The model by which an index describes photos: a checkpoint's, or one converted."""
+"""The model that extracts an index's descriptors."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,63 +8,62 @@ from tokret.errors import UserError
 from tokret.evaluation.options import choose_checkpoint, make_settings
 from tokret.evaluation.systems import ModelSystem, model_systems
 from tokret.retrieval.store.record import weights_digest
-from tokret.search.catalogue import Maker
+from tokret.search.catalogue import ModelInfo
 from tokret.training.checkpoint_description import read_config
 
 
 @dataclasses.dataclass(frozen=True)
-class Describer:
-    """A model, ready to describe, and what an index remembers of it.
+class Extractor:
+    """A restored model, and what an index records of it.
 
     Attributes:
-      system: describes parts into stores.
-      maker: of the descriptors.
+      system: extracts descriptors into stores.
+      model: for the catalogue.
     """
 
     system: ModelSystem
-    maker: Maker
+    model: ModelInfo
 
 
-def load_describer(
+def load_extractor(
     checkpoint: Path,
     ema: bool,
     longest_side: int | None,
     scales: Sequence[float] | None,
-    parts: Path,
-    say: Callable[[str], None],
-) -> Describer:
+    segments: Path,
+    log: Callable[[str], None],
+) -> Extractor:
     """Restores a model.
 
     Args:
-      checkpoint: folder of a run or a conversion, of which the newest is taken, or of
-        one checkpoint.
-      ema: whether the exponential moving average of the weights is taken for them.
-      longest_side: of a photo, in pixels; None takes the run's own.
-      scales: factors of the sides; None takes the run's own.
-      parts: folder of the stores that it writes.
-      say: told, in lines, what is going to be computed.
+      checkpoint: folder of a run or a conversion, whose newest checkpoint is taken, or
+        of one checkpoint.
+      ema: whether the EMA of the weights is taken for them.
+      longest_side: of a photo, in pixels; None for the run's own.
+      scales: factors of the sides; None for the run's own.
+      segments: folder of the stores that it writes.
+      log: called with lines on what is going to be computed.
 
     Raises:
-      UserError: if there is no checkpoint, or a value cannot be.
+      UserError: if there is no checkpoint, or a value is out of range.
     """
     if not checkpoint.is_dir():
         raise UserError(
-            f"--checkpoint={checkpoint} is not a folder; name that of a run "
-            "(--workdir of train.py), of a conversion, or of one checkpoint"
+            f"checkpoint={checkpoint} is not a folder; name the folder of a run, of a "
+            "conversion, or of one checkpoint"
         )
     is_run = (checkpoint / "checkpoints").is_dir()
-    where = str(checkpoint)
-    workdir, alone = (where, None) if is_run else (None, where)
-    chosen, _ = choose_checkpoint(workdir, alone, None)
+    path = str(checkpoint)
+    chosen, _ = choose_checkpoint(*((path, None) if is_run else (None, path)), None)
     config = read_config(chosen)
     settings = make_settings(config, longest_side, scales)
-    system, _ = model_systems(config, settings, chosen, ema, parts, say)
-    system = dataclasses.replace(system, folder=parts)
-    maker = Maker(
+    system, _ = model_systems(config, settings, chosen, ema, segments, log)
+    system = dataclasses.replace(system, folder=segments)
+    model = ModelInfo(
         str(checkpoint.resolve()),
         ema,
         weights_digest(system.variables),
         settings.longest_side,
-        tuple(settings.scales),
+        tuple(float(scale) for scale in settings.scales),
     )
-    return Describer(system, maker)
+    return Extractor(system, model)

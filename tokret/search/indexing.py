@@ -1,12 +1,13 @@
-"""Keeping an index true to a folder: what is new comes in, what is gone goes out."""
+"""Updates an index from its folder: adds new photos and removes those that are gone."""
 
 import contextlib
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from tokret.errors import UserError
@@ -16,30 +17,30 @@ from tokret.retrieval.store.record import Images
 from tokret.retrieval.store.writing import NothingReadableError, making
 from tokret.search.catalogue import (
     FILE,
-    NO_PART,
+    NO_SEGMENT,
     Catalogue,
     Entry,
     read_catalogue,
     write_catalogue,
 )
-from tokret.search.extractor import Describer
+from tokret.search.extractor import Extractor
 from tokret.search.photos import PhotoViews, Stamp, find_photos
 
-PARTS = "parts"
-AT_ONCE = 4096  # photos of a part; their bytes are read one by one
-MOST_PARTS = 16  # more are made into one
+SEGMENTS = "segments"
+SEGMENT_SIZE = 4096  # photos of a segment; their bytes are read one by one
+MAX_SEGMENTS = 16  # more are merged into one
 _COPIED = 4096  # rows at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """What an update did.
+    """The changes of an update.
 
     Attributes:
       photos: in the index now.
-      new: photos described, those that changed among them.
-      gone: photos that are no longer there.
-      bad: why photos could not be described, by name.
+      new: photos whose descriptors were extracted, also because they changed.
+      gone: photos that were removed.
+      bad: why photos have no descriptor, by name.
       others: files below the folder that are not photos by their names.
     """
 
@@ -53,102 +54,107 @@ class Change:
 def update_index(
     root: Path,
     index: Path,
-    describer: Callable[[Path], Describer],
-    at_once: int = AT_ONCE,
+    load: Callable[[Path], Extractor],
+    segment_size: int = SEGMENT_SIZE,
 ) -> Change:
-    """Makes an index, or brings it up to date; after a kill the same call goes on.
+    """Creates or updates an index; after a kill the same call resumes.
 
     Args:
       root: the folder of photos.
-      index: the index's folder, made where it is missing.
-      describer: makes the model, given the folder of the index's parts.
-      at_once: photos of a part.
+      index: the index's folder, created if it is missing.
+      load: restores the model, given the folder of the index's segments.
+      segment_size: photos of a segment.
 
     Returns:
       What changed.
 
     Raises:
-      UserError: the index is another folder's or another model's, another process is
-        at it, or a disk fails.
+      UserError: the index is another folder's or another model's, another process
+        updates it, or a file cannot be read or written.
     """
     root = root.expanduser().resolve()
-    there, others = find_photos(root)
-    with _alone(index):
+    found, others = find_photos(root)
+    with _locked(index):
         old = read_catalogue(index) if (index / FILE).exists() else None
         if old is not None and old.root != str(root):
             raise UserError(
-                f"--index={index} is an index of {old.root}; name that folder, or "
+                f"index={index} is an index of {old.root}; name that folder, or "
                 "another index"
             )
-        made = describer(index / PARTS)
-        catalogue = _begin(index, old, str(root), made)
+        extractor = load(index / SEGMENTS)
+        catalogue = _opened(index, old, str(root), extractor)
         same = {
             name: entry
             for name, entry in catalogue.photos.items()
-            if there.get(name) == entry.stamp
+            if found.get(name) == entry.stamp
         }
-        gone = len(catalogue.photos.keys() - there.keys())
-        left = [name for name in there if name not in same]
-        if not there:
-            raise UserError(f"{root} holds no photo; name a folder that does")
-        catalogue = dataclasses.replace(catalogue, photos=same)
-        for start in range(0, len(left), at_once):
-            names = left[start : start + at_once]
-            added = _describe(root, names, there, made)
-            catalogue = _with(catalogue, added)
+        gone = len(catalogue.photos.keys() - found.keys())
+        new = [name for name in found if name not in same]
+        if not found:
+            raise UserError(f"{root} has no photo; name a folder that has")
+        catalogue = msgspec.structs.replace(catalogue, photos=same)
+        for start in range(0, len(new), segment_size):
+            names = new[start : start + segment_size]
+            added = _extract_segment(root, names, found, extractor)
+            catalogue = _extended(catalogue, added)
             write_catalogue(index, catalogue)
-        if gone and not left:
+        if gone and not new:
             write_catalogue(index, catalogue)
-        catalogue = _tidied(index, catalogue, made)
-    bad = {name: entry.why for name, entry in catalogue.photos.items() if entry.why}
-    return Change(len(catalogue.photos) - len(bad), len(left), gone, bad, others)
+        catalogue = _compacted(index, catalogue, extractor)
+    bad = catalogue.errors()
+    return Change(len(catalogue.photos) - len(bad), len(new), gone, bad, others)
 
 
 @contextlib.contextmanager
-def _alone(index: Path) -> Iterator[None]:
-    """Makes the folder, and holds it against other processes."""
+def _locked(index: Path) -> Iterator[None]:
+    """Creates the folder, and locks it against other processes."""
     if index.exists() and not index.is_dir():
-        raise UserError(f"--index={index} is a file; name a folder")
+        raise UserError(f"index={index} is a file; name a folder")
     if index.exists() and not (index / FILE).exists():
-        strange = {path.name for path in index.iterdir()} - {PARTS, ".lock"}
+        strange = {path.name for path in index.iterdir()} - {SEGMENTS, ".lock"}
         if strange:
             raise UserError(
-                f"--index={index} holds other files, such as {min(strange)}; name an "
-                "empty folder, or one that is not there yet"
+                f"index={index} has other files, such as {min(strange)}; name an empty "
+                "folder, or one that does not exist yet"
             )
     index.mkdir(parents=True, exist_ok=True)
-    refusal = f"--index={index}: another process is at it; wait for it"
+    refusal = f"index={index}: another process is updating it; wait for it"
     with held(index / ".lock", refusal):
         yield
 
 
-def _begin(index: Path, old: Catalogue | None, root: str, made: Describer) -> Catalogue:
+def _opened(
+    index: Path, old: Catalogue | None, root: str, extractor: Extractor
+) -> Catalogue:
     if old is None:
-        return Catalogue(root, made.maker, {})
-    found = made.maker.difference(old.maker)
-    if found:
+        return Catalogue(root, extractor.model, {})
+    difference = extractor.model.difference(old.model)
+    if difference:
         raise UserError(
-            f"--index={index} was made otherwise ({found}); name another index, or "
+            f"index={index} is of another model ({difference}); name another index, or "
             "remove this one"
         )
-    return dataclasses.replace(old, maker=made.maker)
+    return msgspec.structs.replace(old, model=extractor.model)
 
 
-def _describe(
-    root: Path, names: list[str], stamps: Mapping[str, Stamp], made: Describer
+def _extract_segment(
+    root: Path,
+    names: Sequence[str],
+    stamps: Mapping[str, Stamp],
+    extractor: Extractor,
 ) -> dict[str, Entry]:
-    """Describes photos into a store of their own."""
-    # The same photos give the same store: one that a kill left unfinished is gone on
-    # with, and one of photos that changed since is not.
-    digest = hashlib.sha256(repr([(n, *stamps[n]) for n in names]).encode())
-    part = digest.hexdigest()[:16]
-    views = PhotoViews(root, names, made.maker.longest_side)
+    """Extracts the descriptors of photos into a store of their own."""
+    # The same photos have the same store: extraction resumes in one that a kill left
+    # unfinished, but not in one of photos that have changed since.
+    segment = _hash([(name, *stamps[name]) for name in names])
+    views = PhotoViews(root, names, extractor.model.longest_side)
     try:
-        bad = made.system({part: views})[part].bad
+        bad = extractor.system({segment: views})[segment].bad
     except NothingReadableError:
-        part, bad = NO_PART, {row: _reason(views, row) for row in range(len(names))}
+        segment = NO_SEGMENT
+        bad = {row: _reason(views, row) for row in range(len(names))}
     return {
-        name: Entry(part, row, stamps[name], bad.get(row, ""))
+        name: Entry(segment, row, stamps[name], bad.get(row, ""))
         for row, name in enumerate(names)
     }
 
@@ -161,48 +167,60 @@ def _reason(views: PhotoViews, row: int) -> str:
     return f"{views.names[row]} changed while it was read"
 
 
-def _with(catalogue: Catalogue, added: Mapping[str, Entry]) -> Catalogue:
-    return dataclasses.replace(catalogue, photos={**catalogue.photos, **added})
+def _hash(values: Sequence[tuple[object, ...]]) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
-def _tidied(index: Path, catalogue: Catalogue, made: Describer) -> Catalogue:
-    """Makes one store of many, or of one that is mostly gone; removes the others."""
-    parts = catalogue.parts()
-    stores = {part: read_store(index / PARTS / part) for part in parts}
+def _extended(catalogue: Catalogue, added: Mapping[str, Entry]) -> Catalogue:
+    return msgspec.structs.replace(catalogue, photos={**catalogue.photos, **added})
+
+
+def _compacted(index: Path, catalogue: Catalogue, extractor: Extractor) -> Catalogue:
+    """Merges many segments, or mostly unused ones, into one; removes unused ones."""
+    segments = catalogue.segments()
+    stores = {segment: read_store(index / SEGMENTS / segment) for segment in segments}
     rows = sum(len(store.names) for store in stores.values())
-    if len(parts) > MOST_PARTS or rows > 2 * len(catalogue.photos):
-        catalogue = _merged(index, catalogue, stores, made)
+    if len(segments) > MAX_SEGMENTS or rows > 2 * len(catalogue.photos):
+        catalogue = _merged(index, catalogue, stores, extractor)
         write_catalogue(index, catalogue)
-    kept = set(catalogue.parts())
-    if (index / PARTS).is_dir():
-        for folder in (index / PARTS).iterdir():
+    kept = set(catalogue.segments())
+    if (index / SEGMENTS).is_dir():
+        for folder in (index / SEGMENTS).iterdir():
             if folder.name not in kept:
                 shutil.rmtree(folder)
     return catalogue
 
 
 def _merged(
-    index: Path, catalogue: Catalogue, stores: Mapping[str, Store], made: Describer
+    index: Path,
+    catalogue: Catalogue,
+    stores: Mapping[str, Store],
+    extractor: Extractor,
 ) -> Catalogue:
-    entries = {n: e for n, e in sorted(catalogue.photos.items()) if e.part != NO_PART}
-    places = [(entry.part, entry.row) for entry in entries.values()]
+    entries = {
+        name: entry
+        for name, entry in sorted(catalogue.photos.items())
+        if entry.segment != NO_SEGMENT
+    }
+    places = [(entry.segment, entry.row) for entry in entries.values()]
+    errors = [entry.error for entry in entries.values()]
     columns = [
-        tuple(getattr(stores[part].record.images, field)[row] for part, row in places)
+        tuple(getattr(stores[name].record.images, field)[row] for name, row in places)
         for field in ("names", "sizes", "boxes", "digests")
     ]
-    part = hashlib.sha256(repr(places).encode()).hexdigest()[:16]
-    with making(index / PARTS / part, made.system.record(Images(*columns))) as writer:
-        left = np.flatnonzero(~writer.finished)
-        whys = [entry.why for entry in entries.values()]
-        for start in range(0, len(left), _COPIED):
-            rows = left[start : start + _COPIED]
+    segment = _hash(places)
+    record = extractor.system.record(Images(*columns))
+    with making(index / SEGMENTS / segment, record) as writer:
+        missing = np.flatnonzero(~writer.finished)
+        for start in range(0, len(missing), _COPIED):
+            rows = missing[start : start + _COPIED]
             copied = np.stack(
-                [stores[p].descriptors[row] for p, row in (places[i] for i in rows)]
+                [stores[name].descriptors[i] for name, i in (places[r] for r in rows)]
             )
-            writer.write(rows, copied, {int(i): whys[i] for i in rows if whys[i]})
+            writer.write(rows, copied, {int(r): errors[r] for r in rows if errors[r]})
         writer.finish()
     photos = {
-        name: entry._replace(part=part, row=row)
+        name: msgspec.structs.replace(entry, segment=segment, row=row)
         for row, (name, entry) in enumerate(entries.items())
     }
-    return _with(catalogue, photos)
+    return _extended(catalogue, photos)

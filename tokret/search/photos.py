@@ -1,4 +1,4 @@
-"""The photos below a folder, as they are seen: turned upright, one at a time."""
+"""The photos below a folder, turned upright as their EXIF requires."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,31 +23,31 @@ UPRIGHT = PhotoProcessing(upright=True)
 
 
 class Stamp(NamedTuple):
-    """By which a file that changed is known.
+    """Size and time of a file: if they differ, it has changed.
 
     Attributes:
       size: in bytes.
-      changed: in nanoseconds since 1970.
+      modified: in nanoseconds since 1970.
     """
 
     size: int
-    changed: int
+    modified: int
 
 
 def find_photos(root: Path) -> tuple[dict[str, Stamp], int]:
-    """Lists the photos below a folder by their paths from there, sorted.
+    """Lists the photos below a folder, sorted by path.
 
-    Links are followed, but no folder is entered twice. Files whose names are not valid
-    text cannot be written down, and are passed over.
+    Links are followed, but no folder is entered twice. Files whose names are not
+    printable text are skipped.
 
     Returns:
-      The photos' stamps by name, and how many other files there are.
+      The photos' stamps by path relative to the folder, and the number of other files.
 
     Raises:
-      UserError: if ROOT is no folder, or a folder in it cannot be read.
+      UserError: if ROOT is not a folder, or a folder in it cannot be read.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder; name one that holds photos")
+        raise UserError(f"{root} is not a folder; name a folder of photos")
     photos, others = {}, 0
     for path in files_below(root):
         name = path.relative_to(root).as_posix()
@@ -67,11 +67,11 @@ def _stamp(path: Path) -> Stamp:
 
 
 def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View:
-    """Reads a photo of any kind that a folder may hold.
+    """Reads a photo in any of the formats.
 
     Args:
       path: the file.
-      name: what errors call it.
+      name: in error messages.
       box: x0, y0, x1, y1 in pixels of the upright photo; None for all of it.
       longest_side: in pixels, after shrinking.
 
@@ -88,21 +88,21 @@ def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View
 
 @dataclasses.dataclass(frozen=True)
 class UnreadableView(View):
-    """What stands for a photo that cannot be read, until it is looked at.
+    """A view of a photo that cannot be read.
 
     Attributes:
-      why: what is wrong with it.
+      error: the reason.
     """
 
-    why: str
+    error: str
 
     def whole_size(self) -> Size:
-        """Raises what is wrong."""
-        raise UserError(self.why)
+        """Raises the error."""
+        raise UserError(self.error)
 
     def pixels(self) -> UInt8[np.ndarray, "h w 3"]:
-        """Raises what is wrong."""
-        raise UserError(self.why)
+        """Raises the error."""
+        raise UserError(self.error)
 
 
 class PhotoViews(LazyViews):

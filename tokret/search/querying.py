@@ -13,9 +13,9 @@ from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
 from tokret.retrieval.search import top_k
 from tokret.retrieval.store.reading import read_store
-from tokret.search.catalogue import NO_PART, Catalogue, Maker, read_catalogue
-from tokret.search.extractor import Describer
-from tokret.search.indexing import PARTS
+from tokret.search.catalogue import Catalogue, ModelInfo, read_catalogue
+from tokret.search.extractor import Extractor
+from tokret.search.indexing import SEGMENTS
 from tokret.search.photos import read_view
 from tokret.shapes import Float
 
@@ -37,7 +37,7 @@ class SearchResults:
     """The result of a query.
 
     Attributes:
-      root: the folder that names begin from.
+      root: the folder that names are relative to.
       hits: the best first.
       num_photos: how many were searched.
       extract_seconds: for the query's descriptor, compilation included.
@@ -55,98 +55,99 @@ def parse_box(text: str | None) -> Box | None:
     """Reads x0,y0,x1,y1 in pixels.
 
     Raises:
-      UserError: if it is no box.
+      UserError: if it is not a box.
     """
     if text is None:
         return None
     try:
         x0, y0, x1, y1 = (float(side) for side in text.split(","))
     except ValueError as error:
-        raise UserError(f"--box={text} must be x0,y0,x1,y1 in pixels") from error
+        raise UserError(f"box={text} must be x0,y0,x1,y1 in pixels") from error
     if not (0 <= x0 < x1 < np.inf and 0 <= y0 < y1 < np.inf):
-        raise UserError(f"--box={text} must have 0 <= x0 < x1 and 0 <= y0 < y1")
+        raise UserError(f"box={text} must have 0 <= x0 < x1 and 0 <= y0 < y1")
     return x0, y0, x1, y1
 
 
-def ask(
+def query_index(
     index: Path,
     photo: Path,
     box: Box | None,
     top: int,
-    describer: Callable[[Maker], Describer],
+    load: Callable[[ModelInfo], Extractor],
 ) -> SearchResults:
-    """Finds the photos of an index that look most like another one.
+    """Retrieves the photos of an index that are most similar to another one.
 
     Args:
       index: the index's folder.
-      photo: asks; it may be one of the index's own.
-      box: the part of it that asks, in pixels of the upright photo; None for all.
-      top: how many are wanted.
-      describer: restores the model that made the index, given what is known of it.
+      photo: the query; it may be one of the index's own.
+      box: the part of it to search for, in pixels of the upright photo; None for all.
+      top: how many to retrieve.
+      load: restores the model of the index, given its record.
 
     Raises:
       UserError: if there is no index, its weights are gone or changed, or the photo
         cannot be read.
     """
     catalogue = read_catalogue(index)
-    searched = sum(not entry.why for entry in catalogue.photos.values())
+    num_photos = len(catalogue.photos) - len(catalogue.errors())
     if top < 1:
-        raise UserError(f"--top={top} must be at least 1")
-    if not searched:
-        raise UserError(f"--index={index} holds no photo that could be described")
-    view = read_view(photo, str(photo), box, catalogue.maker.longest_side)
+        raise UserError(f"top={top} must be at least 1")
+    if not num_photos:
+        raise UserError(f"index={index} has no photo with a descriptor")
+    view = read_view(photo, str(photo), box, catalogue.model.longest_side)
     if box is not None:
         _check_inside(box, photo, view.whole_size())
-    made = describer(catalogue.maker)
-    found = made.maker.difference(catalogue.maker)
-    if found:
+    extractor = load(catalogue.model)
+    difference = extractor.model.difference(catalogue.model)
+    if difference:
         raise UserError(
-            f"--index={index} was made otherwise ({found}); name the checkpoint that "
-            "made it, or index again"
+            f"index={index} is of another model ({difference}); name its checkpoint, "
+            "or index again"
         )
-    begun = time.perf_counter()
-    settings = dataclasses.replace(made.system.settings, batch_size=1)
-    query = extract(made.system.extract, made.system.variables, [view], settings)
-    described = time.perf_counter()
-    hits = search_parts(index, catalogue, query, top)
-    searching = time.perf_counter() - described
-    root = Path(catalogue.root)
-    return SearchResults(root, hits, searched, described - begun, searching)
+    start = time.perf_counter()
+    system = extractor.system
+    settings = dataclasses.replace(system.settings, batch_size=1)
+    query = extract(system.extract, system.variables, [view], settings)
+    extracted = time.perf_counter()
+    hits = search_segments(index, catalogue, query, top)
+    seconds = extracted - start, time.perf_counter() - extracted
+    return SearchResults(Path(catalogue.root), hits, num_photos, *seconds)
 
 
-def search_parts(
+def search_segments(
     index: Path, catalogue: Catalogue, query: Float[np.ndarray, "1 d"], top: int
 ) -> list[Hit]:
-    """Searches all parts of an index, exactly.
+    """Searches all segments of an index, exactly.
 
     Args:
       index: the index's folder.
-      catalogue: what is in it.
+      catalogue: of the index.
       query: the descriptor.
-      top: how many are wanted, if there are so many.
+      top: how many to retrieve; fewer if the index has fewer.
     """
-    live: dict[str, dict[int, str]] = {part: {} for part in catalogue.parts()}
+    live: dict[str, dict[int, str]] = {name: {} for name in catalogue.segments()}
     for name, entry in catalogue.photos.items():
-        if entry.part != NO_PART and not entry.why:
-            live[entry.part][entry.row] = name
+        if not entry.error:
+            live[entry.segment][entry.row] = name
     hits: list[Hit] = []
-    for part, names in live.items():
-        store = read_store(index / PARTS / part)
-        rows = len(store.names)
+    for segment, names in live.items():
+        folder = index / SEGMENTS / segment
+        store = read_store(folder)
+        rows, dims = len(store.names), store.descriptors.shape[1]
         if names and max(names) >= rows:
             raise UserError(
-                f"{index / PARTS / part} has {rows} rows, fewer than its catalogue "
-                "says; remove the index and make it again"
+                f"{folder} has {rows} rows, fewer than its catalogue lists; remove the "
+                "index and create it again"
             )
-        if store.descriptors.shape[1] != query.shape[1]:
+        if dims != query.shape[1]:
             raise UserError(
-                f"{index / PARTS / part} holds descriptors of "
-                f"{store.descriptors.shape[1]} dimensions, not {query.shape[1]}; "
-                "remove the index and make it again"
+                f"{folder} has descriptors of {dims} dimensions, not {query.shape[1]}; "
+                "remove the index and create it again"
             )
-        # Rows of photos that are gone may stand before those that are wanted.
-        deep = min(rows, top + rows - len(names))
-        scores, items = top_k(query, store.descriptors, deep)
+        # Rows of photos that are gone may rank before those of live ones.
+        scores, items = top_k(
+            query, store.descriptors, min(rows, top + rows - len(names))
+        )
         hits += [
             Hit(names[item], score)
             for score, item in zip(scores[0].tolist(), items[0].tolist(), strict=True)
@@ -159,6 +160,6 @@ def _check_inside(box: Box, photo: Path, size: tuple[int, int]) -> None:
     width, height = size
     if box[2] > width or box[3] > height:
         raise UserError(
-            f"--box={','.join(f'{side:g}' for side in box)} reaches out of {photo}, "
-            f"which is {width} x {height} pixels, upright"
+            f"box={','.join(f'{side:g}' for side in box)} is not inside {photo}, which "
+            f"is {width} x {height} pixels, upright"
         )
