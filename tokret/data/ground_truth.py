@@ -1,26 +1,26 @@
-"""Ground truth of the Revisited form: which images answer which query.
+"""Ground truth in the Revisited format: which images are relevant to which query.
 
 Radenovic et al., "Revisiting Oxford and Paris: Large-Scale Image Retrieval
 Benchmarking", CVPR 2018: a mapping with `imlist` (names of the database's images),
 `qimlist` (names of the queries) and `gnd`, for each query the lists `easy`, `hard` and
 `junk` of indices into `imlist` and the query's box `bbx`.
 
-The benchmarks of 2007 (Philbin et al., CVPR 2007) are told with `ok` instead, the good
+Files of the benchmarks of 2007 (Philbin et al., CVPR 2007) have `ok` instead, the good
 and the ok images together, and `junk`: they are read as easy, and Medium, whose
 positives are easy and hard, is their protocol.
 """
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from tokret.errors import UserError
-from tokret.io import restricted_pickle as plain_pickle
+from tokret.io import restricted_pickle
 from tokret.shapes import Float, Int
 
 # The largest published ground truth has 0.3 MB; this leaves room for a million names.
@@ -28,20 +28,42 @@ MAX_BYTES = 64 * 2**20
 MAX_SIDE = 1e9  # pixels
 LISTS = ("easy", "hard", "junk")
 
+_Names = Annotated[list[Annotated[str, msgspec.Meta(min_length=1)]],
+                   msgspec.Meta(min_length=1)]  # fmt: skip
+_Indices = list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]]
+
+
+class _Query(msgspec.Struct):
+    """An entry of `gnd`."""
+
+    junk: _Indices
+    easy: _Indices | None = None
+    hard: _Indices | None = None
+    ok: _Indices | None = None
+    bbx: tuple[float, float, float, float] | None = None
+
+
+class _Mapping(msgspec.Struct):
+    """The Revisited format."""
+
+    imlist: _Names
+    qimlist: _Names
+    gnd: list[_Query]
+
 
 @dataclass(frozen=True)
 class GroundTruth:
     """A benchmark of N images and Q queries.
 
     Attributes:
-      name: what results are filed under.
+      name: of the benchmark.
       images: N names, in the order of the database's descriptors.
       queries: Q names, in the order of the queries' descriptors.
       boxes: [Q, 4] float64 x0, y0, x1, y1 in pixels of the query's whole photo, or
         None where whole photos are the queries.
       easy: for each query, int32 indices into `images` that show the object clearly.
       hard: the same, that show it under difficult conditions.
-      junk: the same, that count neither as right nor as wrong.
+      junk: the same, that are ignored.
     """
 
     name: str
@@ -63,12 +85,11 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
       The validated benchmark.
 
     Raises:
-      UserError: the file is missing, too large, malformed or asks to run code, or what
-        it says cannot be a benchmark.
+      UserError: if the file is missing, too large or malformed, would run code, or is
+        not a valid benchmark.
     """
     path = Path(path)
-    readers = {".pkl": _from_pickle, ".json": _from_json}
-    if path.suffix not in readers:
+    if path.suffix not in (".pkl", ".json"):
         raise UserError(f"{path}: ground truth is a .pkl or a .json file")
     try:
         with path.open("rb") as file:
@@ -79,19 +100,32 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
         raise UserError(
             f"{path}: larger than {MAX_BYTES >> 20} MiB, no ground truth is"
         )
-    mapping = readers[path.suffix](data, path)
+    decode = restricted_pickle.load if path.suffix == ".pkl" else msgspec.json.decode
+    try:
+        mapping = decode(data)
+    except restricted_pickle.RefusedError as error:
+        raise UserError(
+            f"{path}: the pickle contains {error}, which ground truth has no need of; "
+            "nothing was run, download the file from a source that you trust"
+        ) from error
+    # A malformed pickle ends in nearly any exception: KeyError, EOFError, MemoryError.
+    except Exception as error:
+        raise UserError(
+            f"{path}: truncated or malformed {path.suffix[1:]} file "
+            f"({type(error).__name__}: {str(error)[:80]}), download it again"
+        ) from error
     return from_revisited(mapping, path.stem.removeprefix("gnd_"), source=str(path))
 
 
 def from_revisited(
     mapping: object, name: str, source: str = "ground truth"
 ) -> GroundTruth:
-    """Validates a ground truth of the Revisited form.
+    """Validates a ground truth in the Revisited format.
 
     Args:
-      mapping: a dict of `imlist`, `qimlist` and `gnd`; other keys are passed over.
+      mapping: a dict of `imlist`, `qimlist` and `gnd`; other keys are ignored.
       name: the benchmark's name.
-      source: what errors call it, such as the file's path.
+      source: for errors, such as the file's path.
 
     Returns:
       The benchmark.
@@ -101,32 +135,28 @@ def from_revisited(
         contradicts another; or no query has a positive.
     """
     if not name:
-        raise UserError(f"{source}: the benchmark has no name, call it gnd_NAME")
-    whole = _mapping(mapping, source)
-    images = _names(_field(whole, "imlist", source), f"{source}: imlist")
-    if len(set(images)) < len(images):
+        raise UserError(f"{source}: the benchmark has no name, rename it to gnd_NAME")
+    truth = _convert(mapping, source)
+    for field in ("imlist", "qimlist"):
+        _check_names(getattr(truth, field), f"{source}: {field}")
+    if len(set(truth.imlist)) < len(truth.imlist):
         raise UserError(f"{source}: imlist names an image twice, each has one index")
-    queries = _names(_field(whole, "qimlist", source), f"{source}: qimlist")
-    answers = _sequence(_field(whole, "gnd", source), f"{source}: gnd")
-    if len(answers) != len(queries):
+    if len(truth.gnd) != len(truth.qimlist):
         raise UserError(
-            f"{source}: gnd has {len(answers)} entries and qimlist {len(queries)} "
-            "names, there must be one entry for each query"
+            f"{source}: gnd has {len(truth.gnd)} entries and qimlist "
+            f"{len(truth.qimlist)} names, there must be one entry for each query"
         )
-    entries = [
-        _mapping(entry, f"{source}: gnd[{i}]") for i, entry in enumerate(answers)
-    ]
     labelled = [
-        _index_lists(entry, len(images), f"{source}: gnd[{i}]")
-        for i, entry in enumerate(entries)
+        _index_lists(query, len(truth.imlist), f"{source}: gnd[{i}]")
+        for i, query in enumerate(truth.gnd)
     ]
     if not any(len(lists["easy"]) + len(lists["hard"]) for lists in labelled):
         raise UserError(f"{source}: gnd has no positive (easy or hard) for any query")
     return GroundTruth(
         name=name,
-        images=images,
-        queries=queries,
-        boxes=_boxes(entries, source),
+        images=tuple(truth.imlist),
+        queries=tuple(truth.qimlist),
+        boxes=_boxes(truth.gnd, source),
         **{key: tuple(lists[key] for lists in labelled) for key in LISTS},
     )
 
@@ -143,140 +173,80 @@ def keep_queries(truth: GroundTruth, kept: Sequence[int]) -> GroundTruth:
     )
 
 
-def _from_pickle(data: bytes, path: Path) -> object:
+def _convert(mapping: object, source: str) -> _Mapping:
+    """Checks the types of all fields; no error contains a value, which may be long."""
+    if not isinstance(mapping, dict):
+        kind = type(mapping).__name__
+        raise UserError(f"{source}: must be a dict of imlist, qimlist, gnd, not {kind}")
+    known = {key: mapping[key] for key in _Mapping.__struct_fields__ if key in mapping}
     try:
-        return plain_pickle.load(data)
-    except plain_pickle.RefusedError as error:
-        raise UserError(
-            f"{path}: the pickle asks for {error}, which ground truth has no need of; "
-            "nothing was run, get the file from a source that you trust"
-        ) from error
-    # A malformed pickle ends in nearly any exception: KeyError, EOFError, MemoryError.
-    except Exception as error:
-        raise UserError(
-            f"{path}: cut or malformed pickle ({type(error).__name__}), get it again"
-        ) from error
+        plain = msgspec.to_builtins(known, enc_hook=_array_to_list)
+        return msgspec.convert(plain, _Mapping)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        place = f"{path.strip('.`')}: " if path else ""
+        raise UserError(f"{source}: {place}{problem}") from error
+    except (RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"{source}: {type(error).__name__}: {error}") from error
 
 
-def _from_json(data: bytes, path: Path) -> object:
-    # RecursionError: lists nested by the thousand.
-    try:
-        return json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: malformed JSON ({type(error).__name__}: {str(error)[:80]}), "
-            "mend it or get it again"
-        ) from error
-
-
-def _field(mapping: Mapping[Any, Any], key: str, where: str) -> object:
-    if key not in mapping:
-        raise UserError(
-            f"{where}: no field {key!r}; the Revisited form has imlist, qimlist and "
-            "gnd, and in each entry of gnd easy, hard and junk"
-        )
-    return mapping[key]
-
-
-def _mapping(value: object, where: str) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where}: must be a dict, not {_kind(value)}")
-    return value
-
-
-def _sequence(value: object, where: str) -> Sequence[Any]:
+def _array_to_list(value: Any) -> list[Any]:
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return list(value.tolist())
-    if not isinstance(value, list | tuple):
-        raise UserError(f"{where}: must be a list, not {_kind(value)}")
-    return value
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def _names(value: object, where: str) -> tuple[str, ...]:
-    """Image names; one that leads out of the photos' folder is refused."""
-    names = _sequence(value, where)
-    if not names:
-        raise UserError(f"{where}: is empty, and there must be at least one name")
+def _check_names(names: Sequence[str], field: str) -> None:
+    """Refuses image names that lead out of the photos' folder."""
     for i, name in enumerate(names):
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise UserError(f"{where}[{i}]: must be an image's name, not {_kind(name)}")
+        if not name.isprintable():
+            raise UserError(f"{field}[{i}]: is not printable")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise UserError(f"{where}[{i}]: leads out of the photos' folder")
-    return tuple(names)
+            raise UserError(f"{field}[{i}]: leads out of the photos' folder")
 
 
 def _index_lists(
-    entry: Mapping[Any, Any], total: int, where: str
+    query: _Query, total: int, field: str
 ) -> dict[str, Int[np.ndarray, " _"]]:
-    """The three lists of one query, checked to share no index."""
-    if "ok" in entry and "easy" not in entry and "hard" not in entry:
-        entry = {**entry, "easy": entry["ok"], "hard": ()}
-    lists = {
-        key: _indices(_field(entry, key, where), total, f"{where}.{key}")
-        for key in LISTS
-    }
+    """The three lists of one query, checked to have no index in common."""
+    if query.ok is not None and query.easy is None and query.hard is None:
+        query.easy, query.hard = query.ok, []
+    lists = {}
+    for key in LISTS:
+        if getattr(query, key) is None:
+            raise UserError(f"{field}: Object missing required field `{key}`")
+        lists[key] = np.array(getattr(query, key), np.int32)
+        outside = np.flatnonzero(lists[key] >= total)
+        if len(outside):
+            raise UserError(
+                f"{field}.{key}[{outside[0]}]: is no index into imlist, which has "
+                f"{total} names: they run from 0 to {total - 1}"
+            )
     together = np.sort(np.concatenate(list(lists.values())))
-    twice = together[1:][together[1:] == together[:-1]]
-    if len(twice):
+    repeated = together[1:][together[1:] == together[:-1]]
+    if len(repeated):
         raise UserError(
-            f"{where}: image {twice[0]} stands twice in easy, hard and junk together, "
-            "and may stand once"
+            f"{field}: image {repeated[0]} is twice in easy, hard and junk together, "
+            "and may be once"
         )
     return lists
 
 
-def _indices(value: object, total: int, where: str) -> Int[np.ndarray, " _"]:
-    indices = _sequence(value, where)
-    for i, index in enumerate(indices):
-        if isinstance(index, bool) or not isinstance(index, int):
-            raise UserError(f"{where}[{i}]: must be an index, not {_kind(index)}")
-        if not 0 <= index < total:
-            raise UserError(
-                f"{where}[{i}]: is no index into imlist, which has {total} names: they "
-                f"run from 0 to {total - 1}"
-            )
-    return np.array(indices, np.int32)
-
-
-def _boxes(
-    entries: Sequence[Mapping[Any, Any]], source: str
-) -> Float[np.ndarray, "q 4"] | None:
+def _boxes(queries: Sequence[_Query], source: str) -> Float[np.ndarray, "q 4"] | None:
     """All the queries' boxes; either each query has one or none has."""
-    missing = [i for i, entry in enumerate(entries) if "bbx" not in entry]
-    if len(missing) == len(entries):
+    missing = [i for i, query in enumerate(queries) if query.bbx is None]
+    if len(missing) == len(queries):
         return None
     if missing:
         raise UserError(f"{source}: gnd[{missing[0]}]: no field 'bbx', others have one")
-    return np.array(
-        [_box(e["bbx"], f"{source}: gnd[{i}].bbx") for i, e in enumerate(entries)]
-    )
-
-
-def _box(value: object, where: str) -> list[float]:
-    sides = _sequence(value, where)
-    if len(sides) != 4 or not all(_is_coordinate(side) for side in sides):
+    boxes = np.array([query.bbx for query in queries], np.float64)
+    # NaN fails both comparisons.
+    valid = (np.abs(boxes) < MAX_SIDE).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+    if not valid.all():
+        i = int(np.argmin(valid))
         raise UserError(
-            f"{where}: must be four finite numbers of pixels x0, y0, x1, y1"
+            f"{source}: gnd[{i}].bbx: must be finite x0, y0, x1, y1 in pixels with "
+            "x0 < x1 and y0 < y1"
         )
-    x0, y0, x1, y1 = (float(side) for side in sides)
-    if not (x0 < x1 and y0 < y1):
-        raise UserError(
-            f"{where}: ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has no area, x0 < x1 and "
-            "y0 < y1 must hold"
-        )
-    return [x0, y0, x1, y1]
-
-
-def _is_coordinate(value: object) -> bool:
-    """A number that a photo's coordinate can be; NaN fails both comparisons."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return -MAX_SIDE < value < MAX_SIDE
-
-
-def _kind(value: object) -> str:
-    """A value in words; never its text, which may be long or hostile."""
-    if isinstance(value, str):
-        return "a string" if value.isprintable() and value else "an empty or odd string"
-    return f"a value of type {type(value).__name__}"
+    return boxes

@@ -141,7 +141,7 @@ def test_a_name_for_two_photos_is_an_error(tmp_path, paris):
 def test_a_malicious_pickle_is_refused(tmp_path, paris):
     root, _ = paris
     (root / "gnd_rparis6k.pkl").write_bytes(b"cos\nsystem\n(S'touch x'\ntR.")
-    with pytest.raises(UserError, match="asks for the global os.system"):
+    with pytest.raises(UserError, match="contains the global os.system"):
         prepare(tmp_path, "rparis6k", root)
 
 
