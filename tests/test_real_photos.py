@@ -92,7 +92,9 @@ def test_landmarks_are_trained_on_from_their_tars(program, gldv2_folder, tmp_pat
 
 
 @pytest.mark.slow
-def test_photos_that_rot_are_skipped_and_told(program, refused, photo_folder, tmp_path):
+def test_photos_that_rot_are_skipped_and_reported(
+    program, refused, photo_folder, tmp_path
+):
     data_dir = tmp_path / "data"
     arguments = (
         "--config=configs/image_folder.py:gem",
@@ -136,13 +138,13 @@ def test_a_run_is_measured_on_a_prepared_benchmark(
     program, refused, trained, oxford_folder, tmp_path
 ):
     data = f"--data_dir={tmp_path}"
-    asked = ("eval.py", f"--workdir={trained}", "--benchmark=roxford5k", data)
-    refused(program(*asked), "roxford5k", "manual_dir")
+    command = ("eval.py", f"--workdir={trained}", "--benchmark=roxford5k", data)
+    refused(program(*command), "roxford5k", "manual_dir")
     made = program(
         "tokret.data", "prepare", "roxford5k", f"--manual_dir={oxford_folder}", data
     )
     assert made[0] == 0, made[2]
-    status, out, err = program(*asked)
+    status, out, err = program(*command)
     assert status == 0, out + err
     found = json.loads((trained / "eval" / "results.json").read_text())
     # Of two photos one is right and the other is junk.

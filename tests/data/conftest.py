@@ -1,4 +1,4 @@
-"""What the tests of datasets share."""
+"""Fixtures for the tests of datasets."""
 
 import pytest
 

@@ -26,7 +26,7 @@ def photo(height=37, width=53, seed=0):
 
 @FEW
 @given(st.integers(1, 60), st.integers(1, 900), st.integers(0, 2**32 - 1))
-def test_crops_lie_inside_and_keep_their_promises(height, width, seed):
+def test_crops_are_inside_and_as_documented(height, width, seed):
     rng = np.random.default_rng(seed)
     top, left, h, w = aug.random_crop((height, width), 0.2, rng)
     assert 0 <= top <= height - h and 0 <= left <= width - w and h > 0 and w > 0
@@ -65,7 +65,7 @@ def torchvision_crops(shape, count, rng):
 
 
 def measures(crops, shape):
-    """Area, aspect and position (as a share of what is possible) of crops."""
+    """Area, aspect and position (as a fraction of what is possible) of crops."""
     top, left, h, w = crops.T
     return {
         "area": h * w / math.prod(shape),
@@ -186,7 +186,7 @@ print(hashlib.sha256(np.stack(views).tobytes()).hexdigest())
 
 @pytest.mark.slow
 def test_processes_and_opencvs_threads_make_the_same_views():
-    said = {
+    messages = {
         subprocess.run(
             [sys.executable, "-c", OTHER_PROCESS.format(threads=threads)],
             check=True,
@@ -194,7 +194,7 @@ def test_processes_and_opencvs_threads_make_the_same_views():
         ).stdout
         for threads in (0, 1, 3)
     }
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 def test_a_photo_is_left_alone():
@@ -205,7 +205,7 @@ def test_a_photo_is_left_alone():
     np.testing.assert_array_equal(image, before)
 
 
-def test_nothing_varies_when_nothing_is_asked_to():
+def test_nothing_varies_when_all_ranges_are_zero():
     still = aug.Augmentation(size=37, min_area=1.0, flip=0.0, jitter=0.0)
     square = photo(37, 37)
     # A crop of the whole area with another aspect does not fit; ten of them fail.

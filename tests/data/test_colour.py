@@ -60,7 +60,7 @@ def test_linear_changes_of_many_colours(factor):
 
 
 def on_a_border(pixels):
-    """Whether a colour lies exactly between two of Pillow's steps of hue."""
+    """Whether a colour is exactly between two of Pillow's steps of hue."""
     lowest, middle, highest = np.sort(pixels.astype(int), axis=-1).T
     chroma, middle = highest - lowest, middle - lowest
     return (chroma > 0) & (85 * middle % np.maximum(2 * chroma, 1) == 0)
@@ -108,7 +108,7 @@ def test_grey_has_no_hue(level):
     np.testing.assert_array_equal(colour.adjust_hue(grey, 0.3), grey)
 
 
-def test_hue_leaves_its_image_alone_unless_told():
+def test_hue_does_not_change_its_input_by_default():
     image = noise()
     before = image.copy()
     found = colour.adjust_hue(image, 0.1)
@@ -117,7 +117,7 @@ def test_hue_leaves_its_image_alone_unless_told():
     np.testing.assert_array_equal(image, found)
 
 
-def test_threads_do_not_share_their_planes():
+def test_threads_have_their_own_planes():
     images = [noise(60, 80 + seed % 3, seed) for seed in range(40)]
     expected = [colour.adjust_hue(image, 0.07) for image in images]
     with ThreadPoolExecutor(4) as pool:

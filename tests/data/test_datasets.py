@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_names_and_fields_are_checked(tmp_path):
-    for options, says in (
+    for options, message in (
         ({"name": "imagenet"}, "image_folder, oxford5k, paris6k, revisitop1m"),
         ({"name": "gldv2"}, "manual_dir: .* no prepared gldv2 clean-original"),
         ({"name": "gldv2", "manual": "x"}, "did you mean config.data.manual_dir"),
@@ -19,12 +19,12 @@ def test_names_and_fields_are_checked(tmp_path):
         ({"name": "synthetic_landmarks", "landmark": 3}, "data.landmarks"),
         ({"name": "synthetic_landmarks", "landmarks": 0}, "landmarks is 0"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             datasets.prepare(str(tmp_path), **options)
     assert not list(tmp_path.iterdir())
 
 
-def test_preparing_says_one_line_and_only_once(photo_folder, tmp_path, capsys):
+def test_preparing_logs_one_line_once(photo_folder, tmp_path, capsys):
     options = {"name": "image_folder", "root": str(photo_folder)}
     datasets.prepare(str(tmp_path), **options)
     captured = capsys.readouterr()

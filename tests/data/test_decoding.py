@@ -114,7 +114,7 @@ def test_a_reduced_jpeg_is_the_average_of_its_pixels(reduction, monkeypatch):
 def test_only_a_jpeg_is_reduced():
     photo = decoding.read_header(encoded(PHOTO, "PNG"), "a.png")
     assert photo.shape == (40, 60) and not photo.is_jpeg
-    with pytest.raises(ValueError, match=r"a\.png is no JPEG"):
+    with pytest.raises(ValueError, match=r"a\.png is not a JPEG"):
         photo.pixels(2)
 
 

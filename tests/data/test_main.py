@@ -55,7 +55,7 @@ def test_prepare_ends_with_where_and_how_many(run, hosts, tmp_path):
 
 def test_errors_are_one_line_and_status_2(run, hosts, tmp_path):
     data = f"--data_dir={tmp_path / 'd'}"
-    for arguments, says in (
+    for arguments, message in (
         ((), "are required: command"),
         (("prepare",), "are required: NAME"),
         (("prepare", "imagenet"), "invalid choice: 'imagenet'"),
@@ -69,7 +69,7 @@ def test_errors_are_one_line_and_status_2(run, hosts, tmp_path):
         status, out, err = run(*arguments)
         assert (status, out) == (2, ""), arguments
         assert err.startswith("error: ") and len(err.splitlines()) == 1, err
-        assert says in err
+        assert message in err
 
 
 def test_bad_photos_are_an_error_or_skipped(run, hosts, tmp_path, jpeg, write_tar):

@@ -58,7 +58,7 @@ def test_every_epoch_has_every_photo_in_another_order():
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_processes_share_out_the_same_global_batch():
+def test_processes_divide_the_same_global_batch():
     whole = batches(3)
     parts = [batches(3, process=(i, 2)) for i in range(2)]
     for step in range(3):

@@ -2,8 +2,8 @@
 
 Distributions are torchvision's (RandomResizedCrop, RandomHorizontalFlip, ColorJitter
 with probability 0.8); every draw comes from the generator that is passed in, so that
-neither threads nor processes change a view. `python -m benchmarks input` says how
-fast it is.
+neither threads nor processes change a view. `python -m benchmarks input` measures its
+speed.
 """
 
 import dataclasses
@@ -28,13 +28,7 @@ SPARE = 2  # times the view's side that a reduced crop must still have
 
 
 class Variation(NamedTuple):
-    """How one view differs from its photo.
-
-    Attributes:
-      crop: the part that is seen.
-      flip: whether left and right are exchanged.
-      changes: of the colours, in this order.
-    """
+    """How one view differs from its photo: a crop, a flip, and changes of colours."""
 
     crop: Crop
     flip: bool
@@ -43,11 +37,11 @@ class Variation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is varied, and how much.
+    """The released augmentation, and its parameters.
 
     Attributes:
       size: side of the square that comes out, in pixels.
-      min_area: smallest share of the photo's area that a crop covers.
+      min_area: smallest fraction of the photo's area that a crop covers.
       flip: probability of a horizontal flip.
       jitter: probability that the colours are varied at all.
       brightness: factor drawn from 1 +- this.
@@ -85,14 +79,13 @@ class Augmentation:
     ) -> UInt8[np.ndarray, "s s 3"]:
         """Decodes a photo and returns one augmented view of it.
 
-        The same as decoding and calling, except that of a JPEG from which a crop
-        of over four times the view's side was drawn only as many pixels are made as
-        leave the crop twice that side.
+        The same as decoding and calling, except that a JPEG is decoded at a reduced
+        size if the crop is still at least twice as large as the view.
 
         Args:
           encoded: the file's bytes.
-          name: what errors call it.
-          rng: decides the view.
+          name: for errors.
+          rng: the source of randomness.
 
         Raises:
           UserError: if the photo cannot be decoded.
@@ -106,7 +99,7 @@ class Augmentation:
         return make_view(photo.pixels(reduction), drawn, self.size)
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Variation:
-        """Draws how a photo of this height and width is varied."""
+        """Draws the variation of a photo of this height and width."""
         crop = random_crop(shape, self.min_area, rng)
         flip, jitter = rng.random(2) < (self.flip, self.jitter)
         return Variation(crop, bool(flip), self.draw_changes(rng) if jitter else ())
@@ -140,17 +133,17 @@ def random_crop(
 
     Args:
       shape: the photo's height and width.
-      min_area: smallest share of its area.
-      rng: decides.
+      min_area: smallest fraction of its area.
+      rng: the source of randomness.
 
     Returns:
       Top, left, height and width.
     """
     height, width = shape
     for _ in range(ATTEMPTS):
-        # One call for all four: calls are what drawing takes its time for.
-        share, stretch, down, across = rng.random(4).tolist()
-        area = height * width * (min_area + (1 - min_area) * share)
+        # One call for all four: the time is spent on calls.
+        fraction, stretch, down, across = rng.random(4).tolist()
+        area = height * width * (min_area + (1 - min_area) * fraction)
         aspect = ASPECTS[0] * (ASPECTS[1] / ASPECTS[0]) ** stretch
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
@@ -168,10 +161,10 @@ def central_crop(shape: tuple[int, ...]) -> Crop:
 
 
 def reduction_for(crop: Crop, size: int) -> int:
-    """Decides by how much a JPEG may be reduced as it is decoded: 1, 2, 4 or 8.
+    """Returns the factor by which a JPEG's decoder may reduce it: 1, 2, 4 or 8.
 
-    What is left is at least twice what is wanted, so that the blur of resizing hides
-    that a reduced block of a JPEG is sharper than an average of its pixels.
+    The result is at least twice the final size, so that the blur of resizing hides that
+    a reduced block of a JPEG is sharper than an average of its pixels.
     """
     shorter = min(crop[2:])
     fitting = (k for k in REDUCTIONS if shorter >= SPARE * size * k)
@@ -179,7 +172,7 @@ def reduction_for(crop: Crop, size: int) -> int:
 
 
 def reduced(crop: Crop, reduction: int) -> Crop:
-    """Returns the pixels of the reduced photo that a crop touches."""
+    """Returns the crop of the reduced photo that covers a crop."""
     top, left, height, width = crop
     bottom, right = -(-(top + height) // reduction), -(-(left + width) // reduction)
     top, left = top // reduction, left // reduction
@@ -189,7 +182,7 @@ def reduced(crop: Crop, reduction: int) -> Crop:
 def centre_crop(image: Image, size: int) -> UInt8[np.ndarray, "s s 3"]:
     """The released validation view: shorter side to size * 8/7, then the centre.
 
-    The centre is cut out before resizing, so that only what is kept is resized.
+    The centre is cropped before resizing, which gives the same in less time.
     """
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * 7 / 8))

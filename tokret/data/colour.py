@@ -3,13 +3,13 @@
 Brightness, contrast and saturation are within one grey level of Pillow's for factors up
 to 2; the first two are nearly always equal. Hue repeats Pillow's rounding of the colour
 circle to 255 steps, without which it would be up to 6 levels away. It is within one
-level but for 0.2 % of all colours, 0.4 % of the pixels of real photos: those exactly
-between two steps that the rounding of Pillow's floats moves to the lower one.
+level for all but 0.2 % of all colours, 0.4 % of the pixels of real photos: those
+exactly between two steps that Pillow's floats round down.
 
-All four are sums over whole planes of bytes in OpenCV and NumPy: 0.1 ms for each of the
+All four are operations on planes of bytes in OpenCV and NumPy: 0.1 ms for each of the
 first three and 0.6 ms for hue at 512 x 512 on one core, where Pillow takes 0.6 to 1 ms
-and 9 ms. They stay on the host: inside a jitted function on the CPU, the four took 8 ms
-an image. On an accelerator, where they were not measured, they could spare the host at
+and 9 ms. They run on the host: inside a jitted function on the CPU, the four took 8 ms
+an image. On an accelerator, where they were not measured, they could save the host at
 most a fifth of a view's time.
 """
 
@@ -22,12 +22,12 @@ import numpy as np
 from tokret.shapes import Float, UInt8
 
 Image = UInt8[np.ndarray, "h w 3"]
-Change = tuple[str, float]  # a name and a factor, or of "hue" a turn
+Change = tuple[str, float]  # a name and a factor; for "hue" a turn
 Affine = Float[np.ndarray, "3 4"]  # on a pixel's (red, green, blue, 1)
 
 GREY = np.array([19595, 38470, 7471]) / 65536  # Pillow's weights of a grey level
-# Pillow cuts fractions off and OpenCV rounds; a little less than half leaves whole
-# numbers where they are, whichever way OpenCV turns at a tie.
+# Pillow truncates and OpenCV rounds; a little less than half keeps whole numbers,
+# whichever way OpenCV rounds ties.
 CUT = -0.498
 
 STEPS = 255  # of Pillow's colour circle: red is 0 and 255, green 85, blue 170
@@ -72,11 +72,11 @@ def mean_colour(image: Image) -> Float[np.ndarray, " 3"]:
 def vary(image: Image, changes: Sequence[Change]) -> Image:
     """Applies changes one after the other.
 
-    A linear change that cannot leave 0 to 255, which is one with a factor up to 1, is
-    not applied at once but multiplied into the next one.
+    A linear change that keeps 0 to 255, which is one with a factor up to 1, is not
+    applied at once but multiplied into the next one.
 
     Args:
-      image: the image, which may be overwritten.
+      image: the image; may be overwritten.
       changes: of brightness, contrast, saturation and hue, in any order.
 
     Returns:
@@ -113,12 +113,12 @@ def _after(first: Affine, then: Affine) -> Affine:
 
 
 class _Planes(threading.local):
-    """What one thread works in: fresh memory would cost as much as the sums."""
+    """Buffers of one thread: allocating them would cost as much as the arithmetic."""
 
     shape: tuple[int, ...] = ()
 
     def take(self, shape: tuple[int, ...]) -> None:
-        """Makes room for an image of this shape."""
+        """Allocates the buffers for an image of this shape."""
         if shape == self.shape:
             return
         self.shape = shape
@@ -141,7 +141,7 @@ def adjust_hue(image: Image, turn: float, out: Image | None = None) -> Image:
     Args:
       image: the image.
       turn: in full turns, -0.5 to 0.5.
-      out: where the result goes; `image` itself is allowed.
+      out: for the result; may be `image`.
 
     Returns:
       The changed image.
@@ -151,7 +151,7 @@ def adjust_hue(image: Image, turn: float, out: Image | None = None) -> Image:
     cv2.split(image, p.channels)
     middle = p.bytes[0]
     _sort(p, middle)
-    _find_hue(p, middle)
+    _compute_hue(p, middle)
     # Bytes wrap at 256 though the circle has 255 steps; so they do in torchvision.
     np.add(p.hue, np.uint8(int(turn * STEPS) % 256), out=p.hue)
     _rebuild(p)
@@ -159,7 +159,7 @@ def adjust_hue(image: Image, turn: float, out: Image | None = None) -> Image:
 
 
 def _sort(p: _Planes, middle: np.ndarray) -> None:
-    """Finds each pixel's highest and lowest channel, their difference and `middle`.
+    """Computes each pixel's highest and lowest channel, their difference and `middle`.
 
     Args:
       p: its channels are read.
@@ -176,8 +176,8 @@ def _sort(p: _Planes, middle: np.ndarray) -> None:
     np.subtract(middle, p.lowest, out=middle)
 
 
-def _find_hue(p: _Planes, middle: np.ndarray) -> None:
-    """Finds Pillow's hue: steps round the circle, cut off to a whole one."""
+def _compute_hue(p: _Planes, middle: np.ndarray) -> None:
+    """Computes Pillow's hue: steps round the circle, truncated to a whole one."""
     red, green, blue = p.channels
     _, spare, falls = p.bytes
     # 255 where hue falls as the middle channel rises: every second sextant.
@@ -192,13 +192,13 @@ def _find_hue(p: _Planes, middle: np.ndarray) -> None:
     np.bitwise_xor(p.hue, np.uint8(0b10101010), out=p.hue)
     cv2.compare(red, p.highest, cv2.CMP_EQ, spare)
     cv2.copyTo(falls, spare, p.hue)
-    # How far from there, in fine parts of a step; OpenCV makes 0 / 0 zero.
+    # The distance from there, in fractions of a step; 0 / 0 is zero in OpenCV.
     away, chroma = p.words
     np.copyto(away, middle)
     np.copyto(chroma, p.chroma)
     cv2.divide(away, chroma, away, SEXTANT * FINE)
     # Whole steps are the upper byte where they are added; where they are subtracted,
-    # all bits are inverted, which takes away one more, unless nothing was cut off.
+    # all bits are inverted, which subtracts one more, unless nothing was truncated.
     cv2.split(away.view(np.uint8).reshape(*away.shape, 2), [spare, middle])
     np.equal(spare, np.uint8(0), out=spare.view(np.bool_))
     np.bitwise_and(spare, falls, out=spare)
@@ -208,17 +208,17 @@ def _find_hue(p: _Planes, middle: np.ndarray) -> None:
 
 
 def _rebuild(p: _Planes) -> None:
-    """Makes channels of hue: each is highest within a sextant of its own colour."""
+    """Computes channels from hue: each is highest within a sextant of its colour."""
     red, green, blue = p.channels
     inverse = p.bytes[0]
     np.invert(p.hue, out=inverse)
-    # Red lies at both ends: twice the steps from the middle of the circle, less 85.
+    # Red is at both ends: twice the steps from the middle of the circle, less 85.
     cv2.absdiff(p.hue, inverse, red)
     cv2.subtract(red, p.green, red)
     for channel, own in ((green, p.green), (blue, p.blue)):
         cv2.absdiff(p.hue, own, channel)
         cv2.subtract(p.green, channel, channel)
-    for channel, share in ((red, 1), (green, 2), (blue, 2)):
-        cv2.multiply(p.chroma, channel, channel, share / (2 * SEXTANT))
+    for channel, weight in ((red, 1), (green, 2), (blue, 2)):
+        cv2.multiply(p.chroma, channel, channel, weight / (2 * SEXTANT))
         cv2.add(channel, p.lowest, channel)
         np.minimum(channel, p.highest, out=channel)

@@ -39,12 +39,12 @@ class Dataset:
     """A prepared dataset.
 
     Attributes:
-      name: what results call it.
-      builder: the TFDS builder it is read from.
+      name: in results.
+      builder: a tfds.core.DatasetBuilder; TFDS is imported by builders alone.
     """
 
     name: str
-    builder: Any  # a tfds.core.DatasetBuilder, which only builders import
+    builder: Any
 
     @property
     def classes(self) -> int:
@@ -66,12 +66,12 @@ class Dataset:
 
     @property
     def ground_truth(self) -> Mapping[str, Any] | None:
-        """The retrieval benchmark in the Revisited form, None if it has none."""
+        """The retrieval benchmark in the Revisited format, None if there is none."""
         return self._metadata().get("ground_truth")
 
     @property
     def leave_one_out(self) -> Mapping[str, Any] | None:
-        """What split `benchmark`, to be found among each other, holds; None without.
+        """The benchmark of split `benchmark`, None if there is none.
 
         `labels` and `boxes`, None or x0, y0, x1, y1, of its photos in order, and
         `classes`, the labels' names.
@@ -80,16 +80,15 @@ class Dataset:
 
     def _metadata(self) -> dict[str, Any]:
         metadata = self.builder.info.metadata
-        # Not `get`: read lazily from disk, they are not there before they are asked
-        # for all together.
+        # Not `get`: it is read lazily from disk, and `get` does not load it.
         return {} if metadata is None else dict(metadata.items())
 
     def has(self, split: str) -> bool:
-        """Says whether there is a split of this name."""
+        """Whether there is a split of this name."""
         return split in self.builder.info.splits
 
     def identity(self) -> dict[str, Any]:
-        """What a run must find again when it goes on: classes and splits, in JSON.
+        """Classes and splits as JSON, which must be the same when a run resumes.
 
         Raises:
           UserError: if the photos have no labels.
@@ -109,8 +108,8 @@ class Dataset:
         features = self.builder.info.features
         if "label" not in features:
             raise UserError(
-                f"the photos of dataset {self.name} have no labels: it is there to "
-                "evaluate on, and nothing can be trained on it"
+                f"the photos of dataset {self.name} have no labels: it can only be "
+                "evaluated on"
             )
         return features["label"]
 
@@ -135,12 +134,12 @@ class Dataset:
 
 
 def prepare(data_dir: str, *, name: str, **options: Any) -> Dataset:
-    """Prepares a dataset, if it is not there yet.
+    """Prepares a dataset, unless it was prepared before.
 
     Args:
-      data_dir: where prepared datasets lie.
-      name: a name in `DATASETS`.
-      **options: the dataset's own fields.
+      data_dir: the folder of prepared datasets.
+      name: in `DATASETS`.
+      **options: arguments of the dataset's function.
 
     Raises:
       UserError: if the name or a field is unknown, or the data is not there.

@@ -19,7 +19,7 @@ from tokret.shapes import UInt8
 
 # Start-of-frame markers of a JPEG: what follows is its height and width.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Those named after colours mean blue first, and exclude IMREAD_COLOR_RGB.
+# The flags for colours mean BGR, and exclude IMREAD_COLOR_RGB.
 _REDUCED = {
     1: 0,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
@@ -33,20 +33,20 @@ def open_photo(encoded: bytes, name: str) -> ImageFile.ImageFile:
 
     Args:
       encoded: the file's bytes.
-      name: what errors call it.
+      name: for errors.
 
     Raises:
       UserError: if it is not a photo Pillow knows, or claims too many pixels.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns of what we refuse below.
+            # Pillow warns about what is refused below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             photo = Image.open(io.BytesIO(encoded))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"{name} is no photo of a known format ({len(encoded)} bytes); replace or "
-            "remove it"
+            f"{name} is not a photo of a known format ({len(encoded)} bytes); replace "
+            "or remove it"
         ) from error
     _check_size(photo.width, photo.height, name)
     return photo
@@ -65,7 +65,7 @@ def decode_exactly(encoded: bytes, name: str, reduction: int = 1) -> Image.Image
 
     Args:
       encoded: the file's bytes.
-      name: what errors call it.
+      name: for errors.
       reduction: the sides of a JPEG are divided by this, as `EncodedPhoto.pixels` does.
 
     Raises:
@@ -84,11 +84,11 @@ def decode_exactly(encoded: bytes, name: str, reduction: int = 1) -> Image.Image
 
 @dataclasses.dataclass(frozen=True)
 class EncodedPhoto:
-    """A photo of which the header alone was read, to be decoded for training.
+    """A photo whose header was read, to be decoded for training.
 
     Attributes:
       encoded: the file's bytes.
-      name: what errors call it.
+      name: for errors.
       shape: height and width in pixels, before any EXIF rotation.
       is_jpeg: whether it can be decoded at a reduced size.
     """
@@ -99,18 +99,18 @@ class EncodedPhoto:
     is_jpeg: bool
 
     def pixels(self, reduction: int = 1) -> UInt8[np.ndarray, "h w 3"]:
-        """Decodes with OpenCV; what OpenCV refuses, with Pillow.
+        """Decodes with OpenCV, or with Pillow where OpenCV fails.
 
         Args:
           reduction: the sides of a JPEG are divided by 1, 2, 4 or 8, rounded up: its
-            blocks of 8 x 8 pixels are made smaller, which is antialiased and faster.
+            blocks of 8 x 8 pixels are decoded smaller, antialiased and faster.
 
         Raises:
           UserError: if the photo cannot be decoded to its end.
         """
         if reduction != 1 and not self.is_jpeg:
             # OpenCV would drop pixels of other formats without averaging them.
-            raise ValueError(f"{self.name} is no JPEG and cannot be reduced")
+            raise ValueError(f"{self.name} is not a JPEG and cannot be reduced")
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         encoded = np.frombuffer(self.encoded, np.uint8)
         try:
@@ -137,9 +137,9 @@ def read_header(encoded: bytes, name: str) -> EncodedPhoto:
 
 
 def jpeg_shape(encoded: bytes) -> tuple[int, int] | None:
-    """Finds a JPEG's height and width; None where there are none to be found.
+    """Reads a JPEG's height and width from its header; None where they are missing.
 
-    Pillow takes ten times as long, a hundredth of the time of the whole view.
+    Pillow takes ten times as long, which is 1 % of the time of the whole view.
     """
     at = 2 if encoded.startswith(b"\xff\xd8") else len(encoded)
     while at + 9 <= len(encoded) and encoded[at] == 0xFF:
@@ -147,7 +147,7 @@ def jpeg_shape(encoded: bytes) -> tuple[int, int] | None:
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", encoded, at + 5)
             return (height, width) if height and width else None
-        # One byte of filling, or a segment that says how long it is.
+        # One byte of padding, or a segment that starts with its length.
         length = int.from_bytes(encoded[at + 2 : at + 4], "big")
         at += 1 if marker == 0xFF else 2 + length
     return None

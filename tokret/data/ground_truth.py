@@ -23,7 +23,7 @@ from tokret.errors import UserError
 from tokret.io import restricted_pickle
 from tokret.shapes import Float, Int
 
-# The largest published ground truth has 0.3 MB; this leaves room for a million names.
+# The largest published ground truth has 0.3 MB; this suffices for a million names.
 MAX_BYTES = 64 * 2**20
 MAX_SIDE = 1e9  # pixels
 LISTS = ("easy", "hard", "junk")

@@ -1,4 +1,4 @@
-"""The doctor: every dataset, sound and spoilt, as a user asks for it."""
+"""The check of every dataset, sound and damaged, from the command line."""
 
 import csv
 import shutil
@@ -42,7 +42,7 @@ def check(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def same():
-    """Says that a folder's files are as they were."""
+    """Returns the contents of all files below a folder."""
 
     def state(folder):
         return {
@@ -212,7 +212,7 @@ def test_what_was_prepared(check, photo_folder, tmp_path):
 
 
 def test_wrong_usage(check, tmp_path):
-    for name, arguments, says in (
+    for name, arguments, message in (
         (
             "image_folder",
             (f"--data_dir={tmp_path}",),
@@ -226,7 +226,7 @@ def test_wrong_usage(check, tmp_path):
         ("image_folder", ("--root=x", f"--output={tmp_path}"), "output"),
     ):
         status, text, rows = check(name, *arguments)
-        assert status == 2 and says in text and not rows, text
+        assert status == 2 and message in text and not rows, text
 
 
 def test_duplicates_are_found_among_many():

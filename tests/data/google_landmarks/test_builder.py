@@ -132,7 +132,7 @@ def test_the_whole_from_tars_and_from_the_tree(tmp_path, hosts, tree, photos, re
     assert both[0] == both[1]
 
 
-def test_what_overlaps_is_left_out(tmp_path, hosts, photos, read):
+def test_what_overlaps_is_skipped(tmp_path, hosts, photos, read):
     photo = CLEAN_IDS[138982][2]
     listing = tmp_path / "overlap.txt"
     listing.write_bytes(f"\ufeffid\r\n203093\r\n{photo}\r\n\r\n41,Louvre\r\n".encode())
@@ -147,14 +147,14 @@ def test_what_overlaps_is_left_out(tmp_path, hosts, photos, read):
         p: n for p, n in ALL_CLEAN.items() if n not in (203093, 41) and p != photo
     }
     check(dataset, records, expected, photos)
-    for bad, says in (
+    for bad, message in (
         ("203093\n5\n", "line 2: landmark 5 is not"),
         ("0123456789abcdef\n", "line 1: photo 0123456789abcdef is not"),
         ("7\nparis\n", "line 2: .*'paris', which is no number"),
         ("\n".join(map(str, CLEAN)), "excludes every photo"),
     ):
         listing.write_text(bad)
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             prepare(tmp_path, hosts, subset="no_overlap", exclude_ids=str(listing))
 
 
@@ -197,7 +197,7 @@ def test_the_split_and_the_labels_are_written_and_can_be_given(
 
 
 @pytest.mark.parametrize(
-    ("field", "text", "says"),
+    ("field", "text", "message"),
     [
         ("split", "id,split\n0123456789abcdef,train\n", "line 2: photo .* is not in"),
         ("split", "id,split\n{0},train\n{0},train\n", "line 3: photo {0} is in line 2"),
@@ -213,16 +213,16 @@ def test_the_split_and_the_labels_are_written_and_can_be_given(
         ("labels", "label,landmark_id\n0,7\n", "no label for 4 landmarks: 40, 41"),
     ],
 )
-def test_mistakes_in_given_files_are_named(field, text, says, tmp_path, hosts):
+def test_mistakes_in_given_files_are_named(field, text, message, tmp_path, hosts):
     photo = CLEAN_IDS[7][0]
     path = tmp_path / f"{field}.csv"
     path.write_text(text.format(photo))
-    with pytest.raises(UserError, match=rf"{field}\.csv.*{says.format(photo)}"):
+    with pytest.raises(UserError, match=rf"{field}\.csv.*{message.format(photo)}"):
         prepare(tmp_path, hosts, **{field: str(path)})
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ("landmark_id,images", "landmark,images", "no column 'landmark_id'"),
         ("7,", "seven,", "line 2: landmark_id is 'seven', which is no number"),
@@ -233,23 +233,23 @@ def test_mistakes_in_given_files_are_named(field, text, says, tmp_path, hosts):
         (CLEAN_IDS[40][0], "../../etc/passwd", "line 3: .* is no photo's id"),
     ],
 )
-def test_mistakes_in_the_list_are_named(old, new, says, tmp_path, changed):
+def test_mistakes_in_the_list_are_named(old, new, message, tmp_path, changed):
     path = changed / "train_clean.csv"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(UserError, match=rf"train_clean\.csv.*{says}"):
+    with pytest.raises(UserError, match=rf"train_clean\.csv.*{message}"):
         prepare(tmp_path, changed)
 
 
 def test_mistakes_in_the_full_list_are_named(tmp_path, changed):
     path = changed / "train.csv"
     lines = path.read_text().splitlines()
-    for line, says in (
+    for line, message in (
         (lines[1], "line 3: photo .* is in line 2 too"),
         (lines[2].rpartition(",")[0], "line 3: has 2 fields"),
         (lines[2].replace(lines[2].rpartition(",")[2], "-3"), "line 3: .*'-3'"),
     ):
         path.write_text("\n".join([*lines[:2], line, *lines[3:]]))
-        with pytest.raises(UserError, match=rf"train\.csv, {says}"):
+        with pytest.raises(UserError, match=rf"train\.csv, {message}"):
             prepare(tmp_path, changed, subset="full")
 
 
@@ -374,7 +374,7 @@ def test_another_state_of_the_sources_is_another_dataset(tmp_path, changed, caps
 def test_folders_that_cannot_be(tmp_path, hosts, tree):
     empty = tmp_path / "empty"
     empty.mkdir()
-    for root, options, says in (
+    for root, options, message in (
         (empty, {}, "lacks train_clean.csv"),
         (empty, {"subset": "full"}, "lacks train.csv"),
         (tree / "metadata", {}, "contains no photos of Google Landmarks v2"),
@@ -385,7 +385,7 @@ def test_folders_that_cannot_be(tmp_path, hosts, tree):
         (hosts, {"resize": -1}, "resize"),
         (tmp_path / "none", {}, "lacks train_clean.csv"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             prepare(tmp_path / "d", root, **options)
 
 

@@ -65,14 +65,14 @@ def test_a_folder_of_its_own_to_find_photos_in(photo_folder, tmp_path):
     links = tmp_path / "links"
     links.mkdir()
     (links / "ash").symlink_to(photo_folder / "ash")
-    for root, says in (
+    for root, message in (
         (tmp_path / "none", "is not a folder"),
         (other / "birch", "has no class folder"),
         (photo_folder, "is trained on too"),
         (links, "is trained on too"),
         (alone, "has two photos"),
     ):
-        with pytest.raises(UserError, match=f"benchmark_root: .* {says}"):
+        with pytest.raises(UserError, match=f"benchmark_root: .* {message}"):
             prepare(tmp_path / "d", photo_folder, benchmark_root=str(root))
 
 
@@ -98,7 +98,7 @@ def test_a_broken_photo_is_named_and_nothing_is_left(photo_folder, tmp_path):
     assert prepare(tmp_path / "d", root).classes == 3
 
 
-def test_broken_photos_can_be_left_out_and_large_ones_shrunk(
+def test_broken_photos_can_be_skipped_and_large_ones_shrunk(
     photo_folder, tmp_path, capsys
 ):
     root = tmp_path / "photos"
@@ -118,12 +118,12 @@ def test_broken_photos_can_be_left_out_and_large_ones_shrunk(
 
 def test_folders_that_cannot_be(tmp_path):
     (tmp_path / "empty").mkdir()
-    for root, says in (
+    for root, message in (
         ("", "root is empty"),
         (tmp_path / "none", "not a folder"),
         (tmp_path, "no class folder"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             prepare(tmp_path / "d", root)
     with pytest.raises(UserError, match="validation_fraction"):
         prepare(tmp_path / "d", tmp_path, validation_fraction=1.0)

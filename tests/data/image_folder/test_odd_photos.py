@@ -1,4 +1,4 @@
-"""Whatever lies in a folder: taken or named, and seen alike in training and after."""
+"""Photos of any kind in a folder: used or reported, the same in training and after."""
 
 import io
 import os
@@ -106,7 +106,7 @@ def test_every_kind_is_prepared_trained_on_and_evaluated(tmp_path):
 
 
 @pytest.mark.parametrize("exif", [True, False])
-def test_orientation_is_honoured_unless_told_otherwise(tmp_path, exif):
+def test_orientation_is_applied_by_default(tmp_path, exif):
     turned = {name: data for name, data in TAKEN.items() if "turned" in name}
     found, _ = prepare(tmp_path, turned, exif=exif)
     upright = np.asarray(RGB, int)
@@ -126,14 +126,16 @@ def test_orientation_is_honoured_unless_told_otherwise(tmp_path, exif):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_taken_is_named_or_left_out(tmp_path, name, capsys):
-    data, says = REFUSED[name]
+def test_what_cannot_be_taken_is_named_or_skipped(tmp_path, name, capsys):
+    data, message = REFUSED[name]
     photos = {"good.jpg": TAKEN["grey.jpg"], name: data}
-    with pytest.raises(UserError, match=f"1 of 2 photos are broken: a/{name} .*{says}"):
+    with pytest.raises(
+        UserError, match=f"1 of 2 photos are broken: a/{name} .*{message}"
+    ):
         prepare(tmp_path, photos)
     found, _ = prepare(tmp_path, photos, skip_bad=True)
     assert set(found) == {"good.jpg"}
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_large_photos_can_be_shrunk_and_a_lower_limit_set(tmp_path):
@@ -144,7 +146,7 @@ def test_large_photos_can_be_shrunk_and_a_lower_limit_set(tmp_path):
         prepare(tmp_path / "b", {"a.jpg": encoded(RGB)}, max_pixels=9_000)
 
 
-def test_other_files_are_passed_over_with_a_word(tmp_path, capsys):
+def test_other_files_are_skipped_with_a_note(tmp_path, capsys):
     moving = encoded(RGB, "GIF", save_all=True, append_images=[RGB.rotate(9)])
     others = {"a.gif": moving, "b.GIF": moving, "Thumbs.db": b"x", "README": b"x"}
     found, _ = prepare(tmp_path, {"good.jpg": TAKEN["grey.jpg"]} | others)

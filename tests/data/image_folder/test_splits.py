@@ -49,7 +49,7 @@ def test_held_out_photos(count, fraction):
     assert chosen == held_out(count, fraction, 7)
 
 
-def test_all_are_trained_on_unless_asked_otherwise():
+def test_all_are_trained_on_by_default():
     splits = split_photos(PHOTOS, NOTHING)
     assert splits.train == PHOTOS and not splits.validation and not splits.benchmark
 
@@ -68,10 +68,10 @@ def test_lists(write, kind, end):
     splits = split_photos(PHOTOS, lists)
     assert splits.validation == held and len(splits.train) == 18
 
-    asked = PHOTOS[15:]
-    lists = lists._replace(benchmark_list=listed("b", asked))
+    chosen = PHOTOS[15:]
+    lists = lists._replace(benchmark_list=listed("b", chosen))
     splits = split_photos(PHOTOS, lists)
-    assert splits.benchmark == asked and splits.classes() == ["ash", "birch", "oak"]
+    assert splits.benchmark == chosen and splits.classes() == ["ash", "birch", "oak"]
 
     # Of those that are trained on a fraction, and nothing of the others.
     trained = [*PHOTOS[1:4], *PHOTOS[8:10]]
@@ -109,17 +109,17 @@ def test_a_classs_part_changes_little():
 
 def test_lists_that_do_not_fit(write, tmp_path):
     first, second = PHOTOS[0].name, PHOTOS[1].name
-    for text, says in (
+    for text, message in (
         (write("a", [first, first]), "a, line 2: .* is in line 1 too"),
         (write("b", [first, "ash/none.jpg"]), "b, line 2: there is no photo"),
         (write("c", []), "names no photo"),
         (str(tmp_path / "none"), "cannot be read"),
         (write("d.csv", ["x,y", "1,2"]), "no column 'path'"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             read_list(text, names(PHOTOS), "photo", paths=True)
     both = write("e", [first]), write("f", [second, first])
-    for fields, says in (
+    for fields, message in (
         (
             {"train_list": both[0], "validation_list": both[1]},
             "validation_list: .* is in train_list too",
@@ -134,12 +134,12 @@ def test_lists_that_do_not_fit(write, tmp_path):
             "no photo is left for training",
         ),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             split_photos(PHOTOS, NOTHING._replace(**fields))
-    for fields, says in (
+    for fields, message in (
         ({"benchmark_fraction": 1.0}, "benchmark_fraction is 1.0"),
         ({"benchmark_fraction": 0.1, "benchmark_list": "x"}, "exclude each other"),
         ({"benchmark_root": "r", "benchmark_classes": "x"}, "exclude each other"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             NOTHING._replace(**fields).check()

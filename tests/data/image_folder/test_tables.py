@@ -63,7 +63,7 @@ def test_paths_and_labels_of_any_text(read, folder, tmp_path, options):
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [
         ("3,./d.jpg", r"line 7: d\.jpg is in line 5 too"),
         ("3,", "line 7: '' is no photo's path"),
@@ -72,9 +72,9 @@ def test_paths_and_labels_of_any_text(read, folder, tmp_path, options):
         ("3", "line 7: has 1 fields"),
     ],
 )
-def test_rows_that_cannot_be(read, folder, tmp_path, row, says):
+def test_rows_that_cannot_be(read, folder, tmp_path, row, message):
     table = write(folder / "list.csv", [*ROWS, row])
-    with pytest.raises(UserError, match=rf"list\.csv, {says}"):
+    with pytest.raises(UserError, match=rf"list\.csv, {message}"):
         read(tmp_path / "d", "image_folder", table=str(table))
     assert not (tmp_path / "d").exists()
 
@@ -123,7 +123,7 @@ def test_boxes_that_are_none(read, folder, tmp_path, box):
         read(tmp_path / "d", "image_folder", table=str(table))
 
 
-def test_photos_that_are_left_out_leave_the_benchmark(read, folder, tmp_path):
+def test_photos_that_are_skipped_leave_the_benchmark(read, folder, tmp_path):
     (folder / 'sub folder/"c".jpg').write_bytes(b"<html>")
     table = write(folder / "list.csv", [*ROWS, "Café,f.jpg"])
     classes = write(tmp_path / "classes", ["Café", "7, rue"])

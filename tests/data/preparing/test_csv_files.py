@@ -39,7 +39,7 @@ def test_ten_thousand_photos_fit_a_field(path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "no column 'id'"),
         ("<html>404</html>\n", "no column 'id'"),
@@ -49,8 +49,8 @@ def test_ten_thousand_photos_fit_a_field(path):
         ('id,n\n"' + "a" * 2**24 + "b,1\n", "line 2: field larger"),
     ],
 )
-def test_mistakes_are_named(path, text, says):
-    with pytest.raises(UserError, match=rf"train\.csv.*{says}"):
+def test_mistakes_are_named(path, text, message):
+    with pytest.raises(UserError, match=rf"train\.csv.*{message}"):
         read(path, text)
 
 

@@ -157,7 +157,7 @@ def test_workers_end_with_their_parent(how, folder, tmp_path):
     wait_for(lambda: not any(map(alive, mine)), 5)
 
 
-def test_a_killed_worker_is_said_and_the_rest_kept(folder, undisturbed, tmp_path):
+def test_a_killed_worker_is_reported_and_the_rest_kept(folder, undisturbed, tmp_path):
     process = run(tmp_path, folder)
     wait_for(lambda: list(tmp_path.rglob("journal/*.json")))
     os.kill(children(process.pid)[0], signal.SIGKILL)
@@ -230,7 +230,7 @@ class TestOneProcess:
         assert not list(self.data_dir.rglob("*.partial"))
         assert not list(self.data_dir.rglob("*.tmp"))
 
-    def test_what_was_begun_from_other_photos_is_not_gone_on_with(self, monkeypatch):
+    def test_what_was_started_from_other_photos_is_not_resumed(self, monkeypatch):
         written = self.counted(monkeypatch)
         with monkeypatch.context() as patch:
             patch.setattr(dataset_writer, "write_dataset_info", lambda *_: 1 / 0)
@@ -344,7 +344,7 @@ def test_shards_are_decided_by_the_number_of_photos(photos):
     assert max(lengths) <= 512 or len(lengths) == 256
 
 
-def test_a_task_is_told_from_another():
+def test_different_tasks_have_different_digests():
     items = [SourcePhoto("a.jpg", PhotoLocation("/x", 0, 5), {"label": 1})]
     task = shards.ShardTask("p", "j", items, PhotoProcessing(), None)
     others = (

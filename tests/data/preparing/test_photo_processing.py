@@ -80,7 +80,7 @@ def test_16_bits_become_8_and_not_white():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photos_are_turned_as_exif_says(kind, orientation):
+def test_photos_are_turned_by_exif(kind, orientation):
     smooth = RGB.resize((15, 10)).resize((150, 100), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -103,7 +103,7 @@ def test_photos_are_turned_as_exif_says(kind, orientation):
     assert np.abs(np.asarray(small).astype(float) - np.asarray(wanted)).mean() < 2.5
 
 
-def test_exif_that_is_malformed_says_nothing():
+def test_malformed_exif_is_ignored():
     for exif in (b"Exif\0\0rubbish", b"Exif\0\0II*\0\xff\xff\xff\xff", b""):
         data = encoded(RGB, exif=exif)
         assert process_photo(data, PhotoProcessing(upright=True)) == data
@@ -154,7 +154,7 @@ WHOLE = KINDS["jpeg"]
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (b"", "empty"),
         (b"<html><title>302 Found</title></html>", "web page"),
@@ -170,9 +170,9 @@ WHOLE = KINDS["jpeg"]
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a photo"),
     ],
 )
-def test_what_is_no_photo_is_said_in_few_words(data, says):
+def test_what_is_no_photo_is_reported_in_few_words(data, message):
     for processing in (KEEP, SHRINK):
-        with pytest.raises(BadPhotoError, match=says) as caught:
+        with pytest.raises(BadPhotoError, match=message) as caught:
             process_photo(data, processing)
         assert len(str(caught.value)) < 120 and "\n" not in str(caught.value)
 
@@ -214,26 +214,26 @@ def test_parts_of_files_and_whole_ones_are_read(tmp_path):
             reader.read(PhotoLocation(str(one), 8, 3))
 
 
-def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
+def test_what_cannot_be_read_is_reported(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "large").write_bytes(b"12345")
     monkeypatch.setattr(photo_files, "MAX_BYTES", 4)
     with PhotoReader() as reader:
-        for name, says in (
+        for name, message in (
             ("none", "missing"),
             ("pipe", "not a regular file"),  # opening it would wait for ever
             ("folder", "not a regular file"),
             ("loop", "unreadable: Too many levels"),
             ("large", "larger than"),
         ):
-            with pytest.raises(BadPhotoError, match=says):
+            with pytest.raises(BadPhotoError, match=message):
                 reader.read(PhotoLocation(str(tmp_path / name)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_said(tmp_path):
+def test_a_file_without_permission_is_reported(tmp_path):
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "a").chmod(0)
     with (

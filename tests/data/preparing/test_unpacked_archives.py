@@ -25,7 +25,7 @@ def test_compressed_archives_become_plain_once(tmp_path):
     assert [path.stat().st_mtime_ns for path in found] == before
 
 
-def test_a_kill_leaves_one_half_written_and_it_is_begun_again(tmp_path):
+def test_a_kill_leaves_one_half_written_and_it_is_started_again(tmp_path):
     archive, folder = written(tmp_path / "a.tgz"), tmp_path / "plain"
     folder.mkdir()
     (folder / "a.tgz.plain.tmp").write_bytes(DATA[:100])
@@ -34,7 +34,7 @@ def test_a_kill_leaves_one_half_written_and_it_is_begun_again(tmp_path):
     assert list(folder.iterdir()) == [found]
 
 
-def test_what_is_not_compressed_is_read_where_it_lies(tmp_path):
+def test_what_is_not_compressed_is_read_in_place(tmp_path):
     plain = tmp_path / "a.tgz"  # some browsers decompress on the way
     plain.write_bytes(DATA)
     assert unpacked_archives.unpack([plain], tmp_path / "plain") == [plain]
@@ -72,7 +72,7 @@ def test_a_bomb_is_stopped(tmp_path, monkeypatch):
     assert not list((tmp_path / "plain").iterdir())
 
 
-def test_room_is_looked_at_first(tmp_path, monkeypatch):
+def test_space_is_checked_first(tmp_path, monkeypatch):
     path = written(tmp_path / "a.tgz")
     monkeypatch.setattr(
         unpacked_archives.shutil,
@@ -83,7 +83,7 @@ def test_room_is_looked_at_first(tmp_path, monkeypatch):
         unpacked_archives.unpack([path], tmp_path / "plain")
 
 
-def test_a_full_disk_is_told_from_a_damaged_archive(tmp_path, monkeypatch):
+def test_a_full_disk_is_no_damaged_archive(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 

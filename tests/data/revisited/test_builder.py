@@ -336,7 +336,7 @@ def test_text_files_of_another_form_are_named():
         f"{query}_query.txt": "oxc1_a_000001 1 2 3 4\n" for query in query_names(["x"])
     }
     assert to_revisited(good, ["x"], [])["qimlist"] == ["a_000001"] * 5
-    for name, text, says in (
+    for name, text, message in (
         ("x_3_query.txt", "", "x_3_query.txt must be one line"),
         ("x_3_query.txt", "a 1 2 3", "x_3_query.txt must be one line"),
         ("x_3_query.txt", "a 1 2 3 4\nb 1 2 3 4", "x_3_query.txt must be one line"),
@@ -344,7 +344,7 @@ def test_text_files_of_another_form_are_named():
         ("x_2_good.txt", "a_1\n<html>\n", "x_2_good.txt, line 2: '<html>' is no"),
         ("x_2_junk.txt", "../../etc/passwd", "x_2_junk.txt, line 1"),
     ):
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             to_revisited(good | {name: text}, ["x"], [])
     del good["x_5_ok.txt"]
     with pytest.raises(UserError, match=r"lacks x_5_ok\.txt"):

@@ -56,7 +56,7 @@ def test_unpacked_photos(folder, tmp_path, hosts, photos, read, names):
             prepare(hosts / "d", hosts)
 
 
-def test_missing_photos_are_named_or_left_out(tmp_path, hosts, read, names, capsys):
+def test_missing_photos_are_named_or_skipped(tmp_path, hosts, read, names, capsys):
     (hosts / "revisitop1m.10.tar.gz").unlink()
     lost = sorted(PATHS)[4:]
     with pytest.raises(
@@ -72,7 +72,7 @@ def test_missing_photos_are_named_or_left_out(tmp_path, hosts, read, names, caps
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("a.jpg\n\nb.jpg\njpg/a.jpg\n", "line 4: a.jpg is in line 1 too"),
         ("../a.jpg\n", "line 1: ../a.jpg is no photo's path"),
@@ -81,9 +81,9 @@ def test_missing_photos_are_named_or_left_out(tmp_path, hosts, read, names, caps
         ("\n", "names no photo"),
     ],
 )
-def test_lists_that_cannot_be(text, says, tmp_path, hosts):
+def test_lists_that_cannot_be(text, message, tmp_path, hosts):
     (hosts / "revisitop1m.txt").write_text(text)
-    with pytest.raises(UserError, match=rf"revisitop1m\.txt.*{says}"):
+    with pytest.raises(UserError, match=rf"revisitop1m\.txt.*{message}"):
         prepare(tmp_path / "d", hosts)
 
 

@@ -1,7 +1,7 @@
 """Downloaded files of each dataset: what should exist, and the photos to check.
 
-Each function yields photos, and adds to a report on its way what it finds out about
-archives, lists and missing photos. Nothing is written.
+Each function yields photos, and adds to a report counts and defects of archives, lists
+and missing photos. Nothing is written.
 """
 
 import tarfile

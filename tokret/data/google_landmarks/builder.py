@@ -102,7 +102,7 @@ class Sources:
 def find_sources(
     root: Path, subset: str, exclude_ids: str, split: str = "", labels: str = ""
 ) -> Sources:
-    """Finds the files in a folder, where the hosts' scripts put them.
+    """Locates the files in a folder, where the hosts' scripts put them.
 
     Raises:
       UserError: names what is missing.

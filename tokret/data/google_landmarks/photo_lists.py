@@ -134,7 +134,7 @@ def collect(entries: Iterator[tuple[int, int, int]], path: Path) -> Rows:
 
 
 def find(ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds ids among others.
+    """Looks up ids among others.
 
     Args:
       ids: [N] uint64 in order, N > 0.

@@ -81,7 +81,7 @@ def photo_number(file_name: str) -> int | None:
 
 
 def locate_in_tree(ids: np.ndarray, tree: Path) -> np.ndarray:
-    """Finds out which photos are among the unpacked ones.
+    """Looks up which photos are among the unpacked ones.
 
     Args:
       ids: [N] uint64 in order.

@@ -123,7 +123,7 @@ def stem_of(path: str, city: City) -> str | None:
 
 
 def find_sources(root: Path, city: City, release: str) -> CitySources:
-    """Finds a city's archives in a folder or, where there are none, its photos below.
+    """Locates a city's archives in a folder or, where there are none, its photos below.
 
     Args:
       root: the folder.

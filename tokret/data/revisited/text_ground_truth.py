@@ -28,7 +28,7 @@ def query_names(landmarks: Sequence[str]) -> list[str]:
 
 
 def find_texts(root: Path, landmarks: Sequence[str], archive: str) -> list[Path]:
-    """Finds the text files in a folder or a folder in it, or the archive of them.
+    """Locates the text files in a folder or a folder in it, or the archive of them.
 
     Raises:
       UserError: if there is neither, or text files are missing.
