@@ -4,7 +4,7 @@ import numpy as np
 
 from tokret.benchmark.search_speed import Search, exact_search
 from tokret.errors import UserError
-from tokret.retrieval.compression.faiss_library import import_faiss
+from tokret.retrieval.compression.product import import_faiss
 
 FAISS, NUMPY = "faiss", "NumPy"
 

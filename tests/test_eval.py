@@ -16,7 +16,7 @@ from tokret.evaluation.descriptor_inputs import read_descriptor_input
 from tokret.io import restricted_pickle as plain_pickle
 from tokret.retrieval import metrics
 from tokret.retrieval.store.record import Images, Record
-from tokret.retrieval.store.writing import making
+from tokret.retrieval.store.writing import write_store
 
 LEVELS = {"E": "easy", "M": "medium", "H": "hard"}
 CUTOFFS = ("mP@1", "mP@5", "mP@10")
@@ -91,7 +91,7 @@ def test_a_reranking_is_measured_before_and_after(program, files):
         rows = np.load(files[name])
         np.save(files[name], rows / np.linalg.norm(rows, axis=1, keepdims=True))
     searched = np.load(files["queries"]), np.load(files["descriptors"])
-    plain = metrics.evaluate(*searched, read_ground_truth(files["ground_truth"])).levels
+    plain = metrics.evaluate(*searched, read_ground_truth(files["ground_truth"])).means
     files["rerank"] = "dba:n=1,aqe:n=2,superglobal:top=4"
     status, out, err = evaluate(program, files)
     assert status == 0, out + err
@@ -204,7 +204,7 @@ def make_store(folder, names, rows, bad=None, weights="0"):
     images = Images(tuple(names), ((32, 32),) * count, (None,) * count, ("0",) * count)
     descriptors = np.array(rows, np.float32)
     descriptors[list(bad)] = np.nan
-    with making(folder, Record({"head": "gem"}, weights, {}, images)) as writer:
+    with write_store(folder, Record({"head": "gem"}, weights, {}, images)) as writer:
         writer.write(np.arange(count), descriptors, bad)
         writer.finish()
     return folder

@@ -24,7 +24,7 @@ def test_synthetic_descriptors_are_of_length_1_and_neither_trivial_nor_hopeless(
     assert database.shape == (6622, 24) and database.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(database, axis=1), 1, atol=1e-5)
     truth = synthetic_descriptors.make_truth(9)
-    levels = metrics.evaluate(queries, np.asarray(database), truth).levels
+    levels = metrics.evaluate(queries, np.asarray(database), truth).means
     assert 0.9 > levels["easy"]["mAP"] > levels["hard"]["mAP"] > 0.01
 
 

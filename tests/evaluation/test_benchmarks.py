@@ -11,7 +11,7 @@ from tokret.evaluation.image_sets import DescriptorSet
 from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
 from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
 from tokret.retrieval import leave_one_out, metrics
-from tokret.retrieval.reranking.pipeline import parse_chain
+from tokret.retrieval.reranking.pipeline import parse_pipeline
 
 NAMES = [f"im{i}" for i in range(8)]
 GND = [
@@ -48,7 +48,7 @@ def test_a_revisited_benchmark_is_measured_as_by_the_metrics():
     numbers = evaluate(benchmark, found, report=answers.append)
     q, db = found["query"].descriptors, found["database"].descriptors
     expected = metrics.evaluate(q, db, TRUTH)
-    assert numbers == expected.levels
+    assert numbers == expected.means
     np.testing.assert_array_equal(
         answers[0].precision, expected.average_precision["medium"]
     )
@@ -80,9 +80,9 @@ def test_labelled_photos_are_queries_to_each_other_by_their_boxes():
     queries[[0, 5]] = boxed
     kept = [0, 1, 2, 4, 5, 6, 7]
     ranks = leave_one_out.leave_one_out_ranks(
-        rows, np.array(LABELS), queries=queries, asking=kept
+        rows, np.array(LABELS), queries=queries, query_items=kept
     )
-    assert numbers["all"] == leave_one_out.leave_one_out_numbers(ranks)
+    assert numbers["all"] == leave_one_out.leave_one_out_metrics(ranks)
     assert numbers["bad"] == {"database": 1, "queries": 1}
     # Item 4 is alone in its class, and item 3 is bad.
     names = [view.name for view in answers[0].queries]
@@ -92,8 +92,8 @@ def test_labelled_photos_are_queries_to_each_other_by_their_boxes():
 
 def test_labelled_photos_have_no_distractors_and_no_expanded_database():
     benchmark = LeaveOneOutBenchmark(LABELS, list("xyz"), {}, ())
-    benchmark.check(parse_chain("aqe"), distractors=False)
+    benchmark.check(parse_pipeline("aqe"), distractors=False)
     with pytest.raises(UserError, match="distractors: "):
         benchmark.check((), distractors=True)
     with pytest.raises(UserError, match="dba"):
-        benchmark.check(parse_chain("dba,aqe"), distractors=False)
+        benchmark.check(parse_pipeline("dba,aqe"), distractors=False)

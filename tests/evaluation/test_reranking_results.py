@@ -7,7 +7,7 @@ from tokret.errors import UserError
 from tokret.evaluation.benchmarks import evaluate
 from tokret.evaluation.image_sets import DescriptorSet
 from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
-from tokret.retrieval.reranking.pipeline import parse_chain
+from tokret.retrieval.reranking.pipeline import parse_pipeline
 from tokret.retrieval.tables import cost_lines, table_rows, text_table
 
 
@@ -15,7 +15,7 @@ def measured(rows, labels, text):
     benchmark = LeaveOneOutBenchmark(labels.tolist(), ["a", "b"], {}, ())
     names = tuple(f"{i}.jpg" for i in range(len(rows)))
     found = {"database": DescriptorSet(names, rows, {})}
-    return evaluate(benchmark, found, steps=parse_chain(text) if text else ())
+    return evaluate(benchmark, found, steps=parse_pipeline(text) if text else ())
 
 
 @pytest.fixture(scope="module")

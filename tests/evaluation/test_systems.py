@@ -23,7 +23,8 @@ from tokret.evaluation.systems import ModelSystem, histogram_system, settings_na
 from tokret.models.heads.gem import GeMHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import BasicBlock, ResNet
-from tokret.retrieval.extraction import Extraction, make_describe
+from tokret.retrieval.embedding import make_embed_fn
+from tokret.retrieval.extraction import Extraction
 from tokret.retrieval.store.reading import read_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def small_model(seed):
     trunk = ResNet(blocks=(1,), block=BasicBlock, width=4)
     model = RetrievalNet(trunk, GeMHead(dim=8))
     init = jax.jit(lambda x: model.init(jax.random.key(seed), x, train=False))
-    return make_describe(model, SETTINGS.scales), init(jnp.zeros((1, 32, 32, 3)))
+    return make_embed_fn(model, SETTINGS.scales), init(jnp.zeros((1, 32, 32, 3)))
 
 
 def system_in(folder, seed=0, log=lambda line: None):

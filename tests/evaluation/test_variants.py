@@ -1,5 +1,4 @@
-import dataclasses
-
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from tokret.evaluation.variants import make_variants
 from tokret.retrieval import metrics
 from tokret.retrieval.compression import costs
 from tokret.retrieval.store.record import Images, Record
-from tokret.retrieval.store.writing import making
+from tokret.retrieval.store.writing import write_store
 from tokret.retrieval.tables import cost_lines, table_rows
 
 OURS = Record({"head": "token"}, "0" * 64, {"scales": [1.0]}, Images((), (), (), ()))
@@ -46,8 +45,8 @@ def test_distractors_follow_the_database(case):
     variants = make_variants(str(path), None, None, None).checked(None, 16)
     found = measure(case, variants)["distractors"]
     whole = np.concatenate([database, np.load(path)])
-    assert found["numbers"] == metrics.evaluate(queries, whole, truth).levels
-    assert found["numbers"] != metrics.evaluate(queries, database, truth).levels
+    assert found["numbers"] == metrics.evaluate(queries, whole, truth).means
+    assert found["numbers"] != metrics.evaluate(queries, database, truth).means
     assert found["count"] == 320
 
 
@@ -95,8 +94,8 @@ def test_without_variants_nothing_is_measured(case):
 
 def test_descriptors_of_another_model_are_refused(case, tmp_path):
     images = Images(("x",), ((9, 9),), (None,), ("0" * 64,))
-    theirs = dataclasses.replace(OURS, weights="1" * 64, images=images)
-    with making(tmp_path / "store", theirs) as writer:
+    theirs = msgspec.structs.replace(OURS, weights="1" * 64, images=images)
+    with write_store(tmp_path / "store", theirs) as writer:
         writer.write(np.array([0], np.int32), np.ones((1, 16), np.float32), {})
         writer.finish()
     for paths in (

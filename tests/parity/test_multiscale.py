@@ -10,7 +10,8 @@ from tokret.data.views import View, thumbnail_size
 from tokret.models.build import TRUNKS
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.retrieval.extraction import Extraction, extract, make_describe, rescale
+from tokret.retrieval.embedding import make_embed_fn, rescale
+from tokret.retrieval.extraction import Extraction, extract
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
 
@@ -61,7 +62,7 @@ def test_from_the_photo_file_to_the_descriptor(golden, draw):
         TRUNKS[setup["backbone"]](dtype=double), TokenHead(dtype=double)
     )
     descriptors = extract(
-        make_describe(model, SCALES),
+        make_embed_fn(model, SCALES),
         variables,
         views,
         settings=Extraction(

@@ -9,7 +9,7 @@ from tokret.convert.released import from_released
 from tokret.models.build import TRUNKS
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.retrieval.extraction import rescale
+from tokret.retrieval.embedding import rescale
 
 SCALES = (2**0.5, 2**-0.5)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokret.data.ground_truth import from_revisited
 from tokret.data.views import View
 from tokret.retrieval import leave_one_out as loo
-from tokret.retrieval import metrics, search
+from tokret.retrieval import metrics
 from tokret.retrieval.answers import (
     Costs,
     by_ground_truth,
@@ -14,6 +14,8 @@ from tokret.retrieval.answers import (
     first_miss,
     verdict,
 )
+from tokret.retrieval.exact_search.ranks import count_ranks
+from tokret.retrieval.exact_search.top_k import top_k
 
 COSTS = Costs(1.0, 8, 0.1, 4, 16)
 FEW = settings(derandomize=True, deadline=None, max_examples=50)
@@ -43,14 +45,14 @@ def revisited():
 
 def test_ranks_and_verdicts_agree_with_the_metrics(revisited):
     truth, queries, database = revisited
-    ranks = search.count_ranks(queries, database, metrics.labelled_items(truth))
+    ranks = count_ranks(queries, database, metrics.labelled_items(truth))
     found = metrics.evaluate(queries, database, truth)
     answers = by_ground_truth(
         truth,
         ranks,
         queries=[],
         database=[View(b"", f"im{i}", None, 9) for i in range(12)],
-        best=lambda some, k: search.top_k(queries[list(some)], database, k),
+        best=lambda some, k: top_k(queries[list(some)], database, k),
         costs=COSTS,
     )
     none = np.array([], np.int32)
@@ -87,7 +89,7 @@ def test_a_labelled_photo_does_not_retrieve_itself(twins):
         labels,
         loo.leave_one_out_ranks(rows, labels),
         names=lambda label: "xyz"[label],
-        best=lambda items, k: search.top_k(rows[list(items)], rows, k),
+        best=lambda items, k: top_k(rows[list(items)], rows, k),
         database=stored,
         query_views={0: crop},
         costs=COSTS,

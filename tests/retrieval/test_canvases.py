@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.retrieval.canvases import padding_share, plan_canvases, plan_words
+from tokret.retrieval.canvases import canvas_summary, padding_fraction, plan_canvases
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
@@ -40,8 +40,8 @@ def test_canvases_are_joined_where_full_batches_cost_less():
     assert (together.height, together.width) == (64, 96)
     assert together.rows == (0, 1, 2, 3, 4)  # and not the photo that is bad
     used, computed = 3 * 64 * 64 + 2 * 64 * 96, 8 * 64 * 96
-    assert padding_share([together], sizes, 8) == 1 - used / computed
-    words = list(plan_words([together], sizes, 8))
+    assert padding_fraction([together], sizes, 8) == 1 - used / computed
+    words = list(canvas_summary([together], sizes, 8))
     assert words[0].startswith("5 photos, 1 program to compile, 50.0% padding")
     assert words[1] == "  canvas 64 x 96: 5 photos"
     assert [batch.rows for batch in together.batches(2)] == [(0, 1), (2, 3), (4,)]
@@ -49,4 +49,4 @@ def test_canvases_are_joined_where_full_batches_cost_less():
 
 def test_nothing_to_describe_needs_no_canvas():
     assert plan_canvases(np.zeros((2, 2), np.int32), 3) == []
-    assert padding_share([], np.zeros((2, 2), np.int32), 8) == 0
+    assert padding_fraction([], np.zeros((2, 2), np.int32), 8) == 0

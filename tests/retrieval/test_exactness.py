@@ -23,7 +23,8 @@ from tokret.models.layers import l2_normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.efficientnet import BlockGroup, EfficientNetLite
 from tokret.models.trunks.resnet import BasicBlock, ResNet
-from tokret.retrieval.extraction import PROGRAMS, Extraction, extract, make_describe
+from tokret.retrieval.embedding import make_embed_fn
+from tokret.retrieval.extraction import PROGRAMS, Extraction, extract
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
 DIM = 8
@@ -231,7 +232,7 @@ def batched(model, variables, views, canvases):
     settings = Extraction(
         longest_side=80, scales=SCALES, batch_size=16, canvases=canvases
     )
-    describe = make_describe(model, SCALES)
+    describe = make_embed_fn(model, SCALES)
     found = extract(describe, variables, views, settings)
     programs = describe._cache_size()  # type: ignore[attr-defined]
     assert 1 <= programs <= canvases

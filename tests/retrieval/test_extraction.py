@@ -13,13 +13,8 @@ from tokret.errors import UserError
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import BasicBlock, ResNet
-from tokret.retrieval.extraction import (
-    Extraction,
-    extract,
-    interpolation,
-    make_describe,
-    placements,
-)
+from tokret.retrieval.embedding import batch_shardings, interpolation, make_embed_fn
+from tokret.retrieval.extraction import Extraction, extract
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
 SHAPES = [(40, 60), (60, 40), (33, 50), (64, 64), (21, 64)]
@@ -41,7 +36,7 @@ def model():
     trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4)
     model = RetrievalNet(trunk, TokenHead(dim=8, width=8, num_heads=2, tokens=2))
     init = jax.jit(lambda images: model.init(jax.random.key(0), images, train=False))
-    return make_describe(model, SCALES), init(jnp.zeros((1, 64, 64, 3)))
+    return make_embed_fn(model, SCALES), init(jnp.zeros((1, 64, 64, 3)))
 
 
 def settings_of(batch_size, canvases):
@@ -93,7 +88,7 @@ def test_batches_of_any_shapes_equal_one_at_a_time(model):
 def test_compiler_options_are_those_of_the_platform(monkeypatch, platform):
     options = {None: {"xla_no_such_option": True}, "tpu": {}}
     monkeypatch.setattr(
-        "tokret.retrieval.extraction.inference_options",
+        "tokret.retrieval.embedding.inference_options",
         lambda dtype, platform: options[platform],
     )
     trunk = ResNet(blocks=(1, 1), block=BasicBlock, width=4)
@@ -103,7 +98,7 @@ def test_compiler_options_are_those_of_the_platform(monkeypatch, platform):
         lambda: model.init(jax.random.key(0), jnp.zeros(images.shape), train=False)
     )
     sizes = np.full((1, 2), 64, np.int32)
-    lowered = make_describe(model, (1.0,), platform).lower(  # type: ignore[attr-defined]
+    lowered = make_embed_fn(model, (1.0,), platform).lower(  # type: ignore[attr-defined]
         variables, images, sizes, sizes[None]
     )
     if platform:
@@ -130,7 +125,7 @@ def test_a_batch_is_split_over_all_devices_and_stays_the_same(model):
 
 @pytest.mark.parametrize(("batch", "used"), [(8, 8), (12, 6), (7, 7), (1, 1), (20, 5)])
 def test_as_many_devices_as_divide_a_batch(batch, used):
-    for place in placements(batch, jax.devices()):
+    for place in batch_shardings(batch, jax.devices()):
         assert len(place.device_set) == used
 
 
@@ -140,11 +135,11 @@ def test_interpolation_at_the_edges():
     np.testing.assert_allclose(matrix @ line, [0, 2.5, 7.5, 12.5, 17.5, 20], rtol=1e-6)
 
 
-def test_a_model_that_gives_no_numbers_is_refused(model):
+def test_a_descriptor_that_is_not_finite_is_refused(model):
     def describe(variables, batch, sizes, rescaled):
         found = np.ones((len(batch), 2), np.float32)
         found[sizes[:, 0] == 33] = np.nan
         return found
 
-    with pytest.raises(UserError, match="of 33x40 is no numbers: the weights"):
+    with pytest.raises(UserError, match="of 33x40 is not finite: the weights"):
         extract(describe, {}, views([(32, 32), (33, 40), (32, 32)]), settings_of(2, 1))

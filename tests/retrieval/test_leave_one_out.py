@@ -18,9 +18,9 @@ def test_hand_cases_of_average_precision():
         (1 + 2 / 3 + 3 / 6) / 3, abs=1e-15
     )
     # Of five positives two can be among the first two places, and one is.
-    assert among_labels.cut_average_precision(ints(1, 5, 6, 7, 8), 2) == 0.25
-    assert among_labels.cut_average_precision(ints(0), 10) == 1.0
-    assert among_labels.cut_average_precision(ints(10), 10) == 0.0
+    assert among_labels.average_precision_at(ints(1, 5, 6, 7, 8), 2) == 0.25
+    assert among_labels.average_precision_at(ints(0), 10) == 1.0
+    assert among_labels.average_precision_at(ints(10), 10) == 0.0
 
 
 def slow_leave_one_out(descriptors, labels):
@@ -52,9 +52,9 @@ def test_leave_one_out_is_the_slow_form(seed, classes, block):
     draw = np.random.default_rng(seed)
     descriptors = draw.integers(-1, 2, (200, 4)).astype(np.float32)
     labels = draw.integers(0, classes, 200)
-    result = among_labels.leave_one_out(descriptors, labels, block)
+    result = among_labels.leave_one_out(descriptors, labels, block=block)
     assert result == pytest.approx(slow_leave_one_out(descriptors, labels), abs=1e-12)
-    assert result == among_labels.leave_one_out(descriptors, labels, 129)
+    assert result == among_labels.leave_one_out(descriptors, labels, block=129)
 
 
 def test_leave_one_out_takes_names_and_leaves_lone_items_out():
@@ -78,28 +78,30 @@ def test_items_may_ask_by_other_descriptors():
     assert same == among_labels.leave_one_out(descriptors, labels)
 
 
-def test_items_that_cannot_ask_are_still_looked_for():
+def test_items_that_are_no_queries_are_still_ranked():
     rng = np.random.default_rng(0)
     labels = np.array([0, 0, 0, 1, 1, 1])
     descriptors = rng.normal(size=(6, 4)).astype(np.float32)
     descriptors[1] = np.nan
-    asking = [0, 2, 3, 4, 5]
-    ranks = among_labels.leave_one_out_ranks(descriptors, labels, asking=asking)
-    assert sorted(ranks) == asking
+    items = [0, 2, 3, 4, 5]
+    ranks = among_labels.leave_one_out_ranks(descriptors, labels, query_items=items)
+    assert sorted(ranks) == items
     # Last of the five others.
     assert ranks[0].max() == ranks[2].max() == 4
-    found = among_labels.leave_one_out(descriptors, labels, asking=asking)
-    assert found == among_labels.leave_one_out_numbers(ranks)
+    found = among_labels.leave_one_out(descriptors, labels, query_items=items)
+    assert found == among_labels.leave_one_out_metrics(ranks)
 
 
 @pytest.mark.parametrize("form", ["int8", "bf16"])
-def test_compressed_items_ask_by_what_they_were(form):
+def test_compressed_items_are_queried_by_descriptors(form):
     draw = np.random.default_rng(0)
     labels = np.arange(60) // 4
     centres = draw.normal(size=(15, 32))
     rows = (centres[labels] + 0.8 * draw.normal(size=(60, 32))).astype(np.float32)
     few = compress(rows, form)
     plain = among_labels.leave_one_out(rows, labels)
-    found = among_labels.leave_one_out(few.codes, labels, queries=rows, ask=few.ask)
+    found = among_labels.leave_one_out(
+        few.codes, labels, queries=rows, encode_queries=few.encode_queries
+    )
     assert found["mAP"] == pytest.approx(plain["mAP"], abs=0.02)
     assert 0.5 < found["mAP"] < 1

@@ -6,8 +6,10 @@ from PIL import Image
 
 from tokret.data.ground_truth import from_revisited
 from tokret.data.views import View
-from tokret.retrieval import metrics, search
+from tokret.retrieval import metrics
 from tokret.retrieval.answers import Costs, by_ground_truth
+from tokret.retrieval.exact_search.ranks import count_ranks
+from tokret.retrieval.exact_search.top_k import top_k
 from tokret.retrieval.ranking_pictures import pick_queries, ranking_rows
 
 TRUTH = from_revisited(
@@ -44,7 +46,7 @@ def test_rows_show_what_was_found():
         Image.fromarray(np.full((6, 6, 3), i, np.uint8)).save(buffer, "PNG")
         return View(buffer.getvalue(), str(i), None, 6)
 
-    ranks = search.count_ranks(queries, database, metrics.labelled_items(TRUTH))
+    ranks = count_ranks(queries, database, metrics.labelled_items(TRUTH))
     boxed = [
         dataclasses.replace(photo(i), box=tuple(box))
         for i, box in enumerate(TRUTH.boxes.tolist())
@@ -54,7 +56,7 @@ def test_rows_show_what_was_found():
         ranks,
         queries=boxed,
         database=[photo(i) for i in range(4)],
-        best=lambda some, k: search.top_k(queries[list(some)], database, k),
+        best=lambda some, k: top_k(queries[list(some)], database, k),
         costs=Costs(0.0, 0, 0.1, 4, 16),
     )
     rows = ranking_rows(answers)

@@ -4,6 +4,7 @@ from safetensors.numpy import save_file
 
 from tokret.errors import UserError
 from tokret.retrieval import whitening
+from tokret.retrieval.exact_search import blocks
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def slow(rows, dims):
 
 @pytest.mark.parametrize("dims", [12, 5, 1])
 def test_it_is_the_slow_form_but_for_signs(rows, dims, monkeypatch):
-    monkeypatch.setattr(whitening, "_BLOCK", 64)
+    monkeypatch.setattr(blocks, "BLOCK", 64)
     found, expected = whitening.learn(rows, dims)(rows), slow(rows, dims)
     signs = np.sign((found * expected).sum(axis=0))
     np.testing.assert_allclose(found * signs, expected, rtol=0, atol=2e-4)
@@ -37,11 +38,11 @@ def test_what_is_whitened_has_covariance_one(rows):
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(12), atol=1e-3)
 
 
-def test_rows_of_nan_teach_nothing_and_stay(rows):
+def test_rows_of_nan_are_skipped_and_stay(rows):
     spoilt = np.concatenate([rows, np.full((3, 12), np.nan, np.float32)])
     learned, plain = whitening.learn(spoilt), whitening.learn(rows)
     np.testing.assert_array_equal(learned.projection, plain.projection)
-    white = whitening.Whitened(spoilt, learned)
+    white = whitening.WhitenedDatabase(spoilt, learned)
     assert white.shape == (503, 12) and np.isnan(white[500:503]).all()
     np.testing.assert_array_equal(white[3:7], learned(rows[3:7]))
 
@@ -49,7 +50,7 @@ def test_rows_of_nan_teach_nothing_and_stay(rows):
 def test_too_few_directions(rows):
     with pytest.raises(UserError, match="differ in 3 directions"):
         whitening.learn(rows[:4], 5)
-    with pytest.raises(ValueError, match="13 dimensions"):
+    with pytest.raises(ValueError, match="dims is 13"):
         whitening.learn(rows, 13)
 
 
@@ -61,7 +62,7 @@ def test_what_was_saved_comes_back(rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"mean": np.zeros(11, np.float32)}, "of shape"),
         ({"mean": np.zeros((12, 1), np.float32)}, "of shape"),
@@ -70,16 +71,16 @@ def test_what_was_saved_comes_back(rows, tmp_path):
         ({"projection": None}, "float32"),
     ],
 )
-def test_damaged_files(rows, tmp_path, change, says):
+def test_damaged_files(rows, tmp_path, change, message):
     path = tmp_path / "w.safetensors"
     learned = whitening.learn(rows, 5)
     parts = {"mean": learned.mean, "projection": learned.projection} | change
     parts = {name: part for name, part in parts.items() if part is not None}
     save_file(parts, path, {"format": whitening.FORMAT})
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         whitening.read(path)
     save_file(parts, path, {"format": "another"})
-    with pytest.raises(UserError, match="no whitening"):
+    with pytest.raises(UserError, match="not a file of"):
         whitening.read(path)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(UserError, match=r"w\.safetensors"):

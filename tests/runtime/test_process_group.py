@@ -8,9 +8,8 @@ import pytest
 
 from tokret.data.views import View
 from tokret.retrieval.canvases import plan_canvases
-from tokret.retrieval.extraction import Extraction, extract_into
-from tokret.retrieval.rows import RowsInMemory
-from tokret.retrieval.view_batches import survey
+from tokret.retrieval.extraction import Extraction, MemoryWriter, extract_into
+from tokret.retrieval.view_batches import scan_photos
 from tokret.runtime import process_group as module
 from tokret.runtime.process_group import ALONE, ProcessGroup
 
@@ -125,8 +124,8 @@ def test_each_reads_and_embeds_its_part(everywhere, jpeg):
 
     def work(group):
         done = []
-        photos = survey(views, done.append, group)
-        rows = RowsInMemory(len(views))
+        photos = scan_photos(views, done.append, group)
+        rows = MemoryWriter(len(views))
         if group.first:
             rows.finished[:3] = True  # by an earlier run
         canvases = plan_canvases(photos.sizes, 2, 2)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tokret.benchmark.timing import ratios, spread, time_calls
-from tokret.retrieval.blocks import Blocks
-from tokret.retrieval.search import top_k_in
+from tokret.retrieval.exact_search.blocks import Blocks
+from tokret.retrieval.exact_search.top_k import top_k
 
 DIMS, QUERIES, K = 1024, 70, 100
 ROWS = {"cpu": 100_000, "gpu": 1_000_000, "tpu": 1_000_000}
@@ -40,7 +40,7 @@ def make_blocks(total: int, dims: int, block: int) -> Blocks:
         np.dtype(jnp.bfloat16),
         (jax.devices()[0],),
         on_device.__getitem__,
-        foresee=lambda number: None,
+        prefetch=lambda number: None,
     )
 
 
@@ -65,7 +65,7 @@ def run(
     largest = jax.jit(jnp.max)
     times = time_calls(
         {
-            "search": lambda: top_k_in(queries, blocks, min(K, rows)),
+            "search": lambda: top_k(queries, blocks, min(K, rows)),
             "read": lambda: jax.block_until_ready(
                 [largest(blocks.load(number)) for number in range(len(blocks))]
             ),

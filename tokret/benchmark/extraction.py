@@ -16,7 +16,8 @@ from tokret.models.layers import l2_normalise
 from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.canvases import plan_canvases
-from tokret.retrieval.extraction import RELEASED, make_describe, rescale, scaled_sizes
+from tokret.retrieval.embedding import make_embed_fn, rescale, scaled_sizes
+from tokret.retrieval.extraction import RELEASED
 from tokret.runtime.compiler_options import inference_options
 from tokret.shapes import Array, Float, UInt8
 
@@ -57,7 +58,7 @@ def draw_photos(count: int, longest: int) -> list[UInt8[np.ndarray, "h w 3"]]:
 
 
 class Batch(NamedTuple):
-    """The arguments of a canvas's program, see `make_describe`."""
+    """The arguments of a canvas's program, see `make_embed_fn`."""
 
     images: UInt8[Array, "b h w 3"]
     sizes: np.ndarray
@@ -78,13 +79,13 @@ def make_batches(
             for i, row in enumerate(part.rows):
                 height, width = sizes[row]
                 images[i, :height, :width] = photos[row]
-            rescaled = np.stack([scaled_sizes(true, scale) for scale in SCALES])
+            rescaled = scaled_sizes(true, SCALES)
             batches.append(Batch(jnp.asarray(images), true, rescaled))
     return batches
 
 
 def unmasked(model: RetrievalNet) -> Any:
-    """Jits `make_describe`'s program for photos that fill their canvas: no masks."""
+    """Jits `make_embed_fn`'s program for photos that fill their canvas: no masks."""
 
     def embed(
         variables: Any,
@@ -109,9 +110,9 @@ def masks_cost(
     """Returns the time of a full batch with masks, without them being 1."""
     height, width = images.shape[1:3]
     sizes = np.full((len(images), 2), (height, width), np.int32)
-    rescaled = np.stack([scaled_sizes(sizes, scale) for scale in SCALES])
+    rescaled = scaled_sizes(sizes, SCALES)
     arguments = (variables, images, sizes, rescaled)
-    with_masks, without = make_describe(model, SCALES), unmasked(model)
+    with_masks, without = make_embed_fn(model, SCALES), unmasked(model)
     times = time_calls(
         {
             "on": lambda: with_masks(*arguments).block_until_ready(),
@@ -134,7 +135,7 @@ def make_case(
     model, variables = initialised(trunk, dtype)
     photos = draw_photos(count, longest)
     batches = make_batches(photos, batch_size, RELEASED.canvases)
-    embed: Any = make_describe(model, SCALES)
+    embed: Any = make_embed_fn(model, SCALES)
     programs: dict[tuple[int, ...], CompiledProgram] = {}
     for batch in batches:
         if batch.images.shape not in programs:

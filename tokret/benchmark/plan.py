@@ -26,7 +26,7 @@ from tokret.benchmark.pods import (
 from tokret.benchmark.timing import environment
 from tokret.configuration import Config, part
 from tokret.errors import UserError
-from tokret.retrieval.search import QUERIES
+from tokret.retrieval.exact_search.blocks import QUERIES
 from tokret.runtime.chips import Chip
 
 # GLDv2-clean: 1,580,470 photos of 81,313 classes, of which one in five is for

@@ -14,10 +14,10 @@ from tokret.configuration import Config, call, part
 from tokret.errors import UserError
 from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.retrieval.blocks import BLOCK
-from tokret.retrieval.extraction import Extraction, make_describe
-from tokret.retrieval.search import QUERIES
-from tokret.retrieval.selection import Best, add_blocks
+from tokret.retrieval.embedding import make_embed_fn
+from tokret.retrieval.exact_search.blocks import BLOCK, QUERIES
+from tokret.retrieval.exact_search.top_k import Best, add_blocks
+from tokret.retrieval.extraction import Extraction
 from tokret.training.setup import check, lay_out, make_recipe
 from tokret.training.sharding import BATCH, REPLICATED
 
@@ -135,7 +135,7 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Workload:
         ((batch_size, 2), jnp.int32, BATCH),
         ((len(scales), batch_size, 2), jnp.int32, PartitionSpec(None, *BATCH)),
     )
-    lowered = cast(Any, make_describe(model, scales, "tpu")).lower(
+    lowered = cast(Any, make_embed_fn(model, scales, "tpu")).lower(
         jax.tree.map(lambda leaf: _abstract(leaf, mesh), variables),
         *(
             jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))

@@ -33,10 +33,11 @@ from tokret.benchmark.timing import (
 )
 from tokret.data.ground_truth import GroundTruth
 from tokret.errors import UserError
-from tokret.retrieval import metrics, search
-from tokret.retrieval.compression.costs import K, costed
-from tokret.retrieval.compression.database import check_form
-from tokret.retrieval.compression.faiss_library import import_faiss
+from tokret.retrieval import metrics
+from tokret.retrieval.compression.costs import K, measure_compression
+from tokret.retrieval.compression.database import check_codec
+from tokret.retrieval.compression.product import import_faiss
+from tokret.retrieval.exact_search.top_k import top_k
 
 Search = Callable[[np.ndarray], object]  # of [Q, D] queries
 # Programs of exact search, by name, from a database [N, D] and k.
@@ -45,7 +46,7 @@ Searches = Callable[[np.ndarray, int], Mapping[str, Search]]
 
 def exact_search(database: np.ndarray, k: int) -> dict[str, Search]:
     """Returns tokret's exact search for the best k of a database [N, D]."""
-    return {OURS: lambda queries: search.top_k(queries, database, k)[1]}
+    return {OURS: lambda queries: top_k(queries, database, k)[1]}
 
 
 def peak_gigabytes() -> float:
@@ -88,7 +89,7 @@ def run(
         within(name, number, 1)
     if scratch is not None and not scratch.is_dir():
         raise UserError(f"scratch: {scratch} is not a folder")
-    forms = [check_form(form, dims) for form in forms]
+    forms = [check_codec(form, dims) for form in forms]
     size = (LABELLED + distractors) * dims * 4
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         free = shutil.disk_usage(folder).free
@@ -115,11 +116,11 @@ def measure(
     truth, k = make_truth(len(queries)), min(K, len(database))
 
     def evaluate(queries: np.ndarray) -> float:
-        return metrics.evaluate(queries, database, truth).levels["medium"]["mAP"]
+        return metrics.evaluate(queries, database, truth).means["medium"]["mAP"]
 
     value = evaluate(queries)
     ranked = time_in_turns({OURS: evaluate}, lambda: [queries], turns)[OURS]
-    search.top_k(queries, database, k)
+    top_k(queries, database, k)
     peak = peak_gigabytes()  # before another program allocates memory
     cases = searches(database, k)
     exact = {
@@ -160,9 +161,10 @@ def _has_faiss() -> bool:
 def _compressed(
     form: str, queries: np.ndarray, database: np.ndarray, truth: GroundTruth
 ) -> dict[str, Any]:
-    compressed, costs = costed(form, queries, database)
-    found = metrics.evaluate(compressed.ask(queries), compressed.codes, truth)
-    return costs | {"mAP": found.levels["medium"]["mAP"]}
+    compressed, costs = measure_compression(form, queries, database)
+    encoded = compressed.encode_queries(queries)
+    found = metrics.evaluate(encoded, compressed.codes, truth)
+    return costs | {"mAP": found.means["medium"]["mAP"]}
 
 
 def summary(times: Times, queries: int) -> dict[str, Any]:

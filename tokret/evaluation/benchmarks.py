@@ -20,8 +20,8 @@ from tokret.evaluation.reranking_results import measure_reranking
 from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
 from tokret.evaluation.variants import Variants
 from tokret.retrieval.answers import Answers, Costs
-from tokret.retrieval.blocks import Database
 from tokret.retrieval.compression.database import Compressed
+from tokret.retrieval.exact_search.blocks import Database
 from tokret.retrieval.reranking.pipeline import Step
 from tokret.retrieval.reranking.ranking import Ranking
 

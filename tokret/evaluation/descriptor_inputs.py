@@ -8,7 +8,7 @@ from tokret.errors import UserError
 from tokret.evaluation.image_sets import DescriptorSet
 from tokret.io.descriptor_files import read_descriptors
 from tokret.retrieval.store.reading import is_store, read_store
-from tokret.retrieval.store.record import Record, maker_difference
+from tokret.retrieval.store.record import Record, extraction_difference
 
 
 class DescriptorInput(NamedTuple):
@@ -48,7 +48,7 @@ def read_descriptor_input(
     store = read_store(path)
     _check_names(path, store.names, names, field)
     if queries is not None and queries.record is not None:
-        found = maker_difference(store.record, queries.record)
+        found = extraction_difference(store.record, queries.record)
         if found:
             raise UserError(
                 f"{path} has descriptors of another model than the queries ({found})"

@@ -18,9 +18,9 @@ from tokret.evaluation.image_sets import (
 from tokret.evaluation.report_inputs import ShownViews, best_of
 from tokret.retrieval import leave_one_out
 from tokret.retrieval.answers import Answers, Costs, by_labels
-from tokret.retrieval.blocks import Database
 from tokret.retrieval.compression.database import Compressed
-from tokret.retrieval.reranking.pipeline import Step, check_among_labels
+from tokret.retrieval.exact_search.blocks import Database
+from tokret.retrieval.reranking.pipeline import Step, check_leave_one_out
 from tokret.retrieval.reranking.ranking import Ranking
 from tokret.shapes import Int
 
@@ -70,7 +70,7 @@ class LeaveOneOutBenchmark:
         Raises:
           UserError: for distractors, or a re-ranking that changes the database.
         """
-        check_among_labels(steps)
+        check_leave_one_out(steps)
         if distractors:
             raise UserError(
                 "distractors: they need a benchmark with queries of its own; labelled "
@@ -108,14 +108,14 @@ class LeaveOneOutBenchmark:
             database,
             np.array(self.labels),
             queries=queries,
-            asking=self.rows,
-            head=head,
-            ask=None if compressed is None else compressed.ask,
+            query_items=self.rows,
+            reranked=head,
+            encode_queries=None if compressed is None else compressed.encode_queries,
         )
 
     def numbers(self, ranks: Ranks) -> dict[str, Any]:
         """The metrics, under "all"."""
-        return {"all": leave_one_out.leave_one_out_numbers(ranks)}
+        return {"all": leave_one_out.leave_one_out_metrics(ranks)}
 
     def answers(
         self,

@@ -12,7 +12,7 @@ from tokret.errors import UserError
 from tokret.evaluation.variants import Variants, make_variants
 from tokret.retrieval.extraction import Extraction
 from tokret.retrieval.report.writer import Limits
-from tokret.retrieval.reranking.pipeline import Step, parse_chain
+from tokret.retrieval.reranking.pipeline import Step, parse_pipeline
 from tokret.runtime.compilation_cache import DEFAULT
 from tokret.training.weights import find_checkpoint
 
@@ -85,7 +85,7 @@ class Options:
     @property
     def steps(self) -> Sequence[Step]:
         """The re-rankings."""
-        return () if self.rerank is None else parse_chain(self.rerank)
+        return () if self.rerank is None else parse_pipeline(self.rerank)
 
     @property
     def limits(self) -> Limits:

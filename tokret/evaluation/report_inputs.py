@@ -8,8 +8,8 @@ from PIL import Image
 
 from tokret.data.views import LazyViews, View
 from tokret.evaluation.image_sets import DescriptorSet
-from tokret.retrieval import search
 from tokret.retrieval.answers import Costs
+from tokret.retrieval.exact_search.top_k import top_k
 from tokret.retrieval.reranking.ranking import Ranking
 from tokret.shapes import Float, Int
 
@@ -69,7 +69,7 @@ def best_of(
     Returns:
       Scores, falling, and items.
     """
-    return search.top_k(ranking.queries[np.array(queries)], ranking.database, count)
+    return top_k(ranking.queries[np.array(queries)], ranking.database, count)
 
 
 def costs_of(found: Mapping[str, DescriptorSet], search_seconds: float) -> Costs:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tokret.retrieval.reranking.costs import costed
+from tokret.retrieval.reranking.costs import measure_cost
 from tokret.retrieval.reranking.pipeline import Step, check_rankable, run_step
 from tokret.retrieval.reranking.ranking import Ranking
 
@@ -38,8 +38,8 @@ def measure_reranking(
         count = len(ranking.queries)
         with tqdm(total=count, unit="query", desc=step.name, disable=None) as bar:
             run = functools.partial(run_step, step, ranking, bar.update)
-            ranking, cost = costed(run)
+            ranking, cost = measure_cost(run)
         arguments = dict(step.arguments)
         costs.append({"name": step.name, "arguments": arguments} | cost._asdict())
-    numbers = dict(measure(ranking.queries, ranking.database, ranking.head))
+    numbers = dict(measure(ranking.queries, ranking.database, ranking.reranked))
     return {"reranked": {"numbers": numbers, "steps": costs}}

@@ -11,12 +11,13 @@ from tokret.data.datasets import Dataset
 from tokret.data.ground_truth import GroundTruth, from_revisited, keep_queries
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
 from tokret.evaluation.report_inputs import ShownViews, best_of
-from tokret.retrieval import metrics, search
+from tokret.retrieval import metrics
 from tokret.retrieval.answers import Answers, Costs, by_ground_truth
-from tokret.retrieval.blocks import Database
 from tokret.retrieval.compression.database import Compressed
+from tokret.retrieval.exact_search.blocks import Database
+from tokret.retrieval.exact_search.ranks import count_ranks
 from tokret.retrieval.reranking.pipeline import Step
-from tokret.retrieval.reranking.ranking import Ranking, place_head
+from tokret.retrieval.reranking.ranking import Ranking, place_reranked
 from tokret.shapes import Int
 
 
@@ -64,14 +65,14 @@ class RevisitedBenchmark:
         compressed: Compressed | None = None,
     ) -> Int[np.ndarray, "q l"]:
         """The ranks of `metrics.labelled_items`, from 0."""
-        by = queries if compressed is None else compressed.ask(queries)
+        by = queries if compressed is None else compressed.encode_queries(queries)
         labelled = metrics.labelled_items(self.truth)
-        ranks = search.count_ranks(by, database, labelled)
-        return ranks if head is None else place_head(ranks, labelled, head)
+        ranks = count_ranks(by, database, labelled)
+        return ranks if head is None else place_reranked(ranks, labelled, head)
 
     def numbers(self, ranks: Int[np.ndarray, "q l"]) -> dict[str, Any]:
         """The metrics by protocol: easy, medium and hard."""
-        return metrics.evaluate_ranks(ranks, self.truth).levels
+        return metrics.evaluate_ranks(ranks, self.truth).means
 
     def answers(
         self,

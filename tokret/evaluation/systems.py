@@ -17,19 +17,14 @@ from tokret.errors import UserError
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
 from tokret.evaluation.views import ConcatenatedRows, ConcatenatedViews
 from tokret.models.build import build_model
-from tokret.retrieval.canvases import plan_canvases, plan_words
+from tokret.retrieval.canvases import canvas_summary, plan_canvases
 from tokret.retrieval.colour_histogram import colour_histogram
-from tokret.retrieval.extraction import (
-    Describe,
-    Extraction,
-    extract_into,
-    make_describe,
-)
+from tokret.retrieval.embedding import EmbedFn, make_embed_fn
+from tokret.retrieval.extraction import Extraction, MemoryWriter, extract_into
 from tokret.retrieval.report.token_maps import TokenMapper, make_token_mapper
-from tokret.retrieval.rows import RowsInMemory
 from tokret.retrieval.store.record import Images, Record, weights_digest
-from tokret.retrieval.store.writing import making
-from tokret.retrieval.view_batches import survey
+from tokret.retrieval.store.writing import write_store
+from tokret.retrieval.view_batches import scan_photos
 from tokret.runtime.process_group import ALONE, ProcessGroup, all_processes
 from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.checkpoint_description import check_pixels
@@ -46,7 +41,7 @@ class ModelSystem:
     """A model with its weights, whose descriptors are kept in stores, one for each set.
 
     Attributes:
-      extract: of `make_describe` for the settings' scales.
+      extract: of `make_embed_fn` for the settings' scales.
       variables: the model's parameters and statistics.
       settings: how descriptors are extracted.
       model: the model's fields, `config.model`.
@@ -56,7 +51,7 @@ class ModelSystem:
       group: processes that extract together; only the first writes stores.
     """
 
-    extract: Describe
+    extract: EmbedFn
     variables: Any
     settings: Extraction
     model: dict[str, Any]
@@ -76,20 +71,20 @@ class ModelSystem:
         """
         views, settings = ConcatenatedViews(sets), self.settings
         with self._bar("reading", len(self.group.part_of(len(views)))) as bar:
-            photos = survey(views, bar.update, self.group)
+            photos = scan_photos(views, bar.update, self.group)
         canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
         arguments = (self.extract, self.variables, views, photos, canvases, settings)
         if not self.group.first:
-            rows = RowsInMemory(len(views))
+            rows = MemoryWriter(len(views))
             extract_into(rows, *arguments, group=self.group)
             return {}
-        surveys = views.split(photos)
+        scanned = views.split(photos)
         with contextlib.ExitStack() as stack:
             writers = {
                 name: stack.enter_context(
-                    making(self.folder / name, self.record(each.images))
+                    write_store(self.folder / name, self.record(each.images))
                 )
-                for name, each in surveys.items()
+                for name, each in scanned.items()
             }
             stored = ConcatenatedRows(views.ranges, writers)
             done = int(stored.finished.sum())
@@ -97,12 +92,12 @@ class ModelSystem:
             start = time.perf_counter()
             self.log(f"descriptors: {self.folder}: {done} of {len(views)} exist")
             if done < len(views):
-                for line in plan_words(canvases, photos.sizes, settings.batch_size):
+                for line in canvas_summary(canvases, photos.sizes, settings.batch_size):
                     self.log(line)
             with self._bar("extracting", len(views), done) as bar:
                 extract_into(stored, *arguments, bar.update, self.group)
             pace = (time.perf_counter() - start) / max(1, len(views) - done)
-            for name, each in surveys.items():
+            for name, each in scanned.items():
                 writers[name].mark_bad(each.bad)
             stores = {name: writer.finish() for name, writer in writers.items()}
         return {
@@ -160,7 +155,7 @@ def model_systems(
     check_pixels(checkpoint, config)
     fields = part(config, "model", dict)
     model = call(build_model, "model", fields)
-    extract = make_describe(model, settings.scales)
+    extract = make_embed_fn(model, settings.scales)
 
     def system(variables: Any, name: str) -> ModelSystem:
         folder = stores / f"{name}-{settings_name(settings)}"
@@ -203,7 +198,7 @@ def histogram_system(sets: ImageSets) -> dict[str, DescriptorSet]:
     """Descriptors of the colours alone."""
     found = {}
     for name, views in sets.items():
-        rows, names = RowsInMemory(len(views)), []
+        rows, names = MemoryWriter(len(views)), []
         for row in range(len(views)):
             names.append(f"record {row}")
             try:

@@ -10,13 +10,12 @@ import numpy as np
 from tokret.errors import UserError
 from tokret.io.descriptor_files import read_descriptors
 from tokret.retrieval import whitening as whitenings
-from tokret.retrieval.blocks import Database
-from tokret.retrieval.compression.costs import costed
-from tokret.retrieval.compression.database import Compressed, check_form
-from tokret.retrieval.concatenated import Joined
+from tokret.retrieval.compression.costs import measure_compression
+from tokret.retrieval.compression.database import Compressed, check_codec
+from tokret.retrieval.exact_search.blocks import ConcatenatedDatabase, Database
 from tokret.retrieval.store.reading import is_store, read_store
-from tokret.retrieval.store.record import Record, maker_difference
-from tokret.retrieval.whitening import Whitened, Whitening
+from tokret.retrieval.store.record import Record, extraction_difference
+from tokret.retrieval.whitening import WhitenedDatabase, Whitening
 
 # (queries, database, head, whose codes the database is) -> numbers.
 Measure = Callable[[np.ndarray, Database, None, Compressed | None], Mapping[str, Any]]
@@ -42,7 +41,7 @@ class Source(NamedTuple):
           UserError: names the first difference.
         """
         if self.record is not None and ours is not None:
-            found = maker_difference(self.record, ours)
+            found = extraction_difference(self.record, ours)
             if found:
                 raise UserError(
                     f"{name}={self.path} has descriptors of another model than the "
@@ -139,22 +138,22 @@ class Variants:
 
         Returns:
           "distractors": their number, path and the numbers among them; "compressed":
-          by form, what `costed` returns and the numbers, among the distractors if
-          there are any.
+          by form, what `measure_compression` returns and the numbers, among the
+          distractors if there are any.
         """
         found: dict[str, Any] = {}
         if self.distractors is not None:
             rows: Database = self.distractors.descriptors
             if self.whitening is not None:
-                rows = Whitened(rows, self.whitening)
-            database = Joined([database, rows])
+                rows = WhitenedDatabase(rows, self.whitening)
+            database = ConcatenatedDatabase([database, rows])
             found["distractors"] = {
                 "count": len(rows),
                 "path": self.distractors.path,
                 "numbers": dict(measure(queries, database, None, None)),
             }
         for form in self.forms:
-            compressed, costs = costed(form, queries, database)
+            compressed, costs = measure_compression(form, queries, database)
             numbers = dict(measure(queries, compressed.codes, None, compressed))
             found.setdefault("compressed", {})[form] = costs | {"numbers": numbers}
         return found
@@ -178,7 +177,7 @@ def make_variants(
     Raises:
       UserError: a file cannot be read, or a form is not known.
     """
-    forms = tuple(check_form(form) for form in dict.fromkeys(compress or ()))
+    forms = tuple(check_codec(form) for form in dict.fromkeys(compress or ()))
     ready = whiten is not None and whiten.endswith(".safetensors")
     if whiten_dims is not None and (whiten is None or ready):
         raise UserError("whiten_dims: needs descriptors to learn from as whiten")

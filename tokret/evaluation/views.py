@@ -6,9 +6,9 @@ import numpy as np
 
 from tokret.data.views import LazyViews, View
 from tokret.evaluation.image_sets import ImageSets
-from tokret.retrieval.rows import Rows
+from tokret.retrieval.extraction import DescriptorWriter
 from tokret.retrieval.store.record import Images
-from tokret.retrieval.view_batches import Survey
+from tokret.retrieval.view_batches import ScannedPhotos
 from tokret.shapes import Bool, Float, Int
 
 
@@ -37,15 +37,15 @@ class ConcatenatedViews(LazyViews):
         number = int(np.searchsorted(self._ends, row, side="right"))
         return self._sets[number][row - (self._ends[number - 1] if number else 0)]
 
-    def split(self, photos: Survey) -> dict[str, Survey]:
-        """Splits the survey of all views into those of the sets."""
+    def split(self, photos: ScannedPhotos) -> dict[str, ScannedPhotos]:
+        """Splits the photos of all views into those of the sets."""
         return {name: _slice(photos, rows) for name, rows in self.ranges.items()}
 
 
-def _slice(photos: Survey, rows: range) -> Survey:
+def _slice(photos: ScannedPhotos, rows: range) -> ScannedPhotos:
     images, part = photos.images, slice(rows.start, rows.stop)
     bad = {row - rows.start: why for row, why in photos.bad.items() if row in rows}
-    return Survey(
+    return ScannedPhotos(
         Images(
             images.names[part],
             images.sizes[part],
@@ -59,7 +59,9 @@ def _slice(photos: Survey, rows: range) -> Survey:
 class ConcatenatedRows:
     """The rows of all sets, each written to where its set's descriptors go."""
 
-    def __init__(self, ranges: Mapping[str, range], rows: Mapping[str, Rows]) -> None:
+    def __init__(
+        self, ranges: Mapping[str, range], rows: Mapping[str, DescriptorWriter]
+    ) -> None:
         """Concatenates rows.
 
         Args:

@@ -1,4 +1,4 @@
-"""Which views share a padded shape: few programs, and little padding.
+"""Views grouped by padded shape: few programs, and little padding.
 
 Views are padded at the right and the bottom to a few canvases; each canvas costs one
 compilation.
@@ -17,7 +17,7 @@ Shape = tuple[int, int]  # height, width
 
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-    """A padded shape and the views that go onto it.
+    """A padded shape and its views.
 
     Attributes:
       height: in pixels.
@@ -42,13 +42,13 @@ def plan_canvases(
 ) -> list[Canvas]:
     """Chooses at most `limit` canvases with little padding.
 
-    Sides are rounded up to multiples of `step`; then, while there are too many, or
-    while it makes the whole work smaller, the two canvases are joined whose joining
-    adds the fewest pixels. Places in a last batch that stay empty count like others.
+    Sides are rounded up to multiples of `step`. Then, while there are too many
+    canvases, or while it reduces the number of computed pixels, the two are merged that
+    add the fewest pixels. Empty places in a last batch are computed, too.
 
     Args:
-      sizes: heights and widths; 0, 0 for a photo that cannot be read, which comes onto
-        no canvas.
+      sizes: heights and widths; 0, 0 for a photo that cannot be read, which gets no
+        canvas.
       limit: most canvases; each costs a compilation.
       batch_size: views a batch.
       step: canvases' sides are multiples of it.
@@ -73,12 +73,12 @@ def plan_canvases(
     while heap and (len(groups) > max(limit, 1) or heap[0][0] < 0):
         _, a, b, m, n = heapq.heappop(heap)
         if (len(groups.get(a, ())), len(groups.get(b, ()))) != (m, n):
-            continue  # one of them has been joined since
-        joined, rows = _around(a, b), groups.pop(a) + groups.pop(b)
-        groups.setdefault(joined, []).extend(rows)
+            continue  # one of them was merged since
+        merged, rows = _around(a, b), groups.pop(a) + groups.pop(b)
+        groups.setdefault(merged, []).extend(rows)
         for other in groups:
-            if other != joined:
-                heapq.heappush(heap, candidate(joined, other))
+            if other != merged:
+                heapq.heappush(heap, candidate(merged, other))
     return [Canvas(*shape, tuple(sorted(groups[shape]))) for shape in sorted(groups)]
 
 
@@ -86,10 +86,10 @@ def _around(a: Shape, b: Shape) -> Shape:
     return max(a[0], b[0]), max(a[1], b[1])
 
 
-def padding_share(
+def padding_fraction(
     canvases: list[Canvas], sizes: Int[np.ndarray, "n 2"], batch_size: int
 ) -> float:
-    """The share of all pixels that are computed with and belong to no view."""
+    """The fraction of computed pixels that belong to no view."""
     areas = sizes.astype(np.int64).prod(axis=1)
     used = sum(int(areas[list(canvas.rows)].sum()) for canvas in canvases)
     computed = sum(
@@ -99,13 +99,13 @@ def padding_share(
     return 1 - used / computed if computed else 0.0
 
 
-def plan_words(
+def canvas_summary(
     canvases: list[Canvas], sizes: Int[np.ndarray, "n 2"], batch_size: int
 ) -> Iterator[str]:
-    """Says how views are divided among canvases, in lines."""
+    """Yields lines: how many views each canvas has."""
     views = sum(len(canvas.rows) for canvas in canvases)
-    share = 100 * padding_share(canvases, sizes, batch_size)
+    padding = 100 * padding_fraction(canvases, sizes, batch_size)
     programs = f"{len(canvases)} program{'s' * (len(canvases) != 1)}"
-    yield f"{views} photos, {programs} to compile, {share:.1f}% padding:"
+    yield f"{views} photos, {programs} to compile, {padding:.1f}% padding:"
     for canvas in canvases:
         yield f"  canvas {canvas.height} x {canvas.width}: {len(canvas.rows)} photos"

@@ -1,6 +1,6 @@
-"""The colour histogram: a baseline that has learnt nothing.
+"""The colour histogram: a baseline without training.
 
-What a trained descriptor must beat before its number says anything about training.
+A trained descriptor must beat it before its mAP means anything.
 """
 
 import cv2
@@ -16,10 +16,10 @@ RANGES = (0, 180, 0, 256, 0, 256)
 def colour_histogram(
     image: UInt8[np.ndarray, "h w 3"],
 ) -> Float[np.ndarray, " 128"]:
-    """Describes an image by how often each of 128 colours occurs.
+    """Computes an image's descriptor: how often each of 128 colours occurs.
 
     The square root (Hellinger's kernel; Arandjelovic and Zisserman, CVPR 2012, use it
-    on SIFT) keeps one large even surface from outweighing everything else.
+    on SIFT) keeps one large uniform surface from outweighing everything else.
 
     Args:
       image: [H, W, 3] uint8, RGB.

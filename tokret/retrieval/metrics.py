@@ -1,7 +1,7 @@
 """Mean average precision by the Revisited protocols.
 
-Everything here is computed from ranks, which `tokret.retrieval.search` counts: ranks
-are exact integers, and what follows from them is float64 NumPy.
+Everything here is computed from ranks, which `exact_search.ranks` counts: these are
+exact integers, and the metrics are float64 NumPy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,41 +11,41 @@ from typing import NamedTuple
 import numpy as np
 
 from tokret.data.ground_truth import GroundTruth
-from tokret.retrieval import search
-from tokret.retrieval.blocks import BLOCK, Database
-from tokret.retrieval.reranking.ranking import place_head
+from tokret.retrieval.exact_search.blocks import BLOCK, Database
+from tokret.retrieval.exact_search.ranks import count_ranks
+from tokret.retrieval.reranking.ranking import place_reranked
 from tokret.shapes import Array, Float, Int, Shaped
 
 CUTOFFS = (1, 5, 10)
 
 
-class Protocol(NamedTuple):
-    """Which lists of the ground truth count as right, and which are passed over."""
+class RevisitedProtocol(NamedTuple):
+    """Which lists of the ground truth are positive, and which are ignored."""
 
     positive: tuple[str, ...]
     ignored: tuple[str, ...]
 
 
 # Radenovic et al., "Revisiting Oxford and Paris", CVPR 2018, section 3.3.
-PROTOCOLS: Mapping[str, Protocol] = {
-    "easy": Protocol(positive=("easy",), ignored=("hard", "junk")),
-    "medium": Protocol(positive=("easy", "hard"), ignored=("junk",)),
-    "hard": Protocol(positive=("hard",), ignored=("easy", "junk")),
+PROTOCOLS: Mapping[str, RevisitedProtocol] = {
+    "easy": RevisitedProtocol(positive=("easy",), ignored=("hard", "junk")),
+    "medium": RevisitedProtocol(positive=("easy", "hard"), ignored=("junk",)),
+    "hard": RevisitedProtocol(positive=("hard",), ignored=("easy", "junk")),
 }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a ranking is worth.
+    """The metrics of a ranking.
 
     Attributes:
-      levels: by protocol (easy, medium, hard), then by number ("mAP", "mP@1", "mP@5",
+      means: by protocol (easy, medium, hard), then by metric ("mAP", "mP@1", "mP@5",
         "mP@10"): the mean over the queries that have positives there, as a fraction;
         NaN where no query has any.
       average_precision: by protocol, [Q] float64, NaN for a query without positives.
     """
 
-    levels: dict[str, dict[str, float]]
+    means: dict[str, dict[str, float]]
     average_precision: dict[str, Float[np.ndarray, " q"]]
 
 
@@ -54,26 +54,26 @@ def evaluate(
     database: Database,
     truth: GroundTruth,
     block: int = BLOCK,
-    head: Int[np.ndarray, "q m"] | None = None,
+    reranked: Int[np.ndarray, "q m"] | None = None,
 ) -> Evaluation:
     """Searches the database for every query and measures the rankings.
 
     Args:
       queries: [Q, D] descriptors in the order of the ground truth's queries, in the
-        form that `search.count_ranks` wants for the database.
-      database: [N, D] descriptors in the order of its images; further ones, which
-        nothing labels, may follow as distractors.
+        form that `count_ranks` wants for the database.
+      database: [N, D] descriptors in the order of its images; unlabelled ones may
+        follow as distractors.
       truth: the benchmark.
       block: database rows on the device at once.
-      head: [Q, M] each query's first items in the order that a re-ranking gave them.
+      reranked: [Q, M] each query's first items in the order of a re-ranking.
 
     Returns:
       The means and each query's average precision.
     """
     labelled = labelled_items(truth)
-    ranks = search.count_ranks(queries, database, labelled, block)
-    if head is not None:
-        ranks = place_head(ranks, labelled, head)
+    ranks = count_ranks(queries, database, labelled, block)
+    if reranked is not None:
+        ranks = place_reranked(ranks, labelled, reranked)
     return evaluate_ranks(ranks, truth)
 
 
@@ -104,21 +104,21 @@ def evaluate_ranks(ranks: Int[np.ndarray, "q l"], truth: GroundTruth) -> Evaluat
       The means and each query's average precision.
     """
     by_list = [split_ranks(row, truth, query) for query, row in enumerate(ranks)]
-    levels, average = {}, {}
-    for level, protocol in PROTOCOLS.items():
+    means, average = {}, {}
+    for name, protocol in PROTOCOLS.items():
         values = np.array([_query_values(lists, protocol) for lists in by_list])
-        average[level] = values[:, 0]
-        answered = values[~np.isnan(values[:, 0])]
-        means = answered.mean(axis=0) if len(answered) else values[0]
-        names = ("mAP", *(f"mP@{k}" for k in CUTOFFS))
-        levels[level] = dict(zip(names, means.tolist(), strict=True))
-    return Evaluation(levels, average)
+        average[name] = values[:, 0]
+        counted = values[~np.isnan(values[:, 0])]
+        mean = counted.mean(axis=0) if len(counted) else values[0]
+        keys = ("mAP", *(f"mP@{k}" for k in CUTOFFS))
+        means[name] = dict(zip(keys, mean.tolist(), strict=True))
+    return Evaluation(means, average)
 
 
 def split_ranks(
     ranks: Int[np.ndarray, " l"], truth: GroundTruth, query: int
 ) -> dict[str, Int[np.ndarray, " _"]]:
-    """Names the parts of one row that follows `labelled_items`.
+    """Splits a row in the order of `labelled_items` by list.
 
     Args:
       ranks: [L] of the query's labelled items, from 0, and padding behind them.
@@ -159,12 +159,12 @@ def average_precision(
     """Average precision by the trapezoid rule of the Oxford buildings benchmark.
 
     Each positive adds 1 / P times the mean of the precision just before it and at it;
-    before the very first rank the precision counts as 1 (Philbin et al., CVPR 2007;
+    before the very first rank the precision is 1 (Philbin et al., CVPR 2007;
     the released evaluations of the Revisited protocol keep the rule).
 
     Args:
       positive: [P] ranks of all the positives, from 0; P is at least 1.
-      junk: [J] ranks of what is passed over.
+      junk: [J] ranks of the ignored items.
 
     Returns:
       A fraction.
@@ -179,14 +179,14 @@ def average_precision(
 def precision_at(
     positive: Int[np.ndarray, " p"], junk: Int[np.ndarray, " j"], k: int
 ) -> float:
-    """Precision among the first k, or up to the last positive where that comes sooner.
+    """Precision among the first k, or up to the last positive if that comes sooner.
 
-    The released evaluation of the Revisited protocol shortens k so: a query of two
-    positives can reach a precision at 10 of 1.
+    The released evaluation of the Revisited protocol shortens k in this way: a query of
+    two positives can reach a precision at 10 of 1.
 
     Args:
       positive: [P] ranks of all the positives, from 0; P is at least 1.
-      junk: [J] ranks of what is passed over.
+      junk: [J] ranks of the ignored items.
       k: the cutoff.
 
     Returns:
@@ -200,7 +200,7 @@ def precision_at(
 def padded(
     rows: Sequence[Int[np.ndarray, " _"]], width: int
 ) -> Int[np.ndarray, "q {width}"]:
-    """Lays lists of indices below one another, filled up with -1.
+    """Stacks lists of indices, padded with -1.
 
     Args:
       rows: Q lists.
@@ -213,7 +213,7 @@ def padded(
 
 
 def _query_values(
-    lists: Mapping[str, Int[np.ndarray, " _"]], protocol: Protocol
+    lists: Mapping[str, Int[np.ndarray, " _"]], protocol: RevisitedProtocol
 ) -> list[float]:
     """Average precision and the precisions at CUTOFFS; NaN without positives."""
     positive = np.concatenate([lists[name] for name in protocol.positive])

@@ -1,36 +1,36 @@
 """Views -> padded batches, decoded by several threads, a few batches ahead."""
 
 import dataclasses
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
-from tokret.data.views import View
+from tokret.data.views import Box, View
 from tokret.errors import UserError
 from tokret.retrieval.canvases import Canvas
-from tokret.retrieval.store.record import Box, Images, photo_digest
+from tokret.retrieval.store.record import Images, photo_digest
 from tokret.runtime.process_group import ALONE, ProcessGroup
 from tokret.shapes import Int, UInt8
 
-_AT_ONCE = 1024  # views that are asked for together
+_AT_ONCE = 1024  # views that are read between two calls of `progress`
 
 # A batch, its padded images, and by row why a photo of it is bad.
 Loaded = tuple[Canvas, UInt8[np.ndarray, "b h w 3"], dict[int, str]]
 
 
 def decoding_threads() -> int:
-    """As many threads as this process has cores: decoding leaves Python's lock."""
+    """As many threads as this process has cores: decoding releases Python's lock."""
     return len(os.sched_getaffinity(0))
 
 
 @dataclasses.dataclass(frozen=True)
-class Survey:
-    """What the headers of photos say.
+class ScannedPhotos:
+    """What is known of photos before they are decoded.
 
     Attributes:
       images: names, sizes, boxes and digests.
@@ -46,72 +46,71 @@ class Survey:
         return np.array(self.images.sizes, np.int32).reshape(-1, 2)
 
 
-def survey(
+class _Scanned(NamedTuple):
+    name: str
+    size: tuple[int, int]
+    box: Box | None
+    digest: str
+    error: str | None
+
+
+def scan_photos(
     views: Sequence[View],
     progress: Callable[[int], Any] = lambda done: None,
     group: ProcessGroup = ALONE,
-) -> Survey:
+) -> ScannedPhotos:
     """Reads all photos once, and decodes none of them.
 
     Args:
       views: the photos; one that cannot be read is noted as bad.
       progress: called with the number of views done since the last call, here.
-      group: processes that read a share each.
+      group: processes that divide the photos.
 
     Returns:
       The same in every process.
     """
 
-    def look(row: int) -> tuple[str, tuple[int, int], Box | None, str, str | None]:
+    def scan(row: int) -> _Scanned:
         name, box, digest = f"record {row}", None, ""
         try:
             view = views[row]
             name, digest = view.name, photo_digest(view.encoded)
-            box = None if view.box is None else _plain(view.box)
-            return name, view.size(), box, digest, None
+            if view.box is not None:
+                x0, y0, x1, y1 = (float(side) for side in view.box)
+                box = x0, y0, x1, y1
+            return _Scanned(name, view.size(), box, digest, None)
         except UserError as error:
-            return name, (0, 0), box, digest, str(error)
+            return _Scanned(name, (0, 0), box, digest, str(error))
 
-    found: list[tuple[Any, ...]] = []
+    found: list[_Scanned] = []
     with ThreadPoolExecutor(decoding_threads()) as pool:
         mine = group.part_of(len(views))
         for start in range(0, len(mine), _AT_ONCE):
             rows = mine[start : start + _AT_ONCE]
-            found += pool.map(look, rows)
+            found += pool.map(scan, rows)
             progress(len(rows))
-    found = _of_all(found, group)
+    found = _from_all_processes(found, group)
     columns = [tuple(column) for column in zip(*found, strict=True)] or [()] * 5
-    names, sizes, boxes, digests, reasons = columns
-    bad = {row: why for row, why in enumerate(reasons) if why is not None}
-    return Survey(Images(names, sizes, boxes, digests), bad)
+    names, sizes, boxes, digests, errors = columns
+    bad = {row: why for row, why in enumerate(errors) if why is not None}
+    return ScannedPhotos(Images(names, sizes, boxes, digests), bad)
 
 
-def _of_all(found: list[tuple[Any, ...]], group: ProcessGroup) -> list[tuple[Any, ...]]:
-    """What all processes found, in every process."""
+def _from_all_processes(mine: list[_Scanned], group: ProcessGroup) -> list[_Scanned]:
+    """Concatenates the lists of all processes, in every process."""
     if group.count == 1:
-        return found
-    parts = group.gather({"found": _to_bytes(found)})
-    whole = _to_bytes([row for part in parts for row in _to_rows(part["found"])])
-    rows = _to_rows(group.broadcast({"found": whole})["found"])
-    return [
-        (name, tuple(size), None if box is None else tuple(box), digest, why)
-        for name, size, box, digest, why in rows
-    ]
+        return mine
 
+    def encode(rows: list[_Scanned]) -> dict[str, np.ndarray]:
+        return {"rows": np.frombuffer(msgspec.json.encode(rows), np.uint8)}
 
-def _to_bytes(rows: Sequence[Sequence[Any]]) -> UInt8[np.ndarray, " n"]:
-    return np.frombuffer(json.dumps(rows).encode(), np.uint8)
+    def decode(arrays: Mapping[str, np.ndarray]) -> list[_Scanned]:
+        return msgspec.json.decode(arrays["rows"].tobytes(), type=list[_Scanned])
 
-
-def _to_rows(content: UInt8[np.ndarray, " n"]) -> list[list[Any]]:
-    rows: list[list[Any]] = json.loads(content.tobytes())
-    return rows
-
-
-def _plain(box: Box) -> Box:
-    """The box in Python's own numbers, which JSON gives back as they were."""
-    x0, y0, x1, y1 = (float(side) for side in box)
-    return x0, y0, x1, y1
+    parts = group.gather(encode(mine))
+    return decode(
+        group.broadcast(encode([row for part in parts for row in decode(part)]))
+    )
 
 
 def load_batches(
@@ -124,9 +123,9 @@ def load_batches(
 
     Args:
       views: all views.
-      batches: which of them belong together, on which canvas.
+      batches: the canvas and the rows of each batch.
       sizes: of all views.
-      batch_size: images a batch; what it lacks is black.
+      batch_size: images a batch; missing ones are black.
 
     Yields:
       A batch, its padded images, and by row why a photo of it is bad.
@@ -147,8 +146,8 @@ def load_batches(
 
     def collect(item: tuple[Canvas, np.ndarray, list[Future[str | None]]]) -> Loaded:
         batch, images, filled = item
-        reasons = zip(batch.rows, (f.result() for f in filled), strict=True)
-        return batch, images, {row: why for row, why in reasons if why is not None}
+        errors = zip(batch.rows, (f.result() for f in filled), strict=True)
+        return batch, images, {row: why for row, why in errors if why is not None}
 
     pool = ThreadPoolExecutor(threads)
     waiting: deque[tuple[Canvas, np.ndarray, list[Future[str | None]]]] = deque()

@@ -1,9 +1,9 @@
-"""PCA whitening: directions in which descriptors differ most, brought to one scale.
+"""PCA whitening: the directions of the largest variance, scaled to the same variance.
 
 Jégou and Chum, "Negative Evidences and Co-occurrences in Image Retrieval: the Benefit
 of PCA and Whitening", ECCV 2012: subtract the mean, project on the eigenvectors of the
-covariance with the largest eigenvalues, divide by their square roots, normalise anew.
-Learned on other images than those that are searched.
+covariance with the largest eigenvalues, divide by their square roots, normalise again.
+It is learned on other images than those that are searched.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,11 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.io.weight_files import read_weights, write_safetensors
-from tokret.retrieval.blocks import Database
+from tokret.retrieval.exact_search.blocks import Database, read_in_blocks
 from tokret.shapes import Float, Shaped
 
 FORMAT = "tokret whitening 1"
-_BLOCK = 16384
-# An eigenvalue below this share of the largest is rounding, and would blow noise up.
+# An eigenvalue below this fraction of the largest is rounding, and would amplify noise.
 _SMALLEST = 1e-9
 
 
@@ -43,7 +42,7 @@ class Whitening:
         return white / np.where(length == 0, 1, length)
 
 
-class Whitened:
+class WhitenedDatabase:
     """A database that is whitened as it is read, block by block.
 
     Attributes:
@@ -52,7 +51,7 @@ class Whitened:
     """
 
     def __init__(self, database: Database, whitening: Whitening) -> None:
-        """Puts a whitening before a database [N, D]."""
+        """Applies a whitening to a database [N, D]."""
         self._database, self._whitening = database, whitening
         self.shape = (len(database), whitening.projection.shape[1])
         self.dtype = np.dtype(np.float32)
@@ -70,7 +69,7 @@ def learn(descriptors: Database, dims: int | None = None) -> Whitening:
     """Learns a whitening; sums are float64, and one block is in memory at a time.
 
     Args:
-      descriptors: [N, D] of many images; rows of NaN are passed over.
+      descriptors: [N, D] of many images; rows of NaN are skipped.
       dims: E, the dimensions that are kept; None keeps all.
 
     Raises:
@@ -80,17 +79,17 @@ def learn(descriptors: Database, dims: int | None = None) -> Whitening:
     width = descriptors.shape[1]
     kept = width if dims is None else dims
     if not 1 <= kept <= width:
-        raise ValueError(f"{kept} dimensions cannot be kept of {width}")
+        raise ValueError(f"dims is {kept}, and must be in 1 to {width}")
     mean, covariance, count = _moments(descriptors)
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
     spread = np.count_nonzero(values > _SMALLEST * max(values[0], 1e-300))
     if spread < kept:
         raise UserError(
-            f"{count} descriptors differ in {spread} directions and {kept} dimensions "
-            "are to be kept: learn from more images, or keep fewer dimensions"
+            f"dims: {kept} cannot be kept, since the {count} descriptors differ in "
+            f"{spread} directions; learn from more images, or keep fewer dimensions"
         )
-    # An eigenvector's sign is the library's whim: the largest part is made positive.
+    # An eigenvector's sign is arbitrary: its largest component is made positive.
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(kept)])
     projection = vectors * signs / np.sqrt(values)
     return Whitening(mean.astype(np.float32), projection.astype(np.float32))
@@ -100,20 +99,19 @@ def _moments(descriptors: Database) -> tuple[np.ndarray, np.ndarray, int]:
     """Mean and covariance, in two passes, and the number of rows."""
     width, count = descriptors.shape[1], 0
     total = np.zeros(width)
-    for rows in _blocks(descriptors):
+    for rows in _finite_rows(descriptors):
         total += rows.sum(axis=0)
         count += len(rows)
     mean = total / max(1, count)
     covariance = np.zeros((width, width))
-    for rows in _blocks(descriptors):
+    for rows in _finite_rows(descriptors):
         moved = rows - mean
         covariance += moved.T @ moved
     return mean, covariance / max(1, count), count
 
 
-def _blocks(descriptors: Database) -> Iterator[np.ndarray]:
-    for start in range(0, len(descriptors), _BLOCK):
-        rows = np.asarray(descriptors[start : start + _BLOCK], np.float64)
+def _finite_rows(descriptors: Database) -> Iterator[np.ndarray]:
+    for _, rows in read_in_blocks(descriptors, np.float64):
         yield rows[~np.isnan(rows).any(axis=1)]
 
 
@@ -128,14 +126,14 @@ def save(whitening: Whitening, path: Path) -> None:
 
 
 def read(path: Path) -> Whitening:
-    """Reads what `save` wrote.
+    """Reads a file of `save`.
 
     Raises:
       UserError: the file is missing, cut, malformed, another, or contradicts itself.
     """
     file = read_weights(path)
     if file.metadata.get("format") != FORMAT:
-        raise UserError(f"{path}: holds no whitening of tokret's")
+        raise UserError(f"{path}: not a file of tokret's whitening")
     parts = [file.tensors.get(name) for name in ("mean", "projection")]
     if any(part is None or part.dtype != np.float32 for part in parts):
         raise UserError(f"{path}: damaged, learn it again (mean, projection: float32)")
@@ -147,5 +145,5 @@ def read(path: Path) -> Whitening:
             f"of {projection.shape})"
         )
     if not (np.isfinite(mean).all() and np.isfinite(projection).all()):
-        raise UserError(f"{path}: damaged, learn it again (numbers are not finite)")
+        raise UserError(f"{path}: damaged, learn it again (not finite)")
     return Whitening(mean, projection)

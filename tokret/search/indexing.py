@@ -14,7 +14,7 @@ from tokret.errors import UserError
 from tokret.io.file_locks import held
 from tokret.retrieval.store.reading import Store, read_store
 from tokret.retrieval.store.record import Images
-from tokret.retrieval.store.writing import NothingReadableError, making
+from tokret.retrieval.store.writing import NoReadablePhotoError, write_store
 from tokret.search.catalogue import (
     FILE,
     NO_SEGMENT,
@@ -150,7 +150,7 @@ def _extract_segment(
     views = PhotoViews(root, names, extractor.model.longest_side)
     try:
         bad = extractor.system({segment: views})[segment].bad
-    except NothingReadableError:
+    except NoReadablePhotoError:
         segment = NO_SEGMENT
         bad = {row: _reason(views, row) for row in range(len(names))}
     return {
@@ -210,7 +210,7 @@ def _merged(
     ]
     segment = _hash(places)
     record = extractor.system.record(Images(*columns))
-    with making(index / SEGMENTS / segment, record) as writer:
+    with write_store(index / SEGMENTS / segment, record) as writer:
         missing = np.flatnonzero(~writer.finished)
         for start in range(0, len(missing), _COPIED):
             rows = missing[start : start + _COPIED]

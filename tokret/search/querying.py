@@ -10,8 +10,8 @@ import numpy as np
 
 from tokret.data.views import Box
 from tokret.errors import UserError
+from tokret.retrieval.exact_search.top_k import top_k
 from tokret.retrieval.extraction import extract
-from tokret.retrieval.search import top_k
 from tokret.retrieval.store.reading import read_store
 from tokret.search.catalogue import Catalogue, ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor

@@ -6,10 +6,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from tokret.errors import UserError
-from tokret.retrieval import search
 from tokret.retrieval.compression import database as compressed
 from tokret.retrieval.compression import product
 from tokret.retrieval.compression.database import compress, read, save
+from tokret.retrieval.exact_search.top_k import top_k
 
 FORMS = {"pq4": 4, "pq10": 10, "int8": 16, "bf16": 32}
 
@@ -34,11 +34,11 @@ def test_what_was_saved_is_searched_as_before(made, unit_vectors, tmp_path, form
     path = tmp_path / "codes.safetensors"
     save(made(form), path)
     again = read(path)
-    assert again.form == form and again.image_bytes == FORMS[form]
+    assert again.codec == form and again.image_bytes == FORMS[form]
     assert again.all_bytes == made(form).all_bytes >= 300 * FORMS[form]
     queries = unit_vectors(4, 16, seed=1)
-    before = search.top_k(made(form).ask(queries), made(form).codes, 20)
-    after = search.top_k(again.ask(queries), again.codes, 20)
+    before = top_k(made(form).encode_queries(queries), made(form).codes, 20)
+    after = top_k(again.encode_queries(queries), again.codes, 20)
     np.testing.assert_array_equal(after[1], before[1])
     np.testing.assert_array_equal(after[0], before[0])
 
@@ -50,14 +50,14 @@ def test_what_could_not_be_described_is_found_last(made, unit_vectors, form):
     database[[5, 200]] = np.nan
     few = compress(database, form)
     queries = np.abs(unit_vectors(4, 16, seed=1))
-    _, items = search.top_k(few.ask(queries), few.codes, 300)
+    _, items = top_k(few.encode_queries(queries), few.codes, 300)
     assert {frozenset(row) for row in items[:, -2:].tolist()} == {frozenset((5, 200))}
 
 
 @pytest.mark.parametrize("form", ["pq", "pq0", "pq-3", "pq1.5", "int4", "", "PQ8"])
 def test_a_form_that_there_is_not(form):
     with pytest.raises(UserError, match="pq128 .*int8, bf16"):
-        compressed.check_form(form)
+        compressed.check_codec(form)
 
 
 def test_more_bytes_than_dimensions():
@@ -96,10 +96,10 @@ NAN = np.full((4, 256, 4), np.nan, np.float32)
 @pytest.mark.parametrize(
     ("form", "tensors", "said", "says"),
     [
-        ("pq4", {}, {"format": "mine"}, "no compressed descriptors"),
-        ("pq4", {}, {"form": None}, "form"),
-        ("pq4", {}, {"form": "pq5"}, "codes are uint8"),
-        ("pq4", {}, {"form": "exec"}, "exec"),
+        ("pq4", {}, {"format": "mine"}, "not a file of"),
+        ("pq4", {}, {"codec": None}, "codec"),
+        ("pq4", {}, {"codec": "pq5"}, "codes are uint8"),
+        ("pq4", {}, {"codec": "exec"}, "exec"),
         ("pq4", {}, {"dims": "many"}, "damaged"),
         ("pq4", {}, {"dims": "17"}, "centroids are"),
         ("pq4", {}, {"dims": "3"}, "pq3 is the largest"),

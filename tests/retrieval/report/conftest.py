@@ -6,8 +6,10 @@ from PIL import Image
 
 from tokret.data.ground_truth import from_revisited
 from tokret.data.views import View
-from tokret.retrieval import metrics, search
+from tokret.retrieval import metrics
 from tokret.retrieval.answers import Costs, by_ground_truth, by_labels
+from tokret.retrieval.exact_search.ranks import count_ranks
+from tokret.retrieval.exact_search.top_k import top_k
 from tokret.retrieval.leave_one_out import leave_one_out_ranks
 from tokret.retrieval.report.page import Summary
 from tokret.retrieval.tables import TableRow
@@ -40,14 +42,14 @@ def landmarks():
     names = [f"im{i}" for i in range(30)]
     truth = {"imlist": names, "qimlist": [f"q{i}" for i in range(12)], "gnd": gnd}
     truth = from_revisited(truth, "t")
-    ranks = search.count_ranks(q, db, metrics.labelled_items(truth))
+    ranks = count_ranks(q, db, metrics.labelled_items(truth))
     box = (10.0, 5.0, 30.0, 35.0)
     return by_ground_truth(
         truth,
         ranks,
         queries=[photo(i, f"q{i} {HOSTILE}", box) for i in range(12)],
         database=[photo(i, f"im{i} {HOSTILE}", None, b"SECRET") for i in range(30)],
-        best=lambda some, k: search.top_k(q[list(some)], db, k),
+        best=lambda some, k: top_k(q[list(some)], db, k),
         costs=Costs(2.0, 42, 0.5, 8, 32),
     )
 
@@ -61,7 +63,7 @@ def labelled():
         labels,
         leave_one_out_ranks(rows, labels),
         names=lambda label: f"class {label} {HOSTILE}",
-        best=lambda items, k: search.top_k(rows[list(items)], rows, k),
+        best=lambda items, k: top_k(rows[list(items)], rows, k),
         database=[photo(i, f"photo {i}") for i in range(9)],
         query_views={},
         costs=Costs(0.0, 0, 0.5, 4, 16),

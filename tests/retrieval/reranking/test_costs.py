@@ -14,7 +14,7 @@ def test_time_and_a_passing_peak_are_seen():
         time.sleep(0.1)
         return int(held[0])
 
-    result, cost = costs.costed(work)
+    result, cost = costs.measure_cost(work)
     assert result == 1
     assert cost.seconds >= 0.1
     assert cost.peak_bytes >= 48 * 2**20
@@ -22,23 +22,23 @@ def test_time_and_a_passing_peak_are_seen():
 
 def test_without_a_count_of_its_own_the_process_size_is_taken(monkeypatch):
     monkeypatch.setattr(costs, "allocated", lambda: None)
-    held, peak = costs._bytes_held()
+    held, peak = costs._bytes_in_use()
     assert held > 2**20 and peak == 0
 
 
 def test_where_nothing_tells_of_memory_only_time_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(costs, "allocated", lambda: None)
     monkeypatch.setattr(costs, "_STATM", tmp_path / "none")
-    result, cost = costs.costed(lambda: "done")
+    result, cost = costs.measure_cost(lambda: "done")
     assert result == "done" and cost.peak_bytes is None
 
 
 def test_a_device_that_keeps_its_own_peak_is_believed(monkeypatch):
     held = iter([(100, 500), *[(200, 900)] * 10**4])
-    monkeypatch.setattr(costs, "_bytes_held", lambda: next(held))
-    assert costs.costed(lambda: 1)[1].peak_bytes == 800
+    monkeypatch.setattr(costs, "_bytes_in_use", lambda: next(held))
+    assert costs.measure_cost(lambda: 1)[1].peak_bytes == 800
 
 
 def test_an_error_passes_through():
     with pytest.raises(ZeroDivisionError):
-        costs.costed(lambda: 1 / 0)
+        costs.measure_cost(lambda: 1 / 0)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.retrieval import search
-from tokret.retrieval.reranking.pipeline import METHODS, parse_chain, run_step
-from tokret.retrieval.reranking.ranking import Ranking, place_head
+from tokret.retrieval.exact_search.ranks import count_ranks
+from tokret.retrieval.reranking.pipeline import METHODS, parse_pipeline, run_step
+from tokret.retrieval.reranking.ranking import Ranking, place_reranked
 
 FEW = settings(derandomize=True, deadline=None, max_examples=12)
 TEXTS = (
@@ -38,21 +38,21 @@ def test_every_item_keeps_one_place(text, seed, n, itself):
     count = n if itself else 2
     queries = database if itself else signs(seed + 1, count)
     own = np.arange(n, dtype=np.int32) if itself else None
-    (step,) = parse_chain(text)
+    (step,) = parse_pipeline(text)
     found = run_step(step, Ranking(queries, database, own))
     for rows in (found.queries, found.database):
         length = np.linalg.norm(rows, axis=1)
         assert np.all((np.abs(length - 1) < 1e-5) | (length == 0))
     everyone = np.tile(np.arange(n, dtype=np.int32), (count, 1))
-    ranks = search.count_ranks(found.queries, found.database, everyone)
+    ranks = count_ranks(found.queries, found.database, everyone)
     assert np.sort(ranks).tolist() == everyone.tolist()
-    if found.head is None:
+    if found.reranked is None:
         return
-    assert found.head.shape == (count, min(5, n - itself))
+    assert found.reranked.shape == (count, min(5, n - itself))
     if itself:
-        assert not np.any(found.head == own[:, None])
+        assert not np.any(found.reranked == own[:, None])
         return
-    placed = place_head(ranks, everyone, found.head)
+    placed = place_reranked(ranks, everyone, found.reranked)
     assert np.sort(placed).tolist() == everyone.tolist()
-    behind = ranks >= found.head.shape[1]
+    behind = ranks >= found.reranked.shape[1]
     np.testing.assert_array_equal(placed[behind], ranks[behind])

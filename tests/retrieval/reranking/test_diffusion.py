@@ -79,7 +79,7 @@ def test_the_head_is_the_first_items_in_the_order_of_scores(units, among):
     own = np.arange(3, dtype=np.int32) if among else None
     half = [side.astype(np.float32) for side in (queries, database)]
     found = rerank_diffusion(
-        Ranking(*half, own=own), top=20, k=5, kq=3, alpha=0.9, iterations=EXACT
+        Ranking(*half, query_items=own), top=20, k=5, kq=3, alpha=0.9, iterations=EXACT
     )
     for row, query in enumerate(queries):
         left_out = (row,) if among else ()
@@ -87,10 +87,10 @@ def test_the_head_is_the_first_items_in_the_order_of_scores(units, among):
         graph = slow_graph(database, 5, 3.0, left_out)
         scores = slow_scores(query, database, items, graph, 3, 0.9, 3.0)
         place = {item: scores[i] for i, item in enumerate(items)}
-        ordered = np.array([place[item] for item in found.head[row]])
+        ordered = np.array([place[item] for item in found.reranked[row]])
         # Near ties may fall either way in float32.
         assert np.all(np.diff(ordered) < 1e-4 * scores.max())
-        assert set(found.head[row]) == set(items)
+        assert set(found.reranked[row]) == set(items)
 
 
 def test_what_is_not_reached_stays_in_its_order_behind():
@@ -98,13 +98,13 @@ def test_what_is_not_reached_stays_in_its_order_behind():
     rows = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     query = np.array([[0.9, 0.3, 0.316]], np.float32)
     found = rerank_diffusion(Ranking(query, rows), top=4, k=1, kq=2)
-    assert found.head.tolist() == [[0, 1, 3, 2]]
+    assert found.reranked.tolist() == [[0, 1, 3, 2]]
 
 
 def test_zeros_and_duplicates_keep_their_order():
     same = np.zeros((5, 2), np.float32)
     found = rerank_diffusion(Ranking(same[:1], same))
-    assert found.head.tolist() == [[0, 1, 2, 3, 4]]
+    assert found.reranked.tolist() == [[0, 1, 2, 3, 4]]
     own = np.array([0], np.int32)
     alone = rerank_diffusion(Ranking(same[:1], same[:1], own))
-    assert alone.head.shape == (1, 0)
+    assert alone.reranked.shape == (1, 0)

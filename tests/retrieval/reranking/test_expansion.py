@@ -43,7 +43,7 @@ def test_joining_is_a_weighted_sum_of_length_one(units):
     weights = np.random.default_rng(2).uniform(size=(4, 3))
     total = rows + (weights[..., None] * near).sum(axis=1)
     with jax.enable_x64(True):
-        joined = expansion.join(*map(jnp.asarray, (rows, near, weights)))
+        joined = expansion.add_neighbours(*map(jnp.asarray, (rows, near, weights)))
         assert joined.dtype == jnp.float64
     expected = total / np.linalg.norm(total, axis=1, keepdims=True)
     np.testing.assert_allclose(joined, expected, rtol=0, atol=1e-14)

@@ -72,12 +72,12 @@ def test_the_head_is_the_first_items_by_distance_without_oneself(units):
         items = items[items != item][:12]
         far = slow_distances(database[item], database[items], 0.3, 5, 2)
         ordered = items[np.argsort(far, kind="stable")]
-        assert found.head[item].tolist() == ordered.tolist()
+        assert found.reranked[item].tolist() == ordered.tolist()
 
 
 def test_zeros_and_duplicates_keep_their_order():
     same = np.zeros((5, 2), np.float32)
     found = rerank_k_reciprocal(Ranking(same[:1], same), k1=2, k2=1)
-    assert sorted(found.head[0].tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(found.reranked[0].tolist()) == [0, 1, 2, 3, 4]
     found = rerank_k_reciprocal(Ranking(same[:1], same), k1=9, k2=9)
-    assert found.head.tolist() == [[0, 1, 2, 3, 4]]
+    assert found.reranked.tolist() == [[0, 1, 2, 3, 4]]

@@ -7,13 +7,15 @@ from tokret.data import ground_truth
 from tokret.errors import UserError
 from tokret.retrieval import leave_one_out as among_labels
 from tokret.retrieval import metrics
-from tokret.retrieval.reranking import pipeline as chain
+from tokret.retrieval.reranking import pipeline
 from tokret.retrieval.reranking.expansion import expand_queries
 from tokret.retrieval.reranking.ranking import Ranking
 
 
 def test_a_chain_is_read_in_order_with_defaults():
-    steps = chain.parse_chain("dba:n=5,weighting=equal, aqe , k_reciprocal:lambda=0.5")
+    steps = pipeline.parse_pipeline(
+        "dba:n=5,weighting=equal, aqe , k_reciprocal:lambda=0.5"
+    )
     assert [step.name for step in steps] == ["dba", "aqe", "k_reciprocal"]
     assert steps[0].arguments == {"n": 5, "weighting": "equal"}
     assert steps[1].arguments == {"n": 10, "alpha": 3.0}
@@ -21,14 +23,14 @@ def test_a_chain_is_read_in_order_with_defaults():
 
 
 def test_every_argument_of_every_method_has_limits():
-    for name, method in chain.METHODS.items():
-        (step,) = chain.parse_chain(name)
+    for name, method in pipeline.METHODS.items():
+        (step,) = pipeline.parse_pipeline(name)
         numbers = {k for k, v in step.arguments.items() if not isinstance(v, str)}
         assert numbers == set(method.least)
         assert set(method.most) <= numbers
         for key in numbers:
             assert method.least[key] <= step.arguments[key]
-            assert step.arguments[key] <= method.most.get(key, chain.LARGEST)
+            assert step.arguments[key] <= method.most.get(key, pipeline.LARGEST)
 
 
 @pytest.mark.parametrize(
@@ -40,13 +42,13 @@ def test_every_argument_of_every_method_has_limits():
         ("n=3,aqe", "'n=3'"),
         ("aqe:n", "'n'"),
         ("aqe:n=", "'n='"),
-        ("aqe:m=3", "--rerank=aqe:m"),
+        ("aqe:m=3", "rerank=aqe:m"),
         ("aqe:n=3,n=4", "twice"),
         ("aqe:n=0", "aqe:n=0: must be a whole number in [1,"),
         ("aqe:n=2.5", "aqe:n=2.5"),
         ("aqe:alpha=nan", "alpha=nan"),
         ("aqe:n=5,alpha=inf", "alpha=inf"),
-        ("aqe:ranking=1", "--rerank=aqe:ranking"),
+        ("aqe:ranking=1", "rerank=aqe:ranking"),
         ("dba:weighting=best", "equal, rank"),
         ("diffusion:alpha=1", "in [0, 0.9999]"),
         ("k_reciprocal:lambda=1.5", "in [0, 1]"),
@@ -56,24 +58,24 @@ def test_every_argument_of_every_method_has_limits():
 )
 def test_what_cannot_be_is_refused(text, says):
     with pytest.raises(UserError) as refusal:
-        chain.parse_chain(text)
+        pipeline.parse_pipeline(text)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
 def test_database_augmentation_is_refused_among_labels():
-    chain.check_among_labels(chain.parse_chain("aqe,diffusion"))
-    with pytest.raises(UserError, match="leave dba out"):
-        chain.check_among_labels(chain.parse_chain("dba,aqe"))
+    pipeline.check_leave_one_out(pipeline.parse_pipeline("aqe,diffusion"))
+    with pytest.raises(UserError, match="pipeline without dba"):
+        pipeline.check_leave_one_out(pipeline.parse_pipeline("dba,aqe"))
 
 
 def test_descriptors_must_have_length_one_or_be_zeros(units):
     rows = units(0, 6).astype(np.float32)
     rows[2] = 0
-    chain.check_rankable(Ranking(rows[:2], rows))
+    pipeline.check_rankable(Ranking(rows[:2], rows))
     rows[4] *= 2
     with pytest.raises(UserError, match="row 4 of the database has length 2"):
-        chain.check_rankable(Ranking(rows[:2], rows))
+        pipeline.check_rankable(Ranking(rows[:2], rows))
 
 
 def test_the_order_of_steps_counts_and_arguments_arrive(units):
@@ -82,8 +84,8 @@ def test_the_order_of_steps_counts_and_arguments_arrive(units):
 
     def after(text):
         ranking = start
-        for step in chain.parse_chain(text):
-            ranking = chain.run_step(step, ranking)
+        for step in pipeline.parse_pipeline(text):
+            ranking = pipeline.run_step(step, ranking)
         return ranking
 
     there, back = after("dba:n=4,aqe:n=4"), after("aqe:n=4,dba:n=4")
@@ -92,12 +94,12 @@ def test_the_order_of_steps_counts_and_arguments_arrive(units):
         after("aqe:n=2,alpha=0.5").queries, expand_queries(start, 2, 0.5).queries
     )
     told = []
-    (step,) = chain.parse_chain("k_reciprocal:top=7,k1=3,k2=2,lambda=1")
-    found = chain.run_step(step, start, told.append)
+    (step,) = pipeline.parse_pipeline("k_reciprocal:top=7,k1=3,k2=2,lambda=1")
+    found = pipeline.run_step(step, start, told.append)
     assert sum(told) == 3
     # With lambda = 1 the plain distance decides: the order of products.
     order = np.argsort(-(start.queries @ database.T), axis=1, kind="stable")
-    np.testing.assert_array_equal(found.head, order[:, :7])
+    np.testing.assert_array_equal(found.reranked, order[:, :7])
 
 
 def test_a_reordered_ranking_is_measured_by_its_ground_truth():
@@ -113,13 +115,15 @@ def test_a_reordered_ranking_is_measured_by_its_ground_truth():
     query = np.ones((1, 1), np.float32)
     head = np.array([[2, 0, 1]], np.int32)
     before = metrics.evaluate(query, database, truth)
-    after = metrics.evaluate(query, database, truth, head=head)
+    after = metrics.evaluate(query, database, truth, reranked=head)
     # Without the junk, i2 was second and becomes first; i4 stays fourth.
-    assert before.levels["easy"]["mAP"] == 0.25
-    assert after.levels["easy"]["mAP"] == 1.0
-    assert after.levels["hard"]["mAP"] == before.levels["hard"]["mAP"]
-    same = metrics.evaluate(query, database, truth, head=np.array([[0, 1, 2]], "i4"))
-    assert same.levels == before.levels
+    assert before.means["easy"]["mAP"] == 0.25
+    assert after.means["easy"]["mAP"] == 1.0
+    assert after.means["hard"]["mAP"] == before.means["hard"]["mAP"]
+    same = metrics.evaluate(
+        query, database, truth, reranked=np.array([[0, 1, 2]], "i4")
+    )
+    assert same.means == before.means
 
 
 def test_a_reordered_ranking_is_measured_among_labels():
@@ -127,9 +131,9 @@ def test_a_reordered_ranking_is_measured_among_labels():
     labels = np.array(["a", "b", "a", "b"])
     # Everyone ranks 0, 1, 2, 3 but itself. The heads put classmates first.
     head = np.array([[2, 1], [0, 2], [0, 1], [1, 0]], np.int32)
-    found = among_labels.leave_one_out(database, labels, head=head)
+    found = among_labels.leave_one_out(database, labels, reranked=head)
     # Item 1 finds item 3 behind 0 and 2: it is not in its head.
     assert found["mAP"] == (1 + 1 / 3 + 1 + 1) / 4 and found["recall@1"] == 0.75
     plain = among_labels.leave_one_out(database, labels)
     asked = np.array([[1, 2], [0, 2], [0, 1], [0, 1]], np.int32)
-    assert among_labels.leave_one_out(database, labels, head=asked) == plain
+    assert among_labels.leave_one_out(database, labels, reranked=asked) == plain

@@ -4,13 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.retrieval import search
-from tokret.retrieval.reranking.pipeline import parse_chain, run_step
+from tokret.retrieval.exact_search.ranks import count_ranks
+from tokret.retrieval.reranking.pipeline import parse_pipeline, run_step
 from tokret.retrieval.reranking.ranking import (
     Ranking,
     nearest,
     neighbour_graph,
-    place_head,
+    place_reranked,
     reorder,
 )
 
@@ -37,7 +37,7 @@ def test_equal_scores_keep_the_order_they_had():
     first = np.zeros((1, 4), np.float32), np.array([[3, 1, 0, 2]], np.int32)
     scores, told = jnp.asarray([0.0, 5.0, 0.0, 5.0]), []
     found = reorder(ranking, first, lambda _: scores, told.append)
-    assert found.head.tolist() == [[1, 2, 3, 0]]
+    assert found.reranked.tolist() == [[1, 2, 3, 0]]
     assert told == [1]
 
 
@@ -46,7 +46,7 @@ def test_equal_scores_keep_the_order_they_had():
 )
 def test_images_that_could_not_be_described_come_last_and_spoil_nothing(units, text):
     database, queries = units(2, 6).astype(np.float32), units(3, 2).astype(np.float32)
-    (step,) = parse_chain(text)
+    (step,) = parse_pipeline(text)
     without = run_step(step, Ranking(queries, database[:5]))
     database[5] = np.nan
     ranking = run_step(step, Ranking(queries, database))
@@ -54,8 +54,12 @@ def test_images_that_could_not_be_described_come_last_and_spoil_nothing(units, t
     orders = []
     for found in (ranking, without):
         known = labelled[:, : len(found.database)]
-        ranks = search.count_ranks(found.queries, found.database, known)
-        ranks = ranks if found.head is None else place_head(ranks, known, found.head)
+        ranks = count_ranks(found.queries, found.database, known)
+        ranks = (
+            ranks
+            if found.reranked is None
+            else place_reranked(ranks, known, found.reranked)
+        )
         orders.append(ranks)
     assert orders[0][:, 5].tolist() == [5, 5]
     np.testing.assert_array_equal(orders[0][:, :5], orders[1])
@@ -66,6 +70,6 @@ def test_a_query_that_could_not_be_described_keeps_its_order(units):
     queries = units(3, 2).astype(np.float32)
     queries[1] = np.nan
     for text in ("superglobal", "k_reciprocal", "diffusion"):
-        (step,) = parse_chain(text)
+        (step,) = parse_pipeline(text)
         found = run_step(step, Ranking(queries, database))
-        assert found.head[1].tolist() == [0, 1, 2, 3, 4, 5]
+        assert found.reranked[1].tolist() == [0, 1, 2, 3, 4, 5]

@@ -43,7 +43,7 @@ def test_the_head_is_the_first_items_in_the_order_of_scores(units):
     queries, database = units(2, 3), units(3, 40)
     ranking = Ranking(queries.astype(np.float32), database.astype(np.float32))
     found = rerank_superglobal(ranking, top=15, k=3)
-    for query, head in zip(queries, found.head, strict=True):
+    for query, head in zip(queries, found.reranked, strict=True):
         items = np.argsort(-(database @ query), kind="stable")[:15]
         scores = slow_scores(query, database[items], 0.15, 3)
         assert head.tolist() == items[np.argsort(-scores, kind="stable")].tolist()
@@ -52,7 +52,7 @@ def test_the_head_is_the_first_items_in_the_order_of_scores(units):
 def test_zeros_and_duplicates_keep_their_order():
     same = np.zeros((5, 2), np.float32)
     found = rerank_superglobal(Ranking(same[:1], same), top=4, k=2)
-    assert found.head.tolist() == [[0, 1, 2, 3]]
+    assert found.reranked.tolist() == [[0, 1, 2, 3]]
     same[:, 0] = 1
     found = rerank_superglobal(Ranking(same[:1], same), top=9, k=2)
-    assert found.head.tolist() == [[0, 1, 2, 3, 4]]
+    assert found.reranked.tolist() == [[0, 1, 2, 3, 4]]

@@ -1,17 +1,16 @@
 """Stores, begun, cut short anywhere, gone on with, and refused."""
 
-import dataclasses
 import json
 import os
 
+import msgspec
 import numpy as np
 import pytest
 
 from tokret.errors import UserError
-from tokret.retrieval.store import open_store
 from tokret.retrieval.store.reading import read_store
 from tokret.retrieval.store.record import Images, Record
-from tokret.retrieval.store.writing import StoreWriter, making
+from tokret.retrieval.store.writing import StoreWriter, write_store
 
 COUNT, DIMS = 11, 3
 ORDER = np.array([4, 0, 7, 9, 1, 2, 10, 3, 5, 8, 6])  # batches go by canvases
@@ -31,7 +30,7 @@ def record(**changes):
         "preprocessing": {"longest_side": 64, "scales": [1.0, 0.7071067811865476]},
         "images": images,
     }
-    return Record(**fields | changes)
+    return Record(**(fields | changes))
 
 
 def rows_of():
@@ -43,7 +42,7 @@ def rows_of():
 def make(folder, batch=2):
     """Describes what is missing, as the extraction does; counts batches."""
     rows, done = rows_of(), 0
-    with making(folder, record()) as writer:
+    with write_store(folder, record()) as writer:
         for start in range(0, COUNT, batch):
             part = ORDER[start : start + batch]
             if not writer.finished[part].all():
@@ -64,11 +63,11 @@ def content(folder):
 
 def test_what_was_written_is_found(tmp_path):
     assert make(tmp_path / "s") == 6
-    names, descriptors = open_store(tmp_path / "s")
-    assert names == record().images.names
-    np.testing.assert_array_equal(descriptors, rows_of())
-    assert isinstance(descriptors, np.memmap) and not descriptors.flags.writeable
     store = read_store(tmp_path / "s")
+    assert store.names == record().images.names
+    np.testing.assert_array_equal(store.descriptors, rows_of())
+    assert isinstance(store.descriptors, np.memmap)
+    assert not store.descriptors.flags.writeable
     assert store.bad == BAD and store.record == record()
     assert sorted(content(tmp_path / "s")) == ["descriptors.npy", "store.json"]
     # Plain files that others can read too.
@@ -121,7 +120,7 @@ def test_cut_before_any_call_that_writes_it_ends_the_same(tmp_path, monkeypatch)
 def test_damage_is_found_and_described_again(tmp_path, damage):
     make(tmp_path / "whole")
     folder = tmp_path / "s"
-    with making(folder, record()) as writer:
+    with write_store(folder, record()) as writer:
         for part in (ORDER[:4], ORDER[4:8]):
             writer.write(part, rows_of()[part], {r: BAD[r] for r in BAD if r in part})
     journal, rows = folder / "finished", folder / "descriptors.npy"
@@ -145,11 +144,11 @@ def test_damage_is_found_and_described_again(tmp_path, damage):
 
 
 def changed_images(**changes):
-    return {"images": dataclasses.replace(record().images, **changes)}
+    return {"images": msgspec.structs.replace(record().images, **changes)}
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"weights": "11aa"}, "weights: digest 00ff and 11aa"),
         ({"model": {"trunk": "tiny", "dim": 4}}, "model.dim: 3 and 4"),
@@ -173,25 +172,25 @@ def changed_images(**changes):
     ],
 )
 @pytest.mark.parametrize("complete", [True, False])
-def test_nothing_is_mixed(tmp_path, changes, says, complete):
+def test_nothing_is_mixed(tmp_path, changes, message, complete):
     folder = tmp_path / "s"
     if complete:
         make(folder)
     else:
-        with making(folder, record()) as writer:
+        with write_store(folder, record()) as writer:
             writer.write(ORDER[:2], rows_of()[ORDER[:2]], {})
     before = content(folder)
-    with pytest.raises(UserError, match=says) as caught:
-        with making(folder, record(**changes)):
+    with pytest.raises(UserError, match=message) as caught:
+        with write_store(folder, record(**changes)):
             pass
     assert str(caught.value).startswith(str(folder)) and "remove" in str(caught.value)
     assert content(folder) == before
 
 
 def test_a_second_writer_is_refused(tmp_path):
-    with making(tmp_path / "s", record()):
+    with write_store(tmp_path / "s", record()):
         with pytest.raises(UserError, match="another process is writing"):
-            with making(tmp_path / "s", record()):
+            with write_store(tmp_path / "s", record()):
                 pass
     make(tmp_path / "s")
 
@@ -202,20 +201,20 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_finished(tmp_path, monkeypatc
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    with making(folder, record()) as writer:
+    with write_store(folder, record()) as writer:
         writer.write(ORDER[:2], rows_of()[ORDER[:2]], {})
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", full)
-            with pytest.raises(UserError, match="No space left on device; what is"):
+            with pytest.raises(UserError, match="No space left on device; finished"):
                 writer.write(ORDER[2:4], rows_of()[ORDER[2:4]], {})
     assert make(folder) == 5
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         make(folder / "store.json" / "s")
 
 
 def test_photos_that_cannot_be_opened_come_last(tmp_path):
     good = [row for row in range(COUNT) if row not in BAD]
-    with making(tmp_path / "s", record()) as writer:
+    with write_store(tmp_path / "s", record()) as writer:
         with pytest.raises(UserError, match="no photo can be read; .* photo 3"):
             writer.mark_bad(BAD)
         writer.write(np.array(good), rows_of()[good], {})
@@ -226,43 +225,50 @@ def test_photos_that_cannot_be_opened_come_last(tmp_path):
 
 
 def test_what_is_no_store(tmp_path):
-    with pytest.raises(UserError, match="no store"):
-        open_store(tmp_path)
+    with pytest.raises(UserError, match="not a store"):
+        read_store(tmp_path)
     folder = tmp_path / "s"
-    with making(folder, record()) as writer:
+    with write_store(folder, record()) as writer:
         writer.write(ORDER[:2], rows_of()[ORDER[:2]], {})
     with pytest.raises(UserError, match="not complete"):
-        open_store(folder)
+        read_store(folder)
     make(folder)
     text = (folder / "store.json").read_text()
     array = (folder / "descriptors.npy").read_bytes()
     for data in (array[:-4], array[:-1] + b"\x00", b"", b"\x93NUMPY\x09"):
         (folder / "descriptors.npy").write_bytes(data)
-        with pytest.raises(UserError, match=r"descriptors\.npy: is missing or not"):
-            open_store(folder)
+        with pytest.raises(UserError, match=r"descriptors\.npy: missing or changed"):
+            read_store(folder)
     (folder / "descriptors.npy").write_bytes(array)
     fields = json.loads(text)
-    for name, value in (
-        ("form", 2),
-        ("names", "abc"),
-        ("names", [1] * COUNT),
-        ("names", ["a"]),
-        ("sizes", [[1, -1]] * COUNT),
-        ("boxes", [[1, 2]] * COUNT),
-        ("digests", [None] * COUNT),
-        ("model", []),
-        ("weights", 7),
-        ("bad", {"99": "x"}),
-        ("bad", {"-1": "x"}),
-        ("bad", [1]),
-        ("dimensions", "3"),
-        ("dimensions", 10**12),
-        ("checksum", None),
+    stored_record = fields["record"]
+    stored_images = stored_record["images"]
+    for part, name, value in (
+        (fields, "format", 2),
+        (stored_images, "names", "abc"),
+        (stored_images, "names", [1] * COUNT),
+        (stored_images, "names", ["a"]),
+        (stored_images, "sizes", [[1, -1]] * COUNT),
+        (stored_images, "sizes", [[1, 1.5]] * COUNT),
+        (stored_images, "boxes", [[1, 2]] * COUNT),
+        (stored_images, "digests", [None] * COUNT),
+        (stored_images, "digests", ["f" * 65] * COUNT),
+        (stored_record, "model", []),
+        (stored_record, "weights", 7),
+        (fields, "bad", {"99": "x"}),
+        (fields, "bad", {"-1": "x"}),
+        (fields, "bad", [1]),
+        (fields, "dimensions", "3"),
+        (fields, "dimensions", 10**12),
+        (fields, "checksum", None),
     ):
-        (folder / "store.json").write_text(json.dumps(fields | {name: value}))
-        with pytest.raises(UserError, match="s/"):
-            open_store(folder)
+        before, part[name] = part[name], value
+        (folder / "store.json").write_text(json.dumps(fields))
+        part[name] = before
+        with pytest.raises(UserError, match="s/") as caught:
+            read_store(folder)
+        assert "\n" not in str(caught.value) and "remove" in str(caught.value)
     for spoilt in ("", "[" * 10**5, "{}", "[]", text[: len(text) // 2], "\x00"):
         (folder / "store.json").write_text(spoilt)
         with pytest.raises(UserError, match="store.json"):
-            open_store(folder)
+            read_store(folder)

@@ -1,4 +1,4 @@
-"""What a compressed database takes: bytes, time to build, time to search."""
+"""The costs of a compressed database: bytes, time to build, time to search."""
 
 import statistics
 import time
@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from tokret.retrieval import search
-from tokret.retrieval.blocks import Database
 from tokret.retrieval.compression.database import Compressed, compress
 from tokret.retrieval.compression.faiss_search import FaissSearch
+from tokret.retrieval.exact_search.blocks import Database
+from tokret.retrieval.exact_search.top_k import top_k
 
-ALONE = 50  # queries that are asked one by one
+ALONE = 50  # queries that are timed one by one
 K = 100
 
 Search = Callable[[np.ndarray], object]
 
 
-def searcher(compressed: Compressed, k: int) -> tuple[str, Search]:
-    """Who searches a compressed database fastest on a CPU, and how.
+def fastest_search(compressed: Compressed, k: int) -> tuple[str, Search]:
+    """Returns the fastest search of a compressed database on a CPU.
 
     Args:
       compressed: the database.
-      k: how many images are looked for.
+      k: how many images are retrieved.
 
     Returns:
       "faiss" for product codes or "tokret", and a function of [Q, D] queries.
@@ -32,31 +32,31 @@ def searcher(compressed: Compressed, k: int) -> tuple[str, Search]:
         index = FaissSearch(compressed)
         return "faiss", lambda queries: index.top_k(queries, k)
     codes = compressed.codes
-    return "tokret", lambda queries: search.top_k(compressed.ask(queries), codes, k)
+    return "tokret", lambda queries: top_k(compressed.encode_queries(queries), codes, k)
 
 
-def costed(
-    form: str, queries: np.ndarray, database: Database
+def measure_compression(
+    codec: str, queries: np.ndarray, database: Database
 ) -> tuple[Compressed, dict[str, Any]]:
-    """Compresses a database and searches it, with what that costs.
+    """Compresses a database, searches it for the best 100, and measures both.
 
     Args:
-      form: as of `Compressed`.
+      codec: as of `Compressed`.
       queries: [Q, D] descriptors.
       database: [N, D].
 
     Returns:
-      The database, and: `image_bytes` and `all_bytes`; `build_seconds`; `by` whom it is
-      searched for the best 100; seconds of one query alone, `one` [median, 99th
+      The database, and: `image_bytes` and `all_bytes`; `build_seconds`; `by`, the
+      library that searches; seconds of one query alone, `one` [median, 99th
       percentile], and of one among all, `at_once`.
 
     Raises:
-      UserError: there is no such form, or it needs faiss and that is missing.
+      UserError: the codec is unknown, or it needs faiss and that is missing.
     """
     start = time.perf_counter()
-    compressed = compress(database, form)
+    compressed = compress(database, codec)
     built = time.perf_counter() - start
-    by, find = searcher(compressed, min(K, len(database)))
+    by, find = fastest_search(compressed, min(K, len(database)))
     find(queries)  # compiles
     find(queries[:1])
     alone = []

@@ -1,11 +1,11 @@
-"""A compressed database: made, asked, saved and read.
+"""A compressed database: encoded, saved, read and prepared for a search.
 
     pq128   product codes of 128 bytes an image (any other number as well)
     int8    a byte a dimension, with a scale for each dimension
     bf16    two bytes a dimension
 
-What comes of `Compressed.ask` is searched in `Compressed.codes` by
-`tokret.retrieval.search`, on any device.
+`tokret.retrieval.exact_search` searches `Compressed.codes` for the queries that
+`Compressed.encode_queries` returns, on any device.
 """
 
 import re
@@ -17,12 +17,16 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.io.weight_files import read_weights, write_safetensors
-from tokret.retrieval.blocks import Database, in_place
-from tokret.retrieval.compression import integers, product
+from tokret.retrieval.compression import int8, product
+from tokret.retrieval.exact_search.blocks import (
+    BLOCK,
+    Database,
+    aligned_empty,
+    read_in_blocks,
+)
 from tokret.shapes import Float, Shaped
 
 FORMAT = "tokret compressed descriptors 1"
-_BLOCK = 16384
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,13 @@ class Compressed:
     """A database of N images in fewer bytes.
 
     Attributes:
-      form: "pq128", "int8", "bf16" or the like.
+      codec: "pq128", "int8", "bf16" or the like.
       codes: [N, bytes] uint8 of product codes, [N, D] int8 or [N, D] bfloat16.
       scale: [D] of int8, else None.
       quantiser: of product codes, else None.
     """
 
-    form: str
+    codec: str
     codes: Shaped[np.ndarray, "n b"]
     scale: Float[np.ndarray, " d"] | None = None
     quantiser: product.ProductQuantiser | None = None
@@ -48,74 +52,76 @@ class Compressed:
 
     @property
     def all_bytes(self) -> int:
-        """Bytes of all images and of what is needed beside them."""
+        """Bytes of all images and of the scale or the centroids."""
         beside = 0 if self.scale is None else self.scale.nbytes
         if self.quantiser is not None:
             beside += self.quantiser.centroids.nbytes
         return self.codes.nbytes + beside
 
-    def ask(self, queries: Shaped[np.ndarray, "q d"]) -> Shaped[np.ndarray, "q ..."]:
-        """Brings [Q, D] queries into the form that `codes` are searched by."""
+    def encode_queries(
+        self, queries: Shaped[np.ndarray, "q d"]
+    ) -> Shaped[np.ndarray, "q ..."]:
+        """Converts [Q, D] queries to the kind that `codes` are searched with."""
         if self.quantiser is not None:
             return product.tables(self.quantiser, queries)
         if self.scale is not None:
-            return integers.ask(queries, self.scale)
+            return int8.encode_queries(queries, self.scale)
         return np.asarray(queries, np.float32)
 
 
-def check_form(form: str, dims: int | None = None) -> str:
-    """Returns the form if there is such a one.
+def check_codec(codec: str, dims: int | None = None) -> str:
+    """Returns the codec if it exists.
 
     Args:
-      form: from a user.
+      codec: from a user.
       dims: D, where it is known.
 
     Raises:
-      UserError: there is none, or it has more bytes than dimensions.
+      UserError: it is unknown, or has more bytes than dimensions.
     """
-    match = re.fullmatch(r"pq([1-9]\d{0,5})", form)
-    if match is None and form not in ("int8", "bf16"):
+    match = re.fullmatch(r"pq([1-9]\d{0,5})", codec)
+    if match is None and codec not in ("int8", "bf16"):
         raise UserError(
-            f"compression {form!r} is not known: pq128 (product codes of 128 bytes an "
+            f"compression {codec!r} is unknown: pq128 (product codes of 128 bytes an "
             "image, or of any other number), int8, bf16"
         )
     if match and dims is not None and int(match[1]) > dims:
         raise UserError(
-            f"{form}: descriptors have {dims} dimensions, product codes at most as "
-            f"many bytes; pq{dims} is the largest"
+            f"{codec}: descriptors have {dims} dimensions, and product codes at most "
+            f"as many bytes; pq{dims} is the largest"
         )
-    return form
+    return codec
 
 
-def compress(database: Database, form: str) -> Compressed:
+def compress(database: Database, codec: str) -> Compressed:
     """Compresses a database.
 
-    A row of NaN, an image that could not be described, has no code: it becomes the
-    opposite of the mean descriptor, which queries find behind nearly all others.
+    A row of NaN, an image without a descriptor, has no code: it becomes the opposite of
+    the mean descriptor, which ranks behind nearly all others.
 
     Args:
-      database: [N, D], read block by block; codes alone are held in memory.
-      form: as of `Compressed`.
+      database: [N, D], read block by block; only the codes are held in memory.
+      codec: as of `Compressed`.
 
     Raises:
-      UserError: there is no such form, or it needs faiss and that is missing.
+      UserError: the codec is unknown, or it needs faiss and that is missing.
     """
-    check_form(form, database.shape[1])
+    check_codec(codec, database.shape[1])
     rows = _WithoutNan(database)
-    if form == "int8":
-        scale = integers.find_scale(rows)
-        return Compressed(form, integers.encode(rows, scale), scale=scale)
-    if form == "bf16":
-        codes = in_place(database.shape, ml_dtypes.bfloat16)
-        for start in range(0, len(codes), _BLOCK):
-            codes[start : start + _BLOCK] = rows[start : start + _BLOCK]
-        return Compressed(form, codes)
-    quantiser = product.train(training_sample(rows), int(form[2:]))
-    return Compressed(form, product.encode(quantiser, rows), quantiser=quantiser)
+    if codec == "int8":
+        scale = int8.fit_scale(rows)
+        return Compressed(codec, int8.encode(rows, scale), scale=scale)
+    if codec == "bf16":
+        codes = aligned_empty(database.shape, ml_dtypes.bfloat16)
+        for part, block in read_in_blocks(rows):
+            codes[part] = block
+        return Compressed(codec, codes)
+    quantiser = product.train(training_sample(rows), int(codec[2:]))
+    return Compressed(codec, product.encode(quantiser, rows), quantiser=quantiser)
 
 
 def training_sample(database: Database) -> Float[np.ndarray, "n d"]:
-    """Database of a database, in 64 runs spread evenly: [N, D] float32.
+    """Samples rows of a database, in 64 runs spread evenly: [N, D] float32.
 
     Args:
       database: of any length; all of it where it is short.
@@ -136,7 +142,7 @@ class _WithoutNan:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.shape, self.dtype = database.shape, np.dtype(np.float32)
-        head = np.asarray(database[0:_BLOCK], np.float32)
+        head = np.asarray(database[0:BLOCK], np.float32)
         known = head[~np.isnan(head[:, 0])]
         self._instead = -known.mean(axis=0) if len(known) else 0.0
 
@@ -161,7 +167,7 @@ def save(compressed: Compressed, path: Path) -> None:
     tensors = {"codes": compressed.codes}
     if compressed.scale is not None:
         tensors["scale"] = compressed.scale
-    metadata = {"format": FORMAT, "form": compressed.form}
+    metadata = {"format": FORMAT, "codec": compressed.codec}
     if compressed.quantiser is not None:
         tensors["centroids"] = compressed.quantiser.centroids
         metadata["dims"] = str(compressed.quantiser.dims)
@@ -169,30 +175,31 @@ def save(compressed: Compressed, path: Path) -> None:
 
 
 def read(path: Path) -> Compressed:
-    """Reads what `save` wrote; the codes stay on the disk until they are searched.
+    """Reads a file of `save`; the codes stay on the disk until they are searched.
 
     Raises:
       UserError: the file is missing, cut, malformed, another, or contradicts itself.
     """
     file = read_weights(path)
-    tensors, said = file.tensors, file.metadata
-    if said.get("format") != FORMAT:
-        raise UserError(f"{path}: holds no compressed descriptors of tokret's")
+    tensors, metadata = file.tensors, file.metadata
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: not a file of tokret's compressed descriptors")
     try:
-        form = check_form(said["form"])
+        codec = check_codec(metadata["codec"])
         codes = tensors["codes"]
-        if form.startswith("pq"):
-            return _read_product(form, codes, tensors["centroids"], int(said["dims"]))
-        scale = tensors["scale"] if form == "int8" else None
-        return _read_plain(form, codes, scale)
+        if codec.startswith("pq"):
+            dims = int(metadata["dims"])
+            return _read_product(codec, codes, tensors["centroids"], dims)
+        scale = tensors["scale"] if codec == "int8" else None
+        return _read_plain(codec, codes, scale)
     except (KeyError, ValueError, UserError) as error:
         raise UserError(
             f"{path}: damaged, compress the descriptors again ({error})"
         ) from error
 
 
-def _read_plain(form: str, codes: np.ndarray, scale: np.ndarray | None) -> Compressed:
-    wanted = np.dtype(np.int8 if form == "int8" else ml_dtypes.bfloat16)
+def _read_plain(codec: str, codes: np.ndarray, scale: np.ndarray | None) -> Compressed:
+    wanted = np.dtype(np.int8 if codec == "int8" else ml_dtypes.bfloat16)
     _expect(codes, wanted, codes.ndim == 2 and codes.size > 0, "codes")
     if scale is not None:
         fits = scale.shape == codes.shape[1:]
@@ -201,23 +208,23 @@ def _read_plain(form: str, codes: np.ndarray, scale: np.ndarray | None) -> Compr
         # NaN fails, too.
         if not ((scale > 0) & (scale < np.inf)).all():
             raise ValueError("scale is not above 0")
-    return Compressed(form, codes, scale=scale)
+    return Compressed(codec, codes, scale=scale)
 
 
 def _read_product(
-    form: str, codes: np.ndarray, centroids: np.ndarray, dims: int
+    codec: str, codes: np.ndarray, centroids: np.ndarray, dims: int
 ) -> Compressed:
-    parts = int(form[2:])
+    parts = int(codec[2:])
     right = codes.ndim == 2 and codes.size > 0 and codes.shape[1] == parts
     _expect(codes, np.dtype(np.uint8), right, "codes")
-    check_form(form, dims)
+    check_codec(codec, dims)
     shape = (parts, product.CENTROIDS, -(-dims // parts))
     _expect(centroids, np.dtype(np.float32), centroids.shape == shape, "centroids")
     centroids = np.array(centroids)
     if not np.isfinite(centroids).all():
         raise ValueError("centroids are not finite")
     quantiser = product.ProductQuantiser(centroids, dims)
-    return Compressed(form, codes, quantiser=quantiser)
+    return Compressed(codec, codes, quantiser=quantiser)
 
 
 def _expect(array: np.ndarray, dtype: np.dtype, shape_fits: bool, name: str) -> None:

@@ -1,7 +1,7 @@
 """Product codes searched by faiss: the fastest way on a CPU.
 
-faiss shares a batch of queries among threads, but not one query: so that one, too, uses
-all cores, the codes are cut into as many pieces as there are threads.
+faiss distributes a batch of queries over threads, but not a single query. So that one
+query, too, uses all cores, the codes are split into as many pieces as threads.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from tokret.retrieval.compression.database import Compressed
-from tokret.retrieval.compression.faiss_library import import_faiss
-from tokret.retrieval.compression.product import cut_into_parts
-from tokret.retrieval.selection import merge_lists
+from tokret.retrieval.compression.product import import_faiss, split_into_parts
+from tokret.retrieval.exact_search.top_k import merge_lists
 from tokret.shapes import Float, Int, Shaped
 
 
@@ -21,7 +20,7 @@ class FaissSearch:
 
     Args:
       compressed: product codes.
-      threads: that share one query; None takes as many as faiss has.
+      threads: that compute one query; None takes as many as faiss has.
 
     Raises:
       UserError: faiss is missing.
@@ -58,11 +57,11 @@ class FaissSearch:
           k: how many, at most all images.
 
         Returns:
-          [Q, k] float32 scores, falling, and [Q, k] int64 indices; of equal scores at
-          the end of a list, any.
+          [Q, k] float32 scores, falling, and [Q, k] int64 indices; among equal scores
+          at the end of a list the choice is arbitrary.
         """
         parts = len(self._centroids)
-        cut = cut_into_parts(np.asarray(queries, np.float32), parts)
+        cut = split_into_parts(np.asarray(queries, np.float32), parts)
 
         def search(piece: tuple[int, Any]) -> tuple[np.ndarray, np.ndarray]:
             start, index = piece

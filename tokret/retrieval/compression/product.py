@@ -1,23 +1,47 @@
-"""Product quantisation: a descriptor is cut into parts, each one of 256 centroids.
+"""Product quantisation: a descriptor is split into parts, each one of 256 centroids.
 
 Jégou, Douze, Schmid, "Product Quantization for Nearest Neighbor Search", PAMI 2011.
-A query is not coded: the product of its parts with all centroids fills a table, and a
+A query is not encoded: the products of its parts with all centroids fill a table, and a
 score is a sum of entries (section III.B, asymmetric distance computation). faiss trains
-and codes; tables and scores need NumPy and JAX alone.
+and encodes; tables and scores need NumPy and JAX alone.
 """
 
+import warnings
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from tokret.retrieval.blocks import Database, in_place
-from tokret.retrieval.compression.faiss_library import import_faiss
+from tokret.errors import UserError
+from tokret.retrieval.exact_search.blocks import (
+    Database,
+    aligned_empty,
+    read_in_blocks,
+)
 from tokret.shapes import Float, Shaped, UInt8
 
 CENTROIDS = 256  # a byte
 TRAINING_ROWS = 16384  # 64 for each centroid; more move them little
-_BLOCK = 16384  # rows that are coded at once
+
+
+def import_faiss() -> ModuleType:
+    """Returns the library.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        # Its SWIG wrappers raise deprecation warnings in later Pythons.
+        with warnings.catch_warnings(action="ignore"):
+            import faiss
+    except ImportError as error:
+        raise UserError(
+            "product quantisation is trained by faiss, which is missing: "
+            "pip install 'tokret[faiss]'"
+        ) from error
+    module: ModuleType = faiss
+    return module
 
 
 @dataclass(frozen=True)
@@ -35,10 +59,10 @@ class ProductQuantiser:
 
 
 def train(sample: Shaped[np.ndarray, "n d"], parts: int) -> ProductQuantiser:
-    """Finds the centroids by k-means on each part.
+    """Trains the centroids by k-means on each part.
 
     Args:
-      sample: [N, D] descriptors like those to be coded; `TRAINING_ROWS` are plenty.
+      sample: [N, D] descriptors like those to encode; `TRAINING_ROWS` are enough.
       parts: M, the bytes of an image, 1 to D.
 
     Raises:
@@ -47,16 +71,16 @@ def train(sample: Shaped[np.ndarray, "n d"], parts: int) -> ProductQuantiser:
     """
     dims = sample.shape[1]
     if not 1 <= parts <= dims:
-        raise ValueError(f"{parts} bytes for {dims} dimensions, 1 to {dims} are sense")
+        raise ValueError(f"parts is {parts}, and must be in 1 to {dims}")
     faiss = import_faiss()
-    cut = cut_into_parts(np.asarray(sample, np.float32), parts)
+    cut = split_into_parts(np.asarray(sample, np.float32), parts)
     if len(cut) < CENTROIDS:  # then every row becomes a centroid
         cut = np.resize(cut, (CENTROIDS, cut.shape[1]))
     quantiser = faiss.ProductQuantizer(cut.shape[1], parts, 8)
     quantiser.cp.min_points_per_centroid = 1  # no warning
     if cut.shape[1] <= 2 * parts:
-        # On a line or in a plane, 256 centroids lie close however they are found, and
-        # there are many parts: thorough training would take ten minutes.
+        # On a line or in a plane any training gives close centroids, and there are many
+        # parts: thorough training would take ten minutes.
         quantiser.cp.niter, quantiser.cp.max_points_per_centroid = 10, 16
     quantiser.train(cut)
     centroids = faiss.vector_to_array(quantiser.centroids)
@@ -77,11 +101,9 @@ def encode(quantiser: ProductQuantiser, database: Database) -> UInt8[np.ndarray,
       UserError: faiss is missing.
     """
     coder = to_faiss(quantiser)
-    codes = in_place((len(database), len(quantiser.centroids)), np.uint8)
-    for start in range(0, len(database), _BLOCK):
-        rows = np.asarray(database[start : start + _BLOCK], np.float32)
-        cut = cut_into_parts(rows, codes.shape[1])
-        codes[start : start + _BLOCK] = coder.compute_codes(cut)
+    codes = aligned_empty((len(database), len(quantiser.centroids)), np.uint8)
+    for part, rows in read_in_blocks(database):
+        codes[part] = coder.compute_codes(split_into_parts(rows, codes.shape[1]))
     return codes
 
 
@@ -97,14 +119,14 @@ def to_faiss(quantiser: ProductQuantiser) -> Any:
 def tables(
     quantiser: ProductQuantiser, queries: Shaped[np.ndarray, "q d"]
 ) -> Float[np.ndarray, "q m 256"]:
-    """What each centroid of each part adds to a query's scores.
+    """The contribution of each centroid of each part to a query's scores.
 
     Args:
       quantiser: of M parts.
       queries: [Q, D] descriptors.
     """
     parts = len(quantiser.centroids)
-    cut = cut_into_parts(np.asarray(queries, np.float32), parts)
+    cut = split_into_parts(np.asarray(queries, np.float32), parts)
     by_part = cut.reshape(len(cut), parts, -1).transpose(1, 0, 2)  # [m, q, s]
     products = by_part @ quantiser.centroids.transpose(0, 2, 1)  # [m, q, 256]
     return np.ascontiguousarray(products.transpose(1, 0, 2))
@@ -124,10 +146,10 @@ def decode(
     return cut[:, _places(quantiser.dims, parts)]
 
 
-def cut_into_parts(
+def split_into_parts(
     descriptors: Float[np.ndarray, "n d"], parts: int
 ) -> Float[np.ndarray, "n e"]:
-    """Descriptors of M parts of one length: [N, M * S], zeros where a part is short."""
+    """Pads each of M parts to one length: [N, M * S]."""
     rows, dims = descriptors.shape
     if dims % parts == 0:
         return np.ascontiguousarray(descriptors)
@@ -137,7 +159,7 @@ def cut_into_parts(
 
 
 def _places(dims: int, parts: int) -> np.ndarray:
-    """Where each dimension lies among the parts: these differ by one at most."""
+    """The column of each dimension among the parts, whose sizes differ by at most 1."""
     width = -(-dims // parts)
     pieces = np.array_split(np.arange(dims), parts)
     return np.concatenate(

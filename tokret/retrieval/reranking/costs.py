@@ -1,4 +1,4 @@
-"""What a step of a re-ranking costs: seconds, and memory at its peak."""
+"""The cost of a re-ranking step: seconds, and peak memory."""
 
 import os
 import threading
@@ -13,40 +13,40 @@ from tokret.runtime.allocation import allocated
 
 Result = TypeVar("Result")
 
-# Shorter peaks than this are seen only where the device keeps count of its own.
+# Shorter peaks than this are seen only where the device records its peak itself.
 INTERVAL = 0.002  # seconds
 _STATM = Path("/proc/self/statm")
 
 
 class Cost(NamedTuple):
-    """Of one step.
+    """The cost of one step.
 
     Attributes:
-      seconds: by the clock, compiling included.
-      peak_bytes: the most memory above what was held before: of the first device, or,
-        on the CPU, of the process, compiling included; None where neither is told.
+      seconds: wall time, compilation included.
+      peak_bytes: peak memory above that before the step: of the first device, or, on a
+        CPU, of the process, compilation included; None where neither is known.
     """
 
     seconds: float
     peak_bytes: int | None
 
 
-def costed(function: Callable[[], Result]) -> tuple[Result, Cost]:
+def measure_cost(function: Callable[[], Result]) -> tuple[Result, Cost]:
     """Runs a function, which must not return before its work is done.
 
     Args:
       function: called once.
 
     Returns:
-      What it returned, and what it cost.
+      Its result and its cost.
     """
-    before, peak_before = _bytes_held()
+    before, peak_before = _bytes_in_use()
     seen = [before]
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(INTERVAL):
-            seen.append(max(seen.pop(), _bytes_held()[0]))
+            seen.append(max(seen.pop(), _bytes_in_use()[0]))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -57,18 +57,18 @@ def costed(function: Callable[[], Result]) -> tuple[Result, Cost]:
         seconds = time.perf_counter() - start
         done.set()
         watcher.join()
-    held, peak = _bytes_held()
+    after, peak = _bytes_in_use()
     if before < 0:
         return result, Cost(seconds, None)
-    highest = max(seen[0], held, peak if peak > peak_before else 0)
+    highest = max(seen[0], after, peak if peak > peak_before else 0)
     return result, Cost(seconds, highest - before)
 
 
-def _bytes_held() -> tuple[int, int]:
-    """Bytes now, and the device's own peak since it started (0: it keeps none)."""
-    told = jax.local_devices()[0].memory_stats()
-    if told:
-        return told["bytes_in_use"], told.get("peak_bytes_in_use", 0)
+def _bytes_in_use() -> tuple[int, int]:
+    """Bytes now, and the device's peak since it started (0 if it records none)."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats:
+        return stats["bytes_in_use"], stats.get("peak_bytes_in_use", 0)
     counted = allocated()
     if counted is not None:
         return counted, 0

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from tokret.retrieval.reranking.ranking import (
     Progress,
     Ranking,
-    ignore_progress,
     nearest,
     neighbour_graph,
     reorder,
@@ -24,8 +23,8 @@ from tokret.shapes import Array, Float, Int
 def diffused_scores(
     scores: Float[Array, " m"],
     items: Int[Array, " m"],
-    near: tuple[Float[Array, "m l"], Int[Array, "m l"]],
-    own: Int[Array, ""] | int,
+    neighbours: tuple[Float[Array, "m l"], Int[Array, "m l"]],
+    query_item: Int[Array, ""] | int,
     alpha: Float[Array, ""] | float,
     gamma: Float[Array, ""] | float,
     *,
@@ -37,7 +36,7 @@ def diffused_scores(
 
     A(i, j) = max(x_i . x_j, 0)^gamma where each is among the k nearest of the other,
     else 0; only the M items' rows and columns are kept, then S = D^-1/2 A D^-1/2 with D
-    the sums of what was kept; y = max(q . x_i, 0)^gamma on the first kq items, else 0.
+    the sums of the kept rows; y = max(q . x_i, 0)^gamma on the first kq items, else 0.
     Conjugate gradient from 0, until the residual is 1e-6 of y or `iterations` are done.
 
     Memory: about 4 M^2 numbers.
@@ -45,22 +44,23 @@ def diffused_scores(
     Args:
       scores: [M] the items' products with the query, falling.
       items: [M] indices into the database.
-      near: [M, L] scores and indices of each item's neighbours, falling, itself not
-        among them; L is at least k + 1 if `own` is an item.
-      own: the item that asks, as if the database were without it; -1 for none.
-      alpha: how much comes from neighbours, 0 to less than 1.
+      neighbours: [M, L] scores and indices of each item's neighbours, falling, without
+        itself; L is at least k + 1 if `query_item` is an item.
+      query_item: the item that is the query, as if the database did not have it; -1 for
+        none.
+      alpha: fraction of the score that comes from neighbours, 0 to less than 1.
       gamma: exponent.
       k: neighbours in the graph.
       kq: neighbours of the query.
       iterations: of conjugate gradient at most.
 
     Returns:
-      [M], 0 for what the query does not reach.
+      [M], 0 for items that the query does not reach.
     """
     count = len(items)
-    affinity, neighbour = near
-    # The first k but `own`, which is not among the items and so finds no column below.
-    listed = jnp.cumsum(neighbour != own, axis=1) <= k
+    affinity, neighbour = neighbours
+    # The first k without `query_item`, which is not in `items` and so gets no column.
+    listed = jnp.cumsum(neighbour != query_item, axis=1) <= k
     order = jnp.argsort(items)
     place = jnp.searchsorted(items[order], neighbour)
     column = order[jnp.minimum(place, count - 1)]
@@ -74,11 +74,11 @@ def diffused_scores(
     root = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1)), 0)
     y = jnp.where(jnp.arange(count) < kq, _power(scores, gamma), 0)
 
-    def left(f: Float[Array, " m"]) -> Float[Array, " m"]:
+    def left_side(f: Float[Array, " m"]) -> Float[Array, " m"]:
         spread = jnp.matmul(graph, root * f, precision=jax.lax.Precision.HIGHEST)
         return f - alpha * root * spread
 
-    solution, _ = jax.scipy.sparse.linalg.cg(left, y, tol=1e-6, maxiter=iterations)
+    solution, _ = jax.scipy.sparse.linalg.cg(left_side, y, tol=1e-6, maxiter=iterations)
     return solution
 
 
@@ -91,41 +91,40 @@ def rerank_diffusion(
     gamma: float = 3.0,
     iterations: int = 20,
     *,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda done: None,
 ) -> Ranking:
     """Orders the first items of each query by `diffused_scores`.
 
-    What the query does not reach stays, in its order, behind what it does.
+    Items that the query does not reach stay, in their order, behind the others.
 
     Memory: N * (k + 1) neighbours and Q * top indices, with their scores, and about
     4 top^2 numbers while it runs; N * N products are computed, never held.
 
     Args:
-      ranking: what was searched. An item that asks is taken out of the graph, and
-        whoever had it as a neighbour gets its next one.
-      top: M, how many items of each query are kept of the graph, and ordered anew.
+      ranking: a query item is removed from the graph, and the items that had it as a
+        neighbour get their next one.
+      top: M, how many items of each query are kept of the graph, and re-ranked.
       k: neighbours in the graph.
       kq: neighbours of the query.
-      alpha: how much comes from neighbours.
+      alpha: fraction of the score that comes from neighbours.
       gamma: exponent of products.
       iterations: of conjugate gradient at most.
-      progress: told of every query.
+      progress: called after every query.
 
     Returns:
-      The ranking with a new head.
+      The ranking with its first items re-ranked.
     """
     scores, items = nearest(ranking, top)
-    alone = ranking.own is not None
-    near = neighbour_graph(ranking.database, k + alone)
+    own = ranking.query_items
+    affinities, neighbours = neighbour_graph(ranking.database, k + (own is not None))
 
     def score(query: int) -> Float[Array, " m"]:
-        mine = items[query]
-        own = -1 if ranking.own is None else int(ranking.own[query])
+        first = items[query]
         return diffused_scores(
             jnp.asarray(scores[query]),
-            jnp.asarray(mine),
-            (jnp.asarray(near[0][mine]), jnp.asarray(near[1][mine])),
-            own,
+            jnp.asarray(first),
+            (jnp.asarray(affinities[first]), jnp.asarray(neighbours[first])),
+            -1 if own is None else int(own[query]),
             alpha,
             gamma,
             k=k,

@@ -1,4 +1,4 @@
-"""Descriptors that are joined with their neighbours', on both sides of a search."""
+"""Descriptors averaged with their neighbours: queries, or the whole database."""
 
 from dataclasses import replace
 from typing import Literal
@@ -12,17 +12,16 @@ from tokret.retrieval.reranking.ranking import (
     Ranking,
     nearest,
     neighbour_graph,
-    rows_of,
+    read_rows,
 )
 from tokret.shapes import Array, Float, Int, Shaped
 
-# Rows that are joined with their neighbours at once.
-ROWS = 1024
+ROWS = 1024  # that are averaged with their neighbours at once
 Weighting = Literal["rank", "equal"]
 
 
 @jax.jit
-def join(
+def add_neighbours(
     rows: Float[Array, "b d"],
     neighbours: Float[Array, "b n d"],
     weights: Float[Array, "b n"],
@@ -53,7 +52,7 @@ def expand_queries(ranking: Ranking, n: int = 10, alpha: float = 3.0) -> Ranking
     Memory: Q * (D + n) numbers, and 1024 * n * D while it runs.
 
     Args:
-      ranking: what was searched; an item that asks is no neighbour of its own.
+      ranking: a query item is no neighbour of itself.
       n: neighbours of each query.
       alpha: exponent, 0 or more.
 
@@ -62,18 +61,18 @@ def expand_queries(ranking: Ranking, n: int = 10, alpha: float = 3.0) -> Ranking
     """
     scores, items = nearest(ranking, n)
     weights = np.maximum(scores, 0) ** alpha
-    queries = _joined(ranking.queries, ranking.database, items, weights)
+    queries = _with_neighbours(ranking.queries, ranking.database, items, weights)
     return replace(ranking, queries=queries)
 
 
 def augment_database(
     ranking: Ranking, n: int = 10, weighting: Weighting = "rank"
 ) -> Ranking:
-    """Database-side augmentation: each item joined with its n nearest other items.
+    """Database-side augmentation: each item is added to its n nearest other items.
 
     "equal": every weight is 1, as in Arandjelovic and Zisserman, "Three things
     everyone should know to improve object retrieval", CVPR 2012. "rank": of
-    the k = n + 1 descriptors that are joined the r-th has the weight (k - r) / k, the
+    the k = n + 1 descriptors that are added the r-th has the weight (k - r) / k, the
     item itself r = 0, as in Gordo et al., "End-to-end Learning of Deep Visual
     Representations for Image Retrieval", IJCV 2017.
 
@@ -93,23 +92,23 @@ def augment_database(
     falling = (k - np.arange(1, k, dtype=np.float32)) / k
     row = falling if weighting == "rank" else np.ones(k - 1, np.float32)
     weights = np.broadcast_to(row, items.shape)
-    database = _joined(ranking.database, ranking.database, items, weights)
+    database = _with_neighbours(ranking.database, ranking.database, items, weights)
     return replace(ranking, database=database)
 
 
-def _joined(
+def _with_neighbours(
     rows: Shaped[Array | np.ndarray, "b d"],
     database: Shaped[Array | np.ndarray, "n d"],
     items: Int[np.ndarray, "b k"],
     weights: Float[np.ndarray, "b k"],
 ) -> Float[np.ndarray, "b d"]:
-    """`join` with neighbours given by their indices, a block of rows at a time."""
-    joined = np.empty((len(items), rows.shape[1]), np.float32)
+    """`add_neighbours`, given their indices, in blocks of rows."""
+    added = np.empty((len(items), rows.shape[1]), np.float32)
     for start in range(0, len(items), ROWS):
         part = slice(start, start + ROWS)
-        joined[part] = join(
+        added[part] = add_neighbours(
             jnp.asarray(rows[part], jnp.float32),
-            rows_of(database, items[part]),
+            read_rows(database, items[part]),
             jnp.asarray(weights[part], jnp.float32),
         )
-    return joined
+    return added

@@ -1,8 +1,8 @@
-"""k-reciprocal encoding: items are near if they are near to the same items.
+"""k-reciprocal encoding: items are near if they have the same near items.
 
 Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR
-2017. For each query the gallery is its first M items; M = N is the published method,
-of one probe at a time: other queries have no say.
+2017. For each query the gallery is its first M items; M = N is the published method
+with one probe at a time: other queries have no influence.
 """
 
 import functools
@@ -14,10 +14,9 @@ import numpy as np
 from tokret.retrieval.reranking.ranking import (
     Progress,
     Ranking,
-    ignore_progress,
     nearest,
+    read_rows,
     reorder,
-    rows_of,
 )
 from tokret.shapes import Array, Bool, Float, Int
 
@@ -57,16 +56,16 @@ def k_reciprocal_distances(
     nodes = jnp.concatenate([query[None], candidates])
     count = len(nodes)
     distance = _distances(nodes)
-    # A node is its own nearest, whatever lies on it.
+    # A node is its own nearest, also where another one equals it.
     ranked = jnp.where(jnp.eye(count, dtype=bool), -1, distance)
     largest = jnp.max(distance, axis=1, keepdims=True)
     distance = distance / jnp.where(largest > 0, largest, 1)
     _, order = jax.lax.top_k(-ranked, min(max(k1 + 1, k2), count))
-    # Without it XLA for CPU sorts whole rows once it sees what is cut off the lists.
+    # Otherwise XLA for CPU sorts whole rows, since only parts of the lists are used.
     order = jax.lax.optimization_barrier(order)
 
-    near, half = order[:, : k1 + 1], order[:, : round(k1 / 2) + 1]
-    member = _expanded(_reciprocal(near), near, _reciprocal(half), half)
+    neighbours, half = order[:, : k1 + 1], order[:, : round(k1 / 2) + 1]
+    member = _expanded(_reciprocal(neighbours), neighbours, _reciprocal(half), half)
     code = jnp.where(member, jnp.exp(-distance), 0)
     code = code / jnp.sum(code, axis=1, keepdims=True)
 
@@ -87,30 +86,30 @@ def rerank_k_reciprocal(
     k2: int = 6,
     lambda_: float = 0.3,
     *,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda done: None,
 ) -> Ranking:
     """Orders the first items of each query by `k_reciprocal_distances`.
 
     Memory: Q * top indices, and about 6 top^2 + top * D numbers while it runs.
 
     Args:
-      ranking: what was searched; an item that asks is no candidate of its own.
-      top: M, how many items of each query are its gallery, and are ordered anew.
+      ranking: a query item is no candidate of itself.
+      top: M, how many items of each query are its gallery, and are re-ranked.
       k1: neighbours that encode.
       k2: neighbours that codes are averaged over.
       lambda_: weight of the plain distance.
-      progress: told of every query.
+      progress: called after every query.
 
     Returns:
-      The ranking with a new head.
+      The ranking with its first items re-ranked.
     """
     first = nearest(ranking, top)
     queries = np.asarray(ranking.queries, np.float32)
 
     def score(query: int) -> Float[Array, " m"]:
-        candidates = rows_of(ranking.database, first[1][query])
-        asked = jnp.asarray(queries[query])
-        return -k_reciprocal_distances(asked, candidates, lambda_, k1=k1, k2=k2)
+        candidates = read_rows(ranking.database, first[1][query])
+        row = jnp.asarray(queries[query])
+        return -k_reciprocal_distances(row, candidates, lambda_, k1=k1, k2=k2)
 
     return reorder(ranking, first, score, progress)
 
@@ -122,17 +121,17 @@ def _distances(nodes: Float[Array, "n d"]) -> Float[Array, "n n"]:
     return jnp.maximum(squares[:, None] + squares[None] - 2 * products, 0)
 
 
-def _reciprocal(near: Int[Array, "n k"]) -> Bool[Array, "n n"]:
-    """Which nodes are in each other's lists."""
-    count = len(near)
+def _reciprocal(neighbours: Int[Array, "n k"]) -> Bool[Array, "n n"]:
+    """Whether two nodes are in each other's lists."""
+    count = len(neighbours)
     listed = jnp.zeros((count, count), bool)
-    listed = listed.at[jnp.arange(count)[:, None], near].set(True)
+    listed = listed.at[jnp.arange(count)[:, None], neighbours].set(True)
     return listed & listed.T
 
 
 def _expanded(
     member: Bool[Array, "n n"],
-    near: Int[Array, "n k"],
+    neighbours: Int[Array, "n k"],
     half_member: Bool[Array, "n n"],
     half: Int[Array, "n h"],
 ) -> Bool[Array, "n n"]:
@@ -142,11 +141,11 @@ def _expanded(
         row: tuple[Bool[Array, " n"], Int[Array, " k"]],
     ) -> Bool[Array, " n"]:
         mine, listed = row
-        theirs = half[listed]  # [k, h]: whom my neighbours list
-        told = half_member[listed[:, None], theirs]  # and who lists them back
-        overlap = jnp.sum(told & mine[theirs], axis=1)
-        size = jnp.sum(told, axis=1)
+        theirs = half[listed]  # [k, h]: the neighbours' lists
+        mutual = half_member[listed[:, None], theirs]
+        overlap = jnp.sum(mutual & mine[theirs], axis=1)
+        size = jnp.sum(mutual, axis=1)
         joins = mine[listed] & (3 * overlap >= 2 * size)
-        return mine.at[theirs].max(told & joins[:, None])
+        return mine.at[theirs].max(mutual & joins[:, None])
 
-    return jax.lax.map(expand, (member, near))
+    return jax.lax.map(expand, (member, neighbours))

@@ -1,4 +1,4 @@
-"""Re-rankings by name, one after the other: "dba:n=10,aqe:n=10,alpha=3"."""
+"""A pipeline of re-rankings by name: "dba:n=10,aqe:n=10,alpha=3"."""
 
 import inspect
 import math
@@ -12,29 +12,28 @@ import numpy as np
 
 from tokret.arguments import choose, reject_unknown
 from tokret.errors import UserError
+from tokret.retrieval.exact_search.blocks import read_in_blocks
 from tokret.retrieval.reranking.diffusion import rerank_diffusion
 from tokret.retrieval.reranking.expansion import augment_database, expand_queries
 from tokret.retrieval.reranking.k_reciprocal import rerank_k_reciprocal
-from tokret.retrieval.reranking.ranking import Progress, Ranking, ignore_progress
+from tokret.retrieval.reranking.ranking import Progress, Ranking
 from tokret.retrieval.reranking.superglobal import rerank_superglobal
-from tokret.retrieval.search import BLOCK
 from tokret.shapes import Array, Shaped
 
-# How far from 1 a descriptor's length may be: half precision on the disk is nearer.
-LENGTH_TOLERANCE = 0.01
+LENGTH_TOLERANCE = 0.01  # more than half precision on the disk needs
 LARGEST = 10**6
-# Some gigabytes, in methods that hold the products of the first items.
+# Methods that hold the products of the first items then take some gigabytes.
 TOP = 20_000
 
 
 class Method(NamedTuple):
-    """A re-ranking that has a name.
+    """A re-ranking method.
 
     Attributes:
-      run: takes a ranking and, by keyword, the arguments below; gives a ranking.
-      reorders: whether it orders the first items anew instead of making descriptors;
+      run: a function of a ranking and, by keyword, the arguments below.
+      reorders: whether it re-ranks the first items instead of changing descriptors;
         `run` then takes `progress` too.
-      least: the smallest value of each argument that is a number.
+      least: the smallest value of each numeric argument.
       most: the largest, where it is not LARGEST.
     """
 
@@ -44,7 +43,7 @@ class Method(NamedTuple):
     most: Mapping[str, int | float]
 
 
-# The arguments' defaults stand in the functions' signatures.
+# The arguments' defaults are in the functions' signatures.
 METHODS: Mapping[str, Method] = {
     "dba": Method(augment_database, False, {"n": 1}, {}),
     "aqe": Method(expand_queries, False, {"n": 1, "alpha": 0}, {}),
@@ -68,60 +67,60 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One re-ranking of a chain.
+    """One re-ranking of a pipeline.
 
     Attributes:
       name: one of METHODS.
-      arguments: all of its arguments, defaults among them.
+      arguments: all of its arguments, including defaults.
     """
 
     name: str
     arguments: Mapping[str, int | float | str]
 
 
-def parse_chain(text: str) -> tuple[Step, ...]:
-    """Reads a chain: names with commas, each with its arguments after a colon.
+def parse_pipeline(rerank: str) -> tuple[Step, ...]:
+    """Parses names separated by commas, each with its arguments after a colon.
 
     Args:
-      text: such as "aqe", or "dba:n=10,weighting=equal,aqe:n=5,alpha=3,diffusion".
+      rerank: such as "aqe", or "dba:n=10,weighting=equal,aqe:n=5,alpha=3,diffusion".
 
     Returns:
-      The steps in the order they are taken.
+      The steps in order.
 
     Raises:
-      UserError: names a method or an argument that does not exist, a value that cannot
-        be, or an order that makes no sense.
+      UserError: a method or an argument does not exist, a value is outside its range,
+        or a step is after one that must be the last.
     """
     given: list[tuple[str, dict[str, str]]] = []
-    for part in text.split(","):
+    for part in rerank.split(","):
         first, _, argument = part.strip().partition(":")
         if "=" in first:
             argument = part.strip()  # one more of the last method
         else:
-            choose(METHODS, first, "a method of --rerank")
+            choose(METHODS, first, "rerank: a method")
             given.append((first, {}))
         if argument:
-            _add_argument(given, argument, text)
+            _add_argument(given, argument, rerank)
     steps = tuple(Step(name, _arguments(name, values)) for name, values in given)
     _check_order(steps)
     return steps
 
 
 def run_step(
-    step: Step, ranking: Ranking, progress: Progress = ignore_progress
+    step: Step, ranking: Ranking, progress: Progress = lambda done: None
 ) -> Ranking:
-    """Takes one step.
+    """Runs one step.
 
     Args:
-      step: what `parse_chain` gave.
-      ranking: its head is None: `parse_chain` sees to that.
-      progress: told of every query of a step that orders first items anew.
+      step: from `parse_pipeline`.
+      ranking: its `reranked` is None, since a step that sets it is the last.
+      progress: called after every query of a step that re-ranks the first items.
 
     Returns:
       The new ranking.
     """
     method = METHODS[step.name]
-    # `lambda` is no name for an argument in Python.
+    # `lambda` cannot be a parameter's name in Python.
     known = inspect.signature(method.run).parameters
     arguments: dict[str, Any] = {
         name if name in known else f"{name}_": value
@@ -133,7 +132,7 @@ def run_step(
 
 
 def check_rankable(ranking: Ranking) -> None:
-    """Refuses what the formulas of re-rankings do not hold for.
+    """Checks that the formulas of re-rankings hold.
 
     Args:
       ranking: before the first step.
@@ -145,47 +144,46 @@ def check_rankable(ranking: Ranking) -> None:
     _check_lengths(ranking.database, "database")
 
 
-def check_among_labels(steps: Sequence[Step]) -> None:
-    """Refuses a chain that cannot be measured where items ask for each other.
+def check_leave_one_out(steps: Sequence[Step]) -> None:
+    """Checks that a pipeline can be measured where items are queries for each other.
 
     Raises:
-      UserError: a step mixes the item that asks into the others' descriptors, where it
+      UserError: a step mixes the query item into the others' descriptors, where it
         would vote for itself.
     """
     if any(step.name == "dba" for step in steps):
         raise UserError(
-            "--rerank: dba would mix each photo that asks into those it looks for; "
-            "among labelled photos leave dba out"
+            "rerank: dba would mix each query photo into the photos it searches; in "
+            "leave-one-out use a pipeline without dba"
         )
 
 
-def _check_lengths(rows: Shaped[Array | np.ndarray, "n d"], what: str) -> None:
-    for start in range(0, len(rows), BLOCK):
-        part = np.asarray(rows[start : start + BLOCK], np.float32)
-        length = np.asarray(jnp.linalg.norm(jnp.asarray(part), axis=1))
+def _check_lengths(descriptors: Shaped[Array | np.ndarray, "n d"], name: str) -> None:
+    for part, rows in read_in_blocks(descriptors):
+        length = np.asarray(jnp.linalg.norm(jnp.asarray(rows), axis=1))
         wrong = (np.abs(length - 1) > LENGTH_TOLERANCE) & (length > 0)
         if wrong.any():
             row = int(np.argmax(wrong))
             raise UserError(
-                f"--rerank: row {start + row} of the {what} has length "
+                f"rerank: row {part.start + row} of the {name} has length "
                 f"{length[row]:.4g}; products of descriptors must be cosines: divide "
                 "each row by its length"
             )
 
 
 def _add_argument(
-    given: list[tuple[str, dict[str, str]]], argument: str, text: str
+    given: list[tuple[str, dict[str, str]]], argument: str, rerank: str
 ) -> None:
-    """Adds name=value to the last method named."""
+    """Adds name=value to the last method."""
     name, equals, value = argument.partition("=")
     if not (given and name and equals and value):
         raise UserError(
-            f"--rerank={text}: {argument!r} is no argument of a method; write "
+            f"rerank={rerank}: {argument!r} is no argument of a method; write "
             "METHOD:NAME=VALUE,NAME=VALUE,METHOD"
         )
     method, arguments = given[-1]
     if name in arguments:
-        raise UserError(f"--rerank={text}: {method} has {name} twice; remove one")
+        raise UserError(f"rerank={rerank}: {method} has {name} twice; remove one")
     arguments[name] = value
 
 
@@ -197,10 +195,10 @@ def _arguments(name: str, values: Mapping[str, str]) -> dict[str, int | float | 
         for parameter in inspect.signature(method.run).parameters.values()
         if parameter.name not in ("ranking", "progress")
     }
-    reject_unknown(values, set(parameters), f"--rerank={name}:")
+    reject_unknown(values, set(parameters), f"rerank={name}:")
     arguments = {key: parameter.default for key, parameter in parameters.items()}
     for key, text in values.items():
-        where = f"--rerank={name}:{key}={text}"
+        where = f"rerank={name}:{key}={text}"
         kind = parameters[key].annotation
         if typing.get_origin(kind) is typing.Literal:
             names = typing.get_args(kind)
@@ -226,10 +224,10 @@ def _number(
 
 
 def _check_order(steps: Sequence[Step]) -> None:
-    """Steps that order first items anew start from products: one at most, and last."""
+    """A step that re-ranks first items starts from descriptors: it must be the last."""
     for step, after in zip(steps, steps[1:], strict=False):
         if METHODS[step.name].reorders:
             raise UserError(
-                f"--rerank: {step.name} orders the first items anew, and {after.name} "
-                f"would start from the descriptors again; {step.name} must be the last"
+                f"rerank: {step.name} re-ranks the first items, and {after.name} would "
+                f"start from the descriptors again; {step.name} must be the last"
             )

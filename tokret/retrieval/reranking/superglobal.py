@@ -1,7 +1,7 @@
 """SuperGlobal's re-ranking: the first items refined by each other, the query by them.
 
 Shao et al., "Global Features are All You Need for Image Retrieval and Reranking", ICCV
-2023; where paper and released code leave a choice, the released code is followed.
+2023; where the paper and the released code differ, this follows the released code.
 """
 
 import functools
@@ -13,10 +13,9 @@ import numpy as np
 from tokret.retrieval.reranking.ranking import (
     Progress,
     Ranking,
-    ignore_progress,
     nearest,
+    read_rows,
     reorder,
-    rows_of,
 )
 from tokret.shapes import Array, Float
 
@@ -33,7 +32,7 @@ def superglobal_scores(
 ) -> Float[Array, " m"]:
     """Scores of one query's first M items.
 
-    With s(x, y) = max(x . y, 0) and N(x) the k candidates nearest to x but x itself:
+    With s(x, y) = max(x . y, 0) and N(x) the k other candidates nearest to x:
 
         x' = (x + beta sum over N(x) of s(x, y) y) / (1 + beta sum over N(x) of s(x, y))
         e  = the largest value in each dimension over the k + 1 refined candidates
@@ -57,8 +56,8 @@ def superglobal_scores(
     others = min(k, count - 1)
     products = _product(candidates, candidates.T)
     products = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, products)
-    near, index = jax.lax.top_k(products, others)
-    weights = beta * jnp.maximum(near, 0)
+    closest, index = jax.lax.top_k(products, others)
+    weights = beta * jnp.maximum(closest, 0)
     added = jnp.einsum(
         "mk,mkd->md", weights, candidates[index], precision=jax.lax.Precision.HIGHEST
     )
@@ -75,27 +74,27 @@ def rerank_superglobal(
     k: int = 9,
     beta: float = 0.15,
     *,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda done: None,
 ) -> Ranking:
     """Orders the first items of each query by `superglobal_scores`.
 
     Memory: Q * top indices, and top * (top + k * D) numbers while it runs.
 
     Args:
-      ranking: what was searched; an item that asks is no candidate of its own.
-      top: M, how many items of each query are ordered anew.
+      ranking: a query item is no candidate of itself.
+      top: M, how many items of each query are re-ranked.
       k: neighbours of each of them, and refined items that expand the query, less one.
       beta: weight of the neighbours.
-      progress: told of every query.
+      progress: called after every query.
 
     Returns:
-      The ranking with a new head.
+      The ranking with its first items re-ranked.
     """
     first = nearest(ranking, top)
     queries = np.asarray(ranking.queries, np.float32)
 
     def score(query: int) -> Float[Array, " m"]:
-        candidates = rows_of(ranking.database, first[1][query])
+        candidates = read_rows(ranking.database, first[1][query])
         return superglobal_scores(jnp.asarray(queries[query]), candidates, beta, k=k)
 
     return reorder(ranking, first, score, progress)

@@ -1,45 +1,42 @@
-"""The list of finished batches: lines that are only added, each with a checksum."""
+"""The list of finished batches: lines that are only appended, each with a checksum."""
 
-import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, array_like=True):
     """A batch whose descriptors are on the disk.
 
     Attributes:
-      rows: which rows they are.
-      bad: of those whose image could not be described, why.
+      rows: of the batch.
+      bad: those whose image has no descriptor, and why.
       checksum: CRC-32 of the descriptors, in the order of `rows`.
     """
 
     rows: tuple[int, ...]
-    bad: Mapping[int, str]
+    bad: dict[int, str]
     checksum: int
 
 
 def to_line(entry: Entry) -> bytes:
-    """The line of a batch; a line that was torn is known by its checksum."""
-    bad = {str(row): why for row, why in entry.bad.items()}
-    text = json.dumps([entry.rows, bad, entry.checksum]).encode()
+    """The line of a batch, with a checksum by which a torn line is recognised."""
+    text = msgspec.json.encode(entry)
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 def from_line(line: bytes) -> Entry | None:
-    """The batch of a line; None if it was torn."""
+    """The batch of a line; None if it is torn."""
     checksum, _, text = line[:-1].partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None
-    rows, bad, content = json.loads(text)
-    return Entry(tuple(rows), {int(row): why for row, why in bad.items()}, content)
+    return msgspec.json.decode(text, type=Entry)
 
 
 def read_journal(path: Path) -> tuple[list[Entry], int]:
-    """Reads the finished batches, up to the first line that was torn.
+    """Reads the finished batches, up to the first torn line.
 
     Returns:
       The batches, and the bytes that their lines take.
@@ -57,17 +54,9 @@ def read_journal(path: Path) -> tuple[list[Entry], int]:
     return entries, length
 
 
-def checksum_of(rows: Sequence[bytes]) -> int:
-    """CRC-32 of rows' bytes, one after the other."""
-    checksum = 0
-    for row in rows:
-        checksum = zlib.crc32(row, checksum)
-    return checksum
-
-
-def write_all(file: int, data: bytes, at: int) -> None:
-    """Writes all of it at a place of a file, however many calls it takes."""
+def write_all(file: int, data: bytes, offset: int) -> None:
+    """Writes all of it at an offset of a file, in as many calls as needed."""
     view = memoryview(data)
     while view:
-        done = os.pwrite(file, view, at)
-        view, at = view[done:], at + done
+        done = os.pwrite(file, view, offset)
+        view, offset = view[done:], offset + done

@@ -2,21 +2,56 @@
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 
 from tokret.errors import UserError
-from tokret.retrieval.store.record import Record, read_fields, to_record
+from tokret.io.json_files import read_json
+from tokret.retrieval.exact_search.blocks import read_in_blocks
+from tokret.retrieval.store.record import Record
 from tokret.shapes import Float
 
 RECORD = "store.json"
 UNFINISHED = "unfinished.json"
 DESCRIPTORS = "descriptors.npy"
 JOURNAL = "finished"
-_BLOCK = 2**24  # bytes of which the checksum is taken at once
+REMEDY = "remove the folder and extract again"
+
+
+class UnfinishedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `unfinished.json`.
+
+    Attributes:
+      format: raised whenever the same weights would give other descriptors, so that
+        old stores are refused.
+      record: of the store.
+    """
+
+    format: Literal[1] = 1
+    record: Record
+
+
+class StoreFile(UnfinishedFile, frozen=True, kw_only=True):
+    """The content of `store.json`.
+
+    Attributes:
+      dimensions: D.
+      bad: by row, why an image has no descriptor.
+      checksum: CRC-32 of all descriptors.
+    """
+
+    dimensions: int
+    bad: dict[Annotated[int, msgspec.Meta(ge=0)], str]
+    checksum: int
+
+    def __post_init__(self) -> None:
+        """Checks the bad rows."""
+        if self.bad and max(self.bad) >= len(self.record.images):
+            raise ValueError(f"bad: row {max(self.bad)} is no image")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +60,10 @@ class Store:
 
     Attributes:
       path: its folder.
-      record: whose descriptors they are, of which images, made how.
-      descriptors: [N, D] float32, mapped from the disk and not to be written; NaN
-        where the image is bad.
-      bad: by row, why an image could not be described.
+      record: which model's descriptors they are, of which images, made how.
+      descriptors: [N, D] float32, mapped from the disk and read-only; NaN where the
+        image is bad.
+      bad: by row, why an image has no descriptor.
     """
 
     path: Path
@@ -42,66 +77,35 @@ class Store:
         return self.record.images.names
 
 
-def open_store(
-    path: str | Path,
-) -> tuple[tuple[str, ...], Float[np.ndarray, "n d"]]:
-    """Opens a complete store to search in it.
-
-    Args:
-      path: its folder.
-
-    Returns:
-      N names and [N, D] float32, mapped from the disk; a row of NaN is an image that
-      could not be described, which a search puts last.
-
-    Raises:
-      UserError: it is no store, is not complete, or is damaged.
-    """
-    store = read_store(path)
-    return store.names, store.descriptors
-
-
 def is_store(path: str | Path) -> bool:
-    """Says whether a path is the folder of a store, complete or not."""
+    """Whether a path is the folder of a store, complete or not."""
     folder = Path(path)
     return any((folder / name).is_file() for name in (RECORD, UNFINISHED))
 
 
 def read_store(path: str | Path) -> Store:
-    """Opens a complete store with all that it says of itself.
+    """Opens a complete store.
 
     Raises:
       UserError: it is no store, is not complete, or is damaged.
     """
     folder = Path(path)
     if not is_store(folder):
-        raise UserError(f"{folder}: is no store of descriptors: no {RECORD} in it")
+        raise UserError(f"{folder}: not a store of descriptors: it has no {RECORD}")
     if not (folder / RECORD).is_file():
         raise UserError(
-            f"{folder}: is not complete; start what was making it once more, it goes "
-            "on where it was"
+            f"{folder}: not complete; run the extraction again, it resumes where it "
+            "stopped"
         )
-    fields = read_fields(folder / RECORD)
-    record = to_record(fields, folder / RECORD)
-    shape = (len(record.images), fields.get("dimensions"))
+    file = read_json(folder / RECORD, StoreFile, REMEDY)
+    shape = (len(file.record.images), file.dimensions)
     descriptors = map_descriptors(folder, shape)
-    if descriptors is None or checksum(descriptors) != fields.get("checksum"):
+    if descriptors is None or descriptors_checksum(descriptors) != file.checksum:
         raise UserError(
-            f"{folder / DESCRIPTORS}: is missing or not what {RECORD} was written for; "
-            "remove the folder and describe again"
+            f"{folder / DESCRIPTORS}: missing or changed since {RECORD} was written: "
+            f"{REMEDY}"
         )
-    return Store(folder, record, descriptors, _bad_rows(fields, folder, shape[0]))
-
-
-def _bad_rows(fields: Mapping[str, Any], folder: Path, rows: int) -> dict[int, str]:
-    bad = fields.get("bad")
-    right = isinstance(bad, dict) and all(
-        row.isdecimal() and int(row) < rows and isinstance(why, str)
-        for row, why in bad.items()
-    )
-    if not right:
-        raise UserError(f"{folder / RECORD}: bad cannot be so; describe again")
-    return {int(row): why for row, why in fields["bad"].items()}
+    return Store(folder, file.record, descriptors, file.bad)
 
 
 def map_descriptors(
@@ -111,7 +115,7 @@ def map_descriptors(
 
     Args:
       folder: the store.
-      shape: what it must be; None leaves it open.
+      shape: the expected one; None accepts any.
     """
     path = folder / DESCRIPTORS
     try:
@@ -126,10 +130,14 @@ def map_descriptors(
     return array
 
 
-def checksum(descriptors: np.ndarray) -> int:
-    """CRC-32 of all descriptors, read block by block."""
-    rows = max(1, _BLOCK // max(1, descriptors.shape[1] * 4))
+def checksum(pieces: Iterable[bytes]) -> int:
+    """CRC-32 of bytes in pieces."""
     found = 0
-    for start in range(0, len(descriptors), rows):
-        found = zlib.crc32(descriptors[start : start + rows].tobytes(), found)
+    for piece in pieces:
+        found = zlib.crc32(piece, found)
     return found
+
+
+def descriptors_checksum(descriptors: Float[np.ndarray, "n d"]) -> int:
+    """CRC-32 of all descriptors, read block by block."""
+    return checksum(rows.tobytes() for _, rows in read_in_blocks(descriptors))

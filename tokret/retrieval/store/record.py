@@ -1,87 +1,74 @@
-"""What a store says of itself: whose descriptors, of which images, made how."""
+"""The provenance of a store: which model's descriptors, of which images, made how."""
 
-import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import msgspec
 import numpy as np
 
-from tokret.errors import UserError
-
-# Raised whenever the same weights would give other descriptors, so that old stores
-# are not gone on with.
-FORM = 1
-# About 100 bytes an image.
-MAX_BYTES = 2**31
-Size = tuple[int, int]
+Side = Annotated[int, msgspec.Meta(ge=0)]
 Box = tuple[float, float, float, float]
+Digest = Annotated[str, msgspec.Meta(max_length=64)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Images:
+class Images(msgspec.Struct, frozen=True):
     """N images, in the order of the rows.
 
     Attributes:
-      names: what each is called.
-      sizes: height and width of what was looked at, in pixels; 0, 0 where the photo
-        could not be read.
-      boxes: the part of the photo that was looked at, x0, y0, x1, y1; None for all.
+      names: of the images.
+      sizes: height and width of the view, in pixels; 0, 0 where the photo could not be
+        read.
+      boxes: the part of the photo that is the view, x0, y0, x1, y1; None for all.
       digests: of each encoded photo.
     """
 
     names: tuple[str, ...]
-    sizes: tuple[Size, ...]
+    sizes: tuple[tuple[Side, Side], ...]
     boxes: tuple[Box | None, ...]
-    digests: tuple[str, ...]
+    digests: tuple[Digest, ...]
+
+    def __post_init__(self) -> None:
+        """Checks the lengths."""
+        if (
+            not len(self.names)
+            == len(self.sizes)
+            == len(self.boxes)
+            == len(self.digests)
+        ):
+            raise ValueError("names, sizes, boxes and digests differ in length")
 
     def __len__(self) -> int:
         """N."""
         return len(self.names)
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """What must be the same for two rows to stand in one store.
+class Record(msgspec.Struct, frozen=True):
+    """What two rows must have in common to be in one store.
 
     Attributes:
-      model: the model's description: `config.model`.
+      model: the model's fields in the config.
       weights: `weights_digest` of its variables.
       preprocessing: longest side, scales, interpolation.
       images: the list of images.
     """
 
-    model: Mapping[str, Any]
+    model: dict[str, Any]
     weights: str
-    preprocessing: Mapping[str, Any]
+    preprocessing: dict[str, Any]
     images: Images
 
-    def fields(self) -> dict[str, Any]:
-        """Everything, in types of JSON."""
-        return {
-            "form": FORM,
-            "model": dict(self.model),
-            "weights": self.weights,
-            "preprocessing": dict(self.preprocessing),
-            "names": self.images.names,
-            "sizes": self.images.sizes,
-            "boxes": self.images.boxes,
-            "digests": self.images.digests,
-        }
-
     def difference(self, other: "Record") -> str | None:
-        """Names the first thing in which another record differs; None if nothing does.
+        """Names the first field in which another record differs; None if none does.
 
         The other's value comes first.
         """
-        return maker_difference(self, other) or _other_images(self.images, other.images)
+        found = extraction_difference(self, other)
+        return found or _images_difference(self.images, other.images)
 
 
-def maker_difference(ours: Record, theirs: Record) -> str | None:
-    """`Record.difference` in all but the images."""
+def extraction_difference(ours: Record, theirs: Record) -> str | None:
+    """`Record.difference` without the images."""
     if ours.weights != theirs.weights:
         return f"weights: digest {theirs.weights} and {ours.weights}"
     for group in ("model", "preprocessing"):
@@ -92,7 +79,7 @@ def maker_difference(ours: Record, theirs: Record) -> str | None:
     return None
 
 
-def _other_images(ours: Images, theirs: Images) -> str | None:
+def _images_difference(ours: Images, theirs: Images) -> str | None:
     if len(ours) != len(theirs):
         return f"images: {len(theirs)} and {len(ours)} of them"
     for field in ("names", "digests", "boxes", "sizes"):
@@ -105,10 +92,10 @@ def _other_images(ours: Images, theirs: Images) -> str | None:
 
 
 def weights_digest(variables: Any) -> str:
-    """A digest of a model's parameters and statistics, wherever they came from.
+    """A digest of a model's parameters and statistics.
 
     Args:
-      variables: a tree of arrays; their names, dtypes, shapes and bytes count.
+      variables: a tree of arrays; their names, dtypes, shapes and bytes are digested.
     """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
@@ -122,89 +109,3 @@ def weights_digest(variables: Any) -> str:
 def photo_digest(encoded: bytes) -> str:
     """A digest of a photo's file."""
     return hashlib.blake2b(encoded, digest_size=8).hexdigest()
-
-
-def to_text(fields: Mapping[str, Any]) -> str:
-    """JSON with a line for each field; the same fields give the same text."""
-    lines = [
-        f"{json.dumps(name)}: {json.dumps(value, sort_keys=True, allow_nan=False)}"
-        for name, value in fields.items()
-    ]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def read_fields(path: Path) -> dict[str, Any]:
-    """Reads what `to_text` gave.
-
-    Raises:
-      UserError: the file cannot be read, or is something else.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: larger than any record of a store")
-        fields = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, "is not JSON") from error
-    if not isinstance(fields, dict):
-        raise _damaged(path, "is no object")
-    return fields
-
-
-def to_record(fields: Mapping[str, Any], path: Path) -> Record:
-    """Reads a record off its fields.
-
-    Raises:
-      UserError: a field is missing or cannot be.
-    """
-    if fields.get("form") != FORM:
-        raise UserError(
-            f"{path}: form: {fields.get('form')!r} and {FORM}; another version of "
-            "tokret made it: remove the folder to describe its photos again"
-        )
-    for field, kind in (("model", dict), ("preprocessing", dict), ("weights", str)):
-        if not isinstance(fields.get(field), kind):
-            raise _damaged(path, f"{field} cannot be so")
-    checks = {"names": _is_name, "sizes": _is_size, "boxes": _is_box, "digests": _is_id}
-    columns: dict[str, tuple[Any, ...]] = {}
-    for field, check in checks.items():
-        column = fields.get(field)
-        if not isinstance(column, list) or not all(check(value) for value in column):
-            raise _damaged(path, f"{field} cannot be so")
-        columns[field] = tuple(tuple(v) if isinstance(v, list) else v for v in column)
-    if len({len(column) for column in columns.values()}) > 1:
-        raise _damaged(path, "names, sizes, boxes and digests differ in length")
-    model, weights = fields["model"], fields["weights"]
-    return Record(model, weights, fields["preprocessing"], Images(**columns))
-
-
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: {what}; damaged: remove the folder and describe again")
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= 64
-
-
-def _is_size(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and all(type(side) is int and side >= 0 for side in value)
-    )
-
-
-def _is_box(value: object) -> bool:
-    if value is None:
-        return True
-    numbers = (int, float)
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(type(side) in numbers for side in value)
-    )

@@ -1,56 +1,56 @@
-"""Making a store, batch by batch, and going on with one."""
+"""Writing a store, batch by batch, and resuming it."""
 
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder, write_whole
 from tokret.io.file_locks import held
-from tokret.retrieval.store.journal import (
-    Entry,
-    checksum_of,
-    read_journal,
-    to_line,
-    write_all,
-)
+from tokret.io.json_files import read_json
+from tokret.retrieval.store.journal import Entry, read_journal, to_line, write_all
 from tokret.retrieval.store.reading import (
     DESCRIPTORS,
     JOURNAL,
     RECORD,
+    REMEDY,
     UNFINISHED,
     Store,
+    StoreFile,
+    UnfinishedFile,
     checksum,
+    descriptors_checksum,
     map_descriptors,
     read_store,
 )
-from tokret.retrieval.store.record import Record, read_fields, to_record, to_text
+from tokret.retrieval.store.record import Record
 from tokret.shapes import Bool, Float, Int
 
 
-class NothingReadableError(UserError):
-    """There is no image at all to be described."""
+class NoReadablePhotoError(UserError):
+    """Not a single photo could be read."""
 
 
 @contextlib.contextmanager
-def making(folder: Path, record: Record) -> Iterator["StoreWriter"]:
-    """Begins a store, goes on with it, or finds it complete; alone, until the end.
+def write_store(folder: Path, record: Record) -> Iterator["StoreWriter"]:
+    """Starts a store, or resumes it, and locks it until the end.
 
     Args:
-      folder: the store's; made where it is missing.
-      record: whose descriptors they are, of which images, made how.
+      folder: the store's; created where it is missing.
+      record: which model's descriptors they are, of which images, made how.
 
     Raises:
-      UserError: another process is making it, it holds descriptors of another record,
-        it is damaged, or it cannot be written.
+      UserError: another process is writing it, it has descriptors of another record, it
+        is damaged, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise UserError(f"{folder}: cannot be created: {error.strerror}") from error
     refusal = f"{folder}: another process is writing these descriptors; wait for it"
     with held(folder / ".lock", refusal):
         writer = StoreWriter(folder, record)
@@ -61,7 +61,7 @@ def making(folder: Path, record: Record) -> Iterator["StoreWriter"]:
 
 
 class StoreWriter:
-    """A store that is being made; `making` makes one.
+    """A store that is being written; `write_store` returns one.
 
     Attributes:
       finished: [N] which rows are on the disk; all of them if it is complete.
@@ -70,7 +70,7 @@ class StoreWriter:
     finished: Bool[np.ndarray, " n"]
 
     def __init__(self, folder: Path, record: Record) -> None:
-        """Finds what is there."""
+        """Reads the finished rows."""
         self._folder, self._record = folder, record
         self._bad: dict[int, str] = {}
         self._files: tuple[int, int] | None = None  # descriptors, journal
@@ -81,12 +81,15 @@ class StoreWriter:
         if (folder / RECORD).exists():
             self.finished[:] = True
         elif (folder / UNFINISHED).exists():
-            self._go_on()
+            self._resume()
         else:
-            write_whole(folder / UNFINISHED, to_text(record.fields()))
+            self._write_json(UNFINISHED, UnfinishedFile(record=record))
+
+    def _write_json(self, name: str, content: UnfinishedFile) -> None:
+        write_whole(self._folder / name, msgspec.json.encode(content) + b"\n")
 
     def _remove_drafts(self) -> None:
-        """Removes what a process that was killed was writing."""
+        """Removes files that a killed process was writing."""
         for name in (RECORD, UNFINISHED, DESCRIPTORS):
             for draft in self._folder.glob(f".{name}.*"):
                 draft.unlink(missing_ok=True)
@@ -95,16 +98,16 @@ class StoreWriter:
         for name in (RECORD, UNFINISHED):
             path = self._folder / name
             if path.exists():
-                theirs = to_record(read_fields(path), path)
+                theirs = read_json(path, UnfinishedFile, REMEDY).record
                 found = self._record.difference(theirs)
                 if found:
                     raise UserError(
-                        f"{self._folder} holds other descriptors than were asked for "
-                        f"({found}); remove the folder to describe again"
+                        f"{self._folder}: has the descriptors of another extraction "
+                        f"({found}): {REMEDY}"
                     )
 
-    def _go_on(self) -> None:
-        """Takes over the batches whose rows are as they were when they were noted."""
+    def _resume(self) -> None:
+        """Keeps the batches whose rows still have the checksums of the journal."""
         entries, self._journal_end = read_journal(self._folder / JOURNAL)
         array = map_descriptors(self._folder)
         if array is None or len(array) != len(self.finished):
@@ -114,7 +117,7 @@ class StoreWriter:
             rows = np.array(entry.rows, np.int64)
             if ((rows < 0) | (rows >= len(array))).any():
                 continue
-            if checksum_of([array[row].tobytes() for row in rows]) == entry.checksum:
+            if checksum(array[row].tobytes() for row in rows) == entry.checksum:
                 self.finished[rows] = True
                 self._bad |= entry.bad
         self._open(array.shape[1])
@@ -125,18 +128,18 @@ class StoreWriter:
         descriptors: Float[np.ndarray, "b d"],
         bad: Mapping[int, str],
     ) -> None:
-        """Adds a batch; when this returns, nothing but the disk can lose it.
+        """Adds a batch; when this returns, it is synchronised to the disk.
 
         Args:
-          rows: which rows they are.
-          descriptors: theirs; NaN for those that are bad.
-          bad: by row, why an image could not be described.
+          rows: of the batch.
+          descriptors: theirs; NaN for bad ones.
+          bad: by row, why an image has no descriptor.
 
         Raises:
-          UserError: the disk does not take it.
+          UserError: the disk cannot be written.
         """
         data = [row.tobytes() for row in np.asarray(descriptors, np.float32)]
-        line = to_line(Entry(tuple(rows.tolist()), dict(bad), checksum_of(data)))
+        line = to_line(Entry(tuple(rows.tolist()), dict(bad), checksum(data)))
         try:
             store, journal = self._files or self._open(descriptors.shape[1])
             for row, content in zip(rows.tolist(), data, strict=True):
@@ -146,54 +149,54 @@ class StoreWriter:
             os.fsync(journal)
         except OSError as error:
             raise UserError(
-                f"{self._folder}: cannot be written: {error.strerror}; what is "
-                "finished is kept"
+                f"{self._folder}: cannot be written: {error.strerror}; finished "
+                "batches are kept"
             ) from error
         self._journal_end += len(line)
         self.finished[rows] = True
         self._bad |= bad
 
     def mark_bad(self, bad: Mapping[int, str]) -> None:
-        """Notes images that came into no batch, since they could not even be opened.
+        """Adds images that were in no batch, since they could not even be opened.
 
         Raises:
-          UserError: the disk does not take it.
-          NothingReadableError: no image at all was described.
+          UserError: the disk cannot be written.
+          NoReadablePhotoError: no image has a descriptor.
         """
         left = {row: why for row, why in bad.items() if not self.finished[row]}
         if not left:
             return
         if self._files is None:
-            raise NothingReadableError(
-                f"no photo can be read; of the first: {bad[min(bad)]}"
+            raise NoReadablePhotoError(
+                f"no photo can be read; the first: {bad[min(bad)]}"
             )
         rows = np.array(sorted(left))
         nothing = np.full((len(rows), self._row_bytes // 4), np.nan, np.float32)
         self.write(rows, nothing, left)
 
     def finish(self) -> Store:
-        """Completes the store, once all rows are there, and opens it.
+        """Completes the store, once all rows are written, and opens it.
 
         Raises:
-          UserError: the disk does not take it, or gives back something else.
+          UserError: the disk cannot be written, or returns other content.
         """
         assert self.finished.all(), "rows are missing"
         if not (self._folder / RECORD).exists():
             array = map_descriptors(self._folder)
             assert array is not None, "there is no batch"
-            ending = {
-                "dimensions": array.shape[1],
-                "bad": {str(row): self._bad[row] for row in sorted(self._bad)},
-                "checksum": checksum(array),
-            }
-            fields = {**self._record.fields(), **ending}
-            write_whole(self._folder / RECORD, to_text(fields))
+            content = StoreFile(
+                record=self._record,
+                dimensions=array.shape[1],
+                bad={row: self._bad[row] for row in sorted(self._bad)},
+                checksum=descriptors_checksum(array),
+            )
+            self._write_json(RECORD, content)
         for name in (UNFINISHED, JOURNAL):
             (self._folder / name).unlink(missing_ok=True)
         return read_store(self._folder)
 
     def _open(self, dimensions: int) -> tuple[int, int]:
-        """Opens the two files; makes them, at their full length, where they are not."""
+        """Opens the two files; creates missing ones, at their full length."""
         path = self._folder / DESCRIPTORS
         shape = (len(self.finished), dimensions)
         array = map_descriptors(self._folder, shape)
@@ -206,13 +209,13 @@ class StoreWriter:
         store = os.open(path, os.O_RDWR)
         journal = os.open(self._folder / JOURNAL, os.O_RDWR | os.O_CREAT, 0o666)
         self._files = (store, journal)
-        # What was torn, or belongs to descriptors that are gone.
+        # Removes a torn line, and lines of descriptors that are gone.
         os.ftruncate(journal, self._journal_end)
         sync_folder(self._folder)
         return self._files
 
     def close(self) -> None:
-        """Closes the files; what is finished stays."""
+        """Closes the files; finished batches are kept."""
         for file in self._files or ():
             os.close(file)
         self._files = None

@@ -1,8 +1,4 @@
-"""Scores of queries with one block of a database: dot products, or sums from tables.
-
-One program computes the scores of every block: float32 products of one pair may differ
-in the last bit between programs, and what is compared must be the same number.
-"""
+"""Scores of queries with one block of a database: dot products, or sums from tables."""
 
 import math
 from collections.abc import Callable
@@ -11,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.retrieval.blocks import ALIGNMENT
+from tokret.retrieval.exact_search.blocks import ALIGNMENT
 from tokret.runtime.processor import multiplies_bfloat16
 from tokret.shapes import Array, Shaped
 
 # Products of two int8 numbers, 127 * 127 at most, summed over this many dimensions stay
 # below 2**24: float32 holds every partial sum exactly, in whatever order.
 EXACT_DIMS = 1024
-TILE = 2048  # rows of which a cast to bfloat16 still lies in a CPU's cache (4 MiB)
+TILE = 2048  # rows whose cast to bfloat16 still fits into a CPU's cache (4 MiB)
 
 Multiply = Callable[[Array, Array], Array]  # queries [q, d] and items [b, d] -> [q, b]
 
@@ -26,31 +22,31 @@ Multiply = Callable[[Array, Array], Array]  # queries [q, d] and items [b, d] ->
 def queries_like(
     queries: Shaped[Array | np.ndarray, "q ..."], dtype: np.dtype
 ) -> Shaped[np.ndarray, "q ..."]:
-    """Queries in the form that a database of some dtype is asked in.
+    """Converts queries to the dtype that suits a database's.
 
     Args:
-      queries: [Q, D] descriptors; of product codes [Q, M, 256] tables.
+      queries: [Q, D] descriptors; [Q, M, 256] tables for product codes.
       dtype: of the database's blocks.
 
     Returns:
-      The same in float32, or int8 as they were given.
+      The same in float32, or int8 unchanged.
 
     Raises:
-      ValueError: the database is int8 and the queries are not, or the reverse; or the
-        database are product codes and the queries no tables, or the reverse.
+      ValueError: only one of queries and database is int8, or the queries are tables
+        and the database is not product codes, or the reverse.
     """
-    asked = np.asarray(queries)
-    if (asked.ndim == 3) != (dtype == np.uint8):
+    rows = np.asarray(queries)
+    if (rows.ndim == 3) != (dtype == np.uint8):
         raise ValueError(
-            f"queries have shape {asked.shape} and the database is {dtype}: product "
-            "codes, uint8, are searched by tables [queries, codes, 256]"
+            f"queries: shape {rows.shape} for a database of {dtype}: product codes, "
+            "uint8, need tables [queries, codes, 256]"
         )
-    if (asked.dtype == np.int8) != (dtype == np.int8):
+    if (rows.dtype == np.int8) != (dtype == np.int8):
         raise ValueError(
-            f"queries are {asked.dtype} and the database {dtype}: int8 is searched by "
-            "int8"
+            f"queries: {rows.dtype} for a database of {dtype}: int8 queries and an "
+            "int8 database need each other"
         )
-    return asked if asked.dtype == np.int8 else asked.astype(np.float32)
+    return rows if rows.dtype == np.int8 else rows.astype(np.float32)
 
 
 @jax.jit
@@ -60,13 +56,13 @@ def block_scores(
     """Scores of a block's items for each query.
 
     Args:
-      queries: [Q, D] float32, or int8 for an int8 block; for one of product codes
-        [Q, M, 256] float32, what each code of each place adds.
+      queries: [Q, D] float32, or int8 for an int8 block; for product codes
+        [Q, M, 256] float32, the contribution of each code at each position.
       block: [B, D] float32, bfloat16 or int8; or [B, M] uint8 product codes.
 
     Returns:
-      [Q, B] float32; int32 and exact for an int8 block. A row of NaN, which stands for
-      an image that could not be described, scores lower than any other.
+      [Q, B] float32; int32 and exact for an int8 block. A row of NaN, an image without
+      a descriptor, scores lower than any other.
     """
     if block.dtype == jnp.int8:
         exact = _exact_by_bfloat16 if multiplies_bfloat16() else _exact_by_float32
@@ -86,7 +82,7 @@ def block_scores(
             cuda=_in_three_parts,
             default=_widened,
         )
-    # Not -inf, which stands for what is not there.
+    # Not -inf, which marks missing items.
     return jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
 
 
@@ -107,27 +103,27 @@ def _widened(
 def _in_three_parts(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """Float32 products with a bfloat16 block, by what multiplies bfloat16 matrices.
+    """Float32 products with a bfloat16 block, by bfloat16 matrix units.
 
     Three bfloat16 hold a float32's 24 bits.
     """
     parts, rest = [], queries
     for _ in range(3):
-        # Not a cast and back, which XLA would leave out.
+        # Not a cast and back, which XLA would remove.
         rounded = jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
         parts.append(rounded)
         rest = jnp.where(jnp.isfinite(rounded), rest - rounded, 0)
     scores = _narrow_products(jnp.concatenate(parts), block)
     first, second, third = jnp.split(scores, 3)
-    # The rest of a product with what is infinite is no number.
+    # The remainder of a product with an infinite value is NaN.
     return jnp.where(jnp.isfinite(first), first + second + third, first)
 
 
 def _narrow_products(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """Products of bfloat16, which are exact in float32, in which they are summed up."""
-    # Not by the block's transpose, before which XLA's CPU backend widens all of it.
+    """Products of bfloat16, exact and summed up in float32."""
+    # Not with the block's transpose, for which XLA's CPU backend widens all of it.
     return jax.lax.dot_general(
         queries.astype(jnp.bfloat16),
         block.astype(jnp.bfloat16),
@@ -148,8 +144,8 @@ def _by_vectors(
 def _widened_in_tiles(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """The same, tile by tile: on a CPU the float32 form then stays in the cache."""
-    # One query's product is fused with the cast, and nothing is stored.
+    """`_widened` tile by tile: on a CPU the float32 form then stays in the cache."""
+    # One query's product is fused with the cast, and the result is not stored.
     if len(queries) == 1 or len(block) % ALIGNMENT:
         return _widened(queries, block)
     return _in_tiles(_widened, queries, block, ALIGNMENT)
@@ -169,10 +165,10 @@ def _in_tiles(
 def _exact_by_float32(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """The same int32 scores by float32 products, for which a CPU is made."""
+    """Exact int32 scores by float32 products, which a CPU computes fastest."""
 
-    def multiply(asked: Array, part: Array) -> Array:
-        return _widened_in_tiles(asked.astype(jnp.float32), part)
+    def multiply(part: Array, items: Array) -> Array:
+        return _widened_in_tiles(part.astype(jnp.float32), items)
 
     return _exact(multiply, queries, block)
 
@@ -180,13 +176,13 @@ def _exact_by_float32(
 def _exact_by_bfloat16(
     queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """The same by products of bfloat16, which holds every int8."""
+    """Exact int32 scores by products of bfloat16, which holds every int8."""
     if len(queries) == 1:
         return _exact_by_float32(queries, block)
 
-    def multiply(asked: Array, part: Array) -> Array:
-        rows = len(part) if len(part) % ALIGNMENT else math.gcd(len(part), TILE)
-        return _in_tiles(_narrow_products, asked, part, rows)
+    def multiply(part: Array, items: Array) -> Array:
+        rows = len(items) if len(items) % ALIGNMENT else math.gcd(len(items), TILE)
+        return _in_tiles(_narrow_products, part, items, rows)
 
     return _exact(multiply, queries, block)
 
@@ -194,7 +190,7 @@ def _exact_by_bfloat16(
 def _exact(
     multiply: Multiply, queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
 ) -> Shaped[Array, "q b"]:
-    """Sums up in int32 what float32 holds exactly of as many dimensions at a time."""
+    """Sums in int32 products of `EXACT_DIMS` dimensions, exact in float32."""
     scores = jnp.zeros((len(queries), len(block)), jnp.int32)
     for start in range(0, block.shape[1], EXACT_DIMS):
         part = slice(start, start + EXACT_DIMS)
@@ -205,7 +201,7 @@ def _exact(
 def _by_tables(
     tables: Shaped[Array, "q m 256"], codes: Shaped[Array, "b m"]
 ) -> Shaped[Array, "q b"]:
-    """Asymmetric distance: each code looks up its share of the product."""
+    """Asymmetric distance: each code looks up its part of the product."""
 
     def add(
         scores: Shaped[Array, "b q"], place: tuple[Shaped[Array, "256 q"], Array]
@@ -213,7 +209,7 @@ def _by_tables(
         table, code = place
         return scores + table[code], None
 
-    # A code's entries for all queries lie side by side, and are read together.
+    # A code's entries for all queries are contiguous, and are read together.
     by_place = (tables.transpose(1, 2, 0), codes.T.astype(jnp.int32))
     start = jnp.zeros((len(codes), len(tables)), jnp.float32)
     return jax.lax.scan(add, start, by_place)[0].T

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.retrieval import scores
+from tokret.retrieval.exact_search import scores
 from tokret.runtime.processor import multiplies_bfloat16
 
 

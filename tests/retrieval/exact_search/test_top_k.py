@@ -3,15 +3,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.retrieval import selection
+from tokret.retrieval.exact_search.top_k import add_blocks, merge_lists
 
 
-def among(scores, start, first, total, k, blocks=1):
-    """The best of given scores: the identity asks for them."""
+def best_of(scores, start, first, total, k, blocks=1):
+    """The best of given scores, which the identity's products are."""
     queries = np.eye(len(scores), dtype=scores.dtype)
     rows = scores.shape[1] // blocks
     offsets = rows * np.arange(blocks)
-    found = selection.add_blocks(
+    found = add_blocks(
         None,
         queries,
         np.split(scores.T, blocks),
@@ -31,27 +31,27 @@ def among(scores, start, first, total, k, blocks=1):
     values=st.sampled_from([2, 50, 127]),
     blocks=st.sampled_from([1, 4]),
 )
-def test_steps_find_what_a_stable_sort_finds(seed, k, dtype, values, blocks):
+def test_steps_select_the_beginning_of_a_stable_sort(seed, k, dtype, values, blocks):
     draw = np.random.default_rng(seed)
     scores = draw.integers(-values, values, (3, 1024)).astype(dtype)
-    total = 5000 + 1000  # the last 24 are not there
-    # So are the first 64, which an earlier block had.
-    there = np.where(np.arange(1024) < 64, -np.inf, scores)[:, :1000]
-    order = np.argsort(-there, axis=1, kind="stable")[:, :k]
-    best, items = among(scores, 5000, 5064, total, k, blocks)
+    total = 5000 + 1000  # the last 24 do not exist
+    # The first 64 belong to an earlier block.
+    existing = np.where(np.arange(1024) < 64, -np.inf, scores)[:, :1000]
+    order = np.argsort(-existing, axis=1, kind="stable")[:, :k]
+    best, items = best_of(scores, 5000, 5064, total, k, blocks)
     np.testing.assert_array_equal(items, order + 5000)
     np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8])
-def test_behind_what_there_is_comes_nothing(dtype):
-    _, items = among(np.full((1, 128), 7, dtype), 0, 1, 3, 4)
+def test_missing_items_are_last(dtype):
+    _, items = best_of(np.full((1, 128), 7, dtype), 0, 1, 3, 4)
     assert items.tolist() == [[1, 2, -1, -1]]
 
 
 def test_lists_are_merged_in_the_order_of_scores_and_indices():
     scores = np.array([[5, 2, 0, 5, 5, 9]], np.float32)
     items = np.array([[8, 9, -1, 3, 40, 1]], np.int32)
-    best, which = selection.merge_lists(scores, items, 4)
+    best, which = merge_lists(scores, items, 4)
     assert which.tolist() == [[1, 3, 8, 40]]
     assert best.tolist() == [[9, 5, 5, 5]]

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.retrieval import search
-from tokret.retrieval.blocks import BLOCK, in_place, stream_blocks
+from tokret.retrieval.exact_search import blocks as blocks_module
+from tokret.retrieval.exact_search import top_k as selection
+from tokret.retrieval.exact_search.blocks import BLOCK, aligned_empty, stream_blocks
+from tokret.retrieval.exact_search.ranks import count_ranks
+from tokret.retrieval.exact_search.top_k import top_k
 
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
 
@@ -43,29 +46,26 @@ def tied_case(seed, q=3, n=300, d=4, labels=6):
 def test_counted_ranks_are_places_in_a_stable_sort(seed, block):
     queries, database, labelled = tied_case(seed)
     expected = sorted_ranks(queries @ database.T, labelled)
-    counted = search.count_ranks(queries, database, labelled, block)
+    counted = count_ranks(queries, database, labelled, block)
     assert counted.dtype == np.int32
     np.testing.assert_array_equal(counted, expected)
-    np.testing.assert_array_equal(
-        search.count_ranks_of_scores(queries @ database.T, labelled), expected
-    )
 
 
-@pytest.mark.parametrize("asked", [1, 3])
-def test_blocks_of_any_size_rank_real_numbers_alike(asked):
+@pytest.mark.parametrize("count", [1, 3])
+def test_blocks_of_any_size_rank_real_numbers_alike(count):
     draw = np.random.default_rng(3)
-    queries = draw.normal(size=(asked, 64)).astype(np.float32)
+    queries = draw.normal(size=(count, 64)).astype(np.float32)
     # Every descriptor stands five times: ties between different places of a block.
     database = np.tile(draw.normal(size=(60, 64)).astype(np.float32), (5, 1))
-    labelled = np.tile(np.arange(0, 300, 7, dtype=np.int32), (asked, 1))
-    whole = search.count_ranks(queries, database, labelled)
+    labelled = np.tile(np.arange(0, 300, 7, dtype=np.int32), (count, 1))
+    whole = count_ranks(queries, database, labelled)
     for block in (1, 100, 256):
         np.testing.assert_array_equal(
-            search.count_ranks(queries, database, labelled, block), whole
+            count_ranks(queries, database, labelled, block), whole
         )
     # Copies of one item follow each other in the order of their indices.
-    copies = np.arange(7, 300, 60, dtype=np.int32)[None].repeat(asked, 0)
-    ranks = search.count_ranks(queries, database, copies, 128)
+    copies = np.arange(7, 300, 60, dtype=np.int32)[None].repeat(count, 0)
+    ranks = count_ranks(queries, database, copies, 128)
     np.testing.assert_array_equal(np.diff(ranks, axis=1), 1)
 
 
@@ -74,16 +74,9 @@ def test_a_memory_mapped_half_precision_database_ranks_like_its_float32(tmp_path
     np.save(tmp_path / "half.npy", database.astype(np.float16))
     mapped = np.load(tmp_path / "half.npy", mmap_mode="r")
     np.testing.assert_array_equal(
-        search.count_ranks(queries, mapped, labelled, 128),
-        search.count_ranks(queries, database, labelled, 128),
+        count_ranks(queries, mapped, labelled, 128),
+        count_ranks(queries, database, labelled, 128),
     )
-
-
-def test_scores_are_compared_in_their_own_precision():
-    scores = np.array([[0.5, 0.5 + 1e-12, 0.5]])
-    ranks = search.count_ranks_of_scores(scores, np.array([[0, 1, 2]]))
-    assert ranks.tolist() == [[1, 0, 2]]
-    assert np.unique(scores.astype(np.float32)).size == 1
 
 
 @pytest.mark.parametrize("index", [-2, 300])
@@ -91,9 +84,7 @@ def test_a_labelled_index_outside_the_database_is_refused(index):
     queries, database, labelled = tied_case(0)
     labelled[1, 2] = index
     with pytest.raises(ValueError, match="300 items"):
-        search.count_ranks(queries, database, labelled)
-    with pytest.raises(ValueError, match="300 items"):
-        search.count_ranks_of_scores(queries @ database.T, labelled)
+        count_ranks(queries, database, labelled)
 
 
 @FEW
@@ -106,70 +97,74 @@ def test_top_k_is_the_beginning_of_a_stable_sort(seed, block, k):
     queries, database, _ = tied_case(seed)
     scores = queries @ database.T
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    best, items = search.top_k(queries, database, k, block)
+    best, items = top_k(queries, database, k, block)
     np.testing.assert_array_equal(items, order)
     np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
 
 
 def test_few_queries_get_longer_blocks(monkeypatch):
-    asked = []
+    used = []
     plain = stream_blocks
 
     def stream(database, block, devices):
-        asked.append(block)
+        used.append(block)
         return plain(database, block, devices)
 
-    monkeypatch.setattr(search, "stream_blocks", stream)
+    monkeypatch.setattr(selection, "stream_blocks", stream)
     queries, database, _ = tied_case(0, q=70)
     for count in (1, 8, 16, 70):
-        _, items = search.top_k(queries[:count], database, 10)
+        _, items = top_k(queries[:count], database, 10)
         order = np.argsort(-(queries[:count] @ database.T), axis=1, kind="stable")
         np.testing.assert_array_equal(items, order[:, :10])
-    assert [rows // BLOCK for rows in asked] == [8, 8, 4, 1]
+    assert [rows // BLOCK for rows in used] == [8, 8, 4, 1]
 
 
 @pytest.mark.parametrize("at_once", [2, 3, 99])
 @pytest.mark.parametrize("devices", [1, 3])
 def test_blocks_that_are_selected_from_together(monkeypatch, at_once, devices):
-    """As a GPU's are: the same items, ties and rows without numbers included."""
+    """As a GPU's are: the same items, ties and rows of NaN included."""
     draw = np.random.default_rng(0)
     database = draw.integers(-2, 3, (1100, 4)).astype(np.float32)
     database[::97] = np.nan
     queries = draw.integers(-2, 3, (6, 4)).astype(np.float32)
     blocks = stream_blocks(database, 128, jax.devices()[:devices])
-    one_by_one = [search.top_k_in(queries, blocks, k) for k in (1, 30, 1100)]
-    monkeypatch.setattr(search, "_at_once", lambda *_: at_once)
-    together = [search.top_k_in(queries, blocks, k) for k in (1, 30, 1100)]
+    one_by_one = [top_k(queries, blocks, k) for k in (1, 30, 1100)]
+    monkeypatch.setattr(selection, "blocks_together", lambda *_: at_once)
+    together = [top_k(queries, blocks, k) for k in (1, 30, 1100)]
     jax.tree.map(np.testing.assert_array_equal, one_by_one, together)
 
 
 def test_a_gpu_holds_so_many_blocks(monkeypatch):
     block = jnp.zeros((128, 2))
-    assert search._at_once(8, block, "cpu") == 1
-    assert search._at_once(8, block, "gpu") == search.MOST
-    assert search._at_once(2**18, block, "gpu") == search.SCORES // (2**18 * 128) == 4
-    assert search._at_once(0, block, "gpu") == search.MOST
-    monkeypatch.setattr(search, "HELD", 5 * block.nbytes)
-    assert search._at_once(8, block, "gpu") == 5
-    assert search._at_once(2**30, block, "gpu") == 1
+    assert selection.blocks_together(8, block, "cpu") == 1
+    assert selection.blocks_together(8, block, "gpu") == selection.BLOCKS
+    assert (
+        selection.blocks_together(2**18, block, "gpu")
+        == selection.SCORES // (2**18 * 128)
+        == 4
+    )
+    assert selection.blocks_together(0, block, "gpu") == selection.BLOCKS
+    monkeypatch.setattr(selection, "BYTES", 5 * block.nbytes)
+    assert selection.blocks_together(8, block, "gpu") == 5
+    assert selection.blocks_together(2**30, block, "gpu") == 1
 
 
 @pytest.mark.parametrize("k", [0, 301])
-def test_top_k_of_more_than_there_is_is_refused(k):
+def test_a_k_out_of_range_is_refused(k):
     queries, database, _ = tied_case(0)
     with pytest.raises(ValueError, match="300 items"):
-        search.top_k(queries, database, k)
+        top_k(queries, database, k)
 
 
 def test_arrays_on_the_device_are_searched_like_numpy_arrays():
     queries, database, labelled = tied_case(5)
     np.testing.assert_array_equal(
-        search.count_ranks(jnp.asarray(queries), jnp.asarray(database), labelled, 128),
-        search.count_ranks(queries, database, labelled, 128),
+        count_ranks(jnp.asarray(queries), jnp.asarray(database), labelled, 128),
+        count_ranks(queries, database, labelled, 128),
     )
 
 
-def test_what_could_not_be_described_comes_last_in_the_order_of_indices():
+def test_images_without_a_descriptor_come_last_in_the_order_of_indices():
     queries, database, _ = tied_case(5)
     scores = queries @ database.T
     bad = [3, 129, 299]
@@ -178,14 +173,14 @@ def test_what_could_not_be_described_comes_last_in_the_order_of_indices():
     expected = sorted_ranks(scores, labelled)
     assert expected[:, bad].tolist() == [[297, 298, 299]] * 3
     np.testing.assert_array_equal(
-        search.count_ranks(queries, database, labelled, 128), expected
+        count_ranks(queries, database, labelled, 128), expected
     )
-    _, items = search.top_k(queries, database, 300, 128)
+    _, items = top_k(queries, database, 300, 128)
     np.testing.assert_array_equal(items[:, -3:], [bad] * 3)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_devices_share_the_blocks_and_change_nothing(count):
+def test_the_number_of_devices_changes_nothing(count):
     draw = np.random.default_rng(7)
     queries = draw.normal(size=(5, 96)).astype(np.float32)
     # Ties between blocks of different devices.
@@ -195,12 +190,12 @@ def test_devices_share_the_blocks_and_change_nothing(count):
     blocks = stream_blocks(database, 128, devices)
     assert {blocks.device(i) for i in range(len(blocks))} == set(devices)
     np.testing.assert_array_equal(
-        search.count_ranks_in(queries, blocks, labelled),
-        search.count_ranks(queries, database, labelled, devices=devices[:1]),
+        count_ranks(queries, blocks, labelled),
+        count_ranks(queries, database, labelled, devices=devices[:1]),
     )
     for k in (3, 200):
-        best, items = search.top_k_in(queries, blocks, k)
-        whole = search.top_k(queries, database, k, devices=devices[:1])
+        best, items = top_k(queries, blocks, k)
+        whole = top_k(queries, database, k, devices=devices[:1])
         np.testing.assert_array_equal(items, whole[1])
         np.testing.assert_array_equal(best, whole[0])
 
@@ -209,26 +204,27 @@ IN_TWO_PROCESSES = """
 import sys
 import jax, numpy as np
 jax.distributed.initialize(f"127.0.0.1:{sys.argv[1]}", 2, int(sys.argv[2]))
-from tokret.retrieval import search
+from tokret.retrieval.exact_search.ranks import count_ranks
+from tokret.retrieval.exact_search.top_k import top_k
 case = np.load(sys.argv[3])
 parts = [case[name] for name in ("queries", "database", "labelled")]
 assert len(jax.devices()) == 8 and len(jax.local_devices()) == 4
 # In one block, the second process has nothing to do.
 for block, name in ((128, "many"), (8192, "one")):
-    ranks = search.count_ranks(*parts, block)
-    best, items = search.top_k(*parts[:2], 20, block)
+    ranks = count_ranks(*parts, block)
+    best, items = top_k(*parts[:2], 20, block)
     np.savez(f"{sys.argv[3]}.{name}.{sys.argv[2]}", ranks=ranks, best=best, items=items)
 """
 
 
-def test_two_processes_share_the_blocks_and_change_nothing(tmp_path):
+def test_two_processes_give_the_same(tmp_path):
     queries, database, labelled = tied_case(3, n=1200)
     path = tmp_path / "case.npz"
     np.savez(path, queries=queries, database=database, labelled=labelled)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {
         **os.environ,
         "PYTHONPATH": str(root),
@@ -246,8 +242,8 @@ def test_two_processes_share_the_blocks_and_change_nothing(tmp_path):
     for process in running:
         _, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
-    expected = search.count_ranks(queries, database, labelled)
-    best, items = search.top_k(queries, database, 20)
+    expected = count_ranks(queries, database, labelled)
+    best, items = top_k(queries, database, 20)
     for name in ("many", "one"):
         for number in range(2):
             found = np.load(f"{path}.{name}.{number}.npz")
@@ -263,8 +259,8 @@ def test_bfloat16_is_searched_like_the_float32_it_stands_for():
     labelled = np.arange(300, dtype=np.int32)[None].repeat(3, 0)
     assert stream_blocks(database).load(0).dtype == jnp.bfloat16
     np.testing.assert_array_equal(
-        search.count_ranks(queries, database, labelled, 128),
-        search.count_ranks(queries, database.astype(np.float32), labelled),
+        count_ranks(queries, database, labelled, 128),
+        count_ranks(queries, database.astype(np.float32), labelled),
     )
 
 
@@ -278,61 +274,59 @@ def test_int8_scores_are_the_exact_integers(seed, dims):
     queries[0] = 127
     scores = queries.astype(np.int64) @ database.T.astype(np.int64)
     order = np.argsort(-scores, axis=1, kind="stable")
-    best, items = search.top_k(queries, database, 150, 128)
+    best, items = top_k(queries, database, 150, 128)
     assert best.dtype == np.int32
     np.testing.assert_array_equal(items, order)
     np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
     labelled = np.arange(150, dtype=np.int32)[None].repeat(3, 0)
     np.testing.assert_array_equal(
-        search.count_ranks(queries, database, labelled, 128),
+        count_ranks(queries, database, labelled, 128),
         sorted_ranks(scores, labelled),
     )
 
 
-def test_int8_is_searched_by_int8_alone():
+def test_int8_queries_and_database_need_each_other():
     queries, database, labelled = tied_case(0)
     for q, db in ((queries.astype(np.int8), database), (queries, database.astype("b"))):
-        with pytest.raises(ValueError, match="int8 is searched by int8"):
-            search.count_ranks(q, db, labelled)
-        with pytest.raises(ValueError, match="int8 is searched by int8"):
-            search.top_k(q, db, 3)
+        with pytest.raises(ValueError, match="need each other"):
+            count_ranks(q, db, labelled)
+        with pytest.raises(ValueError, match="need each other"):
+            top_k(q, db, 3)
 
 
-def test_nearly_the_best_are_all_of_them_where_the_device_has_no_faster_way():
+def test_a_cpu_retrieves_all_of_the_approximate_best():
     draw = np.random.default_rng(4)
     queries, database = draw.normal(size=(3, 16)), draw.normal(size=(500, 16))
-    exact = search.top_k(queries, database, 10, 128)
-    nearly = search.top_k(queries, database, 10, 128, recall_target=0.9)
+    exact = top_k(queries, database, 10, 128)
+    nearly = top_k(queries, database, 10, 128, recall_target=0.9)
     np.testing.assert_array_equal(nearly[1], exact[1])
     np.testing.assert_array_equal(nearly[0], exact[0])
 
 
-def test_nearly_the_best_fall_in_the_order_of_large_integers():
-    """More than float32 can tell apart."""
+def test_the_approximate_best_are_in_the_order_of_large_integers():
+    """These differ by less than float32 resolves."""
     queries = np.full((1, 2048), 127, np.int8)
     database = np.full((300, 2048), 127, np.int8)
     queries[:, 0] = 1
     database[:, 0] = np.random.default_rng(0).integers(-3, 3, 300)
-    scores, items = search.top_k(queries, database, 50, recall_target=0.9)
+    scores, items = top_k(queries, database, 50, recall_target=0.9)
     assert (np.diff(scores) <= 0).all() and len(np.unique(scores)) > 1
     true = queries.astype(np.int32) @ database.astype(np.int32).T
     np.testing.assert_array_equal(scores, np.take_along_axis(true, items, axis=1))
 
 
-def test_more_queries_than_are_asked_at_once(monkeypatch):
+def test_more_queries_than_are_scored_together(monkeypatch):
     queries, database, labelled = tied_case(2, q=7)
-    whole = search.count_ranks(queries, database, labelled)
-    best = search.top_k(queries, database, 5)
-    monkeypatch.setattr(search, "QUERIES", 3)
-    np.testing.assert_array_equal(
-        search.count_ranks(queries, database, labelled), whole
-    )
-    np.testing.assert_array_equal(search.top_k(queries, database, 5)[1], best[1])
+    whole = count_ranks(queries, database, labelled)
+    best = top_k(queries, database, 5)
+    monkeypatch.setattr(blocks_module, "QUERIES", 3)
+    np.testing.assert_array_equal(count_ranks(queries, database, labelled), whole)
+    np.testing.assert_array_equal(top_k(queries, database, 5)[1], best[1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8, ml_dtypes.bfloat16])
 def test_memory_and_files_are_read_where_they_are(tmp_path, dtype):
-    rows = in_place((300, 64), dtype)
+    rows = aligned_empty((300, 64), dtype)
     rows[:] = np.arange(300)[:, None] % 100
     assert rows.dtype == dtype and rows.flags.c_contiguous
     devices = jax.devices()[:1]

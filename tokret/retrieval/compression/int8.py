@@ -1,0 +1,62 @@
+"""int8 descriptors with one scale for each dimension.
+
+The query is multiplied by the scale before it is rounded, too: a score is then an exact
+int32 sum of products, the same on every device, in one unit for a query's whole
+database.
+"""
+
+import numpy as np
+
+from tokret.retrieval.exact_search.blocks import (
+    Database,
+    aligned_empty,
+    read_in_blocks,
+)
+from tokret.shapes import Float, Shaped
+
+LARGEST = 127  # not -128: both signs reach as far
+
+
+def fit_scale(database: Database) -> Float[np.ndarray, " d"]:
+    """The size of one step in each dimension: [D] float32, above 0.
+
+    Args:
+      database: [N, D], read block by block.
+    """
+    largest = np.zeros(database.shape[1], np.float32)
+    for _, rows in read_in_blocks(database):
+        np.maximum(largest, np.abs(rows).max(axis=0), out=largest)
+    # In a dimension of zeros any scale is right.
+    return np.where(largest > 0, largest, LARGEST).astype(np.float32) / LARGEST
+
+
+def encode(
+    database: Database, scale: Float[np.ndarray, " d"]
+) -> Shaped[np.ndarray, "n d"]:
+    """Rounds descriptors to [N, D] int8.
+
+    Args:
+      database: [N, D], read block by block.
+      scale: from `fit_scale`.
+    """
+    codes = aligned_empty(database.shape, np.int8)
+    for part, rows in read_in_blocks(database):
+        codes[part] = np.clip(np.rint(rows / scale), -LARGEST, LARGEST)
+    return codes
+
+
+def encode_queries(
+    queries: Shaped[np.ndarray, "q d"], scale: Float[np.ndarray, " d"]
+) -> Shaped[np.ndarray, "q d"]:
+    """Rounds queries for a search of int8 descriptors: [Q, D] int8.
+
+    Each query has a unit of its own, on which its ranking does not depend.
+
+    Args:
+      queries: [Q, D] descriptors.
+      scale: from `fit_scale`.
+    """
+    weighted = np.asarray(queries, np.float32) * scale
+    largest = np.abs(weighted).max(axis=1, keepdims=True)
+    unit = np.where(largest > 0, largest, LARGEST) / LARGEST
+    return np.rint(weighted / unit).astype(np.int8)
