@@ -7,8 +7,8 @@ TESTS :=
 .PHONY: demo test test-all clean
 
 demo: .venv/installed
-	$(BIN)/python train.py --config=configs/demo.py --workdir=demo
-	$(BIN)/python eval.py --workdir=demo --baselines
+	$(BIN)/tokret train --config=configs/demo.py --workdir=demo
+	$(BIN)/tokret eval --workdir=demo --baselines
 
 test: TESTS = -m "not slow"
 test test-all: .venv/installed-test

@@ -1,11 +1,11 @@
 """Evaluates a checkpoint, or descriptors of any origin: table, results, report.
 
-    python eval.py --workdir=DIR [--step=N] [--baselines]
-    python eval.py --checkpoint=DIR/checkpoints/STEP [--baselines]
-    python eval.py --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--ema]
-    python eval.py --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
-    python eval.py --workdir=DIR --benchmark=revisitop1m --extract_only
-    python eval.py --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
+    tokret eval --workdir=DIR [--step=N] [--baselines]
+    tokret eval --checkpoint=DIR/checkpoints/STEP [--baselines]
+    tokret eval --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--ema]
+    tokret eval --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
+    tokret eval --workdir=DIR --benchmark=revisitop1m --extract_only
+    tokret eval --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
         --output=out.json
 
 Options for more rows of the table: --rerank=aqe:n=10,alpha=3 for the search after

@@ -1,7 +1,7 @@
 """Rows of the paper's ablation and others like them, each as a config.
 
-python train.py --config=configs/ablation.py:ROW --workdir=DIR
-python train.py --config=configs/ablation.py:demo/ROW --workdir=DIR
+tokret train --config=configs/ablation.py:ROW --workdir=DIR
+tokret train --config=configs/ablation.py:demo/ROW --workdir=DIR
 
 ROW is a name in ROWS: what is changed in the released recipe of gldv2_r101.py, or in
 another's, named before the slash. Nothing else changes, so each row costs what its

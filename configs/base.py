@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
     config.model.drop_path = 0.1  # examples that skip a residual branch
 
     # Weights of a new run: tokret.training.initial_weights.Start. Folders of a run, or
-    # of what `python -m tokret.convert from-torch` wrote; "" draws them by the seed.
+    # of what `tokret convert from-torch` wrote; "" draws them by the seed.
     config.init = ConfigDict()
     config.init.checkpoint = ""  # the whole model, without its classifier
     config.init.trunk = ""  # the trunk alone, such as ImageNet's

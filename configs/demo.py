@@ -1,7 +1,7 @@
 """Token with a tiny trunk on synthetic landmarks: a few minutes on two CPU cores.
 
-python train.py --config=configs/demo.py --workdir=DIR
-python eval.py --workdir=DIR --baselines
+tokret train --config=configs/demo.py --workdir=DIR
+tokret eval --workdir=DIR --baselines
 """
 
 from ml_collections import ConfigDict

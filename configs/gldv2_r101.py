@@ -1,8 +1,8 @@
 """Token over ResNet-101 on Google Landmarks v2 (clean): the released recipe.
 
-python -m tokret.data prepare gldv2 --manual_dir=DOWNLOADS
-python -m tokret.convert from-torch resnet101.pth --output=runs/imagenet_resnet101
-python train.py --config=configs/gldv2_r101.py --workdir=DIR
+tokret data prepare gldv2 --manual_dir=DOWNLOADS
+tokret convert from-torch resnet101.pth --output=runs/imagenet_resnet101
+tokret train --config=configs/gldv2_r101.py --workdir=DIR
 
 DOWNLOADS holds train_clean.csv and images_000.tar to images_499.tar: 1,580,470 photos
 of 81,313 landmarks, of which one in five is for validation. With --resize=512 to the

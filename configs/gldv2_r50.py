@@ -1,8 +1,8 @@
 """Token over ResNet-50 on Google Landmarks v2 (clean): the released recipe.
 
-python -m tokret.data prepare gldv2 --manual_dir=DOWNLOADS
-python -m tokret.convert from-torch resnet50.pth --output=runs/imagenet_resnet50
-python train.py --config=configs/gldv2_r50.py --workdir=DIR
+tokret data prepare gldv2 --manual_dir=DOWNLOADS
+tokret convert from-torch resnet50.pth --output=runs/imagenet_resnet50
+tokret train --config=configs/gldv2_r50.py --workdir=DIR
 
 As gldv2_r101.py, on the same 1,580,470 photos of 81,313 landmarks, with the smaller
 trunk. The released weights reach 79.79 / 62.68 mAP on Revisited Oxford (Medium / Hard).

@@ -1,7 +1,7 @@
 """Every head over EfficientNet-Lite0 with its early stages frozen: minutes on a CPU.
 
-python -m tokret.convert from-torch efficientnet_lite0 --output=runs/lite0
-python -m tokret.comparison --output=runs/heads
+tokret convert from-torch efficientnet_lite0 --output=runs/lite0
+tokret compare --output=runs/heads
 
 Photos of 128 px and descriptors of 512 dimensions, otherwise as
 configs/grocery_token.py. The comparison chooses each head's rates.

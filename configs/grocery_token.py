@@ -1,8 +1,8 @@
 """Token over EfficientNet-Lite0 on one's own photos, from ImageNet weights, on a CPU.
 
-python -m tokret.convert from-torch efficientnet_lite0 --output=runs/lite0
-python train.py --config=configs/grocery_token.py --workdir=DIR
-python eval.py --workdir=DIR
+tokret convert from-torch efficientnet_lite0 --output=runs/lite0
+tokret train --config=configs/grocery_token.py --workdir=DIR
+tokret eval --workdir=DIR
 
 The photos are the Grocery Store Dataset's (2,936 of 81 classes). Any folder of class
 folders will do: --config.data.root=PHOTOS for those to train on, and other classes in

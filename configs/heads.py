@@ -1,6 +1,6 @@
 """The heads that the paper compares; any recipe takes one after a colon.
 
-python train.py --config=configs/gldv2_r101.py:solar --workdir=DIR
+tokret train --config=configs/gldv2_r101.py:solar --workdir=DIR
 
 A recipe is written for Token; `set_head` gives its config another head's fields. Trunk,
 photos, augmentation, schedule and optimiser stay as they are, as in the paper's table.

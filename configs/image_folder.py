@@ -1,6 +1,6 @@
 """Token with the tiny trunk on a folder of class folders, from scratch, on a CPU.
 
-python train.py --config=configs/image_folder.py --config.data.root=PHOTOS --workdir=DIR
+tokret train --config=configs/image_folder.py --config.data.root=PHOTOS --workdir=DIR
 
 PHOTOS/CLASS/**/PHOTO.jpg (also png, webp), or --config.data.table=LIST.csv with the
 columns path,label. With --config.data.benchmark_fraction=0.2 one class in five is not

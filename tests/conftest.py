@@ -66,7 +66,7 @@ def long():
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
-    """Returns a function that starts one of the programs as a user would."""
+    """Returns a function that starts a script, or a command of tokret, as a user."""
     # Workers of pytest-xdist have folders of their own in one that is the run's.
     own = tmp_path_factory.getbasetemp()
     cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
@@ -80,7 +80,7 @@ def start(tmp_path_factory):
 
     def popen(program, *arguments, devices=1):
         script = str(ROOT / program)
-        named = [script] if program.endswith(".py") else ["-m", program]
+        named = [script] if program.endswith(".py") else ["-m", "tokret", program]
         return subprocess.Popen(
             [sys.executable, *named, *map(str, arguments)],
             cwd=ROOT,
@@ -101,6 +101,20 @@ def program(start):
         process = start(name, *arguments)
         out, err = process.communicate(timeout=600)
         return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture
+def tokret(monkeypatch, capsys):
+    """Returns a function that runs a command in this process, as `program`."""
+    from tokret.__main__ import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tokret", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
 
     return run
 

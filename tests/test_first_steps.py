@@ -143,7 +143,7 @@ def test_the_loss_starts_evens_out_and_falls(tmp_path, long):
     photos.mkdir()
     write_landmarks(photos, form)
     prepare = begin(
-        *("-m", "tokret.data", "prepare", "gldv2"),
+        *("-m", "tokret", "data", "prepare", "gldv2"),
         *(f"--manual_dir={photos}", f"--data_dir={data}"),
     )
     _, err = prepare.communicate()

@@ -20,7 +20,8 @@ LAYERS = [
     {"tokret.evaluation", "tokret.comparison"},
     {"tokret.search"},
     {"tokret.benchmark"},
-    {"tokret.commands", "tokret.command_line", "tokret.programs"},
+    {"tokret.command_line"},
+    {"tokret.commands"},
     {"train", "eval", "benchmarks", "configs"},
 ]
 

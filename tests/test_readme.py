@@ -85,16 +85,14 @@ def test_every_command(
     np.save(tmp_path / "q.npy", np.array([[0.1, 0.9]]))
     done = []
     for line in "".join(blocks(readme, "")).splitlines():
-        if not line.startswith("python "):
+        if not line.startswith("tokret "):
             # CI is `make test-all`; the demo was run for the README's table.
             assert line in ("make demo", "make test", "source .venv/bin/activate")
             continue
         for name, path in places.items():
             line = re.sub(rf"(?<=[= ]){re.escape(name)}", shlex.quote(path), line)
         _, name, *arguments = shlex.split(line)
-        if name == "-m":
-            name, *arguments = arguments
-        if name == "train.py":
+        if name == "train":
             # The same training, cut short; the fields of landmarks only with them.
             demo = "--config=configs/demo.py" in arguments
             if "--config=configs/grocery_token.py" in arguments:
@@ -105,13 +103,12 @@ def test_every_command(
                 if demo or not short.startswith("--config.data.")
             ]
         status, out, err = program(name, *arguments)
-        # Of the few photos here the doctor finds that more were published.
+        # Of the few photos here the check reports that more were published.
         few = "check gldv2" in line and "1,580,470" in out
         assert status == (1 if few else 0), line + out + err
         done.append(name)
-    modules = ["checkpoints", "convert", "data", "search"]
-    programs = ["eval.py", *(f"tokret.{name}" for name in modules), "train.py"]
-    assert sorted(set(done)) == programs and len(done) == 24
+    commands = {"checkpoints", "convert", "data", "eval", "index", "query", "train"}
+    assert set(done) == commands and len(done) == 24
     assert "ash/photo 1.jpg" in (tmp_path / "answer.html").read_text()
 
     found = json.loads((tmp_path / "photos" / "eval" / "results.json").read_text())
@@ -128,9 +125,9 @@ def test_the_way_with_ones_own_photos_is_the_readmes(readme, request):
     page = (request.config.rootpath / "docs" / "own-photos.md").read_text()
     ours = {line for block in blocks(readme, "") for line in block.splitlines()}
     commands = [line for block in blocks(page, "") for line in block.splitlines()]
-    known = [line for line in commands if line.startswith("python ")]
-    # tests/comparison runs that one, cut short.
-    (compared,) = (line for line in known if "tokret.comparison" in line)
+    known = [line for line in commands if line.startswith("tokret ")]
+    # tests/commands runs that one, cut short.
+    (compared,) = (line for line in known if "tokret compare" in line)
     known.remove(compared)
     assert len(known) == 6 and set(known) <= ours
 

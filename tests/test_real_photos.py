@@ -104,7 +104,7 @@ def test_photos_that_rot_are_skipped_and_reported(
         "--config.run.checkpoint_every=1",
     )
     prepared = program(
-        "tokret.data", "prepare", "image_folder", f"--root={photo_folder}",
+        "data", "prepare", "image_folder", f"--root={photo_folder}",
         f"--data_dir={data_dir}",
     )  # fmt: skip
     assert prepared[0] == 0, prepared[2]
@@ -141,7 +141,7 @@ def test_a_run_is_measured_on_a_prepared_benchmark(
     command = ("eval.py", f"--workdir={trained}", "--benchmark=roxford5k", data)
     refused(program(*command), "roxford5k", "manual_dir")
     made = program(
-        "tokret.data", "prepare", "roxford5k", f"--manual_dir={oxford_folder}", data
+        "data", "prepare", "roxford5k", f"--manual_dir={oxford_folder}", data
     )
     assert made[0] == 0, made[2]
     status, out, err = program(*command)

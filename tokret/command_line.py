@@ -81,26 +81,30 @@ def _run(command: Any, arguments: Sequence[str], prog: str) -> None:
         command, prog = command[name], f"{prog} {name}"
     call = parse(command, arguments, prog)
     quieten()
-    keep_freed_memory()
+    if "processes" in call.keywords:
+        keep_freed_memory()
     try:
         call()
     except StoppedError:
         raise
     except UserError as error:
         # A library's error starts with the argument's name.
-        argument = re.match(r"(\w+)[:=]", str(error))
-        if argument and argument[1] in _option_names(call.keywords):
+        argument = re.match(r"(\w+)([:=]| is )", str(error))
+        if argument and argument[1] in options_of(command):
             raise UserError(f"--{error}") from error
         raise
 
 
-def _option_names(arguments: Mapping[str, Any]) -> set[str]:
-    """Names of arguments, and of the fields of those that are dataclasses."""
-    groups = [a for a in arguments.values() if dataclasses.is_dataclass(a)]
-    return {
-        *arguments,
-        *(f.name for group in groups for f in dataclasses.fields(group)),
-    }
+def options_of(function: Callable[..., None]) -> list[str]:
+    """Lists options: parameters, and the fields of those that are dataclasses."""
+    names = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = parameter.annotation
+        if dataclasses.is_dataclass(kind):
+            names += [field.name for field in dataclasses.fields(kind)]
+        elif tyro.conf.Positional not in getattr(kind, "__metadata__", ()):
+            names.append(name)
+    return names
 
 
 def choose(
@@ -126,7 +130,7 @@ def choose(
         print(f"usage: {prog} COMMAND ...\n", *lines, sep="\n")  # noqa: T201
         print(f"\n{prog} COMMAND --help lists its options.")  # noqa: T201
         raise SystemExit(0)
-    if name not in commands:
+    if name not in [*commands]:
         close = difflib.get_close_matches(name, commands, 1)
         meant = (
             f"did you mean {close[0]}?" if close else f"one of {', '.join(commands)}"
@@ -160,28 +164,28 @@ def parse(
       UserError: for what is no option, misses, or cannot be a value.
       SystemExit: after --help.
     """
-    signature = inspect.signature(function)
-    parameters = dict(signature.parameters)
     given: dict[str, Any] = {}
+    parameters = dict(inspect.signature(function).parameters)
     if parameters.pop("fields", None):
         given["fields"], arguments = split_fields(arguments)
-
-    def collect(*values: Any, **named: Any) -> functools.partial[None]:
-        bound = signature.bind_partial(*values, **named)
-        return functools.partial(function, **bound.arguments, **given)
-
-    collect.__doc__ = inspect.getdoc(function)
-    collect.__annotations__ = {
-        name: parameter.annotation for name, parameter in parameters.items()
-    }
-    collect.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=list(parameters.values())
+    options = dataclasses.make_dataclass(
+        "Options",
+        [
+            (
+                name,
+                p.annotation,
+                dataclasses.MISSING if p.default is p.empty else p.default,
+            )
+            for name, p in parameters.items()
+        ],
+        kw_only=True,
     )
+    options.__doc__ = re.sub(r"\n {4,}", " ", inspect.getdoc(function) or "")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                collect,
+            read: Any = tyro.cli(
+                options,
                 prog=prog,
                 args=arguments,
                 config=MARKERS,
@@ -191,29 +195,30 @@ def parse(
     except SystemExit as end:
         if not end.code:
             raise
-        raise UserError(one_line(errors.getvalue(), prog)) from None
+        raise UserError(
+            one_line(errors.getvalue(), prog, options_of(function))
+        ) from None
+    return functools.partial(function, **vars(read), **given)
 
 
-def one_line(box: str, prog: str) -> str:
-    """Returns in one line what is wrong by tyro's box of lines."""
-    problem, *more = re.split(r"\n. [─-]{9,} .\n", box.partition("\n")[2])
-    text, *suggestions = (_join_lines(section) for section in (problem, *more))
+def one_line(box: str, prog: str, options: Sequence[str]) -> str:
+    """Reduces tyro's box of lines, titled and with rules between sections, to one."""
+    lines = re.sub("[│╭╮╰╯]", " ", box).partition("\n")[2]
+    sections = re.split(r"^ *[─-]{5,} *$", lines, flags=re.M)
+    problem = next(section for section in sections if section.strip())
+    text = " ".join(problem.split())
     hint = f"({prog} --help lists all)"
     if text.startswith("Missing from"):  # names of options, each with its help
-        missing = re.findall(r"^. {5}(\S+)", problem, re.M)
+        missing = re.findall(r"^ {6}(\S+)", problem, re.M)
         return f"{', '.join(missing)} missing {hint}"
     kind, _, names = text.partition(": ")
     if kind != "Unrecognized options":
         reason = re.sub(r"no type matching .* Got errors: - [^:]*: ", "", text)
         return f"{reason.removeprefix('Error parsing ')} {hint}"
     names = re.sub(r"=[^,]*", "", names)
-    meant = re.search(r"Perhaps you meant: (--\w+)", " ".join(suggestions))
-    close = f"; did you mean {meant[1]}?" if meant else ""
-    return f"{names} is not an option{close} {hint}"
-
-
-def _join_lines(text: str) -> str:
-    return " ".join(" ".join(line[1:-1].split()) for line in text.splitlines())
+    close = difflib.get_close_matches(names.strip("-"), options, 1)
+    meant = f"; did you mean --{close[0]}?" if close else ""
+    return f"{names} is not an option{meant} {hint}"
 
 
 def split_fields(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -256,9 +261,9 @@ def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
 
 @TYPES.primitive_rule
 def _list(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Tuples of any length are written with commas."""
+    """Tuples of any length are written with commas; file names may have commas."""
     kind, *more = get_args(info.type) or (None,)
-    if get_origin(info.type) is not tuple or more != [...]:
+    if get_origin(info.type) is not tuple or more != [...] or kind is Path:
         return None
     return PrimitiveConstructorSpec(
         nargs=1,

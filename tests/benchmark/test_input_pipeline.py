@@ -62,7 +62,7 @@ def test_the_report_of_tokret_alone():
 def test_the_program_prints_a_table_and_writes_json(program, photo_folder, tmp_path):
     path = tmp_path / "input.json"
     status, out, err = program(
-        *("tokret.benchmark", "input", f"--photos={photo_folder}"),
+        *("benchmark", "input", f"--photos={photo_folder}"),
         *("--turns=1", f"--json={path}"),
     )
     assert status == 0, out + err
@@ -76,14 +76,14 @@ def test_the_program_prints_a_table_and_writes_json(program, photo_folder, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "benchmark"),
-        (("guess",), "guess"),
-        (("input", "--photos=nowhere"), "nowhere is no folder"),
-        (("input", "--turns=0"), "--turns=0"),
-        (("input", "--turns=many"), "--turns=many"),
+        ((), "tokret benchmark needs one of"),
+        (("guess",), "'guess' is not a command"),
+        (("input", "--photos=nowhere"), "--photos=nowhere is not a folder"),
+        (("input", "--turns=0"), "turns is 0"),
+        (("input", "--turns=many"), "--turns: "),
         (("input", "--json=no/such/folder.json"), "--json=no/such/folder.json"),
-        (("input", "--colour"), "--colour"),
+        (("input", "--colour"), "--colour is not an option"),
     ],
 )
 def test_mistakes_are_a_line(program, refused, arguments, words):
-    refused(program("tokret.benchmark", *arguments), words)
+    refused(program("benchmark", *arguments), words)

@@ -151,12 +151,12 @@ def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "plan needs --config"),
-        (("--model=0",), "--model=0: it must be a number"),
-        (("--turns=3",), "--turns=3"),
+        ((), "--config, --topology missing"),
+        (("--model=0", "--topology=x", "--config=y"), "--model=0 is not at least 1"),
+        (("--turns=3",), "--turns is not an option"),
         (("--topology=v9:4x4", f"--config={R101}"), "topology: 'v9:4x4'"),
         (("--topology=v9:4x4", f"--config={R101}", "--config.epoch=3"), "epoch"),
     ],
 )
 def test_mistakes_are_a_line(program, refused, arguments, says):
-    refused(program("tokret.benchmark", "plan", *arguments), says)
+    refused(program("benchmark", "plan", *arguments), says)

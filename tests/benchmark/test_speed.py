@@ -81,12 +81,12 @@ def test_inference_and_training_run_on_a_bare_machine():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("inference", "--minutes=none"), "--minutes=none"),
+        (("inference", "--minutes=none"), "--minutes: "),
         (("train", "--cases=no such case"), "no such case"),
     ],
 )
 def test_mistakes_are_a_line(program, refused, arguments, words):
-    refused(program("tokret.benchmark", *arguments), words)
+    refused(program("benchmark", *arguments), words)
 
 
 def test_a_database_is_searched_and_read():

@@ -17,7 +17,9 @@ from tokret.errors import UserError
 @pytest.fixture
 def programs(monkeypatch, tmp_path):
     """Writes what stands in for train.py and eval.py."""
-    monkeypatch.setattr(trials, "ROOT", tmp_path)
+    starter = "import runpy, sys; runpy.run_path(sys.argv[1] + '.py')"
+    monkeypatch.setattr(trials, "TOKRET", [sys.executable, "-c", starter])
+    monkeypatch.chdir(tmp_path)
 
     def write(train="", evaluate=""):
         (tmp_path / "train.py").write_text(train)
@@ -41,7 +43,7 @@ def programs(monkeypatch, tmp_path):
             "print('error: photo is missing\\nlater words', file=sys.stderr);"
             "sys.exit(2)",
             UserError,
-            "train.py .*: photo is missing",
+            "train .*: photo is missing",
         ),
         ("os.kill(os.getpid(), 9)", UserError, "ended by SIGKILL"),
         ("print('stopped', file=sys.stderr); sys.exit(75)", UserError, "75: stopped"),
@@ -86,11 +88,15 @@ def test_who_ends_the_comparison_ends_the_training(tmp_path):
     )
     (tmp_path / "config.py").touch()
     code = (
-        "import pathlib, sys; from tokret.comparison import trials, __main__ as m;"
-        f"trials.ROOT = pathlib.Path({str(tmp_path)!r}); m.main()"
+        "import runpy, sys; from tokret.comparison import trials;"
+        "from tokret.__main__ import main;"
+        "starter = 'import runpy, sys; runpy.run_path(sys.argv[1] + \\'.py\\')';"
+        "trials.TOKRET = [sys.executable, '-c', starter]; main()"
     )
     arguments = (f"--output={tmp_path / 'out'}", f"--config={tmp_path / 'config.py'}")
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "compare", *arguments], cwd=tmp_path
+    )
     pid = tmp_path / "pid"
     deadline = time.monotonic() + 60
     while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:

@@ -143,7 +143,7 @@ def test_after_kills_it_ends_as_if_undisturbed(
 ):
     def arguments(name):
         return (
-            *("tokret.search", "index", photos, f"--checkpoint={checkpoint}"),
+            *("index", photos, f"--checkpoint={checkpoint}"),
             f"--index={tmp_path / name}",
         )
 

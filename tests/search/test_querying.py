@@ -92,11 +92,11 @@ def test_the_page_holds_its_pictures_and_escapes_names(results_of, photos):
 def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp_path):
     moved = shutil.copytree(checkpoint, tmp_path / "weights")
     index, page = tmp_path / "index", tmp_path / "results.html"
-    query = ("tokret.search", "query", photos / "sea" / "1.jpg", f"--index={index}")
+    query = ("query", photos / "sea" / "1.jpg", f"--index={index}")
     refused(program(*query), "is not an index")
     (photos / "odd.png").write_bytes(b"")
     (photos / "notes.txt").write_text("")
-    made = ("tokret.search", "index", photos, f"--checkpoint={moved}")
+    made = ("index", photos, f"--checkpoint={moved}")
     status, out, err = program(*made, f"--index={index}")
     assert status == 0, out + err
     assert "9 photos (10 extracted now, 0 gone)" in out
@@ -117,7 +117,6 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "command"),
         (
             ("index", "nowhere", "--checkpoint=x", "--index=y"),
             "nowhere is not a folder",
@@ -128,4 +127,4 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
     ],
 )
 def test_mistakes_are_a_line(program, refused, arguments, message):
-    refused(program("tokret.search", *arguments), message)
+    refused(program(*arguments), message)

@@ -17,7 +17,8 @@ import tokret
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 
-ROOT = Path(tokret.__file__).resolve().parents[1]
+CONFIGS = Path(tokret.__file__).parent / "configs"
+TOKRET = [sys.executable, "-m", "tokret"]  # the command
 REFUSED = 2  # the programs' status after a line that starts with:
 ERROR = "error: "
 DIVERGED = re.compile("non-finite|is no numbers")  # in errors of the two programs
@@ -28,7 +29,7 @@ class DivergedError(UserError):
 
 
 class Trial(NamedTuple):
-    """A run of train.py.
+    """A run of tokret train.
 
     Attributes:
       config: the value of --config, with the head after a colon.
@@ -52,7 +53,7 @@ class Trial(NamedTuple):
         if done.exists():
             return
         fields = [f"--config.{name}={value}" for name, value in self.fields.items()]
-        run("train.py", f"--config={self.config}", *fields, f"--workdir={self.workdir}")
+        run("train", f"--config={self.config}", *fields, f"--workdir={self.workdir}")
         write_whole(done, "")
 
     def measure(self, name: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
@@ -70,7 +71,7 @@ class Trial(NamedTuple):
         """
         stored = self.workdir / f"{name}.json"
         if not stored.exists():
-            run("eval.py", f"--workdir={self.workdir}", "--no-report", *arguments)
+            run("eval", f"--workdir={self.workdir}", "--no-report", *arguments)
             found = json.loads((self.workdir / "eval" / "results.json").read_text())
             # The benchmark that was evaluated last comes last.
             numbers = list(found["benchmarks"].values())[-1]
@@ -106,9 +107,11 @@ def run(program: str, *arguments: str) -> None:
       DivergedError: updates in a row, or descriptors, were non-finite.
       UserError: it ended with a status other than 0; the message is its own.
     """
-    command = [sys.executable, str(ROOT / program), *arguments]
     with subprocess.Popen(  # noqa: S603 (this project's own programs)
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*TOKRET, program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             out, err = process.communicate()

@@ -2,19 +2,16 @@
 
 import csv
 import shutil
-import sys
 
 import numpy as np
 import pytest
 
-from tokret.data import __main__ as program
 from tokret.data import datasets
 from tokret.data.checking.report import Digests
-from tokret.errors import exit_status
 
 
 @pytest.fixture
-def check(monkeypatch, capsys, tmp_path):
+def check(tokret, tmp_path):
     """Runs it: (status, what it prints, the CSV's rows); writes nothing else."""
 
     def run(name, *arguments):
@@ -22,12 +19,7 @@ def check(monkeypatch, capsys, tmp_path):
         folder.mkdir(exist_ok=True)
         output = folder / "problems.csv"
         words = ("check", name, "--workers=1", f"--output={output}", *arguments)
-        monkeypatch.setattr(sys, "argv", ["tokret.data", *map(str, words)])
-        try:
-            status = exit_status(program.main)
-        except SystemExit as end:
-            status = end.code
-        out, err = capsys.readouterr()
+        status, out, err = tokret("data", *words)
         assert list(folder.iterdir()) in ([output], [])
         rows = []
         if output.exists():
@@ -220,7 +212,7 @@ def test_wrong_usage(check, tmp_path):
         ),
         ("image_folder", ("--root=/nowhere",), "/nowhere is not a folder"),
         ("gldv2", (f"--manual_dir={tmp_path}",), "lacks train_clean.csv"),
-        ("gldv2", ("--root=x",), "unrecognized arguments"),
+        ("gldv2", ("--root=x",), "--root is not an option"),
         ("roxford5k", (f"--manual_dir={tmp_path}/x",), "not a folder"),
         ("synthetic_landmarks", (f"--data_dir={tmp_path}",), "no prepared synth"),
         ("image_folder", ("--root=x", f"--output={tmp_path}"), "output"),

@@ -1,27 +1,16 @@
-"""The checkpoints of a run, or the one of a conversion.
+"""The checkpoints of a run: list, show, prune."""
 
-    python -m tokret.checkpoints list DIR
-    python -m tokret.checkpoints show DIR [--step=N]
-    python -m tokret.checkpoints prune DIR --keep=N [--keep_best[=MEASURE]] [--dry_run]
-
-list reads every checkpoint and says which are whole; the best is marked. show prints
-what one says of itself, and its arrays; DIR may be its own folder, too. prune removes
-all but the newest N that are whole, and the best; what is damaged it leaves.
-"""
-
-import argparse
 import json
-import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated
 
 import jax
+import tyro
 from tqdm import tqdm
 
-from tokret.command_line import quieten
 from tokret.configuration import part
-from tokret.errors import UserError, exit_status
+from tokret.errors import UserError
 from tokret.training.checkpoint_description import read_config
 from tokret.training.checkpoint_inspection import (
     Inspection,
@@ -34,45 +23,13 @@ from tokret.training.retention import MEASURES, Retention, best_step
 from tokret.training.weights import find_checkpoint
 
 MIB = 2**20
-OWN = "the run's own"
+OWN = "run"  # for --keep_best: the measure of the run's config
+Folder = Annotated[Path, tyro.conf.Positional]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; python -m tokret.checkpoints --help says more")
-
-
-def _flags() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m tokret.checkpoints",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("list", "show", "prune"):
-        command = commands.add_parser(name, allow_abbrev=False)
-        command.add_argument("folder", type=_path, metavar="DIR")
-    show_command, prune_command = (commands.choices[name] for name in ("show", "prune"))
-    show_command.add_argument(
-        "--step", help="checkpoint, or the word best; the newest if not given"
-    )
-    add = prune_command.add_argument
-    add("--keep", type=int, required=True, help="how many of the newest stay")
-    add(
-        "--keep_best",
-        nargs="?",
-        const=OWN,
-        default="",
-        metavar="MEASURE",
-        help=f"the best stays, too: by {', '.join(MEASURES)}, or as the run says",
-    )
-    add("--dry_run", action="store_true", help="only say what would be removed")
-    return parser
-
-
-def _path(name: str) -> Path:
-    return Path(name).expanduser()
+def use_cpu() -> None:
+    """Leaves the accelerator to a run that may hold it."""
+    jax.config.update("jax_platforms", "cpu")
 
 
 def printable(text: str) -> str:
@@ -132,9 +89,13 @@ def table(found: dict[int, Inspection], measure: str) -> str:
     return "\n".join(lines)
 
 
-def list_command(flags: argparse.Namespace) -> None:
-    """Prints a table of a run's checkpoints."""
-    workdir: Path = flags.folder
+def list_all(workdir: Folder) -> None:
+    """Read every checkpoint, and list which are whole and which is the best.
+
+    Args:
+      workdir: the folder of the run.
+    """
+    use_cpu()
     found = examine_all(workdir)
     print(table(found, measure_of(workdir)))
     folder = workdir / "checkpoints"
@@ -150,11 +111,17 @@ def list_command(flags: argparse.Namespace) -> None:
         )
 
 
-def show(flags: argparse.Namespace) -> None:
-    """Prints what a checkpoint says of itself, and its arrays."""
-    path: Path = flags.folder
-    if list_steps(path) or flags.step is not None or not path.is_dir():
-        path = find_checkpoint(path, flags.step)
+def show(folder: Folder, step: str | None = None) -> None:
+    """Print the description of a checkpoint, and its arrays.
+
+    Args:
+      folder: of a run, a conversion, or one checkpoint.
+      step: checkpoint of the run, or the word best; None: the newest.
+    """
+    use_cpu()
+    path = folder
+    if list_steps(path) or step is not None or not path.is_dir():
+        path = find_checkpoint(path, step)
     found = inspect_checkpoint(path, read_all=False)
     if found.problem:
         raise UserError(f"{path}: {found.problem}")
@@ -170,15 +137,24 @@ def show(flags: argparse.Namespace) -> None:
     print(f"{len(found.arrays)} arrays, {total:,} bytes")
 
 
-def prune(flags: argparse.Namespace) -> None:
-    """Removes checkpoints that are not to be kept."""
-    workdir: Path = flags.folder
+def prune(
+    workdir: Folder, keep: int, keep_best: str = "", dry_run: bool = False
+) -> None:
+    """Remove all but the newest whole checkpoints, and the best; keep damaged ones.
+
+    Args:
+      workdir: the folder of the run.
+      keep: how many of the newest to keep.
+      keep_best: keep the best too, by loss, top1 or top5, or as the run does: run.
+      dry_run: only print what would be removed.
+    """
+    use_cpu()
     find_checkpoint(workdir)
-    measure = measure_of(workdir) if flags.keep_best == OWN else flags.keep_best
-    if flags.keep_best and not measure:
-        raise UserError(f"--keep_best needs one of {', '.join(MEASURES)} for this run")
-    retention = Retention(keep=flags.keep, keep_best=measure)
-    if flags.dry_run:
+    measure = measure_of(workdir) if keep_best == OWN else keep_best
+    if keep_best and not measure:
+        raise UserError(f"keep_best: name one of {', '.join(MEASURES)} for this run")
+    retention = Retention(keep=keep, keep_best=measure)
+    if dry_run:
         _prune(workdir, retention, dry=True)
         return
     with lock_workdir(workdir):
@@ -205,15 +181,4 @@ def _prune(workdir: Path, retention: Retention, *, dry: bool) -> None:
     print(f"{len(removed)} checkpoints, {freed:.1f} MiB; kept: {kept}")
 
 
-def main() -> None:
-    """Reads the flags."""
-    quieten()
-    # A run may hold the accelerator.
-    jax.config.update("jax_platforms", "cpu")
-    flags = _flags().parse_args()
-    commands = {"list": list_command, "show": show, "prune": prune}
-    commands[flags.command](flags)
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))
+COMMANDS = {"list": list_all, "show": show, "prune": prune}

@@ -1,23 +1,36 @@
 """The whole comparison with programs that stand in, and once with the real ones."""
 
 import json
+import re
 import shutil
 
 import pytest
 
-from tokret.comparison import __main__ as comparison
 from tokret.comparison import trials
 from tokret.errors import UserError
 from tokret.io import file_locks as locking
 
 
 @pytest.fixture
-def compare(monkeypatch):
-    """Runs the command in this process."""
+def compare(tokret):
+    """Returns a function that runs the command and returns its output."""
 
     def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["comparison", *map(str, arguments)])
-        comparison.main()
+        status, out, err = tokret("compare", *arguments)
+        assert status == 0, err
+        return out
+
+    return run
+
+
+@pytest.fixture
+def fails(tokret, refused):
+    """Returns a check that the command fails, with words in its error."""
+
+    def run(*arguments, match):
+        result = tokret("compare", *arguments)
+        refused(result)
+        assert re.search(match, result[2]), result[2]
 
     return run
 
@@ -34,9 +47,9 @@ class Programs:
         self.calls.append((program, arguments))
         flags = dict(a[2:].split("=", 1) for a in arguments if "=" in a)
         workdir = trials.Path(flags["workdir"])
-        if program == "train.py":
+        if program == "train":
             if self.refuse and self.refuse in arguments:
-                raise self.error("train.py: 11 updates in a row were non-finite")
+                raise self.error("train: 11 updates in a row were non-finite")
             (workdir / "rate").write_text(flags["config.schedule.base_lr"])
             return
         value = 0.9 - abs(float((workdir / "rate").read_text()) - 0.005)
@@ -58,12 +71,12 @@ def programs(monkeypatch):
 ARGUMENTS = ("--root=a", "--unseen=b", "--heads=token,gem", "--seeds=2")
 
 
-def test_the_best_rates_train_the_seeds(compare, programs, tmp_path, capsys):
+def test_the_best_rates_train_the_seeds(compare, programs, tmp_path):
     out = tmp_path / "figures.json"
     arguments = (*ARGUMENTS, f"--output={tmp_path}", f"--json={out}")
     programs.refuse = "--config.schedule.base_lr=0.02"
-    compare(*arguments)
-    trained = [a for p, a in programs.calls if p == "train.py"]
+    printed = compare(*arguments)
+    trained = [a for p, a in programs.calls if p == "train"]
     assert len(trained) == 2 * (3 + 2)
     seeds = [a for a in trained if any("--config.seed=" in f for f in a)]
     assert all("--config.schedule.base_lr=0.005" in a for a in seeds)
@@ -75,40 +88,47 @@ def test_the_best_rates_train_the_seeds(compare, programs, tmp_path, capsys):
     assert found["token"]["best"]["rate"] == 0.005
     assert "non-finite" in found["gem"]["tried"][-1]["refused"]
     assert len(found["gem"]["seeds"]) == 2
-    assert "| token | 90.0 ± 0.0" in capsys.readouterr().out
+    assert "| token | 90.0 ± 0.0" in printed
     # The same again has nothing left to do but what was refused.
     before = len(programs.calls)
     compare(*arguments)
     assert len(programs.calls) - before == 2
 
 
-def test_a_head_that_no_rates_suit_is_named(compare, programs, tmp_path):
+def test_a_head_that_no_rates_suit_is_named(fails, programs, tmp_path):
     programs.refuse = "--config.seed=0"
-    with pytest.raises(UserError, match="non-finite"):
-        compare(*ARGUMENTS, f"--output={tmp_path}")
+    fails(*ARGUMENTS, f"--output={tmp_path}", match="non-finite")
     programs.refuse = "--config.data.benchmark_fraction=0.25"
-    with pytest.raises(UserError, match="no rates suit token: train.py"):
-        compare(*ARGUMENTS, f"--output={tmp_path / 'other'}")
+    fails(
+        *ARGUMENTS,
+        f"--output={tmp_path / 'other'}",
+        match="suit token: train",
+    )
 
 
-def test_other_failures_choose_no_rates(compare, programs, tmp_path):
+def test_other_failures_choose_no_rates(compare, fails, programs, tmp_path):
     programs.refuse, programs.error = "--config.schedule.base_lr=0.02", UserError
-    with pytest.raises(UserError, match="train.py"):
-        compare(*ARGUMENTS, f"--output={tmp_path}")
+    fails(*ARGUMENTS, f"--output={tmp_path}", match="train")
     programs.refuse = ""
     compare(*ARGUMENTS, f"--output={tmp_path}")
 
 
-def test_what_was_made_otherwise_is_not_taken(compare, programs, tmp_path):
+def test_what_was_made_otherwise_is_not_taken(compare, fails, programs, tmp_path):
     compare(*ARGUMENTS, f"--output={tmp_path}")
-    with pytest.raises(UserError, match="epochs=4, not 5"):
-        compare(*ARGUMENTS, f"--output={tmp_path}", "--search_epochs=5")
-    with pytest.raises(UserError, match="data.root=.*a, not .*c; name another"):
-        compare("--root=c", "--unseen=b", f"--output={tmp_path}", "--heads=gem")
+    fails(
+        *ARGUMENTS, f"--output={tmp_path}", "--search_epochs=5", match="epochs=4, not 5"
+    )
+    fails(
+        "--root=c",
+        "--unseen=b",
+        f"--output={tmp_path}",
+        "--heads=gem",
+        match="data.root=.*a, not .*c; name another",
+    )
     # Other rates that are better train other seeds.
     before = len(programs.calls)
     compare(*ARGUMENTS, f"--output={tmp_path}", "--rates=0.0005,0.02")
-    trained = [a for p, a in programs.calls[before:] if p == "train.py"]
+    trained = [a for p, a in programs.calls[before:] if p == "train"]
     assert len(trained) == 2 * 2
     assert all("--config.schedule.base_lr=0.0005" in a for a in trained)
 
@@ -122,29 +142,24 @@ def test_what_was_made_otherwise_is_not_taken(compare, programs, tmp_path):
         (("--rates=0",), "--rates"),
         (("--held_out=1",), "--held_out"),
         (("--seeds=0",), "--seeds"),
-        (("--fields", "epochs"), "--fields"),
-        (("--fields", "epochs=2", "--fields", "seed=2"), "itself decides seed"),
+        (("--config.seed=2",), "--config.seed: the comparison itself decides"),
         (("--json=none/x.json",), "--json=.* in a folder that exists"),
         (("--config=configs/none.py",), "--config=.* is not a file"),
         (("--unseen=",), "--unseen"),
-        (("--oops",), "--help says more"),
+        (("--oops",), "--oops is not an option"),
     ],
 )
-def test_mistakes_are_a_line(compare, programs, tmp_path, arguments, message):
-    with pytest.raises(UserError, match=message):
-        compare(*ARGUMENTS[:2], f"--output={tmp_path}", *arguments)
+def test_mistakes_are_a_line(fails, programs, tmp_path, arguments, message):
+    fails(*ARGUMENTS[:2], f"--output={tmp_path}", *arguments, match=message)
     assert not programs.calls
 
 
-def test_places_that_do_not_do(compare, programs, tmp_path):
-    with pytest.raises(UserError, match="go together"):
-        compare("--root=a", f"--output={tmp_path}")
+def test_places_that_do_not_do(fails, programs, tmp_path):
+    fails("--root=a", f"--output={tmp_path}", match="go together")
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="--output=.* is a file"):
-        compare(*ARGUMENTS, f"--output={tmp_path / 'file'}")
+    fails(*ARGUMENTS, f"--output={tmp_path / 'file'}", match="--output=.* is a file")
     with locking.held(tmp_path / ".lock", "held"):
-        with pytest.raises(UserError, match="another comparison"):
-            compare(*ARGUMENTS, f"--output={tmp_path}")
+        fails(*ARGUMENTS, f"--output={tmp_path}", match="another comparison")
     assert not programs.calls
 
 
@@ -153,19 +168,22 @@ def test_two_programs_make_one_row(program, photo_folder, data_dir, tmp_path):
     unseen = tmp_path / "unseen"
     shutil.copytree(photo_folder, unseen)
     small = (
-        *("epochs=1", "batch_size=4", "augmentation.size=32"),
-        *("evaluation.longest_side=48", "schedule.warmup_epochs=0.5"),
-        f"run.data_dir={data_dir}",
+        *(
+            "--config.epochs=1",
+            "--config.batch_size=4",
+            "--config.augmentation.size=32",
+        ),
+        *("--config.evaluation.longest_side=48", "--config.schedule.warmup_epochs=0.5"),
+        f"--config.run.data_dir={data_dir}",
     )
     status, out, err = program(
-        "tokret.comparison",
+        "compare",
         "--config=configs/image_folder.py",
         *("--heads=gem", "--rates=0.001", "--trunk_rates=0.001", "--seeds=1"),
         *("--search_epochs=1", "--held_out=0.4"),
         f"--root={photo_folder}",
         f"--unseen={unseen}",
         f"--output={tmp_path / 'runs'}",
-        "--fields",
         *small,
     )
     assert status == 0, err

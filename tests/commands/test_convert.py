@@ -1,10 +1,8 @@
 """The converter as a user types it."""
 
-import contextlib
-import io
+import functools
 import json
 import pickle
-import runpy
 import subprocess
 import sys
 import zipfile
@@ -61,22 +59,8 @@ def weights():
 
 
 @pytest.fixture
-def convert():
-    """Runs the converter in this process: (status, output, error output)."""
-
-    def run(*arguments):
-        out, err = io.StringIO(), io.StringIO()
-        before, sys.argv = sys.argv, ["convert", *map(str, arguments)]
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                runpy.run_module("tokret.convert", run_name="__main__")
-        except SystemExit as end:
-            status = end.code
-        finally:
-            sys.argv = before
-        return status, out.getvalue(), err.getvalue()
-
-    return run
+def convert(tokret):
+    return functools.partial(tokret, "convert")
 
 
 def assert_identical(found, expected):
@@ -128,9 +112,15 @@ def test_torchs_own_file_without_torch(
     tensors = {name: torch.tensor(leaf) for name, leaf in weights["token"].items()}
     torch.save({"epoch": 3, "state_dict": tensors, "optim": {"state": {}}}, source)
 
-    hide = "import runpy, sys; sys.modules['torch'] = None; runpy.run_module("
-    command = [sys.executable, "-c", f"{hide}'tokret.convert', run_name='__main__')"]
-    arguments = ["from-torch", str(source), f"--output={run}", "--num_heads=2"]
+    hide = "import sys; sys.modules['torch'] = None; from tokret.__main__ import main"
+    command = [sys.executable, "-c", f"{hide}; main()"]
+    arguments = [
+        "convert",
+        "from-torch",
+        str(source),
+        f"--output={run}",
+        "--num_heads=2",
+    ]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "epoch" in done.stdout
@@ -198,7 +188,7 @@ def test_nothing_is_skipped_and_nothing_written(
 def test_mistakes_are_one_line(weights, convert, refused, tmp_path):
     source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
     write_safetensors(source, weights["token"], {})
-    refused(convert(), "command")
+    refused(convert(), "needs one of: inspect")
     refused(convert("from-torch", source), "--output")
     refused(convert("from-torch", tmp_path / "no.pth", f"--output={run}"), "no.pth")
     run.mkdir()
@@ -248,7 +238,7 @@ def test_a_header_is_not_contradicted_and_not_trusted(
     source = tmp_path / "theirs.safetensors"
     write_safetensors(source, weights["token"], header(Found("token", MODELS["token"])))
     refused(
-        convert("inspect", source, "--num_heads=4"), str(source), "its header says 2"
+        convert("inspect", source, "--num_heads=4"), str(source), "its header has 2"
     )
     for model in ({"dim": None}, {"trunk": "tiny", "head": "token", "dim": 1.5}):
         write_safetensors(source, weights["token"], header(Found("token", model)))
@@ -287,7 +277,7 @@ def test_damaged_weights_are_named(weights, convert, program, tmp_path):
     back = tmp_path / "back.safetensors"
     # A process of its own: what Orbax leaves unfinished would disturb other tests. Its
     # event loop may complain at the very end.
-    status, _, err = program("tokret.convert", "to-torch", run, f"--output={back}")
+    status, _, err = program("convert", "to-torch", run, f"--output={back}")
     assert status == 2
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
     assert "checkpoints/0" in line

@@ -1,15 +1,13 @@
 """The command on runs of three checkpoints, whole, damaged and made up."""
 
+import functools
 import os
 import shutil
-import sys
 
 import jax.numpy as jnp
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from tokret.checkpoints import __main__ as command
-from tokret.errors import exit_status
 from tokret.training import checkpoint_inspection as inspection
 from tokret.training.checkpoint_arrays import STATE
 from tokret.training.checkpoint_description import FILE, describe
@@ -40,15 +38,8 @@ def run(made, tmp_path):
 
 
 @pytest.fixture
-def ask(monkeypatch, capsys):
-    """Returns a function that gives the command: (status, output, error output)."""
-
-    def asked(*arguments):
-        monkeypatch.setattr(sys, "argv", ["checkpoints", *map(str, arguments)])
-        status = exit_status(command.main)
-        return status, *capsys.readouterr()
-
-    return asked
+def ask(tokret):
+    return functools.partial(tokret, "checkpoints")
 
 
 def cut_short(checkpoint):
@@ -135,7 +126,7 @@ def test_one_is_shown(run, ask):
 
 
 def test_what_is_not_to_be_kept_is_removed(run, ask):
-    status, out, err = ask("prune", run, "--keep=1", "--keep_best", "--dry_run")
+    status, out, err = ask("prune", run, "--keep=1", "--keep_best=run", "--dry_run")
     assert status == 0 and "would remove" in out and "kept: 4, 12" in out
     assert list_steps(run) == [4, 8, 12]
     status, out, err = ask("prune", run, "--keep=1", "--keep_best=loss")
@@ -161,7 +152,7 @@ def test_links_among_checkpoints_are_neither_followed_nor_removed(run, ask, tmp_
 
 
 def test_mistakes_are_one_line(run, ask, refused, tmp_path):
-    refused(ask(), "command")
+    refused(ask(), "needs one of: list, show, prune")
     refused(ask("list", tmp_path / "nowhere"), "has no checkpoint")
     refused(ask("show", tmp_path), "it has no _CHECKPOINT_METADATA")
     refused(ask("show", run / "checkpoints" / "4" / FILE), "has no checkpoint")

