@@ -81,7 +81,7 @@ def test_the_program_prints_a_table_and_writes_json(program, photo_folder, tmp_p
         (("input", "--photos=nowhere"), "--photos=nowhere is not a folder"),
         (("input", "--turns=0"), "turns is 0"),
         (("input", "--turns=many"), "--turns: "),
-        (("input", "--json=no/such/folder.json"), "--json=no/such/folder.json"),
+        (("input", "--json=no/such/folder.json"), "--json: no/such/folder.json"),
         (("input", "--colour"), "--colour is not an option"),
     ],
 )

@@ -153,7 +153,7 @@ def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
     [
         ((), "--config, --topology missing"),
         (("--model=0", "--topology=x", "--config=y"), "--model=0 is not at least 1"),
-        (("--turns=3",), "--turns is not an option"),
+        (("--turns=3", "--topology=x", "--config=y"), "--turns is not an option"),
         (("--topology=v9:4x4", f"--config={R101}"), "topology: 'v9:4x4'"),
         (("--topology=v9:4x4", f"--config={R101}", "--config.epoch=3"), "epoch"),
     ],

@@ -64,7 +64,7 @@ def test_the_program_prints_a_table_and_writes_json(program, tmp_path):
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--database=0", "--database is 0"),
+        ("--database=0", "database is 0"),
         ("--queries=9999", "queries is 9999"),
         ("--forms=zip", "zip"),
         ("--forms=pq2000", "pq1024 is the largest"),
