@@ -13,7 +13,7 @@ from PIL import Image
 from tokret.data.ground_truth import read_ground_truth
 from tokret.errors import UserError
 from tokret.evaluation.descriptor_inputs import read_descriptor_input
-from tokret.io import restricted_pickle as plain_pickle
+from tokret.io import restricted_pickle
 from tokret.retrieval import metrics
 from tokret.retrieval.store.record import Images, Record
 from tokret.retrieval.store.writing import write_store
@@ -55,7 +55,7 @@ def evaluate(program, paths, *more):
 @pytest.mark.slow
 def test_descriptors_are_scored_by_the_official_protocol(program, files, shared):
     truth = shared / "revisitop" / "gnd_roxford5k.pkl"
-    gnd = plain_pickle.load(truth.read_bytes())["gnd"]
+    gnd = restricted_pickle.load(truth.read_bytes())["gnd"]
     count, num_queries = 4993, len(gnd)
     scores = np.random.RandomState(1).rand(count, num_queries)  # noqa: NPY002 (the golden's)
     for q, lists in enumerate(gnd):

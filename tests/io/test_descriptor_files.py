@@ -32,15 +32,15 @@ def test_descriptors_come_back_as_they_were_saved(saved, dtype, order):
     [
         (np.zeros(3), r"shape \(3,\)"),
         (np.zeros((1, 2, 3)), r"shape \(1, 2, 3\)"),
-        (np.zeros((2, 3), int), "holds int64"),
-        (np.zeros((2, 3), bool), "holds bool"),
-        (np.zeros((2, 3), complex), "holds complex128"),
-        (np.zeros((2, 3), ">f4"), "holds >f4"),
-        (np.array([["a", {}]], object), "holds object"),
-        (np.zeros((0, 3)), "holds nothing"),
-        (np.zeros((3, 0)), "holds nothing"),
+        (np.zeros((2, 3), int), "has dtype int64"),
+        (np.zeros((2, 3), bool), "has dtype bool"),
+        (np.zeros((2, 3), complex), "has dtype complex128"),
+        (np.zeros((2, 3), ">f4"), "has dtype >f4"),
+        (np.array([["a", {}]], object), "has dtype object"),
+        (np.zeros((0, 3)), "is empty"),
+        (np.zeros((3, 0)), "is empty"),
         (np.zeros((4, 3)), "has 4 rows and imlist has 5"),
-        (np.zeros((5, 4)), "has 4 dimensions and the other side 3"),
+        (np.zeros((5, 4)), "has 4 dimensions and the others have 3"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(saved, array, message):
@@ -69,5 +69,5 @@ def test_missing_cut_and_foreign_files(tmp_path, saved):
         descriptor_files.read_descriptors(path)
     for data in (b"", b"PK\x03\x04 a zip archive", whole[:6] + b"\x09" + whole[7:]):
         path.write_bytes(data)
-        with pytest.raises(UserError, match=r"no \.npy file"):
+        with pytest.raises(UserError, match=r"not an \.npy file"):
             descriptor_files.read_descriptors(path)

@@ -37,7 +37,7 @@ def test_offset_and_strides_are_kept(offset, shape, strides, values):
     assert not array.size or np.may_share_memory(array, RAW)
 
 
-def test_a_part_of_a_storage_begins_where_it_says():
+def test_a_part_of_a_storage_has_an_offset():
     part = Storage("0", np.dtype("<f4"), 6, 2, 3)
     np.testing.assert_array_equal(view(1, (2,), (1,), part), [3, 4])
     with pytest.raises(FaultError, match="element 3 of a storage that has 3"):
@@ -77,8 +77,8 @@ def test_a_tensor_that_leaves_its_storage_is_named(offset, shape, strides):
         (None, (1,), (1,)),
     ],
 )
-def test_a_tensor_that_makes_no_sense_is_named(offset, shape, strides):
-    with pytest.raises(FaultError, match="tensor w has no"):
+def test_an_invalid_tensor_is_named(offset, shape, strides):
+    with pytest.raises(FaultError, match="tensor w has (an |no |)(invalid|storage)"):
         view(offset, shape, strides)
 
 
@@ -97,7 +97,7 @@ def test_strides_of_nothing_neither_allocate_nor_pass():
         tracemalloc.stop()
 
 
-def test_tied_tensors_share_their_bytes_until_there_are_too_many():
+def test_tied_tensors_have_the_same_bytes_until_there_are_too_many():
     tensor = Tensor(STORAGE, 0, (6,), (1,))
     tied = {f"w{i}": tensor for i in range(MAX_EXPANSION)}
     first, second, *_ = views_of(tied, {"0": 5}, RAW).values()
@@ -108,5 +108,5 @@ def test_tied_tensors_share_their_bytes_until_there_are_too_many():
 
 def test_shapes_of_nothing_are_still_shapes():
     assert checked_shape("w", (0, 3), 4) == (0, 3)
-    with pytest.raises(FaultError, match="no sensible shape"):
+    with pytest.raises(FaultError, match="invalid shape"):
         checked_shape("w", (0, 2**47, 2**47), 4)

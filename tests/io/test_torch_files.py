@@ -220,7 +220,7 @@ BEYOND = mapping({"a": tensor("11", (2,), (1,))})
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "words"),
     [
         (zip_file(TOP, compression=zipfile.ZIP_DEFLATED), "compressed or encrypted"),
         (patched(ENTRY, ENCRYPTED), "compressed or encrypted"),
@@ -236,8 +236,8 @@ BEYOND = mapping({"a": tensor("11", (2,), (1,))})
         (zip_file(BEYOND), "tensor a reaches to element 1 of a storage that has 1"),
     ],
 )
-def test_a_zip_file_that_is_not_what_torch_wrote_is_refused(read, data, says):
-    assert says in refusal(read, data)
+def test_a_zip_file_that_is_not_what_torch_wrote_is_refused(read, data, words):
+    assert words in refusal(read, data)
 
 
 def test_an_entry_that_ends_beyond_the_file_is_refused(read):
@@ -261,21 +261,21 @@ BIG_ENDIAN = (*LEGACY_HEAD[:2], mapping({"little_endian": b"\x89"}))
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "words"),
     [
         (pickled(mapping({"a": number(1)})), "a pickle that torch.save did not write"),
         (legacy_file(TOP, head=OLD), "unknown version"),
         (legacy_file(TOP, head=BIG_ENDIAN), "big-endian"),
-        (legacy_file(TOP, {"7": STORAGES["7"]}), "not those that its tensors use"),
-        (legacy_file(TOP, STORAGES | {"12": STORAGES["7"]}), "not those that its"),
+        (legacy_file(TOP, {"7": STORAGES["7"]}), "not those of its tensors"),
+        (legacy_file(TOP, STORAGES | {"12": STORAGES["7"]}), "not those of its"),
         (legacy_file(TOP, STORAGES | {"11": np.zeros(2, "i4")}), "11 has 2 elements"),
-        (legacy_file(TOP)[:-1], "cut short"),
+        (legacy_file(TOP)[:-1], "truncated"),
         (b"".join(map(pickled, (*LEGACY_HEAD, TOP, number(3)))), "no keys"),
         (legacy_file(BEYOND, {"11": STORAGES["11"]}), "a reaches to element 1"),
     ],
 )
-def test_a_legacy_file_that_is_not_what_torch_wrote_is_refused(read, data, says):
-    assert says in refusal(read, data)
+def test_a_legacy_file_that_is_not_what_torch_wrote_is_refused(read, data, words):
+    assert words in refusal(read, data)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -283,7 +283,7 @@ def test_a_storage_that_claims_the_world_is_refused_unread(read, form):
     huge = np.lib.stride_tricks.as_strided(STORAGES["7"], (2**47,), (0,))
     top = mapping({"a": tensor("7", (2**47,), (1,), 0, (), {"7": huge})})
     line = refusal(read, FORMATS[form](top, {"7": STORAGES["7"]}))
-    assert f"{4 * 2**47}" in line or "cut short" in line
+    assert f"{4 * 2**47}" in line or "truncated" in line
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -113,20 +113,20 @@ def test_every_other_name_is_refused(name):
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "words"),
     [
         (b"ctorch._utils\n_rebuild_tensor\n}" + text("a") + b"Nsb", "a state set on"),
         (b"ctorch\nFloatStorage\n}" + text("dtype") + b"Nsb", "a state set on"),
         (b"ccollections\nOrderedDict\n}" + text("get") + b"Nsb", "a state set on"),
-        (b"ctorch\nFloatStorage\n)R", "cut or malformed (TypeError"),
+        (b"ctorch\nFloatStorage\n)R", "truncated or malformed (TypeError"),
         (b"ccollections\nOrderedDict\n" + text("ab") + b"\x85R", "but pairs"),
         (text("module") + b"Q", "no storage"),
         (b"(" + text("module") + b"NNNNtQ", "no storage"),
         (b"P0\n", "PERSID"),
     ],
 )
-def test_what_is_admitted_cannot_be_bent(body, says):
-    with pytest.raises(FaultError, match=re.escape(says)):
+def test_what_is_admitted_cannot_be_bent(body, words):
+    with pytest.raises(FaultError, match=re.escape(words)):
         load(body)
 
 
@@ -173,23 +173,23 @@ def test_a_part_of_a_storage_keeps_its_place():
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "words"),
     [
-        (persistent(total=b"J\xff\xff\xff\xff"), "no sensible size"),
-        (persistent(total=b"\x8a\x08" + b"\xff" * 7 + b"\x7f"), "no sensible size"),
-        (persistent(total=b"\x88"), "no sensible size"),
+        (persistent(total=b"J\xff\xff\xff\xff"), "invalid size"),
+        (persistent(total=b"\x8a\x08" + b"\xff" * 7 + b"\x7f"), "invalid size"),
+        (persistent(total=b"\x88"), "invalid size"),
         (persistent() + persistent(total=b"K\x07"), "in two ways"),
         (persistent() + persistent(b"ctorch\nIntStorage\n"), "in two ways"),
         (persistent(part=b"(NK\x04K\x03t"), "a part outside storage 0"),
         (persistent(part=b"(NJ\xff\xff\xff\xffK\x03t"), "a part outside storage 0"),
     ],
 )
-def test_storages_that_cannot_be_are_refused(body, says):
-    with pytest.raises(FaultError, match=says):
+def test_storages_that_cannot_be_are_refused(body, words):
+    with pytest.raises(FaultError, match=words):
         load(body)
 
 
-def test_numpys_numbers_may_lie_beside_the_weights():
+def test_numpys_numbers_may_be_beside_the_weights():
     data = pickle.dumps({"best": np.float64(0.5), "losses": np.arange(3)}, 2)
     assert read_pickle(io.BytesIO(data))[0] == {"best": 0.5, "losses": [0, 1, 2]}
 
@@ -213,7 +213,7 @@ def test_a_wrapper_that_holds_something_else_is_one_of_the_others():
 
 
 @pytest.mark.parametrize(
-    ("top", "says"),
+    ("top", "words"),
     [
         ([TENSOR], "holds list; save"),
         ({}, "no tensors, only an empty dict"),
@@ -225,6 +225,6 @@ def test_a_wrapper_that_holds_something_else_is_one_of_the_others():
         ({"a": TENSOR, **dict.fromkeys("123456789")}, r"8 \(NoneType\) and 1 more"),
     ],
 )
-def test_what_is_no_state_dict_is_named(top, says):
-    with pytest.raises(FaultError, match=says):
+def test_what_is_no_state_dict_is_named(top, words):
+    with pytest.raises(FaultError, match=words):
         state_dict_of(top)

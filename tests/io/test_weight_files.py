@@ -110,25 +110,25 @@ GAP = '{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}'
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "words"),
     [
         (b"", "empty"),
         (b"<!DOCTYPE html><html>", "neither a PyTorch nor a safetensors file"),
         (b"version https://git-lfs.github.com/spec/v1", "neither a PyTorch nor"),
         (b"\x00" * 100, "neither a PyTorch nor"),
         (save({}), "holds no tensors"),
-        (SAFE[:-1], "cut or malformed safetensors"),
-        (SAFE[:40], "cut or malformed safetensors"),
-        (SAFE + b"more", "cut or malformed safetensors"),
-        (header(GAP, b"12"), "cut or malformed safetensors"),
+        (SAFE[:-1], "truncated or malformed safetensors"),
+        (SAFE[:40], "truncated or malformed safetensors"),
+        (SAFE + b"more", "truncated or malformed safetensors"),
+        (header(GAP, b"12"), "truncated or malformed safetensors"),
         (header(EIGHT_BITS, b"1"), "tensor a is F8_E4M3; save it as one of F64, F32"),
-        (header(HUGE), "tensor a has no sensible shape"),
+        (header(HUGE), "tensor a has an invalid shape"),
         (b"\0\0\0\2\0\0\0\0{", "header has 33554432 bytes"),
     ],
 )
-def test_a_file_that_is_no_weight_file_is_refused(tmp_path, data, says):
+def test_a_file_that_is_no_weight_file_is_refused(tmp_path, data, words):
     (tmp_path / "weights").write_bytes(data)
-    assert says in refusal(tmp_path / "weights")
+    assert words in refusal(tmp_path / "weights")
 
 
 def test_what_is_no_file_is_refused(tmp_path):
@@ -170,7 +170,7 @@ def safetensors_writer(path, tensors):
 
 @pytest.mark.parametrize("write", [safetensors_writer, torch_writer])
 @pytest.mark.parametrize(
-    ("tensors", "says"),
+    ("tensors", "words"),
     [
         ({}, "holds no tensors"),
         ({"": np.ones(1)}, "name is empty"),
@@ -178,13 +178,13 @@ def safetensors_writer(path, tensors):
         ({"a": np.array([None])}, "tensor a is object"),
     ],
 )
-def test_what_the_format_has_no_word_for_is_not_written(tmp_path, write, tensors, says):
-    with pytest.raises(UserError, match=f"cannot be written: .*{says}"):
+def test_what_the_format_lacks_is_not_written(tmp_path, write, tensors, words):
+    with pytest.raises(UserError, match=f"cannot be written: .*{words}"):
         write(tmp_path / "weights", tensors)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_name_that_safetensors_keeps_for_itself_is_not_written(tmp_path):
+def test_a_name_that_safetensors_reserves_is_not_written(tmp_path):
     with pytest.raises(UserError, match="__metadata__"):
         write_safetensors(tmp_path / "weights", {"__metadata__": np.ones(1)}, {})
 
@@ -204,7 +204,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, write, monkeypatch):
 
 
 @pytest.mark.parametrize("write", [safetensors_writer, torch_writer])
-def test_who_may_read_a_file_is_as_for_any_other(tmp_path, write):
+def test_permissions_are_those_of_any_new_file(tmp_path, write):
     (tmp_path / "other").touch()
     write(tmp_path / "weights", {"a": np.ones(1)})
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
@@ -217,6 +217,24 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, write):
         with pytest.raises(UserError, match="cannot be written") as error:
             write(path, {"a": np.ones(1)})
         assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("write", [safetensors_writer, torch_writer])
+def test_arrays_of_any_memory_layout_are_written_in_their_own_order(tmp_path, write):
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    tensors = {
+        "fortran": np.asfortranarray(values),
+        "transposed": values.transpose(2, 0, 1),
+        "strided": values[:, ::2, 1:],
+        "reversed": values[::-1, :, ::-1],
+        "expanded": np.broadcast_to(values[0, 0], (3, 4)),
+        "bfloat16": values.astype(ml_dtypes.bfloat16).T,
+    }
+    assert not any(array.flags.c_contiguous for array in tensors.values())
+    write(tmp_path / "weights", tensors)
+    found = read_weights(tmp_path / "weights").tensors
+    assert_same(found, tensors)
+    assert all(array.flags.c_contiguous for array in found.values())
 
 
 def test_without_pytorch_its_files_are_read_but_not_written(tmp_path, monkeypatch):

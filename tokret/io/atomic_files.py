@@ -1,48 +1,68 @@
-"""Files that are there whole or not at all, whatever ends the process."""
+"""Files that are written whole or not at all, whatever ends the process."""
 
 import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokret.errors import UserError
 
 
 def write_whole(path: Path, content: str | bytes, draft: Path | None = None) -> None:
-    """Writes a file; whoever reads it sees the old one or the whole new one.
-
-    Who may read and write it stays as it was.
+    """Writes a file; a reader sees the old one or the whole new one.
 
     Args:
-      path: the file; its folder must exist.
+      path: the file; its folder must exist. Its permissions stay.
       content: bytes, or text for UTF-8.
-      draft: where it is written first. A name of its own for every process, unless one
-        is given: where only one process writes, what a killed one left is then
-        written over.
+      draft: as of `replacing`.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    with replacing(path, draft) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(
+    path: Path, draft: Path | None = None, errors: tuple[type[Exception], ...] = ()
+) -> Iterator[Path]:
+    """Yields a file to write to, which replaces another in the end, atomically.
+
+    Args:
+      path: the file; its folder must exist. Its permissions stay.
+      draft: the file to write to, in the same folder. None takes a name of its own for
+        each process; where only one process writes, a fixed name also replaces the
+        draft of one that was killed.
+      errors: of a library that writes the draft, which mean that it cannot be written.
 
     Raises:
       UserError: the file cannot be written.
     """
     # In the same folder: os.replace is atomic only within one file system.
     draft = draft or path.with_name(f".{path.name}.{os.getpid()}")
+    refusals: tuple[type[Exception], ...] = (OSError, *errors)
     try:
-        with draft.open("wb") as file:
-            with contextlib.suppress(FileNotFoundError):  # it is new
-                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
+        draft.touch()
+        mode = stat.S_IMODE((path if path.exists() else draft).stat().st_mode)
+        draft.chmod(mode)
+        yield draft
+        draft.chmod(mode)  # a library may have replaced the draft
+        with draft.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    except refusals as error:
+        why = getattr(error, "strerror", None) or str(error)[:200]
+        raise UserError(f"{path}: cannot be written: {why}") from error
     finally:
         draft.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes it last which names a folder holds, not only what is in the files."""
+    """Makes a folder's list of names durable, not only the files' contents."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -1,4 +1,4 @@
-"""Descriptors that were saved with np.save, read as they lie on the disk."""
+"""Descriptors that were saved with np.save, mapped from the disk."""
 
 import tokenize
 from pathlib import Path
@@ -9,9 +9,9 @@ from tokret.errors import UserError
 from tokret.shapes import Shaped
 
 DTYPES = ("float16", "float32", "float64")
-# Rows looked at together in the search for NaN: the file may exceed the memory.
+# Rows checked together for NaN: the file may be larger than the memory.
 _CHECKED_ROWS = 16384
-# Products of a million of these still fit into float32, in which scores are computed.
+# Sums of a million products of these still fit into float32, the dtype of scores.
 _LARGEST = np.float64(1e15)
 
 
@@ -27,7 +27,7 @@ def read_descriptors(
       path: a file that np.save wrote.
       rows: how many rows it must have, or None.
       name: what the rows belong to, for errors: such as imlist or qimlist.
-      dims: how many columns it must have, those of the other side of the search; or
+      dims: how many columns it must have, as the descriptors it is compared with; or
         None.
 
     Returns:
@@ -35,7 +35,7 @@ def read_descriptors(
 
     Raises:
       UserError: the file is missing, is no array of descriptors, has another shape
-        than asked for, or holds NaN or infinity.
+        than required, or has NaN or infinity.
     """
     path = Path(path)
     _check_header(path, *_header(path), rows, name, dims)
@@ -48,7 +48,7 @@ def read_descriptors(
 
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype that an .npy file claims, before anything of it is mapped."""
+    """Reads the shape and dtype that an .npy file claims, before it is mapped."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -58,9 +58,11 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
             shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    # KeyError: version 3, for names of fields, which descriptors do not have.
+    # KeyError: version 3, for fields with names that descriptors do not have.
     except (ValueError, KeyError, SyntaxError, tokenize.TokenError) as error:
-        raise UserError(f"{path}: is no .npy file, write it with np.save") from error
+        raise UserError(
+            f"{path}: is not an .npy file, write it with np.save"
+        ) from error
     return shape, dtype
 
 
@@ -78,11 +80,11 @@ def _check_header(
         )
     if dtype.str not in [np.dtype(known).str for known in DTYPES]:
         raise UserError(
-            f"{path}: holds {dtype}, descriptors are {', '.join(DTYPES)} in this "
+            f"{path}: has dtype {dtype}, descriptors are {', '.join(DTYPES)} in this "
             "machine's byte order"
         )
     if 0 in shape:
-        raise UserError(f"{path}: has shape {shape} and holds nothing, extract again")
+        raise UserError(f"{path}: has shape {shape} and is empty, extract again")
     if rows is not None and shape[0] != rows:
         raise UserError(
             f"{path}: has {shape[0]} rows and {name} has {rows}, there must be one row "
@@ -90,8 +92,8 @@ def _check_header(
         )
     if dims is not None and shape[1] != dims:
         raise UserError(
-            f"{path}: has {shape[1]} dimensions and the other side {dims}, queries and "
-            "database must come from the same model"
+            f"{path}: has {shape[1]} dimensions and the others have {dims}; queries "
+            "and database must come from the same model"
         )
 
 

@@ -1,4 +1,4 @@
-"""Files that one process at a time may hold."""
+"""Lock files, each held by one process at a time."""
 
 import contextlib
 import fcntl
@@ -10,11 +10,11 @@ from tokret.errors import UserError
 
 @contextlib.contextmanager
 def held(path: Path, refusal: str) -> Iterator[None]:
-    """Holds a lock file, made where it is missing; the lock goes with the process.
+    """Holds a lock file, made if missing; the lock ends with the process at the latest.
 
     Args:
       path: the lock file.
-      refusal: the error's words where another process holds it.
+      refusal: the error's text if another process holds it.
 
     Raises:
       UserError: if another process holds it.

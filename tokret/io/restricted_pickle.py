@@ -1,11 +1,11 @@
-"""Reads plain data from a pickle without running anything of it.
+"""Reads plain data from a pickle without running any of its code.
 
-A pickle is a program, and ground truths and weights come as such from the internet.
+A pickle is a program, and ground truths and weights from the internet are pickles.
 Here it may build dicts, lists, strings, numbers and NumPy's arrays of numbers. The
-names by which NumPy's own pickles rebuild an array lead to small stand-ins that give
-lists: no import happens, and NumPy itself never sees the file's claims about sizes.
-Instructions that are not admitted below do not exist, and the work that a pickle may
-ask for is bounded, whatever its length.
+names with which NumPy's own pickles rebuild an array are replaced by small stand-ins
+that return lists: nothing is imported, and NumPy never sees the file's claims about
+sizes. All instructions that are not allowed below are refused, and the work of a pickle
+is bounded, whatever its length.
 """
 
 import io
@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
-# A step is an instruction or an element that a stand-in is given. A million names take
+# A step is an instruction, or an element of a stand-in's argument. A million names take
 # two million, and four million of the costliest instructions take 0.3 GB and 5 s.
 MAX_STEPS = 4_000_000
 
 
 class RefusedError(Exception):
-    """The pickle asked for something other than plain data."""
+    """The pickle needs something other than plain data."""
 
 
 def load(data: bytes) -> Any:
-    """The plain data in a pickle of any protocol, Python 2's included.
+    """Returns the plain data in a pickle of any protocol, Python 2's included.
 
     Args:
       data: the whole pickle.
@@ -39,25 +39,25 @@ def load(data: bytes) -> Any:
 
     Raises:
       RefusedError: the pickle names anything else; nothing was run.
-      Exception: of nearly any kind where the pickle is cut or malformed.
+      Exception: of nearly any kind if the pickle is truncated or malformed.
     """
-    return Reader(io.BytesIO(data)).load()
+    return RestrictedUnpickler(io.BytesIO(data)).load()
 
 
-def shown(text: str) -> str:
-    """A name from a file, fit to stand in a line of an error: short and printable."""
+def printable(text: str) -> str:
+    """Shortens and escapes a name from a file, for an error of one line."""
     return ascii(text[:80])[1:-1]
 
 
 class StandIn:
-    """What a pickle may set a state on; all else in it has none."""
+    """An object on which a pickle may set a state; no other object has one."""
 
     def __setstate__(self, state: Any) -> None:
         raise NotImplementedError
 
 
 class _DType(StandIn):
-    """Stands for numpy.dtype; keeps the code of a plain number such as "f8"."""
+    """Replaces numpy.dtype; keeps the code of a plain number such as "f8"."""
 
     def __init__(self, code: str, *_: object) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[biuf]\d\d?", code):
@@ -70,7 +70,7 @@ class _DType(StandIn):
 
 
 class _NumberList(StandIn, list[Any]):
-    """Stands for numpy.ndarray: the list that the array's numbers make."""
+    """Replaces numpy.ndarray: a list of the array's numbers."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, _, data = state
@@ -78,9 +78,9 @@ class _NumberList(StandIn, list[Any]):
 
 
 def _numbers(data: Any, kind: _DType, shape: tuple[int, ...]) -> list[Any]:
-    """The array's numbers; its size comes from the data, and the shape must agree."""
+    """Returns an array's numbers; their count is the data's; the shape must match."""
     raw = data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
-    # (1000000000, 0) fits no data at all, and would still make a list of that length.
+    # (1000000000, 0) needs no data at all, and would still make a list of that length.
     if len(shape) != 1:
         raise RefusedError("an array of other than one dimension")
     if type(shape[0]) is not int or shape[0] * kind.dtype.itemsize != len(raw):
@@ -101,9 +101,9 @@ def _scalar(kind: _DType, data: Any) -> Any:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stands for _codecs.encode, which pickles of protocols 0 to 2 spell bytes with."""
+    """Replaces _codecs.encode, with which protocols 0 to 2 write bytes."""
     if encoding != "latin1":
-        raise RefusedError(f"the codec {shown(encoding)}")
+        raise RefusedError(f"the codec {printable(encoding)}")
     return text.encode("latin1")
 
 
@@ -118,13 +118,14 @@ for _package in ("numpy.core", "numpy._core"):
     NUMPY_STAND_INS[f"{_package}.numeric", "_frombuffer"] = _from_buffer
 
 
-# The reader written in Python: the one in C sets aside memory for any memo index that
-# the file claims. The type checker knows only the latter's attributes.
+# The unpickler written in Python, a private name of the standard library (checked with
+# Python 3.11 to 3.13): the one in C allocates memory for any memo index that the file
+# claims, and has no table of instructions.
 _PythonUnpickler: Any = pickle._Unpickler
 
-# Left out: sets, buffers out of band, the registry of extensions (it hands out objects
-# without asking for their names) and everything that makes instances of classes.
-_ADMITTED = """
+# Not allowed: sets, out-of-band buffers, the extension registry (it returns objects
+# without looking up their names) and all that makes instances of classes.
+_ALLOWED = """
 PROTO FRAME STOP MARK POP POP_MARK DUP GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT
 MEMOIZE NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
 STRING BINSTRING SHORT_BINSTRING UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8
@@ -148,11 +149,11 @@ def _refusal(instruction: str) -> Callable[[Any], None]:
     return refuse
 
 
-class Reader(_PythonUnpickler):
-    """The unpickler behind `load`; a subclass may know further stand-ins.
+class RestrictedUnpickler(_PythonUnpickler):
+    """The unpickler of `load`; a subclass may have further stand-ins.
 
     Args:
-      file: where the pickle begins; it is left where the pickle ends.
+      file: positioned at the pickle's start, and afterwards at its end.
     """
 
     stand_ins: Mapping[tuple[str, str], Any] = NUMPY_STAND_INS
@@ -162,20 +163,20 @@ class Reader(_PythonUnpickler):
         self._steps_left = MAX_STEPS
 
     def spend(self, steps: int) -> None:
-        """Counts the work, and refuses a pickle that asks for more than is sane."""
+        """Counts the work, and refuses a pickle that needs too much."""
         self._steps_left -= steps
         if self._steps_left < 0:
             raise RefusedError(f"more than {MAX_STEPS} steps of work")
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of a name; there is nothing else to be had."""
+        """Returns the stand-in of a name; nothing else can be looked up."""
         stand_in = self.stand_ins.get((module, name))
         if stand_in is None:
-            raise RefusedError(f"the global {shown(module)}.{shown(name)}")
+            raise RefusedError(f"the global {printable(module)}.{printable(name)}")
         return stand_in
 
     def _load_inst(self) -> None:
-        # Classes are not instantiated, but the refusal names the one it was about.
+        # No class is instantiated, but the error names the one that was wanted.
         module, name = (self.readline()[:-1].decode("ascii") for _ in range(2))
         self.find_class(module, name)
         raise RefusedError("the instruction INST")
@@ -189,7 +190,7 @@ class Reader(_PythonUnpickler):
 
     def _load_build(self) -> None:
         state = self.stack.pop()
-        # Otherwise a state could be set on the stand-ins' own functions and classes.
+        # Otherwise a state could be set on the stand-ins' functions and classes.
         if not isinstance(self.stack[-1], StandIn):
             raise RefusedError("a state set on something that has none")
         if isinstance(state, tuple):
@@ -197,7 +198,7 @@ class Reader(_PythonUnpickler):
         self.stack[-1].__setstate__(state)
 
     def _spend_on(self, values: tuple[Any, ...]) -> None:
-        # What a stand-in is given once it can be given a million times, from the memo.
+        # An argument can be passed a million times, from the memo.
         sized = (str, bytes, bytearray, list, tuple, dict)
         self.spend(sum(len(value) for value in values if isinstance(value, sized)))
 
@@ -222,13 +223,13 @@ class Reader(_PythonUnpickler):
             target[key] = value
 
     def _load_bytearray8(self) -> None:
-        # The standard reader sets aside what the file claims before it reads.
+        # The standard one allocates what the file claims before it reads.
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(length)))
 
     dispatch = {
         ord(op.code): _counted(_PythonUnpickler.dispatch[ord(op.code)])
-        if op.name in _ADMITTED
+        if op.name in _ALLOWED
         else _refusal(op.name)
         for op in pickletools.opcodes
     } | {
@@ -245,8 +246,8 @@ class Reader(_PythonUnpickler):
 def check_key(key: object) -> None:
     """Refuses a dict's key whose hash a pickle could make slow or endless.
 
-    Tuples hash their members anew each time, doubled a hundred times they never end;
-    nested deep enough they overflow the stack; integers of any size can all collide.
+    Tuples hash their members again each time: doubled a hundred times that never ends,
+    and nested deep enough it overflows the stack; large integers can all collide.
     """
     if isinstance(key, str | bytes) or (
         isinstance(key, int) and -(2**63) <= key < 2**63

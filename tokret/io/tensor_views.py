@@ -1,4 +1,4 @@
-"""Arrays in a mapped file, made only where their bytes are there."""
+"""Arrays in a mapped file, made only if all their bytes are in it."""
 
 import math
 from collections.abc import Mapping
@@ -8,18 +8,18 @@ import numpy as np
 from tokret.io.torch_pickle import FaultError, Storage, Tensor, is_count
 
 MAX_NDIM = 32
-# Tied and expanded tensors share bytes. All together are at most so many times the
-# file, for the sake of whoever copies them: a stride of 0 makes any size from 4 bytes.
+# Tied and expanded tensors have bytes in common. Together they are at most this many
+# times the file, since they may be copied: a stride of 0 makes any size from 4 bytes.
 MAX_EXPANSION = 16
 
 
 def views_of(
     tensors: Mapping[str, Tensor], starts: Mapping[str, int], raw: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Makes the arrays that a state dict describes; none of their bytes is touched.
+    """Makes the arrays of a state dict; none of their bytes is read.
 
     Args:
-      tensors: by their names, as their pickle describes them.
+      tensors: by their names, with the claims of their pickle.
       starts: where in the file each storage begins.
       raw: uint8 [n], the whole file, mapped.
 
@@ -27,7 +27,7 @@ def views_of(
       Read-only views of `raw`, of each tensor's own shape, strides and dtype.
 
     Raises:
-      FaultError: names the tensor that does not lie inside its storage.
+      FaultError: names the tensor that is not inside its storage.
     """
     left = MAX_EXPANSION * len(raw)
     arrays = {}
@@ -36,8 +36,8 @@ def views_of(
         left -= array.nbytes
         if left < 0:
             raise FaultError(
-                f"its tensors up to {name} say that they have more than "
-                f"{MAX_EXPANSION} times the bytes of the file; save them contiguous"
+                f"its tensors up to {name} have more than {MAX_EXPANSION} times the "
+                "bytes of the file; save them contiguous"
             )
     return arrays
 
@@ -52,7 +52,7 @@ def _view(
     shape = checked_shape(name, tensor.shape, itemsize)
     strides = checked_shape(name, tensor.strides, 0)
     if len(shape) != len(strides):
-        raise FaultError(f"tensor {name} has no sensible strides; get the file again")
+        raise FaultError(f"tensor {name} has invalid strides; get the file again")
     if 0 in shape:
         return np.ndarray(shape, storage.dtype, raw)
     sides = zip(shape, strides, strict=True)
@@ -68,22 +68,19 @@ def _view(
 
 
 def checked_shape(name: str, shape: object, itemsize: int) -> tuple[int, ...]:
-    """A shape that NumPy can be given, which refuses some even of arrays of nothing.
+    """Returns a shape that NumPy accepts: it refuses some even of empty arrays.
 
     Args:
       name: the tensor's.
-      shape: what the file says.
+      shape: from the file.
       itemsize: bytes of an element.
 
-    Returns:
-      The same.
-
     Raises:
-      FaultError: it is no tuple of counts, or too many bytes for any address.
+      FaultError: it is no tuple of counts, or has too many bytes for any address.
     """
     if isinstance(shape, tuple) and len(shape) <= MAX_NDIM:
         counts = [side for side in shape if is_count(side)]
         bytes_ = itemsize * math.prod(max(side, 1) for side in counts)
         if len(counts) == len(shape) and bytes_ < 2**62:
             return shape
-    raise FaultError(f"tensor {name} has no sensible shape; get the file again")
+    raise FaultError(f"tensor {name} has an invalid shape; get the file again")

@@ -1,8 +1,8 @@
-"""The containers that PyTorch keeps a pickle and its tensors' storages in.
+"""The two file formats in which PyTorch stores a pickle and its tensors' storages.
 
-Both end in raw little-endian storages. The zip format (PyTorch 1.6 and later) has an
+Both end with raw little-endian storages. The zip format (PyTorch 1.6 and later) has an
 entry for the pickle and one for each storage, none compressed; the legacy format has
-five pickles on end (a magic number, a version, facts about the machine, the object,
+five pickles in a row (a magic number, a version, facts about the machine, the object,
 the keys of the storages) and then for each storage its length and its bytes.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokret.io.restricted_pickle import shown
+from tokret.io.restricted_pickle import printable
 from tokret.io.torch_pickle import FaultError, Storage, read_pickle
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -31,9 +31,9 @@ class TorchFile:
     """A PyTorch file, opened.
 
     Attributes:
-      top: what the pickle holds, its tensors as `torch_pickle.Tensor`.
+      top: the pickle's content, its tensors as `torch_pickle.Tensor`.
       starts: for each storage's key, where in the file its bytes begin; all of them
-        lie inside the file.
+        are inside the file.
     """
 
     top: object
@@ -82,7 +82,7 @@ def open_zip(raw: np.ndarray, file: io.FileIO) -> TorchFile:
 
 
 class _Bounded(io.RawIOBase):
-    """A file that gives no more at once than an honest directory of entries takes."""
+    """A file that reads no more at once than a plausible directory of entries has."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
@@ -90,7 +90,7 @@ class _Bounded(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY:
             raise FaultError("its zip directory is too large for weights; get it again")
-        # Without a size it is the archive's end that is read: a comment of 64 KiB.
+        # Without a size the archive's end is read: a comment of 64 KiB.
         return self._file.read(2**17 if size < 0 else size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -101,7 +101,7 @@ class _Bounded(io.RawIOBase):
 
 
 def _entries(file: io.FileIO) -> dict[str, zipfile.ZipInfo]:
-    """The archive's directory by names, none of which stands in it twice."""
+    """Reads the archive's directory, by names, none of which is in it twice."""
     try:
         found = zipfile.ZipFile(_Bounded(file)).infolist()
     except FaultError:
@@ -109,7 +109,7 @@ def _entries(file: io.FileIO) -> dict[str, zipfile.ZipInfo]:
     # Besides BadZipFile: struct.error, ValueError, NotImplementedError, OSError.
     except Exception as error:
         raise FaultError(
-            f"cut or malformed ({type(error).__name__} in the zip archive's "
+            f"truncated or malformed ({type(error).__name__} in the zip archive's "
             "directory, which is its end); get it again"
         ) from error
     entries = {info.filename: info for info in found}
@@ -119,8 +119,8 @@ def _entries(file: io.FileIO) -> dict[str, zipfile.ZipInfo]:
 
 
 def _extent(raw: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:
-    """Where an entry's bytes begin, and how many they are."""
-    name = shown(info.filename)
+    """Returns where an entry's bytes begin, and how many there are."""
+    name = printable(info.filename)
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise FaultError(
             f"its entry {name} is compressed or encrypted; torch.save does neither, "
@@ -129,11 +129,11 @@ def _extent(raw: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:
     at = info.header_offset
     header = raw[at : at + 30].tobytes()
     if at < 0 or len(header) < 30 or not header.startswith(ZIP_MAGIC):
-        raise FaultError(f"cut or malformed at its entry {name}; get it again")
+        raise FaultError(f"truncated or malformed at its entry {name}; get it again")
     name_length, extra_length = struct.unpack("<HH", header[26:])
     start = at + 30 + name_length + extra_length
     if info.file_size != info.compress_size or start + info.file_size > len(raw):
-        raise FaultError(f"cut or malformed at its entry {name}; get it again")
+        raise FaultError(f"truncated or malformed at its entry {name}; get it again")
     return start, info.file_size
 
 
@@ -141,13 +141,13 @@ def _storage_start(
     raw: np.ndarray, info: zipfile.ZipInfo | None, storage: Storage
 ) -> int:
     if info is None:
-        raise FaultError(f"lacks storage {shown(storage.key)}; get it again")
+        raise FaultError(f"lacks storage {printable(storage.key)}; get it again")
     start, size = _extent(raw, info)
     wanted = storage.total * storage.dtype.itemsize
     if size != wanted:
         raise FaultError(
-            f"its entry {shown(info.filename)} has {size} bytes and its pickle says "
-            f"{wanted}; get it again"
+            f"its entry {printable(info.filename)} has {size} bytes and its pickle "
+            f"expects {wanted}; get it again"
         )
     return start
 
@@ -185,13 +185,15 @@ def open_legacy(raw: np.ndarray, file: io.FileIO) -> TorchFile:
 def _legacy_starts(
     raw: np.ndarray, position: int, keys: object, storages: Mapping[str, Storage]
 ) -> dict[str, int]:
-    """Walks the storages that lie one behind the other from `position` on."""
+    """Locates the storages, which follow each other from `position`."""
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise FaultError("cut or malformed: its storages have no keys; get it again")
+        raise FaultError(
+            "truncated or malformed: its storages have no keys; get it again"
+        )
     if sorted(keys) != sorted(storages):
         raise FaultError(
-            "cut or malformed: the storages it lists are not those that its tensors "
-            "use; get it again"
+            "truncated or malformed: the storages it lists are not those of its "
+            "tensors; get it again"
         )
     starts = {}
     for key in keys:
@@ -201,12 +203,12 @@ def _legacy_starts(
         position += 8 + storage.total * storage.dtype.itemsize
         if position > len(raw):
             raise FaultError(
-                f"cut short: it has {len(raw)} bytes, and storage {shown(key)} ends "
-                f"at {position}; get it again"
+                f"truncated: it has {len(raw)} bytes, and storage {printable(key)} "
+                f"ends at {position}; get it again"
             )
         if length != storage.total:
             raise FaultError(
-                f"storage {shown(key)} has {length} elements and its pickle says "
-                f"{storage.total}; get it again"
+                f"storage {printable(key)} has {length} elements and its pickle "
+                f"expects {storage.total}; get it again"
             )
     return starts

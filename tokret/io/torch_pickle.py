@@ -1,8 +1,8 @@
-"""What the pickle in a PyTorch file says: which tensors lie where in which storages.
+"""The pickle in a PyTorch file: which tensors are where in which storages.
 
-The pickle is read by `tokret.io.restricted_pickle`, to which this adds the few names
-that state dicts need. Nothing here believes the pickle: a tensor is what it claims to
-be until `tokret.io.tensor_views` has held it against the bytes that are there.
+It is read by `tokret.io.restricted_pickle`, to which this adds the few names that state
+dicts need. Nothing here trusts the pickle: `tokret.io.tensor_views` compares each
+tensor's claims with the bytes of the file.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,16 @@ from typing import Any, TypeGuard
 import ml_dtypes
 import numpy as np
 
-from tokret.io import restricted_pickle as plain_pickle
+from tokret.io.restricted_pickle import (
+    NUMPY_STAND_INS,
+    RefusedError,
+    RestrictedUnpickler,
+    StandIn,
+    check_key,
+    printable,
+)
 
-# What every class of storages holds. Files are little-endian, or refused.
+# The dtype of each class of storages. Files are little-endian, or refused.
 STORAGE_DTYPES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -27,25 +34,25 @@ STORAGE_DTYPES: dict[str, np.dtype] = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-# Where training programs put the state dict when they save other things with it.
+# Keys of the state dict in files that training programs save with other things.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "module")
 MAX_COUNT = 2**48  # elements; products of two and a dtype's size stay plain integers
 
 
 class FaultError(Exception):
-    """What is wrong with a file, in words that follow its name."""
+    """A file's fault, in words that follow its name."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of elements that tensors are cut from.
+    """A sequence of elements, of which tensors are views.
 
     Attributes:
-      key: what the file calls it.
+      key: its name in the file.
       dtype: of its elements.
       total: how many elements the file holds under this key.
       first: the first of them that belongs to this storage.
-      length: how many of them do; only files older than 2018 know parts of storages.
+      length: how many of them do; only files older than 2018 have parts of storages.
     """
 
     key: str
@@ -57,7 +64,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as its pickle describes it: none of the four has been checked."""
+    """A tensor by its pickle's claims: none of the four has been checked."""
 
     storage: object
     offset: object
@@ -75,19 +82,19 @@ class _StorageClass:
     dtype: np.dtype
 
 
-class _OrderedDict(plain_pickle.StandIn, dict[Any, Any]):
-    """Stands for collections.OrderedDict, made from nothing or from pairs."""
+class _OrderedDict(StandIn, dict[Any, Any]):
+    """Replaces collections.OrderedDict, made empty or from pairs."""
 
     def __init__(self, pairs: object = ()) -> None:
         super().__init__()
         if not isinstance(pairs, list | tuple):
-            raise plain_pickle.RefusedError("an OrderedDict of something but pairs")
+            raise RefusedError("an OrderedDict of something but pairs")
         for key, value in pairs:
-            plain_pickle.check_key(key)
+            check_key(key)
             self[key] = value
 
     def __setstate__(self, state: object) -> None:
-        """Forgets the state: `_metadata`, the versions of the model's modules."""
+        """Drops the state: `_metadata`, the versions of the model's modules."""
 
 
 def _rebuild_tensor(
@@ -109,7 +116,7 @@ def _device(*_: object) -> None:
 
 
 _STAND_INS: dict[tuple[str, str], Any] = {
-    **plain_pickle.NUMPY_STAND_INS,
+    **NUMPY_STAND_INS,
     ("collections", "OrderedDict"): _OrderedDict,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
@@ -119,8 +126,8 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 } | {("torch", name): _StorageClass(dtype) for name, dtype in STORAGE_DTYPES.items()}
 
 
-class _TorchReader(plain_pickle.Reader):
-    """Knows the names of PyTorch's state dicts and collects the storages they use."""
+class _TorchUnpickler(RestrictedUnpickler):
+    """Adds the names of PyTorch's state dicts, and collects the storages they use."""
 
     stand_ins = _STAND_INS
 
@@ -132,26 +139,25 @@ class _TorchReader(plain_pickle.Reader):
         self.spend(1)
         self.append(self._storage(self.stack.pop()))
 
-    dispatch = plain_pickle.Reader.dispatch | {ord("Q"): load_binpersid}
+    dispatch = RestrictedUnpickler.dispatch | {ord("Q"): load_binpersid}
 
     def _storage(self, pid: object) -> Storage:
-        """The storage that a persistent id names.
+        """Returns the storage that a persistent id names.
 
         It is ("storage", class, key, device, total), and in the legacy format a sixth
         member: None, or (key of the part, first element, length of the part).
         """
         if not isinstance(pid, tuple) or len(pid) not in (5, 6):
-            raise plain_pickle.RefusedError("an object from outside that is no storage")
+            raise RefusedError("an object from outside that is no storage")
         word, kind, key, _, total = pid[:5]
         if word != "storage" or not isinstance(kind, _StorageClass):
-            raise plain_pickle.RefusedError("an object from outside that is no storage")
+            raise RefusedError("an object from outside that is no storage")
         if not isinstance(key, str) or not is_count(total):
-            raise FaultError("names a storage of no sensible size; get the file again")
+            raise FaultError("names a storage of invalid size; get the file again")
         whole = Storage(key, kind.dtype, total, 0, total)
         if self.storages.setdefault(key, whole) != whole:
             raise FaultError(
-                f"describes storage {plain_pickle.shown(key)} in two ways; get the "
-                "file again"
+                f"defines storage {printable(key)} in two ways; get the file again"
             )
         part = pid[5] if len(pid) == 6 else None
         if part is None:
@@ -159,8 +165,7 @@ class _TorchReader(plain_pickle.Reader):
         _, first, length = part
         if not is_count(first) or not is_count(length) or first + length > total:
             raise FaultError(
-                f"has a part outside storage {plain_pickle.shown(key)}; get the file "
-                "again"
+                f"has a part outside storage {printable(key)}; get the file again"
             )
         return Storage(key, kind.dtype, total, first, length)
 
@@ -169,33 +174,34 @@ def read_pickle(file: Any) -> tuple[Any, dict[str, Storage]]:
     """Reads one pickle of a PyTorch file.
 
     Args:
-      file: where it begins; left where it ends.
+      file: positioned at its start, and afterwards at its end.
 
     Returns:
-      What the pickle holds, its tensors as `Tensor`, and every storage by its key.
+      The pickle's content, its tensors as `Tensor`, and every storage by its key.
 
     Raises:
-      FaultError: it is malformed, or asks for what weights have no need of.
+      FaultError: it is malformed, or needs more than weights may.
     """
-    reader = _TorchReader(file)
+    reader = _TorchUnpickler(file)
     try:
         return reader.load(), reader.storages
-    except plain_pickle.RefusedError as error:
+    except RefusedError as error:
         raise FaultError(
-            f"its pickle asks for {error}, which weights have no need of; nothing was "
-            "run, take a file of the state_dict() alone, from a source that you trust"
+            f"its pickle needs {error}, which weights must not; nothing was run, take "
+            "a file of the state_dict() alone, from a source that you trust"
         ) from error
     except FaultError:
         raise
     # A malformed pickle ends in nearly any exception: KeyError, EOFError, MemoryError.
     except Exception as error:
         raise FaultError(
-            f"cut or malformed ({type(error).__name__} in its pickle); get it again"
+            f"truncated or malformed ({type(error).__name__} in its pickle); get it "
+            "again"
         ) from error
 
 
 def state_dict_of(top: object) -> tuple[Mapping[Any, Tensor], tuple[str, ...]]:
-    """Finds the state dict in what a file's pickle holds.
+    """Extracts the state dict from a file's pickle.
 
     Args:
       top: the whole of it: the state dict, or a dict that has it under one of
@@ -220,7 +226,7 @@ def state_dict_of(top: object) -> tuple[Mapping[Any, Tensor], tuple[str, ...]]:
     if not found and not _has_tensors(top):
         raise FaultError(
             f"holds no tensors, only {_listed(top) or 'an empty dict'}; a state dict "
-            f"stands at the top or under one of {', '.join(WRAPPERS)}"
+            f"is at the top or under one of {', '.join(WRAPPERS)}"
         )
     state = top[found[0]] if found else top
     strange = {name: value for name, value in state.items() if not _is_tensor(value)}
@@ -229,7 +235,7 @@ def state_dict_of(top: object) -> tuple[Mapping[Any, Tensor], tuple[str, ...]]:
             f"its state dict holds other than tensors: {_listed(strange)}; save the "
             "tensors alone"
         )
-    others = tuple(plain_pickle.shown(str(name)) for name in top if name not in found)
+    others = tuple(printable(str(name)) for name in top if name not in found)
     return state, others if found else ()
 
 
@@ -244,7 +250,7 @@ def _has_tensors(value: object) -> bool:
 def _listed(entries: Mapping[Any, object], most: int = 8) -> str:
     """Entries in words, the first few of them."""
     names = list(entries)[:most]
-    words = [f"{plain_pickle.shown(str(n))} ({_kind(entries[n])})" for n in names]
+    words = [f"{printable(str(n))} ({_kind(entries[n])})" for n in names]
     more = len(entries) - len(names)
     return ", ".join(words) + (f" and {more} more" if more else "")
 

@@ -1,16 +1,14 @@
 """Weight files: PyTorch's of both formats and safetensors, read without PyTorch.
 
-Reading maps the file and gives views of it, so only what is used is ever loaded, and
-nothing in the file is run. What a file is, its first bytes say and not its name.
+Reading maps the file and returns views of it, so only what is used is ever loaded, and
+nothing in the file is run. The first bytes of a file decide its format, not its name.
 """
 
-import contextlib
 import io
 import mmap
 import os
-import stat
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from safetensors.numpy import save_file
 
 from tokret.errors import UserError
 from tokret.io import tensor_views, torch_files
+from tokret.io.atomic_files import replacing
 from tokret.io.torch_pickle import STORAGE_DTYPES, FaultError, state_dict_of
 
 SAFETENSORS_DTYPES: dict[str, np.dtype] = {
@@ -41,7 +40,7 @@ SAFETENSORS_DTYPES: dict[str, np.dtype] = {
 }
 MAX_HEADER = 16 * 2**20  # bytes; a thousand tensors take 0.1 MB
 MAX_NAME = 500  # characters
-# What DistributedDataParallel and torch.compile put before every name.
+# Added before every name by DistributedDataParallel and torch.compile.
 PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -53,9 +52,8 @@ class WeightFile:
       tensors: by their names, in the file's order: read-only views of the mapped file,
         of any strides and alignment; bfloat16 is `ml_dtypes.bfloat16`.
       kind: "PyTorch, zip", "PyTorch, legacy" or "safetensors".
-      metadata: what a safetensors file's header says beside its tensors.
-      others: names of what lies beside the state dict, such as an epoch; all of it was
-        left alone.
+      metadata: of a safetensors file's header.
+      others: names of what is beside the state dict, such as an epoch, and not used.
     """
 
     tensors: dict[str, np.ndarray]
@@ -76,8 +74,8 @@ def read_weights(path: Path) -> WeightFile:
       Views of its tensors; no byte of them is read yet.
 
     Raises:
-      UserError: the file is missing, cut, malformed, of another kind, asks to run code,
-        or holds other than one state dict.
+      UserError: the file is missing, truncated, malformed, of another kind, needs to
+        run code, or has not exactly one state dict.
     """
     try:
         if path.exists() and not path.is_file():
@@ -95,11 +93,11 @@ def read_weights(path: Path) -> WeightFile:
 def _read(path: Path, file: io.FileIO) -> WeightFile:
     if os.fstat(file.fileno()).st_size == 0:
         raise FaultError("empty; get it again")
-    # Never closed by hand: the views keep it open as long as they live.
+    # Never closed explicitly: the views keep it open.
     mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     raw = np.frombuffer(mapping, np.uint8)
     head = raw[:16].tobytes()
-    # A header's length, as 8 bytes, and the brace that it begins with.
+    # A header's length, as 8 bytes, and its opening brace.
     if head[4:9] == b"\0\0\0\0{":
         tensors, metadata = _safetensors(path, raw)
         return WeightFile(_renamed(tensors), "safetensors", metadata, ())
@@ -110,7 +108,7 @@ def _read(path: Path, file: io.FileIO) -> WeightFile:
     else:
         raise FaultError(
             f"neither a PyTorch nor a safetensors file: it begins with {head!r}; get "
-            "the weights themselves, not a page or a pointer that leads to them"
+            "the weights themselves, not a web page or a pointer to them"
         )
     state, others = state_dict_of(opened.top)
     views = tensor_views.views_of(_renamed(state), opened.starts, raw)
@@ -120,7 +118,7 @@ def _read(path: Path, file: io.FileIO) -> WeightFile:
 def _safetensors(
     path: Path, raw: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The library checks the header; views of our own let the bytes lie."""
+    """The library checks the header; views of our own read no bytes."""
     length = int.from_bytes(raw[:8].tobytes(), "little")
     if length > MAX_HEADER:
         raise FaultError(f"its header has {length} bytes, no weights need so many")
@@ -131,7 +129,7 @@ def _safetensors(
             facts = [(piece.get_dtype(), tuple(piece.get_shape())) for piece in pieces]
     except SafetensorError as error:
         raise FaultError(
-            f"cut or malformed safetensors ({str(error)[:120]!r}); get it again"
+            f"truncated or malformed safetensors ({str(error)[:120]!r}); get it again"
         ) from error
     _check_names(names)
     tensors = {}
@@ -177,34 +175,34 @@ def _check_names(names: Iterable[object]) -> None:
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a safetensors file: whole, or not at all.
+    """Writes a safetensors file, atomically.
 
     Args:
-      path: the file; one that is there is replaced.
+      path: the file; an existing one is replaced.
       tensors: arrays of any shape and strides, by their names.
-      metadata: what the header is to say beside them.
+      metadata: for the header.
 
     Raises:
-      UserError: the disk refuses, or the format has no word for a name or a dtype.
+      UserError: it cannot be written, or the format lacks a name or a dtype.
     """
     _check_writable(path, tensors, SAFETENSORS_DTYPES.values())
     if "__metadata__" in tensors:
         raise UserError(f"{path}: no tensor can be called __metadata__, rename it")
     contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    with _whole_or_nothing(path) as draft:
+    with replacing(path, errors=(SafetensorError,)) as draft:
         save_file(contiguous, draft, dict(metadata))
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a PyTorch file of an OrderedDict of tensors: whole, or not at all.
+    """Writes a PyTorch file of an OrderedDict of tensors, atomically.
 
     Args:
-      path: the file; one that is there is replaced.
+      path: the file; an existing one is replaced.
       tensors: arrays of any shape and strides, by their names; they are copied.
 
     Raises:
-      UserError: PyTorch is missing, the disk refuses, or PyTorch's state dicts have no
-        word for a name or a dtype.
+      UserError: PyTorch is missing, the file cannot be written, or state dicts lack a
+        name or a dtype.
     """
     try:
         import torch
@@ -217,14 +215,15 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     state = OrderedDict(
         (name, _torch_tensor(torch, array)) for name, array in tensors.items()
     )
-    with _whole_or_nothing(path) as draft, draft.open("wb") as file:
+    # PyTorch's writer reports a full disk as a RuntimeError.
+    with replacing(path, errors=(RuntimeError,)) as draft, draft.open("wb") as file:
         torch.save(state, file)
 
 
 def _torch_tensor(torch: Any, array: np.ndarray) -> Any:
     copy = array.astype(array.dtype.newbyteorder("="), order="C")
     if copy.dtype == ml_dtypes.bfloat16:
-        # from_numpy does not know the dtype, and the bits are the same.
+        # from_numpy lacks the dtype; the bits are the same.
         return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(copy)
 
@@ -232,6 +231,8 @@ def _torch_tensor(torch: Any, array: np.ndarray) -> Any:
 def _check_writable(
     path: Path, tensors: Mapping[str, np.ndarray], dtypes: Iterable[np.dtype]
 ) -> None:
+    if path.is_dir():
+        raise UserError(f"{path}: cannot be written: it is a folder; name a file in it")
     try:
         _check_names(tensors)
     except FaultError as fault:
@@ -241,31 +242,5 @@ def _check_writable(
         if array.dtype.newbyteorder("<") not in known:
             raise UserError(
                 f"{path}: cannot be written: tensor {name} is {array.dtype}, which "
-                "the format has no word for; cast it"
+                "the format lacks; cast it"
             )
-
-
-@contextlib.contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[Path]:
-    """Gives a name beside `path` to write to, which takes its place in the end."""
-    if path.is_dir():
-        raise UserError(f"{path}: cannot be written: it is a folder; name a file in it")
-    draft = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        draft.touch()
-        mode = stat.S_IMODE(draft.stat().st_mode)
-        yield draft
-        # safetensors' own is for its owner alone.
-        draft.chmod(mode)
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    # PyTorch's writer reports a full disk as a RuntimeError.
-    except (OSError, SafetensorError, RuntimeError) as error:
-        why = getattr(error, "strerror", None) or str(error)[:200]
-        raise UserError(
-            f"{path}: cannot be written: {why}; see that its folder is there and has "
-            "room"
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
