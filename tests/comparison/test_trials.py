@@ -1,5 +1,6 @@
 """The programs' exit statuses, distinguished."""
 
+import inspect
 import json
 import os
 import signal
@@ -9,9 +10,11 @@ import time
 
 import pytest
 
+import train
 from tokret.comparison import trials
 from tokret.comparison.trials import DivergedError, Trial
 from tokret.errors import UserError
+from tokret.retrieval import extraction
 
 
 @pytest.fixture
@@ -107,3 +110,8 @@ def test_who_ends_the_comparison_ends_the_training(tmp_path):
         os.kill(int(pid.read_text()), 0)
     note = json.loads(next((tmp_path / "out").rglob("trial.json")).read_text())
     assert note["config"].endswith("config.py:token")
+
+
+def test_divergence_is_found_in_the_errors_of_training_and_extraction():
+    for module in (train, extraction):
+        assert trials.DIVERGED.search(inspect.getsource(module))

@@ -21,7 +21,7 @@ CONFIGS = Path(tokret.__file__).parent / "configs"
 TOKRET = [sys.executable, "-m", "tokret"]  # the command
 REFUSED = 2  # the programs' status after a line that starts with:
 ERROR = "error: "
-DIVERGED = re.compile("non-finite|is no numbers")  # in errors of the two programs
+DIVERGED = re.compile("(non-|not )finite")  # in errors of the two commands
 
 
 class DivergedError(UserError):
