@@ -11,7 +11,7 @@ from tokret.models.layers import (
     BatchNorm,
     DropPath,
     Initializer,
-    linear,
+    Linear,
     uniform_fan_in,
     zeros,
 )
@@ -56,7 +56,7 @@ def _softmax(
 
 
 class _LinearWeights(nn.Module):
-    """The weights of `linear(width, ...)`, by the same names, without its product."""
+    """The weights of `Linear`, by the same names, without its product."""
 
     width: int
     dtype: Any
@@ -111,13 +111,13 @@ class Attention(nn.Module):
                 precision=precision_of(self.dtype),
             )
         y = y.reshape(x.shape)  # [b, n, h, e] -> [b, n, d]
-        return dropout(linear(width, width, self.dtype, "proj", zeros, zeros)(y))
+        return dropout(Linear(width, self.dtype, zeros, zeros, name="proj")(y))
 
     def _project(
         self, inputs: Float[Array, "b n d"], name: str
     ) -> Float[Array, "b n h e"]:
         width = inputs.shape[-1]
-        y = linear(width, width, self.dtype, name, small_normal, zeros)(inputs)
+        y = Linear(width, self.dtype, small_normal, zeros, name=name)(inputs)
         return y.reshape(*y.shape[:2], self.num_heads, -1)
 
     def _attend_few(
@@ -190,10 +190,10 @@ class LocalFeatureSelfAttention(nn.Module):
         train: bool,
     ) -> Float[Array, "b n d"]:
         """Refines local features `x`; positions where `mask` is False are ignored."""
-        width = x.shape[-1]
         drop = DropPath(self.drop_path)
         attention = Attention(self.num_heads, self.dropout, self.dtype, name="attn")
         x = x + drop(attention(x, x, mask, train=train), train=train)
         y = BatchNorm(name="bn")(x, train=train)
-        mlp = linear(width, width, self.dtype, "mlp", self.kernel_init, self.bias_init)
+        initialisers = (self.kernel_init, self.bias_init)
+        mlp = Linear(x.shape[-1], self.dtype, *initialisers, name="mlp")
         return x + drop(mlp(y), train=train)

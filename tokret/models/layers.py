@@ -42,31 +42,31 @@ def l2_normalise(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     return x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
-def _dot_general(
-    x: Array, matrix: Array, dimension_numbers: Any, precision: Any
-) -> Array:
-    """The product that nn.Dense calls."""
-    assert dimension_numbers == (((x.ndim - 1,), (0,)), ((), ())) and precision is None
-    return project(x, matrix)
+class Linear(nn.Module):
+    """A linear layer with bias, [..., c] -> [..., features].
 
+    Attributes:
+      features: channels of the output.
+      dtype: dtype of the computation.
+      kernel_init: initialiser of the kernel, [c, features].
+      bias_init: initialiser of the bias; None for PyTorch's default.
+    """
 
-def linear(
-    features: int,
-    fan_in: int,
-    dtype: Any,
-    name: str,
-    kernel_init: Initializer = uniform_fan_in,
-    bias_init: Initializer | None = None,
-) -> nn.Dense:
-    """Makes a linear layer with bias, [..., fan_in] -> [..., features]."""
-    return nn.Dense(
-        features,
-        dtype=dtype,
-        dot_general=_dot_general,
-        kernel_init=kernel_init,
-        bias_init=bias_init or uniform_bias(fan_in),
-        name=name,
-    )
+    features: int
+    dtype: Any
+    kernel_init: Initializer = uniform_fan_in
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... d"]:
+        """Multiplies by the kernel and adds the bias."""
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias_init = self.bias_init or uniform_bias(x.shape[-1])
+        bias = self.param("bias", bias_init, (self.features,), jnp.float32)
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        y = project(x, kernel)
+        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
@@ -84,38 +84,28 @@ class PointwiseConv(nn.Module):
       dtype: dtype of the computation.
       stride: 1 or 2.
       kernel_init: initialiser of the kernel.
-      bias_init: initialiser of the bias; None for no bias.
+      use_bias: whether there is a bias.
+      bias_init: its initialiser; None for PyTorch's default.
     """
 
     channels: int
     dtype: Any
     stride: int = 1
     kernel_init: Initializer = he_normal
+    use_bias: bool = False
     bias_init: Initializer | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         """Convolves; sides n become (n + stride - 1) // stride."""
         shape = (1, 1, x.shape[-1], self.channels)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         y = conv1x1(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
-        if self.bias_init is not None:
-            bias = self.param("bias", self.bias_init, (self.channels,), jnp.float32)
+        if self.use_bias:
+            bias_init = self.bias_init or uniform_bias(x.shape[-1])
+            bias = self.param("bias", bias_init, (self.channels,), jnp.float32)
             y = y + bias.astype(self.dtype)
         return y
-
-
-def pointwise_conv(
-    features: int,
-    fan_in: int,
-    dtype: Any,
-    name: str,
-    kernel_init: Initializer = uniform_fan_in,
-    bias_init: Initializer | None = None,
-) -> PointwiseConv:
-    """Makes a 1x1 convolution with bias, [..., fan_in] -> [..., features]."""
-    bias_init = bias_init or uniform_bias(fan_in)
-    return PointwiseConv(features, dtype, 1, kernel_init, bias_init, name=name)
 
 
 class BatchNormBase(nn.Module):
@@ -196,7 +186,7 @@ def local_features(
 
     Its layers, `conv` and `conv_bn`, are those of the calling module.
     """
-    x = pointwise_conv(width, x.shape[-1], dtype, "conv", kernel_init, bias_init)(x)
+    x = PointwiseConv(width, dtype, 1, kernel_init, True, bias_init, name="conv")(x)
     return BatchNorm(name="conv_bn")(x, train=train)
 
 

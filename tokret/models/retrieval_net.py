@@ -4,12 +4,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.errors import UserError
-from tokret.models.heads import Intermediates
+from tokret.models.heads import HeadOutput
 from tokret.models.heads.delg import STAGE
 from tokret.models.kernels.matmul import statistics_dtype
 from tokret.models.layers import l2_normalise
+from tokret.models.masking import Sizes
 from tokret.models.preprocessing import PixelScale
-from tokret.shapes import Array, Float, Int
+from tokret.shapes import Array, Float
 
 
 class RetrievalNet(nn.Module):
@@ -39,12 +40,8 @@ class RetrievalNet(nn.Module):
         return jnp.dtype(self.trunk.dtype)
 
     def __call__(
-        self,
-        images: Float[Array, "b h w 3"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        self, images: Float[Array, "b h w 3"], sizes: Sizes = None, *, train: bool
+    ) -> HeadOutput:
         """Computes descriptors.
 
         Args:

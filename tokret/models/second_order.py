@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from tokret.models.attention import attention_weights
 from tokret.models.kernels.matmul import precision_of
-from tokret.models.layers import BatchNorm, pointwise_conv, zeros
+from tokret.models.layers import BatchNorm, PointwiseConv, zeros
 from tokret.shapes import Array, Bool, Float
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -41,20 +41,21 @@ class SecondOrderAttention(nn.Module):
         """Returns the block's output; only positions with True in `mask` are keys."""
         batch, height, width, channels = x.shape
         conv = functools.partial(
-            pointwise_conv,
+            PointwiseConv,
             dtype=self.dtype,
             kernel_init=kaiming_normal,
+            use_bias=True,
             bias_init=zeros,
         )
 
         def project(name: str) -> Float[Array, "b n 1 d"]:
-            y = conv(self.width, channels, name=f"{name}_conv")(x)
+            y = conv(self.width, name=f"{name}_conv")(x)
             y = BatchNorm(name=f"{name}_bn")(y, train=train, relu=True)
             return y.reshape(batch, height * width, 1, self.width)  # one head
 
         key_mask = None if mask is None else mask.reshape(batch, -1)
         weights = attention_weights(project("f"), project("g"), key_mask)[:, 0]
-        values = conv(self.width, channels, name="h")(x)
+        values = conv(self.width, name="h")(x)
         y = jnp.einsum(
             "bnm,bmd->bnd",
             weights,
@@ -62,4 +63,4 @@ class SecondOrderAttention(nn.Module):
             precision=precision_of(self.dtype),
         )
         y = y.reshape(batch, height, width, self.width)
-        return x + conv(channels, self.width, name="v", kernel_init=zeros)(y)
+        return x + conv(channels, name="v", kernel_init=zeros)(y)

@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from tokret.models.kernels.stem import direct_stem_conv, quad_stem_conv
 from tokret.models.layers import he_normal
-from tokret.models.trunks.convolutions import StemConv
+from tokret.models.trunks.convolutions import Conv
 
 
 @pytest.mark.parametrize("height", [1, 2, 7, 8])
@@ -32,13 +32,13 @@ def test_it_is_flax_s_convolution_by_the_same_names():
     )
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 9, 8, 3)), jnp.float32)
     variables = theirs.init(jax.random.key(3), x)
-    ours = StemConv(4, jnp.float32)
-    mine = ours.init(jax.random.key(3), x)
+    ours = Conv(4, 7, 2, jnp.float32)
+    mine = ours.init(jax.random.key(3), x, train=True)
     np.testing.assert_array_equal(
         mine["params"]["kernel"], variables["params"]["kernel"]
     )
     np.testing.assert_allclose(
-        ours.apply(variables, x), theirs.apply(variables, x), atol=1e-6
+        ours.apply(variables, x, train=True), theirs.apply(variables, x), atol=1e-6
     )
 
 

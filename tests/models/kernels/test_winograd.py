@@ -11,7 +11,7 @@ from tokret.models.kernels.winograd import (
     winograd_conv3x3,
     winograd_pays,
 )
-from tokret.models.trunks.convolutions import Conv3x3
+from tokret.models.trunks.convolutions import Conv
 from tokret.training.sharding import make_mesh
 
 
@@ -68,7 +68,7 @@ def test_tiles_are_for_wide_layers_of_many_positions(shape, channels, dtype, pay
 
 def test_training_convolves_as_xla_does():
     x, _ = pair(np.float32, (1, 16, 16, 128), 128)
-    module = Conv3x3(128, 1, jnp.float32)
+    module = Conv(128, 3, 1, jnp.float32)
     variables = module.init(jax.random.key(0), x, train=False)
     kernel = variables["params"]["kernel"]
     assert kernel.shape == (3, 3, 128, 128)

@@ -5,9 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.shapes import Array, Float, Int
+from tokret.models.masking import Sizes
+from tokret.shapes import Array, Float
 
+FeatureMap = Float[Array, "b h w c"]
 Intermediates = dict[str, Array]  # arrays computed on the way, by name
+HeadOutput = tuple[Float[Array, "b d"], Intermediates]
 
 
 class Head(nn.Module, kw_only=True):
@@ -25,12 +28,8 @@ class Head(nn.Module, kw_only=True):
     dtype: Any = jnp.float32
 
     def __call__(
-        self,
-        features: Float[Array, "b h w c"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        self, features: FeatureMap, sizes: Sizes = None, *, train: bool
+    ) -> HeadOutput:
         """Aggregates a feature map.
 
         Args:

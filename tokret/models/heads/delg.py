@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from tokret.models.heads import Intermediates
 from tokret.models.kernels.matmul import statistics_dtype
-from tokret.models.layers import PointwiseConv, l2_normalise, pointwise_conv
+from tokret.models.layers import PointwiseConv, l2_normalise, uniform_fan_in
 from tokret.shapes import Array, Float
 
 STAGE = "block4"  # of the trunk
@@ -53,7 +53,10 @@ class LocalBranch(nn.Module):
         xavier = nn.initializers.xavier_uniform()
         logits = PointwiseConv(1, self.dtype, kernel_init=xavier, name="attention")(x)
         scores = nn.softplus(logits.astype(statistics_dtype(logits)))  # [b, h, w, 1]
-        reduced = pointwise_conv(self.dim, x.shape[-1], self.dtype, "reduction")(x)
+        reduction = PointwiseConv(
+            self.dim, self.dtype, 1, uniform_fan_in, use_bias=True, name="reduction"
+        )
+        reduced = reduction(x)
         reduced = l2_normalise(reduced.astype(scores.dtype))
         return {
             "local_attention": scores[..., 0],

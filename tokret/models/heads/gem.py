@@ -10,24 +10,19 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.heads import Head, Intermediates
+from tokret.models.heads import FeatureMap, Head, HeadOutput
 from tokret.models.kernels.matmul import statistics_dtype
-from tokret.models.layers import l2_normalise, linear
-from tokret.models.masking import valid_mask
-from tokret.shapes import Array, Float, Int
+from tokret.models.layers import Linear, l2_normalise
+from tokret.models.masking import Sizes, valid_mask
+from tokret.shapes import Array, Float
 
 EPSILON = 1e-6  # values below are pooled as this one
 
 
-def generalised_mean(
-    x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, p: float
-) -> Float[Array, "b c"]:
+def generalised_mean(x: FeatureMap, sizes: Sizes, p: float) -> Float[Array, "b c"]:
     """Returns the p-th root of the mean over positions of the p-th powers.
 
-    Args:
-      x: feature maps.
-      sizes: true sizes, or None if all fill the canvas.
-      p: 1 is the mean; the larger, the closer to the maximum.
+    With p = 1 it is the mean; the larger p, the closer it is to the maximum.
     """
     x = jnp.maximum(x.astype(statistics_dtype(x)), EPSILON)
     mask = valid_mask(sizes, x)
@@ -43,7 +38,7 @@ def generalised_mean(
 
 def whiten(pooled: Float[Array, "b c"], dim: int, dtype: Any) -> Float[Array, "b d"]:
     """Learned whitening; its layer, `whiten`, is one of the calling module."""
-    return linear(dim, pooled.shape[-1], dtype, "whiten")(pooled)
+    return Linear(dim, dtype, name="whiten")(pooled)
 
 
 class GeMHead(Head):
@@ -60,12 +55,8 @@ class GeMHead(Head):
 
     @nn.compact
     def __call__(
-        self,
-        features: Float[Array, "b h w c"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        self, features: FeatureMap, sizes: Sizes = None, *, train: bool
+    ) -> HeadOutput:
         """See `Head`; the intermediate pooled [b, c] is the generalised mean."""
         pooled = generalised_mean(features, sizes, self.p)
         intermediates = {"pooled": pooled}

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.models.attention import LocalFeatureSelfAttention
-from tokret.models.heads import Head, Intermediates
+from tokret.models.heads import FeatureMap, Head, HeadOutput
 from tokret.models.kernels.matmul import precision_of, statistics_dtype
-from tokret.models.layers import BatchNorm, linear, local_features
-from tokret.models.masking import mask_padding, valid_mask
-from tokret.shapes import Array, Bool, Float, Int
+from tokret.models.layers import BatchNorm, Linear, local_features
+from tokret.models.masking import Sizes, mask_padding, valid_mask
+from tokret.shapes import Array, Bool, Float
 
 
 def residuals(
@@ -66,12 +66,8 @@ class NetVLADHead(Head):
 
     @nn.compact
     def __call__(
-        self,
-        features: Float[Array, "b h w c"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        self, features: FeatureMap, sizes: Sizes = None, *, train: bool
+    ) -> HeadOutput:
         """See `Head`.
 
         Intermediates: lfsa [b, h*w, dim], the local features, attention
@@ -92,10 +88,8 @@ class NetVLADHead(Head):
             "centroids", nn.initializers.normal(1.0), shape, jnp.float32
         )
         vlad, weights = residuals(x, centroids, mask)
+        maps = weights.reshape(batch, self.clusters, height, width)
         flat = vlad.reshape(batch, -1)  # [b, clusters * dim]
-        embedding = linear(self.dim, flat.shape[-1], self.dtype, "proj")(flat)
-        return BatchNorm(name="proj_bn")(embedding, train=train), {
-            "lfsa": x,
-            "attention": weights.reshape(batch, self.clusters, height, width),
-            "vlad": vlad,
-        }
+        embedding = Linear(self.dim, self.dtype, name="proj")(flat)
+        intermediates = {"lfsa": x, "attention": maps, "vlad": vlad}
+        return BatchNorm(name="proj_bn")(embedding, train=train), intermediates

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from tokret.models.heads import Head, Intermediates
+from tokret.models.heads import FeatureMap, Head, HeadOutput
 from tokret.models.heads.gem import whiten
 from tokret.models.kernels.matmul import statistics_dtype
 from tokret.models.layers import l2_normalise
+from tokret.models.masking import Sizes
 from tokret.shapes import Array, Float, Int
 
 EPSILON = 1e-6  # added to the length of a region's maxima
@@ -103,15 +104,9 @@ def spatial_max(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
 
 
 def regional_maxima(
-    x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, levels: int
+    x: Float[Array, "b h w c"], sizes: Sizes, levels: int
 ) -> Float[Array, "b c"]:
-    """Sums the normalised maxima of the whole map and of its regions.
-
-    Args:
-      x: feature maps.
-      sizes: true sizes, or None if all fill the canvas.
-      levels: number of sizes of regions.
-    """
+    """Sums the normalised maxima of the whole map and of its regions."""
     if sizes is None:
         corners = (
             (slice(None), slice(i, i + h), slice(j, j + w))
@@ -158,12 +153,8 @@ class RMACHead(Head):
 
     @nn.compact
     def __call__(
-        self,
-        features: Float[Array, "b h w c"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        self, features: FeatureMap, sizes: Sizes = None, *, train: bool
+    ) -> HeadOutput:
         """See `Head`; the intermediate pooled [b, c] is the sum over regions."""
         pooled = regional_maxima(features, sizes, self.levels)
         intermediates = {"pooled": pooled}

@@ -6,12 +6,11 @@ with ArcFace like the others. Its trunk may have such a block too: "resnet101_so
 
 from flax import linen as nn
 
-from tokret.models.heads import Head, Intermediates
+from tokret.models.heads import FeatureMap, Head, HeadOutput
 from tokret.models.heads.gem import generalised_mean, whiten
 from tokret.models.layers import l2_normalise
-from tokret.models.masking import mask_padding, valid_mask
+from tokret.models.masking import Sizes, mask_padding, valid_mask
 from tokret.models.second_order import SecondOrderAttention
-from tokret.shapes import Array, Float, Int
 
 
 class SolarHead(Head):
@@ -25,12 +24,8 @@ class SolarHead(Head):
 
     @nn.compact
     def __call__(
-        self,
-        features: Float[Array, "b h w c"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        self, features: FeatureMap, sizes: Sizes = None, *, train: bool
+    ) -> HeadOutput:
         """See `Head`; intermediates: soa [b, h, w, c] and pooled [b, c]."""
         x = mask_padding(features, sizes)
         block = SecondOrderAttention(x.shape[-1] // 2, self.dtype, name="soa")

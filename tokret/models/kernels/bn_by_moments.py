@@ -12,7 +12,7 @@ moments.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,6 +23,7 @@ from tokret.models.kernels.matmul import conv1x1, precision_of, statistics_dtype
 from tokret.shapes import Array, Float
 
 Gradients = tuple[Array, Array, Array, Array]  # by x, kernel, scale, bias
+Moments = tuple[Float[Array, " c"], Float[Array, "c c"]]  # mean and covariance
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -52,26 +53,6 @@ def bn_grad_by_moments(
 ) -> Normalised:
     """`expand_conv_bn` for a GPU: only the gradient does not read outputs."""
     return _forward_gpu(x, kernel, scale, bias, shift, epsilon)[0]
-
-
-class _Saved(NamedTuple):
-    """What the gradient needs of the forward pass."""
-
-    x: Float[Array, "b h w c"]
-    kernel: Float[Array, "1 1 c d"]
-    scale: Float[Array, " d"]
-    bias: Float[Array, " d"]
-    var: Float[Array, " d"]
-
-
-class _Moments(NamedTuple):
-    """The mean of vectors and that of their outer products."""
-
-    mean: Float[Array, " c"]
-    second: Float[Array, "c c"]
-
-    def covariance(self) -> Float[Array, "c c"]:
-        return self.second - jnp.outer(self.mean, self.mean)
 
 
 class _Products(NamedTuple):
@@ -173,20 +154,20 @@ GPU_PRODUCTS = _Products(_outer_sum_by_product, _combine_products, jnp.matmul)
 
 def _forward(
     x: Array, kernel: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[Normalised, tuple[_Saved, _Moments]]:
-    matrix, moments = _wide_matrix(kernel), _moments_of(x, TPU_PRODUCTS)
-    mean = _exact(moments.mean, matrix)
-    spread = _exact(moments.covariance(), matrix)
+) -> tuple[Normalised, tuple[tuple[Array, ...], Moments]]:
+    matrix, moments = _wide_matrix(kernel), _moments(x, TPU_PRODUCTS)
+    mean = _exact(moments[0], matrix)
+    spread = _exact(moments[1], matrix)
     var = jnp.maximum(jnp.sum(matrix * spread, axis=0), 0.0)
     y = normalise(_convolve(x, kernel[0, 0]), scale, bias, mean, var, epsilon)
-    saved = _Saved(x, kernel, scale, bias, var)
-    return (y.astype(x.dtype), mean, var), (saved, moments)
+    return (y.astype(x.dtype), mean, var), ((x, kernel, scale, bias, var), moments)
 
 
 def _backward(
-    epsilon: float, saved: tuple[_Saved, _Moments], gradients: Normalised
+    epsilon: float, saved: tuple[tuple[Array, ...], Moments], gradients: Normalised
 ) -> Gradients:
-    return _gradients(*saved, gradients[0], epsilon, TPU_PRODUCTS)
+    arrays, moments = saved
+    return _gradients(arrays, moments, gradients[0], epsilon, TPU_PRODUCTS)
 
 
 bn_by_moments.defvjp(_forward, _backward)
@@ -194,60 +175,59 @@ bn_by_moments.defvjp(_forward, _backward)
 
 def _forward_gpu(
     x: Array, kernel: Array, scale: Array, bias: Array, shift: Array, epsilon: float
-) -> tuple[Normalised, tuple[_Saved, Array]]:
+) -> tuple[Normalised, tuple[Array, ...]]:
     y = conv1x1(x, kernel, 1)
     result: Normalised = batch_norm_fused(y, scale, bias, shift, epsilon, False)
-    return result, (_Saved(x, kernel, scale, bias, result[2]), shift)
+    return result, (x, kernel, scale, bias, result[2], shift)
 
 
 def _backward_gpu(
-    epsilon: float, saved: tuple[_Saved, Array], gradients: Normalised
+    epsilon: float, saved: tuple[Array, ...], gradients: Normalised
 ) -> tuple[Array, ...]:
-    given, shift = saved
-    moments = _moments_of(given.x, GPU_PRODUCTS)
-    result = _gradients(given, moments, gradients[0], epsilon, GPU_PRODUCTS)
+    *arrays, shift = saved
+    moments = _moments(arrays[0], GPU_PRODUCTS)
+    result = _gradients(arrays, moments, gradients[0], epsilon, GPU_PRODUCTS)
     return *result, jnp.zeros_like(shift)
 
 
 bn_grad_by_moments.defvjp(_forward_gpu, _backward_gpu)
 
 
-def _moments_of(x: Float[Array, "b h w c"], products: _Products) -> _Moments:
-    count = x.size // x.shape[-1]
+def _moments(x: Float[Array, "b h w c"], products: _Products) -> Moments:
     mean = jnp.mean(x.astype(statistics_dtype(x)), (0, 1, 2))
-    return _Moments(mean, products.outer_sum(x, x) / count)
+    second = products.outer_sum(x, x) / (x.size // x.shape[-1])
+    return mean, second - jnp.outer(mean, mean)
 
 
 def _gradients(
-    saved: _Saved,
-    moments: _Moments,
+    saved: Sequence[Array],
+    moments: Moments,
     g: Float[Array, "b h w d"],
     epsilon: float,
     products: _Products,
 ) -> Gradients:
     """The gradients, given that by the normalised outputs."""
-    x, dtype = saved.x, statistics_dtype(saved.x)
-    count = x.size // x.shape[-1]
-    matrix = _wide_matrix(saved.kernel)
-    mean = _exact(moments.mean, matrix)
-    root = jax.lax.rsqrt(saved.var + epsilon)
+    x, kernel, scale, bias, var = saved
+    dtype, count = statistics_dtype(x), x.size // x.shape[-1]
+    matrix, (mean_x, covariance) = _wide_matrix(kernel), moments
+    mean = _exact(mean_x, matrix)
+    root = jax.lax.rsqrt(var + epsilon)
     with_g = products.outer_sum(x, g)
     to_bias = jnp.sum(g.astype(dtype), (0, 1, 2))
     to_scale = root * (jnp.sum(matrix * with_g, axis=0) - mean * to_bias)
     # The gradient by y is a (g - mean(g)) + b (y - mean(y)), with a and b of each
     # channel, and y = x W. Its sum is zero, whatever the matrices are rounded to.
-    a = saved.scale * root
+    a = scale * root
     b = -a * root * to_scale / count
-    spread = products.small(moments.covariance(), matrix)
-    to_matrix = a * (with_g - jnp.outer(moments.mean, to_bias)) + count * b * spread
+    spread = products.small(covariance, matrix)
+    to_matrix = a * (with_g - jnp.outer(mean_x, to_bias)) + count * b * spread
     by_g = (a * matrix).T.astype(x.dtype)
     by_x = products.small(b * matrix, matrix.T).astype(x.dtype)
-    sums = _exact(to_bias / count, by_g.astype(dtype)) + _exact(
-        moments.mean, by_x.astype(dtype)
-    )
+    sums = _exact(to_bias / count, by_g.astype(dtype))
+    sums = sums + _exact(mean_x, by_x.astype(dtype))
     return (
         products.combine(x, by_x, g, by_g, sums),
-        to_matrix.astype(saved.kernel.dtype)[None, None],
-        to_scale.astype(saved.scale.dtype),
-        to_bias.astype(saved.bias.dtype),
+        to_matrix.astype(kernel.dtype)[None, None],
+        to_scale.astype(scale.dtype),
+        to_bias.astype(bias.dtype),
     )

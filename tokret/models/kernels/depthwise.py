@@ -144,20 +144,27 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
     return depthwise(x, kernel, stride), (x, kernel)
 
 
+def _shifted_backward(
+    x: Array, kernel: Array, g: Array, *, stride: int
+) -> tuple[Array, Array]:
+    to_x = _input_gradient(x, kernel, g, stride)
+    return to_x, _kernel_gradient(x, kernel, g, stride)
+
+
+def _grouped_backward(
+    x: Array, kernel: Array, g: Array, *, stride: int
+) -> tuple[Array, Array]:
+    convolve = functools.partial(grouped_convolution, stride=stride)
+    to_x, to_kernel = jax.vjp(convolve, x, kernel)[1](g)
+    return to_x, to_kernel
+
+
 def _backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    def by_shifts(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-        return (
-            _input_gradient(x, kernel, g, stride),
-            _kernel_gradient(x, kernel, g, stride),
-        )
-
-    def by_convolution(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-        convolve = functools.partial(grouped_convolution, stride=stride)
-        to_x, to_kernel = jax.vjp(convolve, x, kernel)[1](g)
-        return to_x, to_kernel
-
     gradients: tuple[Array, Array] = jax.lax.platform_dependent(
-        *saved, g, cpu=by_shifts, default=by_convolution
+        *saved,
+        g,
+        cpu=functools.partial(_shifted_backward, stride=stride),
+        default=functools.partial(_grouped_backward, stride=stride),
     )
     return gradients
 

@@ -22,16 +22,19 @@ Grid = list[list[Array]]  # elements of tiles by row and column: 4 x 4, or 2 x 2
 
 
 def conv3x3(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], *, train: bool
-) -> Float[Array, "b h w d"]:
-    """A 3x3 convolution of stride 1, padded by zeros.
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "3 3 c d"],
+    stride: int,
+    train: bool,
+) -> Float[Array, "b h2 w2 d"]:
+    """A 3x3 convolution, padded by zeros.
 
     Gain of Winograd's form on a CPU: a descriptor of ResNet-101 in 0.64 instead of 0.79
     s, nothing in training (docs/performance.md, "3x3 convolutions of inference by
     tiles").
     """
-    if train or not winograd_pays(x, kernel.shape[-1]):
-        return direct_conv3x3(x, kernel)
+    if train or stride != 1 or not winograd_pays(x, kernel.shape[-1]):
+        return direct_conv3x3(x, kernel, stride)
     return jax.lax.platform_dependent(
         x, kernel, cpu=winograd_conv3x3, default=direct_conv3x3
     )

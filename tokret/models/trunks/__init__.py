@@ -7,13 +7,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.arguments import within
+from tokret.models.masking import Sizes
 from tokret.models.preprocessing import IMAGENET, PixelScale
-from tokret.shapes import Array, Float, Int
+from tokret.shapes import Array, Float
 
 # Features, the true sizes at their depth, and the outputs of stages by name.
-TrunkOutput = tuple[
-    Float[Array, "b h2 w2 c"], Int[Array, "b 2"] | None, dict[str, Array]
-]
+TrunkOutput = tuple[Float[Array, "b h2 w2 c"], Sizes, dict[str, Array]]
 
 
 class Trunk(nn.Module, kw_only=True):
@@ -59,11 +58,7 @@ class Trunk(nn.Module, kw_only=True):
         raise NotImplementedError
 
     def __call__(
-        self,
-        images: Float[Array, "b h w 3"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
+        self, images: Float[Array, "b h w 3"], sizes: Sizes = None, *, train: bool
     ) -> TrunkOutput:
         """Computes the features.
 
@@ -82,9 +77,7 @@ class Trunk(nn.Module, kw_only=True):
         """Whether a stage's batch norms use the batch's own statistics."""
         return train and stage > self.frozen_stages
 
-    def stop_gradient(
-        self, stage: int, x: Float[Array, "b h w c"]
-    ) -> Float[Array, "b h w c"]:
+    def stop_gradient(self, stage: int, x: Array) -> Array:
         """Ends the gradient after the last frozen stage."""
         return jax.lax.stop_gradient(x) if stage == self.frozen_stages else x
 

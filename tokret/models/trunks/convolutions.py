@@ -10,7 +10,7 @@ from tokret.models.kernels.depthwise import depthwise
 from tokret.models.kernels.expand_conv_bn import expand_conv_bn
 from tokret.models.kernels.matmul import conv1x1
 from tokret.models.kernels.stem import stem_conv
-from tokret.models.kernels.winograd import conv3x3, direct_conv3x3
+from tokret.models.kernels.winograd import conv3x3
 from tokret.models.layers import BatchNormBase, he_normal
 from tokret.shapes import Array, Float
 
@@ -19,35 +19,18 @@ from tokret.shapes import Array, Float
 he_normal_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-class StemConv(nn.Module):
-    """A 7x7 convolution with stride 2 and zero padding, without bias.
+class Conv(nn.Module):
+    """A convolution without bias, padded by side // 2 zeros.
 
     Attributes:
       channels: channels of the output.
-      dtype: dtype of the computation.
-    """
-
-    channels: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
-        """Convolves; sides n become (n + 1) // 2."""
-        shape = (7, 7, x.shape[-1], self.channels)
-        kernel = self.param("kernel", he_normal, shape, jnp.float32)
-        return stem_conv(x.astype(self.dtype), kernel.astype(self.dtype))
-
-
-class Conv3x3(nn.Module):
-    """A 3x3 convolution with zero padding, without bias.
-
-    Attributes:
-      channels: channels of the output.
+      side: side of the kernel: 3, or 7 with a stride of 2.
       stride: 1 or 2.
       dtype: dtype of the computation.
     """
 
     channels: int
+    side: int
     stride: int
     dtype: Any
 
@@ -56,12 +39,12 @@ class Conv3x3(nn.Module):
         self, x: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
         """Convolves; sides n become (n + stride - 1) // stride."""
-        shape = (3, 3, x.shape[-1], self.channels)
+        shape = (self.side, self.side, x.shape[-1], self.channels)
         kernel = self.param("kernel", he_normal, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
-        if self.stride == 1:
-            return conv3x3(x, kernel, train=train)
-        return direct_conv3x3(x, kernel, self.stride)
+        if self.side == 7:
+            return stem_conv(x, kernel)
+        return conv3x3(x, kernel, self.stride, train)
 
 
 class DepthwiseConv(nn.Module):

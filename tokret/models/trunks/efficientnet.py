@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.models.kernels.matmul import precision_of
-from tokret.models.layers import BatchNorm, PointwiseConv, he_normal, linear
-from tokret.models.masking import downsampled, mask_padding
+from tokret.models.layers import BatchNorm, PointwiseConv, he_normal
+from tokret.models.masking import Sizes, downsampled, mask_padding
 from tokret.models.preprocessing import PixelScale
 from tokret.models.trunks import Trunk, TrunkOutput
 from tokret.models.trunks.convolutions import DepthwiseConv
-from tokret.shapes import Array, Float, Int
+from tokret.shapes import Array, Float
 
 # (byte - 127) / 128, as the released weights were trained.
 LITE = PixelScale((127 / 255,) * 3, (128 / 255,) * 3)
@@ -47,7 +47,7 @@ LITE0 = (
 
 def same_padded(
     x: Float[Array, "b h w c"],
-    sizes: Int[Array, "b 2"] | None,
+    sizes: Sizes,
     kernel: int,
     stride: int,
 ) -> Float[Array, "b h2 w2 c"]:
@@ -96,7 +96,7 @@ class InvertedBottleneck(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
+        self, x: Float[Array, "b h w c"], sizes: Sizes, train: bool
     ) -> Float[Array, "b h2 w2 c2"]:
         """Returns the block's output; `sizes` are the true sizes of its input."""
         group, y = self.group, x
@@ -153,11 +153,7 @@ class EfficientNetLite(Trunk):
 
     @nn.compact
     def __call__(
-        self,
-        images: Float[Array, "b h w 3"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
+        self, images: Float[Array, "b h w 3"], sizes: Sizes = None, *, train: bool
     ) -> TrunkOutput:
         """Computes the features; see `Trunk`.
 
@@ -181,7 +177,7 @@ class EfficientNetLite(Trunk):
         return x, sizes, stages
 
     def _stem(
-        self, x: Float[Array, "b h w 3"], sizes: Int[Array, "b 2"] | None, train: bool
+        self, x: Float[Array, "b h w 3"], sizes: Sizes, train: bool
     ) -> Float[Array, "b h2 w2 c"]:
         conv = nn.Conv(
             self.stem,
@@ -196,29 +192,3 @@ class EfficientNetLite(Trunk):
         )
         x = conv(same_padded(x, sizes, 3, 2))
         return nn.relu6(_norm("stem_bn")(x, train=train))
-
-
-class ImageNetClassifier(nn.Module):
-    """What the released weights put on the features: a mean and a linear layer.
-
-    Retrieval has no use for it; with it the weights can be checked on photos.
-
-    Attributes:
-      classes: ImageNet's 1,000.
-      dtype: dtype of the computation.
-    """
-
-    classes: int = 1000
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, features: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None = None
-    ) -> Float[Array, "b classes"]:
-        """Returns logits; `sizes` are the features' true sizes, None if full."""
-        b, height, width, c = features.shape
-        if sizes is None:
-            sizes = jnp.full((b, 2), jnp.array([height, width]))
-        total = jnp.sum(mask_padding(features, sizes), axis=(1, 2))
-        mean = total / jnp.prod(sizes, axis=1, keepdims=True).astype(total.dtype)
-        return linear(self.classes, c, self.dtype, "classifier")(mean)

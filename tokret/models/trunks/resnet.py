@@ -10,11 +10,11 @@ from flax import linen as nn
 from tokret.models.kernels.max_pool import max_pool
 from tokret.models.kernels.residual import relu_of_sum
 from tokret.models.layers import BatchNorm, PointwiseConv
-from tokret.models.masking import downsampled, mask_padding, valid_mask
+from tokret.models.masking import Sizes, downsampled, mask_padding, valid_mask
 from tokret.models.second_order import SecondOrderAttention
 from tokret.models.trunks import Trunk, TrunkOutput
-from tokret.models.trunks.convolutions import Conv3x3, StemConv, expand_and_normalise
-from tokret.shapes import Array, Float, Int
+from tokret.models.trunks.convolutions import Conv, expand_and_normalise
+from tokret.shapes import Array, Float
 
 SECOND_ORDER_STAGE = 4  # block4, which the second-order block follows
 EXPANSION = 4  # a bottleneck's last convolution has 4 times the width of its first
@@ -35,13 +35,13 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
+        self, x: Float[Array, "b h w c"], sizes: Sizes, train: bool
     ) -> Float[Array, "b h2 w2 c4"]:
         """Returns the block's output; `sizes` are the true sizes of its input."""
         out = EXPANSION * self.width
         y = PointwiseConv(self.width, self.dtype, name="conv1")(x)
         y = BatchNorm(name="bn1")(y, train=train, relu=True)
-        conv = Conv3x3(self.width, self.stride, self.dtype, name="conv2")
+        conv = Conv(self.width, 3, self.stride, self.dtype, name="conv2")
         y = conv(mask_padding(y, sizes), train=train)  # [b, h2, w2, width]
         y = BatchNorm(name="bn2")(y, train=train, relu=True)
         y = expand_and_normalise(y, out, self.dtype, "conv3", "bn3", train=train)
@@ -67,14 +67,14 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], sizes: Int[Array, "b 2"] | None, train: bool
+        self, x: Float[Array, "b h w c"], sizes: Sizes, train: bool
     ) -> Float[Array, "b h2 w2 c2"]:
         """Returns the block's output; `sizes` are the true sizes of its input."""
-        conv = Conv3x3(self.width, self.stride, self.dtype, name="conv1")
+        conv = Conv(self.width, 3, self.stride, self.dtype, name="conv1")
         y = conv(mask_padding(x, sizes), train=train)  # [b, h2, w2, width]
         y = BatchNorm(name="bn1")(y, train=train, relu=True)
         sizes = downsampled(sizes) if self.stride == 2 else sizes
-        conv = Conv3x3(self.width, 1, self.dtype, name="conv2")
+        conv = Conv(self.width, 3, 1, self.dtype, name="conv2")
         y = conv(mask_padding(y, sizes), train=train)
         y = BatchNorm(name="bn2")(y, train=train)
         if self.stride != 1 or x.shape[-1] != self.width:
@@ -120,11 +120,7 @@ class ResNet(Trunk):
 
     @nn.compact
     def __call__(
-        self,
-        images: Float[Array, "b h w 3"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
+        self, images: Float[Array, "b h w 3"], sizes: Sizes = None, *, train: bool
     ) -> TrunkOutput:
         """Computes the features; see `Trunk`.
 
@@ -132,8 +128,10 @@ class ResNet(Trunk):
         between block4 and block5.
         """
         x = mask_padding(images.astype(self.dtype), sizes)
-        x = StemConv(self.width, self.dtype, name="conv1")(x)  # [b, h / 2, w / 2, c]
-        x = BatchNorm(name="bn1")(x, train=self.trains(1, train), relu=True)
+        trains = self.trains(1, train)
+        stem = Conv(self.width, 7, 2, self.dtype, name="conv1")
+        x = stem(x, train=trains)  # [b, h / 2, w / 2, c]
+        x = BatchNorm(name="bn1")(x, train=trains, relu=True)
         sizes = downsampled(sizes)
         # Nothing here is negative, so zeros around the true area pool as -inf would.
         x = max_pool(mask_padding(x, sizes))  # [b, h / 4, w / 4, c]

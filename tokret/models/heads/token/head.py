@@ -15,19 +15,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.models.attention import LocalFeatureSelfAttention
-from tokret.models.heads import Head, Intermediates
+from tokret.models.heads import FeatureMap, Head, HeadOutput, Intermediates
 from tokret.models.heads.token.refinement import REFINEMENTS
 from tokret.models.heads.token.tokenizer import TOKENIZERS
 from tokret.models.layers import (
     BatchNorm,
     Initializer,
-    linear,
+    Linear,
     local_features,
     uniform_fan_in,
     zeros,
 )
-from tokret.models.masking import valid_mask
-from tokret.shapes import Array, Float, Int
+from tokret.models.masking import Sizes, valid_mask
 
 
 class LinearInitialisers(NamedTuple):
@@ -104,12 +103,8 @@ class TokenHead(Head):
 
     @nn.compact
     def __call__(
-        self,
-        features: Float[Array, "b h w c"],
-        sizes: Int[Array, "b 2"] | None = None,
-        *,
-        train: bool,
-    ) -> tuple[Float[Array, "b d"], Intermediates]:
+        self, features: FeatureMap, sizes: Sizes = None, *, train: bool
+    ) -> HeadOutput:
         """See `Head`.
 
         Intermediates, by the names of the golden cases: local [b, h*w, width], lfsa
@@ -145,5 +140,5 @@ class TokenHead(Head):
             intermediates[f"refined{i}"] = tokens
         flat = tokens.reshape(batch, -1)  # [b, tokens * width]
         projection = (init.projection(self.tokens), init.bias)
-        proj = linear(self.dim, flat.shape[-1], self.dtype, "proj", *projection)
+        proj = Linear(self.dim, self.dtype, *projection, name="proj")
         return BatchNorm(name="proj_bn")(proj(flat), train=train), intermediates

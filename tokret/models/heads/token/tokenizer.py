@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.models.kernels.matmul import precision_of, statistics_dtype
-from tokret.models.layers import Initializer, layer_norm, linear, uniform_fan_in
+from tokret.models.layers import Initializer, Linear, layer_norm, uniform_fan_in
 from tokret.shapes import Array, Bool, Float
 
 
@@ -71,9 +71,8 @@ class Tokenizer(nn.Module):
         weights = soft_assignment(query.astype(x.dtype), x)
         if mask is not None:
             weights = jnp.where(mask[:, None, :], weights, 0)
-        layer = linear(
-            width, width, self.dtype, "linear", self.kernel_init, self.bias_init
-        )
+        initialisers = (self.kernel_init, self.bias_init)
+        layer = Linear(width, self.dtype, *initialisers, name="linear")
         tokens = layer_norm(self.dtype, "norm")(layer(weighted_sum(weights, x)))
         return tokens, weights
 
@@ -105,7 +104,7 @@ class PaperTokenizer(nn.Module):
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l n"]]:
         """Returns the tokens and the attention maps, zero where `mask` is False."""
         initialiser = nn.initializers.normal(self.query_init_std)
-        maps = linear(self.tokens, x.shape[-1], self.dtype, "maps", initialiser)(x)
+        maps = Linear(self.tokens, self.dtype, initialiser, name="maps")(x)
         logits = jnp.swapaxes(maps.astype(statistics_dtype(maps)), 1, 2)  # [b, l, n]
         log_weights = jax.nn.log_softmax(logits, axis=1)
         weights = jnp.exp(log_weights)
