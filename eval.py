@@ -153,11 +153,12 @@ def evaluate_files(options: Options) -> None:
     steps, variants = options.steps, options.variants
     truth = read_ground_truth(ground_truth)
     queries = read_descriptor_input(queries_file, truth.queries, "qimlist")
-    database = read_descriptor_input(descriptors, truth.images, "imlist", queries)
-    found = {"query": queries.found, "database": database.found}
+    database = read_descriptor_input(descriptors, truth.images, "imlist")
+    dims = queries.descriptors.shape[1]
+    database.check_model("descriptors", "queries", queries.record, dims)
+    found = {"query": queries, "database": database}
     log_bad(found)
-    stored = database.found.descriptors
-    variants = variants.checked(database.record, stored.shape[1])
+    variants = variants.checked(database.record, dims)
     numbers = evaluate(
         RevisitedBenchmark(truth),
         found,
@@ -166,7 +167,9 @@ def evaluate_files(options: Options) -> None:
         skip_bad=options.skip_bad,
     )
     variants.save(Path(output).with_suffix(".whitening.safetensors"))
-    environment = results.environment(str(stored.dtype)) | variants.environment()
+    environment = (
+        results.environment(str(database.descriptors.dtype)) | variants.environment()
+    )
     content = results.Results({truth.name: numbers}, environment)
     results.write_results(Path(output), content)
     print_table(truth.name, {Path(descriptors).stem: numbers})

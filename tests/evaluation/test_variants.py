@@ -107,7 +107,7 @@ def test_descriptors_of_another_model_are_refused(case, tmp_path):
             UserError, match="another model than the database .*weights"
         ):
             variants.checked(OURS)
-        with pytest.raises(UserError, match="16 dimensions and the database 7"):
+        with pytest.raises(UserError, match="16 dimensions and 7"):
             variants.checked(None, 7)
 
 

@@ -1,8 +1,8 @@
-"""Descriptors of queries or of a database, from a file or from a store."""
+"""Descriptors of any origin: an .npy file, or a store, mapped from the disk."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
 
 from tokret.errors import UserError
 from tokret.evaluation.image_sets import DescriptorSet
@@ -11,55 +11,67 @@ from tokret.retrieval.store.reading import is_store, read_store
 from tokret.retrieval.store.record import Record, extraction_difference
 
 
-class DescriptorInput(NamedTuple):
-    """Descriptors of the queries or of the database.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DescriptorInput(DescriptorSet):
+    """Descriptors and their origin.
 
     Attributes:
-      found: names, descriptors, and which are bad.
-      record: of the store; None if they are from a file.
+      path: of the file or store.
+      record: of the store; None for a file.
     """
 
-    found: DescriptorSet
+    path: str
     record: Record | None
+
+    def check_model(
+        self, argument: str, other: str, record: Record | None, dims: int | None
+    ) -> None:
+        """Refuses descriptors of another model, where a record or their width shows it.
+
+        Args:
+          argument: the name of these descriptors.
+          other: the name of those that they are compared with.
+          record: of the others' store; None if they have none.
+          dims: of the others; None if it is not known.
+
+        Raises:
+          UserError: names the first difference.
+        """
+        found = self.descriptors.shape[1]
+        difference = None
+        if self.record is not None and record is not None:
+            difference = extraction_difference(self.record, record)
+        if difference is None and dims not in (None, found):
+            difference = f"{found} dimensions and {dims}"
+        if difference is not None:
+            raise UserError(
+                f"{argument}={self.path} is of another model than the {other} "
+                f"({difference})"
+            )
 
 
 def read_descriptor_input(
-    path: str,
-    names: Sequence[str],
-    field: str,
-    queries: DescriptorInput | None = None,
+    path: str, names: Sequence[str] | None = None, field: str = "descriptors"
 ) -> DescriptorInput:
-    """Reads descriptors of these images.
+    """Opens descriptors.
 
     Args:
       path: an .npy file, or the folder of a store.
-      names: the images, in the order of the rows.
-      field: their name in the ground truth: imlist or qimlist.
-      queries: with which a database is to be compared.
+      names: of the images, in the order of the rows; None for any images.
+      field: what errors call the names: imlist or qimlist.
 
     Raises:
-      UserError: they cannot be read, belong to other images, or cannot be compared with
-        the queries.
+      UserError: they cannot be read, or belong to other images.
     """
-    dims = None if queries is None else queries.found.descriptors.shape[1]
     if not is_store(path):
-        array = read_descriptors(path, rows=len(names), name=field, dims=dims)
-        return DescriptorInput(DescriptorSet(tuple(names), array, {}), None)
+        count = None if names is None else len(names)
+        array = read_descriptors(path, rows=count, name=field)
+        return DescriptorInput(tuple(names or ()), array, {}, path=path, record=None)
     store = read_store(path)
-    _check_names(path, store.names, names, field)
-    if queries is not None and queries.record is not None:
-        found = extraction_difference(store.record, queries.record)
-        if found:
-            raise UserError(
-                f"{path} has descriptors of another model than the queries ({found})"
-            )
-    if dims not in (None, store.descriptors.shape[1]):
-        raise UserError(
-            f"{path}: has {store.descriptors.shape[1]} dimensions and the queries "
-            f"{dims}, queries and database must come from the same model"
-        )
-    found_set = DescriptorSet(store.names, store.descriptors, store.bad)
-    return DescriptorInput(found_set, store.record)
+    if names is not None:
+        _check_names(path, store.names, names, field)
+    found = (store.names, store.descriptors, store.bad)
+    return DescriptorInput(*found, path=path, record=store.record)
 
 
 def _check_names(

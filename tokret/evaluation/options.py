@@ -19,61 +19,33 @@ from tokret.training.weights import find_checkpoint
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is evaluated, on which photos, and how.
+    """What is evaluated, on which photos, and how."""
 
-    Attributes:
-      workdir: folder of a run of train.py.
-      step: checkpoint of the run, or the word best; None: the newest.
-      checkpoint: a checkpoint's own folder.
-      baselines: also the untrained model and a colour histogram.
-      ema: the EMA of the weights, if the run keeps one.
-      image_folder: folder of class folders; every photo is a query among all others.
-      longest_side: of a photo, in pixels; None: the run's.
-      scales: factors of the image size, as 1,0.7; None: the run's.
-      benchmark: a prepared dataset with queries, such as roxford5k.
-      data_dir: folder of prepared datasets; None: the run's.
-      descriptors: of the database: .npy [N, D], or a store.
-      queries: descriptors of the queries: .npy [Q, D], or a store.
-      ground_truth: gnd_NAME.pkl or .json.
-      skip_bad: skip queries whose photo is bad, rather than stop.
-      extract_only: extract descriptors and measure nothing: any dataset will do.
-      rerank: re-rankings, as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500.
-      distractors: images that are relevant to no query: .npy [M, D], or a store.
-      compress: compressed forms: pq128 (or any number of bytes), int8, bf16.
-      whiten: whitening, .safetensors, or what to learn it from: .npy, a store.
-      whiten_dims: dimensions that whitening keeps; None: all.
-      report: write report.html and the pictures.
-      report_queries: the most queries that the report shows.
-      report_side: longest side of the report's photos, in pixels.
-      compilation_cache: folder of compiled programs; "" keeps none.
-      output: results of descriptors, a .json file.
-    """
-
-    workdir: str | None = None
-    step: str | None = None
-    checkpoint: str | None = None
-    baselines: bool = False
-    ema: bool = False
-    image_folder: str | None = None
-    longest_side: int | None = None
-    scales: tuple[float, ...] | None = None
-    benchmark: str | None = None
-    data_dir: str | None = None
-    descriptors: str | None = None
-    queries: str | None = None
-    ground_truth: str | None = None
-    skip_bad: bool = False
-    extract_only: bool = False
-    rerank: str | None = None
-    distractors: str | None = None
-    compress: tuple[str, ...] | None = None
-    whiten: str | None = None
-    whiten_dims: int | None = None
-    report: bool = True
-    report_queries: int = 200
-    report_side: int = 192
-    compilation_cache: str = DEFAULT
-    output: str | None = None
+    workdir: str | None = None  # folder of a run of train.py.
+    step: str | None = None  # checkpoint of the run, or best; None: the newest.
+    checkpoint: str | None = None  # a checkpoint's own folder.
+    baselines: bool = False  # also the untrained model and a colour histogram.
+    ema: bool = False  # the EMA of the weights, if the run keeps one.
+    image_folder: str | None = None  # folder of class folders; each photo is a query.
+    longest_side: int | None = None  # of a photo, in pixels; None: the run's.
+    scales: tuple[float, ...] | None = None  # of the image, as 1,0.7; None: the run's.
+    benchmark: str | None = None  # a prepared dataset with queries, such as roxford5k.
+    data_dir: str | None = None  # folder of prepared datasets; None: the run's.
+    descriptors: str | None = None  # of the database: .npy [N, D], or a store.
+    queries: str | None = None  # descriptors of the queries: .npy [Q, D], or a store.
+    ground_truth: str | None = None  # gnd_NAME.pkl or .json.
+    skip_bad: bool = False  # skip queries whose photo is bad, rather than stop.
+    extract_only: bool = False  # only extract descriptors, of any dataset.
+    rerank: str | None = None  # as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500.
+    distractors: str | None = None  # positives of no query: .npy [M, D], or a store.
+    compress: tuple[str, ...] | None = None  # pq128 (or other bytes), int8, bf16.
+    whiten: str | None = None  # a .safetensors, or what to learn from: .npy or a store.
+    whiten_dims: int | None = None  # dimensions that whitening keeps; None: all.
+    report: bool = True  # write report.html and the pictures.
+    report_queries: int = 200  # the most queries that the report shows.
+    report_side: int = 192  # longest side of the report's photos, in pixels.
+    compilation_cache: str = DEFAULT  # folder of compiled programs; "" keeps none.
+    output: str | None = None  # results of descriptors, a .json file.
 
     @property
     def variants(self) -> Variants:

@@ -3,55 +3,21 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tokret.errors import UserError
-from tokret.io.descriptor_files import read_descriptors
+from tokret.evaluation.descriptor_inputs import DescriptorInput, read_descriptor_input
 from tokret.retrieval import whitening as whitenings
 from tokret.retrieval.compression.costs import measure_compression
 from tokret.retrieval.compression.database import Compressed, check_codec
 from tokret.retrieval.exact_search.blocks import ConcatenatedDatabase, Database
-from tokret.retrieval.store.reading import is_store, read_store
-from tokret.retrieval.store.record import Record, extraction_difference
+from tokret.retrieval.store.record import Record
 from tokret.retrieval.whitening import WhitenedDatabase, Whitening
 
 # (queries, database, head, whose codes the database is) -> numbers.
 Measure = Callable[[np.ndarray, Database, None, Compressed | None], Mapping[str, Any]]
-
-
-class Source(NamedTuple):
-    """Descriptors on the disk, never all in memory.
-
-    Attributes:
-      path: a store or an .npy file.
-      descriptors: [M, D].
-      record: of the store; None for a file.
-    """
-
-    path: str
-    descriptors: np.ndarray
-    record: Record | None
-
-    def check_model(self, name: str, ours: Record | None, dims: int | None) -> None:
-        """Refuses descriptors of another model, where that is recorded.
-
-        Raises:
-          UserError: names the first difference.
-        """
-        if self.record is not None and ours is not None:
-            found = extraction_difference(self.record, ours)
-            if found:
-                raise UserError(
-                    f"{name}={self.path} has descriptors of another model than the "
-                    f"database ({found})"
-                )
-        if dims is not None and self.descriptors.shape[1] != dims:
-            raise UserError(
-                f"{name}={self.path} has {self.descriptors.shape[1]} dimensions and "
-                f"the database {dims}, they must come from the same model"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +32,10 @@ class Variants:
       dims: that a learned whitening keeps; None for all.
     """
 
-    distractors: Source | None = None
+    distractors: DescriptorInput | None = None
     forms: tuple[str, ...] = ()
     whitening: Whitening | None = None
-    learn_from: Source | None = None
+    learn_from: DescriptorInput | None = None
     dims: int | None = None
 
     def __bool__(self) -> bool:
@@ -87,10 +53,10 @@ class Variants:
           UserError: descriptors are of another model, or no whitening can be learned.
         """
         if self.distractors is not None:
-            self.distractors.check_model("distractors", record, dims)
+            self.distractors.check_model("distractors", "database", record, dims)
         if self.learn_from is None:
             return self
-        self.learn_from.check_model("whiten", record, dims)
+        self.learn_from.check_model("whiten", "database", record, dims)
         width = self.learn_from.descriptors.shape[1]
         if self.dims is not None and not 1 <= self.dims <= width:
             raise UserError(f"whiten_dims={self.dims} must be 1 to {width}")
@@ -182,16 +148,11 @@ def make_variants(
     if whiten_dims is not None and (whiten is None or ready):
         raise UserError("whiten_dims: needs descriptors to learn from as whiten")
     return Variants(
-        distractors=None if distractors is None else _source(distractors),
+        distractors=None if distractors is None else read_descriptor_input(distractors),
         forms=forms,
         whitening=whitenings.read(Path(whiten)) if whiten and ready else None,
-        learn_from=_source(whiten) if whiten is not None and not ready else None,
+        learn_from=read_descriptor_input(whiten)
+        if whiten is not None and not ready
+        else None,
         dims=whiten_dims,
     )
-
-
-def _source(path: str) -> Source:
-    if not is_store(path):
-        return Source(path, read_descriptors(path), None)
-    store = read_store(path)
-    return Source(path, store.descriptors, store.record)
