@@ -6,7 +6,7 @@ and whether the benchmark has queries of its own or labels alone.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,24 @@ class Costs:
     item_bytes: int
 
 
+class RankedItem(NamedTuple):
+    """A database item in a query's ranking.
+
+    Attributes:
+      item: its index.
+      view: its photo.
+      verdict: whether it is a positive, by the main protocol.
+      score: its similarity to the query.
+      rank: from 1; None for junk, which is not ranked.
+    """
+
+    item: int
+    view: View
+    verdict: Verdict
+    score: float
+    rank: int | None
+
+
 @dataclass(frozen=True)
 class Answers:
     """Rankings of a database of N items by Q queries.
@@ -93,6 +111,22 @@ class Answers:
     def precision(self) -> Float[np.ndarray, " q"]:
         """Average precision by the main protocol, [Q]."""
         return self.protocols[self.main].average_precision
+
+    def first(self, queries: Sequence[int], count: int) -> list[list[RankedItem]]:
+        """The first items of some queries' rankings, junk among them."""
+        scores, items = self.best(queries, min(count, len(self.database)))
+        views = {item: self.database[item] for item in np.unique(items).tolist()}
+        rankings = []
+        for query, *row in zip(queries, items.tolist(), scores.tolist(), strict=True):
+            ranking: list[RankedItem] = []
+            rank = 0
+            for item, score in zip(*row, strict=True):
+                verdict = self.verdict(query, item)
+                rank += verdict != "junk"
+                place = None if verdict == "junk" else rank
+                ranking.append(RankedItem(item, views[item], verdict, score, place))
+            rankings.append(ranking)
+        return rankings
 
 
 def first_miss(ranks: Ranks) -> int:

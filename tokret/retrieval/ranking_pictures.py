@@ -34,19 +34,13 @@ def ranking_rows(answers: Answers) -> list[RankingRow]:
       The best query, the worst, and others evenly between, the median among them.
     """
     picked = pick_queries(answers.precision)
-    scores, items = answers.best(picked, min(RESULTS, len(answers.database)))
     rows = []
-    for place, query in enumerate(picked):
-        found = [
-            Result(whole(answers.database[item]), answers.verdict(query, item), score)
-            for item, score in zip(
-                items[place].tolist(), scores[place].tolist(), strict=True
-            )
-        ]
+    for query, ranking in zip(picked, answers.first(picked, RESULTS), strict=True):
+        results = [Result(whole(r.view), r.verdict, r.score) for r in ranking]
         view = answers.queries[query]
         box = None if view.box is None else np.array(view.box, np.float64)
         caption = f"AP {100 * answers.precision[query]:.1f}"
-        rows.append(RankingRow(whole(view), box, caption, found))
+        rows.append(RankingRow(whole(view), box, caption, results))
     return rows
 
 

@@ -1,13 +1,14 @@
 """The report's page: metrics, curves, queries and the environment, in one file."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from tokret.retrieval.answers import Answers
+from tokret.data.views import View
+from tokret.retrieval.answers import Answers, RankedItem, first_miss
 from tokret.retrieval.html import pages
 from tokret.retrieval.report import charts
-from tokret.retrieval.report.cards import Card
 from tokret.retrieval.report.curves import precision_recall
 from tokret.retrieval.tables import TableRow, columns
 
@@ -27,11 +28,48 @@ class Summary:
     environment: Mapping[str, Any]
 
 
+class Card(NamedTuple):
+    """A query to show.
+
+    Attributes:
+      number: its index in the benchmark.
+      view: its photo.
+      box: x0, y0, x1, y1 as fractions of the photo's sides; None for the whole photo.
+      top: the first of its ranking.
+    """
+
+    number: int
+    view: View
+    box: tuple[float, float, float, float] | None
+    top: Sequence[RankedItem]
+
+
+class Photo(NamedTuple):
+    """A thumbnail.
+
+    Attributes:
+      width: in pixels.
+      height: in pixels.
+      content: for the page's script: "photo", a WebP in base64, and of its tokens
+        "maps", PNGs in base64, and "fractions", percentages.
+    """
+
+    width: int
+    height: int
+    content: Mapping[str, Any]
+
+
+def views_of(cards: Sequence[Card]) -> list[View]:
+    """All photos of the queries, each once."""
+    views = ((card.view, *(item.view for item in card.top)) for card in cards)
+    return list(dict.fromkeys(itertools.chain.from_iterable(views)))
+
+
 def render(
     answers: Answers,
     summary: Summary,
     cards: Sequence[Card],
-    photos: Sequence[Mapping[str, Any]],
+    photos: Mapping[View, Photo],
     selection: str,
 ) -> str:
     """Writes the page.
@@ -40,12 +78,11 @@ def render(
       answers: of the system on the benchmark.
       summary: what the page shows beside the queries.
       cards: the queries, in the benchmark's order; at least one.
-      photos: of each, "photo", a WebP in base64, and of its tokens "maps", PNGs in
-        base64, and "fractions", percentages.
+      photos: of the queries, and maybe others.
       selection: which queries these are, in words.
 
     Returns:
-      HTML that names no other file.
+      HTML that names no other file, with the photos of these queries only.
     """
     curves = {
         name: charts.curve_points(curve)
@@ -53,6 +90,7 @@ def render(
         if (curve := precision_recall(protocol.ranks)) is not None
     }
     precision = answers.precision[answers.precision == answers.precision]
+    views = views_of(cards)
     return pages.render(
         __package__,
         "report",
@@ -60,13 +98,16 @@ def render(
         summary=summary,
         cards=cards,
         photos=photos,
+        indices={view: index for index, view in enumerate(views)},
+        contents=[photos[view].content for view in views],
         selection=selection,
         table=columns(summary.rows),
         curves=curves,
         sorted_precision={"main": charts.sorted_points(precision)},
         sorted_labels=[round(len(precision) * tick / 4) for tick in range(5)],
-        steps=charts.STEPS,
-        example=max(cards, key=lambda card: card.precision[answers.main]),
+        charts=charts,
+        first_miss=first_miss,
+        example=max(cards, key=lambda card: float(answers.precision[card.number])),
         environment=flattened(summary.environment),
     )
 

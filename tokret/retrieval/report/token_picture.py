@@ -54,13 +54,12 @@ def token_rows(
     Returns:
       Two rows a query; none if the head has no maps.
     """
-    first = answers.best(queries, 1)[1][:, 0].tolist()
     views, captions = [], []
-    for query, item in zip(queries, first, strict=True):
-        views += [answers.queries[query], answers.database[item]]
+    for query, (first,) in zip(queries, answers.first(queries, 1), strict=True):
+        views += [answers.queries[query], first.view]
         captions += [
             f"query, AP {100 * answers.precision[query]:.1f}",
-            f"its first: {answers.verdict(query, item)}",
+            f"its first: {first.verdict}",
         ]
     maps = token_maps(views)
     return [

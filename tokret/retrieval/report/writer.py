@@ -1,23 +1,20 @@
 """Answers -> report.html: a choice of queries, their photos and maps, within a size."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from tokret.data.decoding import open_photo
 from tokret.data.views import View, thumbnail_size
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
-from tokret.retrieval.answers import Answers, Verdict
+from tokret.retrieval.answers import Answers
 from tokret.retrieval.pictures import RESULTS
-from tokret.retrieval.report.cards import Tile, make_card
-from tokret.retrieval.report.page import Summary, render
+from tokret.retrieval.report.page import Card, Photo, Summary, render, views_of
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.retrieval.report.token_maps import Maps, TokenMapper, overlay
 from tokret.shapes import Float
@@ -103,58 +100,26 @@ def write_report(
       UserError: if a photo cannot be decoded, or the file not be written.
     """
     picked = choose_queries(answers.precision, limits.queries)
-    rankings = _rankings(answers, picked)
-    views = [ranking.query for ranking in rankings.values()]
-    views += [view for ranking in rankings.values() for view, *_ in ranking.top]
-    photos = _photos(list(dict.fromkeys(views)), limits.side, token_maps)
-    shown = picked
+    cards = [
+        Card(query, view := answers.queries[query], box_fractions(view), top)
+        for query, top in zip(picked, answers.first(picked, RESULTS), strict=True)
+    ]
+    photos = _photos(views_of(cards), limits.side, token_maps)
     while True:
-        chosen = {query: rankings[query] for query in shown}
-        page = _page(answers, summary, chosen, photos).encode()
-        if len(page) <= limits.max_bytes or len(shown) == 1:
+        selection = selection_text(answers.precision, len(cards))
+        page = render(answers, summary, cards, photos, selection).encode()
+        if len(page) <= limits.max_bytes or len(cards) == 1:
             break
         # A little fewer than would fit on the average: photos differ.
-        fewer = int(0.95 * len(shown) * limits.max_bytes / len(page))
-        kept = choose_queries(answers.precision[shown], max(1, fewer))
-        shown = [shown[place] for place in kept]
+        fewer = int(0.95 * len(cards) * limits.max_bytes / len(page))
+        precision = answers.precision[[card.number for card in cards]]
+        cards = [cards[i] for i in choose_queries(precision, max(1, fewer))]
     write_whole(path, page)
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """A query and the first of its ranking: photo, its index, verdict, score."""
-
-    query: View
-    top: Sequence[tuple[View, int, Verdict, float]]
-
-
-def _rankings(answers: Answers, picked: Sequence[int]) -> dict[int, _Ranking]:
-    scores, items = answers.best(picked, min(RESULTS, len(answers.database)))
-    stored = {int(item): answers.database[int(item)] for item in np.unique(items)}
-    return {
-        query: _Ranking(
-            answers.queries[query],
-            [
-                (stored[item], item, answers.verdict(query, item), score)
-                for item, score in zip(found.tolist(), each.tolist(), strict=True)
-            ],
-        )
-        for query, found, each in zip(picked, items, scores, strict=True)
-    }
-
-
-@dataclass(frozen=True)
-class _Photo:
-    """A thumbnail, its sides in pixels, and what the page's script shows of it."""
-
-    width: int
-    height: int
-    content: Mapping[str, Any]
 
 
 def _photos(
     views: Sequence[View], side: int, token_maps: TokenMapper | None
-) -> dict[View, _Photo]:
+) -> dict[View, Photo]:
     """Thumbnails and token maps of photos."""
     with ThreadPoolExecutor() as pool:
         encoded = pool.map(lambda view: thumbnail(view, side), views)
@@ -169,41 +134,10 @@ def _photos(
             "maps": [_base64(overlay(each)) for each in mine],
             "fractions": [round(100 * float(each.mean())) for each in mine],
         }
-        size = open_photo(view.encoded, view.name).size
-        photos[view] = _Photo(*thumbnail_size(size, float(side)), content)
+        size = thumbnail_size(view.whole_size(), float(side))
+        photos[view] = Photo(*size, content)
     return photos
 
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _page(
-    answers: Answers,
-    summary: Summary,
-    rankings: Mapping[int, _Ranking],
-    photos: Mapping[View, _Photo],
-) -> str:
-    """The page with these queries, and no photos but theirs."""
-    used: dict[View, int] = {}
-
-    def tile(view: View, label: str) -> Tile:
-        place = used.setdefault(view, len(used))
-        return Tile(place, photos[view].width, photos[view].height, view.name, label)
-
-    cards = [
-        make_card(
-            query,
-            answers,
-            tile(ranking.query, answers.classes[query]),
-            box_fractions(ranking.query),
-            [
-                (tile(view, answers.class_of(item)), verdict, score)
-                for view, item, verdict, score in ranking.top
-            ],
-        )
-        for query, ranking in rankings.items()
-    ]
-    contents = [photos[view].content for view in used]
-    selection = selection_text(answers.precision, len(cards))
-    return render(answers, summary, cards, contents, selection)
