@@ -29,7 +29,6 @@ from typing import Any
 
 from tokret import command_line
 from tokret.command_line import Processes
-from tokret.configuration import part
 from tokret.data.ground_truth import read_ground_truth
 from tokret.errors import UserError
 from tokret.evaluation.benchmarks import evaluate, make_benchmark
@@ -58,7 +57,7 @@ from tokret.retrieval.store.record import Images
 from tokret.retrieval.tables import TableRow, cost_lines, table_rows, text_table
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
-from tokret.training.checkpoint_description import read_config
+from tokret.training.checkpoint_metadata import read_config
 from tokret.training.weights import step_of
 
 STORES = "descriptors"  # below DIR/eval
@@ -91,8 +90,7 @@ def evaluate_run(options: Options) -> None:
     trained, untrained = model_systems(
         config, settings, checkpoint, options.ema, target / STORES / name, log
     )
-    model = part(config, "model", dict)
-    head, dtype = part(model, "head", str), part(model, "dtype", str)
+    head, dtype = config.model.head, config.model.dtype
     systems: dict[str, System] = {head: trained}
     if options.baselines:
         systems |= {"untrained": untrained(), "colour histogram": histogram_system}

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from tokret import config_files
 from tokret.benchmark import plan
 from tokret.benchmark.plan import PlanRequest
 from tokret.benchmark.plan_report import format_traffic
 from tokret.benchmark.pods import CHIPS
 from tokret.benchmark.timing import environment
+from tokret.config import files
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.runtime.chips import GIB
@@ -223,7 +223,7 @@ def _compile(row: Row) -> dict[str, Any]:
         database=row.database,
         store=row.store,
     )
-    return plan.run(config_files.load_config(row.config, []), request)
+    return plan.run(files.load_config(row.config, []), request)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -4,13 +4,13 @@ Both steps are compiled for a pod; the compiler counts. A step of the released r
 bound by memory, so that fewer bytes take less time.
 """
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
 
 from benchmarks.plain_flax import plain_token
-from configs import gldv2_r101
-from tokret import command_line, config_files
+from tokret import command_line
 from tokret.benchmark.plan import CLASSES, PACKAGES, PHOTOS
 from tokret.benchmark.pod_programs import training
 from tokret.benchmark.pods import (
@@ -21,6 +21,8 @@ from tokret.benchmark.pods import (
 )
 from tokret.benchmark.speed import environment_line, giga
 from tokret.benchmark.timing import environment
+from tokret.config.parsing import parse
+from tokret.configs import gldv2_r101
 from tokret.errors import UserError
 from tokret.models.retrieval_net import RetrievalNet
 
@@ -56,8 +58,8 @@ def run() -> dict[str, Any]:
 
 def _compiled(model: RetrievalNet | None) -> ProgramCost:
     pod = make_pod(TOPOLOGY)
-    config = config_files.plain(RECIPE.get_config())
-    config = {**config, "batch_size": IMAGES * len(pod.devices)}
+    config = parse(RECIPE.get_config().to_dict())
+    config = dataclasses.replace(config, batch_size=IMAGES * len(pod.devices))
     work = training(config, pod, classes=CLASSES, photos=PHOTOS, model=model)
     try:
         return compile_for_pod(work.programs[0].lowered)

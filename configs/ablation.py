@@ -12,8 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import demo, gldv2_r50, gldv2_r101, image_folder
 from tokret.arguments import choose
+from tokret.configs import demo, gldv2_r50, gldv2_r101, image_folder
 
 RECIPES = {
     "gldv2_r50": gldv2_r50.get_config,

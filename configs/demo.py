@@ -6,7 +6,7 @@ tokret eval --workdir=DIR --baselines
 
 from ml_collections import ConfigDict
 
-from configs import base, heads
+from tokret.configs import base, heads
 
 
 def get_config(head: str = "token") -> ConfigDict:

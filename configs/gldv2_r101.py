@@ -15,7 +15,7 @@ reports 82.28 / 66.57 mAP on Revisited Oxford (Medium / Hard); not measured here
 
 from ml_collections import ConfigDict
 
-from configs import base, heads
+from tokret.configs import base, heads
 
 
 def get_config(head: str = "token") -> ConfigDict:

@@ -10,7 +10,7 @@ trunk. The released weights reach 79.79 / 62.68 mAP on Revisited Oxford (Medium 
 
 from ml_collections import ConfigDict
 
-from configs import base, heads
+from tokret.configs import base, heads
 
 
 def get_config(head: str = "token") -> ConfigDict:

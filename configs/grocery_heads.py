@@ -9,7 +9,7 @@ configs/grocery_token.py. The comparison chooses each head's rates.
 
 from ml_collections import ConfigDict
 
-from configs import grocery_token, heads
+from tokret.configs import grocery_token, heads
 
 
 def get_config(head: str = "token") -> ConfigDict:

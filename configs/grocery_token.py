@@ -12,7 +12,7 @@ how the values were chosen, nearly all on classes held out of those trained on.
 
 from ml_collections import ConfigDict
 
-from configs import base, heads, image_folder
+from tokret.configs import base, heads, image_folder
 
 
 def get_config(head: str = "token") -> ConfigDict:

@@ -9,7 +9,7 @@ trained on, and eval.py --workdir=DIR looks for its photos among each other.
 
 from ml_collections import ConfigDict
 
-from configs import demo
+from tokret.configs import demo
 
 
 def get_config(head: str = "token") -> ConfigDict:

@@ -2,13 +2,18 @@
 
 import dataclasses
 import inspect
-import json
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import (
+from tokret.config.datasets import DATASETS as DATA_CONFIGS
+from tokret.config.models import HEADS as CONFIGS
+from tokret.config.models import Trunk
+from tokret.config.parsing import field_types, parse, plain_type, to_tree
+from tokret.config.tree import VARIANTS, RunConfig
+from tokret.configs import (
     ablation,
     base,
     demo,
@@ -19,11 +24,11 @@ from configs import (
     heads,
     image_folder,
 )
-from tokret.configuration import call
-from tokret.data.datasets import prepare_function
+from tokret.data.datasets import DATASETS, prepare_function
 from tokret.errors import UserError
-from tokret.models.arcface import ArcFace
-from tokret.models.build import HEADS, build_model
+from tokret.models.build import DTYPES, HEADS, TRUNKS, build_model
+from tokret.training.optimiser import OPTIMISERS
+from tokret.training.retention import MEASURES
 
 RECIPES = (gldv2_r50, gldv2_r101, demo, image_folder, grocery_token, grocery_heads)
 CHANNELS = {"tiny": 128, "efficientnet_lite0": 1280}  # others have 2048
@@ -31,8 +36,8 @@ CHANNELS = {"tiny": 128, "efficientnet_lite0": 1280}  # others have 2048
 
 def check(config):
     """Builds the model that a config names, and the head's embedding."""
-    fields = json.loads(json.dumps(config.model.to_dict()))
-    model = call(build_model, "model", fields)
+    parsed = parse(config.to_dict())
+    model = build_model(**dataclasses.asdict(parsed.model))
     channels = CHANNELS.get(config.model.trunk, 2048)
     embedding, _ = jax.eval_shape(
         lambda x: model.head.init_with_output(jax.random.key(0), x, train=False)[0],
@@ -40,7 +45,6 @@ def check(config):
     )
     assert embedding.shape == (1, config.model.dim)
     assert config.arcface.scale == pytest.approx(config.model.dim**0.5)
-    call(ArcFace, "arcface", config.arcface.to_dict(), classes=2, padded_classes=2)
     return model
 
 
@@ -50,6 +54,7 @@ def test_the_heads_are_the_models():
     for name, module in HEADS.items():
         takes = {field.name for field in dataclasses.fields(module)} - of_modules
         named = set(demo.get_config(name).model)
+        assert named <= {field.name for field in dataclasses.fields(CONFIGS[name])}
         # DELG is GeM, which may go without whitening, with a loss beside it.
         assert takes - named == ({"whiten"} if name == "delg" else set()), name
 
@@ -73,16 +78,36 @@ def test_every_recipe_takes_every_head(recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
-def test_every_recipe_names_every_field_of_its_photos(recipe):
-    fields = dict(recipe.get_config().data)
-    function = prepare_function(fields.pop("name"))
-    takes = dict(inspect.signature(function).parameters)
-    # Where they lie and how fast they are prepared belongs to the machine.
-    for machine in ("data_dir", "workers", "threads"):
-        takes.pop(machine, None)
-    assert set(fields) == set(takes)
+def test_every_recipe_names_every_field(recipe):
+    tree, config = recipe.get_config().to_dict(), parse(recipe.get_config().to_dict())
+    for name, group in to_tree(config).items():
+        if isinstance(group, dict):
+            assert set(tree[name]) == set(group)
+    assert set(tree) == set(to_tree(config)) - {"dataset"}
     if recipe not in (demo, grocery_token, grocery_heads):
-        assert fields == {name: p.default for name, p in takes.items()}
+        assert config.data == type(config.data)(name=config.data.name)
+
+
+def test_the_choices_of_the_config_are_those_of_the_library():
+    assert set(CONFIGS) == set(HEADS)
+    assert set(get_args(Trunk)) == set(TRUNKS)
+    assert set(VARIANTS["optimiser"][1]) == set(OPTIMISERS)
+    choices, _ = plain_type(field_types(RunConfig)["keep_best"])
+    assert set(get_args(choices)) == {"", *MEASURES}
+    dtypes, _ = plain_type(field_types(CONFIGS["gem"])["dtype"])
+    assert set(get_args(dtypes)) == set(DTYPES)
+
+
+def test_the_fields_of_datasets_are_the_arguments_of_their_functions():
+    assert set(DATA_CONFIGS) == set(DATASETS)
+    for name, kind in DATA_CONFIGS.items():
+        takes = dict(inspect.signature(prepare_function(name)).parameters)
+        # Where it is stored and how fast it is prepared belongs to the machine.
+        for machine in ("data_dir", "workers", "threads"):
+            takes.pop(machine, None)
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        del defaults["name"]
+        assert defaults == {key: taken.default for key, taken in takes.items()}
 
 
 @pytest.mark.parametrize("row", ablation.ROWS)

@@ -11,7 +11,7 @@ LAYERS = [
     {"tokret.arguments"},
     {"tokret.io"},
     {"tokret.runtime"},
-    {"tokret.config", "tokret.config_files"},
+    {"tokret.config"},
     {"tokret.models"},
     {"tokret.data"},
     {"tokret.training"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"tokret.benchmark"},
     {"tokret.command_line"},
     {"tokret.commands"},
-    {"train", "eval", "benchmarks", "configs"},
+    {"train", "eval", "benchmarks", "tokret.configs"},
 ]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import train
-from configs import demo
+from tokret.config.parsing import parse
+from tokret.configs import demo
 from tokret.errors import UserError
 from tokret.training.checkpoints import list_steps
 from tokret.training.weights import find_checkpoint, load_weights
@@ -57,7 +58,7 @@ def test_a_workdir_of_another_config_is_refused(
         (("--config=configs/none.py", "--workdir=w"), ("configs/none.py",)),
         (
             ("--config=configs/none.py", "--workdir=w", "--config.data.root=r"),
-            ("--config cannot be read", "configs/none.py"),
+            ("configs/none.py is not a file",),
         ),
         (("--config=configs/demo.py", "--workdir=w", "--wrkdir=x"), ("wrkdir",)),
         (
@@ -84,7 +85,7 @@ def test_a_workdir_of_another_config_is_refused(
             ("--config=configs/demo.py", "--workdir=w", "--config.mesh.model=3"),
             ("mesh",),
         ),
-        (("--config=README.md", "--workdir=w"), ("README.md", "not Python")),
+        (("--config=README.md", "--workdir=w"), ("README.md", "neither FILE.py")),
         (("--config=configs/demo.py", "--workdir=setup.cfg"), ("setup.cfg",)),
     ],
 )
@@ -120,7 +121,7 @@ def test_bad_command_lines(program, refused, tmp_path, arguments, words):
     ],
 )
 def test_bad_values_are_named_before_anything_is_written(tmp_path, field, value):
-    config = json.loads(json.dumps(demo.get_config().to_dict()))
+    config = demo.get_config().to_dict()
     config["run"]["data_dir"] = str(tmp_path / "data")
     # What is checked after the photos are there is checked on few of them.
     small = {"landmarks": 2, "photos": 16, "benchmark_landmarks": 1, "distractors": 0}
@@ -128,7 +129,7 @@ def test_bad_values_are_named_before_anything_is_written(tmp_path, field, value)
     *group, name = field.split(".")
     (config[group[0]] if group else config)[name] = value
     with pytest.raises(UserError, match=name):
-        train.train(config, tmp_path / "w")
+        train.train(parse(config), tmp_path / "w")
     assert not (tmp_path / "w").exists()
 
 
@@ -177,7 +178,9 @@ def test_a_run_begins_with_another_ones_trunk(
     )
     nowhere = tmp_path / "nowhere"
     wrong = (*arguments[:-1], "--config.init.trunk=/none", f"--workdir={nowhere}")
-    refused(program("train.py", *wrong), "config.init.trunk=/none", "no checkpoint")
+    refused(
+        program("train.py", *wrong), "config.init.trunk is '/none'", "folder of a run"
+    )
     assert not nowhere.exists()
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from tokret.errors import UserError
@@ -14,7 +14,7 @@ def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
     """Looks a name up in a table of choices.
 
     Raises:
-      UserError: if there is no such name; it lists those there are.
+      UserError: if there is no such name; it lists the existing ones.
     """
     if not isinstance(name, str) or name not in table:
         names = ", ".join(sorted(table))
@@ -25,25 +25,36 @@ def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
 def within(
     field: str, value: Number, least: int | float, most: int | float = math.inf
 ) -> Number:
-    """Returns a number that lies in [least, most], which NaN does not.
+    """Returns a number in [least, most], which NaN is not.
 
     Raises:
       UserError: if it does not.
     """
     if not least <= value <= most:
         limits = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"
-        raise UserError(f"config.{field} is {value}; it must be {limits}")
+        raise UserError(f"{field} is {value}; it must be {limits}")
     return value
 
 
-def reject_unknown(fields: Mapping[str, Any], known: set[str], prefix: str) -> None:
-    """Refuses names that nothing reads, with the nearest known name as a hint.
+def reject_unknown(
+    names: Iterable[Any],
+    known: Collection[str],
+    prefix: str,
+    otherwise: str = "remove it",
+) -> None:
+    """Refuses names that are not known.
+
+    Args:
+      names: given names.
+      known: names that there are.
+      prefix: what errors write before a name.
+      otherwise: the hint where no known name is near.
 
     Raises:
-      UserError: if there are such names.
+      UserError: for the first unknown name, with the nearest known one.
     """
-    for name in fields:
+    for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else "remove it"
-            raise UserError(f"{prefix}{name} is a field that nothing reads; {hint}")
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else otherwise
+            raise UserError(f"{prefix}{name} is not a field; {hint}")

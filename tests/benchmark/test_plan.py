@@ -2,13 +2,13 @@ import dataclasses
 
 import pytest
 
-from configs import demo
-from tokret import config_files
 from tokret.benchmark import plan
 from tokret.benchmark.collectives import Collective
 from tokret.benchmark.plan import PlanRequest
 from tokret.benchmark.pod_programs import PodProgram, Workload
 from tokret.benchmark.pods import Pod, ProgramCost, TooLargeError
+from tokret.config.parsing import parse
+from tokret.configs import demo
 from tokret.errors import UserError
 from tokret.runtime.chips import GIB, V5E, Chip
 
@@ -127,9 +127,11 @@ R101 = "configs/gldv2_r101.py"
 def test_photos_and_classes_are_needed_where_none_are_published(monkeypatch):
     pod = Pod("v5e:4x4", V5E, (None,) * 16)
     monkeypatch.setattr(plan, "make_pod", lambda name: pod)
-    with pytest.raises(UserError, match="photos and classes are needed.*'synthetic'"):
+    with pytest.raises(
+        UserError, match="photos and classes are needed.*'synthetic_landmarks'"
+    ):
         request = PlanRequest("train", "demo", "v5e:4x4", 4, 1024)
-        plan.run({"data": {"name": "synthetic"}}, request)
+        plan.run(parse(demo.get_config().to_dict()), request)
 
 
 @pytest.mark.parametrize("what", ["train", "extract"])
@@ -143,7 +145,7 @@ def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
     config.augmentation.size = config.evaluation.longest_side = 32
     config.mesh.shard_optimiser = True
     request = PlanRequest(what, "demo", "v5e:2x2", 2, 16, photos=100, classes=10)
-    found = plan.run(config_files.plain(config), request)
+    found = plan.run(parse(config.to_dict()), request)
     assert found["fits"] and found["chips"] == 4
     assert len(lowered) == 1
 

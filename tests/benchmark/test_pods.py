@@ -18,7 +18,6 @@ from tokret.models.trunks.resnet import BasicBlock, Bottleneck, ResNet
 from tokret.training.optimiser import make_optimiser
 from tokret.training.sharding import BATCH, make_mesh
 from tokret.training.step import compile_steps
-from tokret.training.updates import Updating
 
 CLASSES, DIM, IMAGES = 1000, 24, 16
 QUICK = {"exec_time_optimization_effort": -1.0}
@@ -41,7 +40,8 @@ def exchanged(pod, block):
         make_optimiser(lambda _: 0.1, name="sgd", momentum=0.9, weight_decay=1e-4),
         mesh,
         seed=0,
-        updating=Updating(grad_accum_steps=1, ema_decay=0.0, max_nonfinite_steps=1),
+        grad_accum_steps=1,
+        ema_decay=0.0,
     )
     rows = NamedSharding(mesh, BATCH)
     lowered = made.train.lower(  # type: ignore[attr-defined]

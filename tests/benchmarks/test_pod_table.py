@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import pod_table
 from benchmarks.pod_table import R101, Row
-from tokret import config_files
+from tokret.config import files
 from tokret.errors import UserError
 from tokret.runtime.chips import GIB
 
@@ -47,7 +47,7 @@ def planned(monkeypatch):
     )
     monkeypatch.setattr(pod_table.plan, "run", run)
     monkeypatch.setattr(pod_table, "environment", lambda *packages: MADE)
-    monkeypatch.setattr(config_files, "load_config", lambda file, fields: file)
+    monkeypatch.setattr(files, "load_config", lambda file, fields: file)
     monkeypatch.setattr(pod_table, "ROWS", rows)
     return requests
 

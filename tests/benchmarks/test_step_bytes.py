@@ -7,8 +7,8 @@ import pytest
 from benchmarks import step_bytes
 from benchmarks.plain_flax import PlainResNet, PlainTokenHead
 from benchmarks.step_bytes import report
-from configs import demo
 from tokret.benchmark.pods import Pod, ProgramCost, TooLargeError
+from tokret.configs import demo
 from tokret.errors import UserError
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.runtime.chips import V5E

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import pytest
 from orbax.checkpoint import v1 as ocp
 
+from tokret.config.parsing import parse
+from tokret.configs import demo
 from tokret.training import checkpoint_inspection as inspection
 from tokret.training.checkpoint_arrays import STATE
-from tokret.training.checkpoint_description import FILE, describe
+from tokret.training.checkpoint_metadata import FILE, make_metadata
 from tokret.training.checkpoints import list_steps
 from tokret.training.interruption import lock_workdir
 
-MODEL = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8, "p": 3.0}
-CONFIG = {"model": {**MODEL, "whiten": True}, "run": {"keep_best": "top1"}}
+CONFIG = parse(demo.get_config("gem").to_dict())  # keeps the best by top1
 MEASURED = {4: {"loss": 2.5, "top1": 0.75}, 8: {"loss": 1.5, "top1": 0.5}, 12: {}}
 
 
@@ -27,7 +28,7 @@ def made(tmp_path_factory):
         folder.parent.mkdir(parents=True, exist_ok=True)
         weights = {"params": {"model": {"w": jnp.arange(5000.0).reshape(50, 100)}}}
         state = {**weights, "step": jnp.array(step)}
-        described = describe(CONFIG, step, measured)
+        described = make_metadata(CONFIG, step, measured)
         ocp.save_checkpointables(folder, {STATE: state}, custom_metadata=described)
     return workdir
 
@@ -158,6 +159,6 @@ def test_mistakes_are_one_line(run, ask, refused, tmp_path):
     refused(ask("show", run / "checkpoints" / "4" / FILE), "has no checkpoint")
     refused(ask("show", run, "--step=5"), "no checkpoint 5", "4, 8, 12")
     refused(ask("prune", run), "--keep")
-    refused(ask("prune", run, "--keep=0"), "run.keep")
+    refused(ask("prune", run, "--keep=0"), "keep is 0; it must be at least 1")
     refused(ask("prune", run, "--keep=1", "--keep_best=mAP"), "keep_best", "top1")
     assert list_steps(run) == [4, 8, 12]

@@ -1,5 +1,6 @@
 import pytest
 
+from tokret.config.parsing import parse_saved
 from tokret.errors import UserError
 from tokret.evaluation.options import (
     choose_checkpoint,
@@ -7,22 +8,24 @@ from tokret.evaluation.options import (
     make_settings,
 )
 
-CONFIG = {
-    "evaluation": {
-        "longest_side": 64,
-        "scales": [1.0, 0.5],
-        "batch_size": 2,
-        "canvases": 3,
-    },
-    "run": {"data_dir": "unused"},
-}
+CONFIG = parse_saved(
+    {
+        "model": {"trunk": "tiny", "head": "gem", "dtype": "float32"},
+        "evaluation": {
+            "longest_side": 64,
+            "scales": [1.0, 0.5],
+            "batch_size": 2,
+            "canvases": 3,
+        },
+    }
+)
 
 
 def test_options_come_before_the_runs_own_fields():
-    assert make_settings(CONFIG, None, None).scales == [1.0, 0.5]
+    assert make_settings(CONFIG, None, None).scales == (1.0, 0.5)
     given = make_settings(CONFIG, 96, [1.0, 0.7])
-    assert (given.longest_side, given.scales) == (96, [1.0, 0.7])
-    assert given.batch_size == 2 and CONFIG["evaluation"]["longest_side"] == 64
+    assert (given.longest_side, given.scales) == (96, (1.0, 0.7))
+    assert given.batch_size == 2 and CONFIG.evaluation.longest_side == 64
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tokret.config.tree import ExtractionConfig
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.evaluation.systems import ModelSystem, histogram_system, settings_name
@@ -24,11 +25,10 @@ from tokret.models.heads.gem import GeMHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.retrieval.embedding import make_embed_fn
-from tokret.retrieval.extraction import Extraction
 from tokret.retrieval.store.reading import read_store
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = Extraction(longest_side=48, scales=(1.0,), batch_size=2, canvases=2)
+SETTINGS = ExtractionConfig(longest_side=48, scales=(1.0,), batch_size=2, canvases=2)
 SHAPES = [(40, 30), (30, 40), (33, 20), (48, 48)]
 
 
@@ -154,7 +154,7 @@ def test_a_bad_photo_costs_its_own_row_and_is_named(undisturbed, photos, tmp_pat
 
 
 def test_folders_are_named_by_what_changes_descriptors():
-    other = Extraction(
+    other = ExtractionConfig(
         longest_side=1024, scales=(1.0, 2**0.5), batch_size=1, canvases=1
     )
     assert settings_name(SETTINGS) == "48px-1"

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tokret.config.tree import ExtractionConfig
 from tokret.convert.released import from_released
 from tokret.data.views import View, thumbnail_size
 from tokret.models.build import TRUNKS
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.embedding import make_embed_fn, rescale
-from tokret.retrieval.extraction import Extraction, extract
+from tokret.retrieval.extraction import extract
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
 
@@ -65,7 +66,7 @@ def test_from_the_photo_file_to_the_descriptor(golden, draw):
         make_embed_fn(model, SCALES),
         variables,
         views,
-        settings=Extraction(
+        settings=ExtractionConfig(
             longest_side=setup["longest_side"], scales=SCALES, batch_size=3, canvases=1
         ),
     )

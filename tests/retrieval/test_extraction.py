@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tokret.config.tree import ExtractionConfig
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.retrieval.embedding import batch_shardings, interpolation, make_embed_fn
-from tokret.retrieval.extraction import Extraction, extract
+from tokret.retrieval.extraction import extract
 
 SCALES = (1.0, 2**0.5, 2**-0.5)
 SHAPES = [(40, 60), (60, 40), (33, 50), (64, 64), (21, 64)]
@@ -40,7 +41,7 @@ def model():
 
 
 def settings_of(batch_size, canvases):
-    return Extraction(
+    return ExtractionConfig(
         longest_side=64, scales=SCALES, batch_size=batch_size, canvases=canvases
     )
 
@@ -59,7 +60,7 @@ def settings_of(batch_size, canvases):
 def test_settings_that_cannot_be(field, value):
     good = dataclasses.asdict(settings_of(1, 1))
     with pytest.raises((UserError, jaxtyping.TypeCheckError), match=field):
-        Extraction(**{**good, field: value})
+        ExtractionConfig(**{**good, field: value})
 
 
 def test_batches_of_any_shapes_equal_one_at_a_time(model):

@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from tokret.config.tree import ExtractionConfig
 from tokret.data.views import View
 from tokret.retrieval.canvases import plan_canvases
-from tokret.retrieval.extraction import Extraction, MemoryWriter, extract_into
+from tokret.retrieval.extraction import MemoryWriter, extract_into
 from tokret.retrieval.view_batches import scan_photos
 from tokret.runtime import process_group as module
 from tokret.runtime.process_group import ALONE, ProcessGroup
@@ -109,7 +110,9 @@ def test_objects_are_refused(everywhere):
 
 
 def test_each_reads_and_embeds_its_part(everywhere, jpeg):
-    settings = Extraction(longest_side=32, scales=(1.0,), batch_size=2, canvases=2)
+    settings = ExtractionConfig(
+        longest_side=32, scales=(1.0,), batch_size=2, canvases=2
+    )
     whole = [jpeg(i, (32, 32 - 16 * (i % 2))) for i in range(15)]
     whole[4], whole[9] = b"no photo", whole[9][:-10]  # in no batch; in one
     boxes = [(0.0, 0.0, 30.0, 12.0), *[None] * 14]

@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from tokret import configuration
+from tokret.config import stored
+from tokret.config.parsing import parse_saved
 from tokret.models.build import build_model
 from tokret.search.extractor import load_extractor
 from tokret.training.weights import save_weights
@@ -17,14 +18,9 @@ def save_model(folder, seed):
     variables = jax.jit(
         lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
     )(jax.random.key(seed))
-    config = {
-        "model": MODEL,
-        "evaluation": EVALUATION,
-        "run": {"data_dir": ""},
-        "seed": seed,
-    }
+    config = parse_saved({"model": MODEL, "evaluation": EVALUATION, "seed": seed})
     folder.mkdir()
-    configuration.save(config, folder / "config.json")
+    stored.save(config, folder / "config.json")
     save_weights(
         folder, {"model": variables["params"]}, variables["batch_stats"], config
     )

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tokret.config.parsing import parse
+from tokret.configs import demo
 from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.checkpoints import Checkpoints
 from tokret.training.retention import Retention
@@ -40,8 +42,9 @@ def abstract(saved_state):
 @pytest.fixture(scope="session")
 def config():
     """A config that checkpoints can repeat: a model is built from it."""
-    model = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8, "p": 3.0}
-    return {"model": {**model, "whiten": True}, "run": {"keep_best": "top1"}}
+    config = demo.get_config("gem")
+    config.model.dim = 8
+    return parse(config.to_dict())
 
 
 @pytest.fixture(scope="session")

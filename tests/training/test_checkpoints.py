@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
-from tokret.training.checkpoint_description import FILE, UnreadableError
+from tokret.training.checkpoint_metadata import FILE, UnreadableError
 from tokret.training.checkpoints import list_measured, list_steps
 from tokret.training.weights import find_checkpoint
 

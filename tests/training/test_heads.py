@@ -6,14 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from configs import demo
+from tokret.configs import demo
 from tokret.models.build import build_model
 from tokret.models.heads.delg import MARGIN, SCALE
 from tokret.training.optimiser import make_optimiser
 from tokret.training.sharding import padded_classes, to_devices
 from tokret.training.state import make_classifiers
 from tokret.training.step import compile_steps
-from tokret.training.updates import Updating
 
 CLASSES = 5
 
@@ -29,8 +28,7 @@ def programs(head):
     fields = config.optimiser.to_dict()
     del fields["frozen_epochs"]
     optimiser = make_optimiser(lambda step: 1e-3, **fields)
-    updating = Updating(**config.updates)
-    made = compile_steps(model, classifiers, optimiser, mesh, 0, updating)
+    made = compile_steps(model, classifiers, optimiser, mesh, seed=0)
     return mesh, classifiers, made
 
 

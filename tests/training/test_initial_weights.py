@@ -1,17 +1,18 @@
-from pathlib import Path
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret import configuration
+from tokret.config.parsing import parse_model
+from tokret.config.tree import InferenceConfig, InitConfig
 from tokret.errors import UserError
 from tokret.training.checkpoint_arrays import on_first_device
-from tokret.training.initial_weights import Start
+from tokret.training.initial_weights import load_initial_weights
 from tokret.training.weights import save_weights
 
-MODEL = {"trunk": "tiny"}
+MODEL = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8}
 
 
 def variables(value, head=2):
@@ -32,8 +33,8 @@ def source(config, tmp_path):
 def begin(model=MODEL, head=2, **fields):
     drawn = variables(1.0, head)
     abstract = on_first_device(jax.eval_shape(lambda: drawn))
-    start = Start(**{"checkpoint": "", "trunk": ""} | fields)
-    found = start.overlay(drawn, abstract, model)
+    init = InitConfig(**fields)
+    found = load_initial_weights(init, parse_model(model), drawn, abstract)
     return jax.tree.map(lambda leaf: float(leaf[0]), found)
 
 
@@ -48,38 +49,43 @@ def test_what_a_run_begins_with(source):
 
 
 def test_what_does_not_fit_is_named(source, tmp_path):
-    with pytest.raises(UserError, match="leave one out"):
+    with pytest.raises(UserError, match="trunk must be empty"):
         begin(checkpoint=source, trunk=source)
     with pytest.raises(UserError, match=r"head/w has shape \(2,\), not \(5,\)"):
         begin(checkpoint=source, head=5)
     with pytest.raises(
-        UserError, match="holds the trunk tiny, but config.model.trunk is res"
+        UserError, match="has the trunk tiny, but config.model.trunk is res"
     ):
-        begin(trunk=source, model={"trunk": "resnet50"})
-    with pytest.raises(UserError, match="init.trunk=.*holds no checkpoint"):
+        begin(trunk=source, model={**MODEL, "trunk": "resnet50"})
+    with pytest.raises(UserError, match="init.trunk is .*folder of a run"):
         begin(trunk=str(tmp_path / "nowhere"))
 
 
-def test_what_leaves_no_trace_in_shapes_is_compared(source):
-    config = {"model": {**MODEL, "num_heads": 4, "dropout": 0.1}}
-    configuration.save(config, Path(source) / "config.json")
-    same = {**MODEL, "num_heads": 4, "dropout": 0.0}
+def test_what_leaves_no_trace_in_shapes_is_compared(tmp_path):
+    source = str(tmp_path)
+    model = {**MODEL, "head": "netvlad", "num_heads": 4, "dropout": 0.1}
+    config = InferenceConfig(model=parse_model(model))
+    saved = jax.tree.map(np.asarray, variables(7.0))
+    save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"], config)
+    same = {**model, "dropout": 0.0}
     assert begin(checkpoint=source, model=same)["params"]["head"]["w"] == 7
     with pytest.raises(UserError, match="was made with model.num_heads 4, but .* is 2"):
-        begin(checkpoint=source, model={**MODEL, "num_heads": 2})
+        begin(checkpoint=source, model={**model, "num_heads": 2})
 
 
 def test_a_second_order_trunk_begins_with_the_plain_one(config, tmp_path):
     plain = {name: {"trunk": tree["trunk"]} for name, tree in variables(7.0).items()}
     saved = jax.tree.map(np.asarray, plain)
-    plain = {**config, "model": {**config["model"], "trunk": "resnet50"}}
+    plain_model = dataclasses.replace(config.model, trunk="resnet50")
+    plain = dataclasses.replace(config, model=plain_model)
     save_weights(tmp_path, {"model": saved["params"]}, saved["batch_stats"], plain)
     drawn = variables(1.0)
     for tree in drawn.values():
         tree["trunk"]["soa4"] = {"v": jnp.zeros(2)}
     abstract = on_first_device(jax.eval_shape(lambda: drawn))
-    start = Start(checkpoint="", trunk=str(tmp_path))
-    found = start.overlay(drawn, abstract, {"trunk": "resnet50_soa4"})
+    model = parse_model({**MODEL, "trunk": "resnet50_soa4"})
+    init = InitConfig(trunk=str(tmp_path))
+    found = load_initial_weights(init, model, drawn, abstract)
     assert float(found["params"]["trunk"]["w"][0]) == 7
     assert float(found["batch_stats"]["trunk"]["mean"][0]) == 7
     assert float(found["params"]["trunk"]["soa4"]["v"][0]) == 0

@@ -12,9 +12,8 @@ from tokret.training.optimiser import (
     Schedule,
     decayed_momentum,
     decays,
-    keep_still,
+    freeze_modules,
     make_optimiser,
-    sgd,
 )
 
 RATES = {
@@ -33,7 +32,10 @@ def test_linear_decay_comes_to_nothing():
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"decay": "step"}, "cosine or linear"), ({"warmup_steps": 25}, "do not fit")],
+    [
+        ({"decay": "step"}, "one of: cosine, linear"),
+        ({"warmup_steps": 25}, "warmup_steps is 25; it must be less"),
+    ],
 )
 def test_schedules_that_cannot_be(change, says):
     with pytest.raises(UserError, match=says):
@@ -68,13 +70,8 @@ def test_optimisers_by_name():
         buffer = 0.9 * buffer + grad
         value -= 0.1 * (grad + 0.9 * buffer)
     np.testing.assert_allclose(params["kernel"], value, rtol=1e-6)
-    for options, says in (
-        ({"name": "lion"}, "adamw"),
-        ({"name": "adamw", "momentum": 0.9}, "optimiser.momentum"),
-        ({"name": "adamw"}, "weight_decay is missing"),
-    ):
-        with pytest.raises(UserError, match=says):
-            make_optimiser(lambda step: 0.1, **options)
+    with pytest.raises(UserError, match="name is 'lion'; it must be one of: adamw"):
+        make_optimiser(lambda step: 0.1, name="lion")
 
 
 def updates_of(optimiser, grads, params, steps):
@@ -105,7 +102,7 @@ def test_an_unhealthy_gradient_leaves_the_state_to_the_bit(options):
     leaf = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     params = {"model": {"trunk": {"stem": leaf, "block0": leaf}, "head": leaf}}
     made = make_optimiser(lambda step: 0.1 * step, weight_decay=0.1, **options)
-    optimiser = keep_still(made, ["stem"])
+    optimiser = freeze_modules(made, ["stem"])
     update = jax.jit(optimiser.update)
     _, before = update(params, optimiser.init(params), params)
     bad = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
@@ -145,19 +142,7 @@ def test_momentum_is_that_of_optax():
             )
 
 
-def test_runs_of_before_decayed_momentum_go_on():
-    made = sgd(lambda step: 0.1, momentum=0.9, weight_decay=0.1)
-    then = optax.chain(
-        optax.add_decayed_weights(0.1, mask=decays),
-        optax.trace(0.9, nesterov=True),
-        optax.scale_by_learning_rate(lambda step: 0.1),
-    )
-    params = {"kernel": jnp.ones((2, 2))}
-    now, before = made.init(params), then.init(params)
-    assert jax.tree.structure(now) == jax.tree.structure(before)
-
-
-def test_the_trunk_stands_still_and_then_has_a_rate_of_its_own():
+def test_the_trunk_is_frozen_and_then_has_a_rate_of_its_own():
     leaf = {"kernel": jnp.ones((2, 2))}
     params = {"model": {"trunk": leaf, "head": leaf}, "arcface": {"trunk": leaf}}
     plain = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}
@@ -186,15 +171,15 @@ def test_gradients_are_clipped_together():
     assert found == pytest.approx({"trunk": -0.6, "head": -0.8})
 
 
-def test_modules_that_stand_still_do_not_even_decay_and_have_no_momentum():
+def test_frozen_modules_do_not_decay_and_have_no_momentum():
     leaf = {"kernel": jnp.ones((2, 2))}
     trunk = {"stem": leaf, "block0": leaf}
     params = {"model": {"trunk": trunk, "head": leaf}, "arcface": {"stem": leaf}}
     plain = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}
     usual = make_optimiser(lambda step: 0.1, **plain)
-    still = keep_still(usual, ["stem"])
+    frozen = freeze_modules(usual, ["stem"])
     wanted, _ = usual.update(params, usual.init(params), params)
-    found, state = still.update(params, still.init(params), params)
+    found, state = frozen.update(params, frozen.init(params), params)
     assert float(jnp.abs(found["model"]["trunk"].pop("stem")["kernel"]).max()) == 0
     del wanted["model"]["trunk"]["stem"]
     jax.tree.map(np.testing.assert_array_equal, found, wanted)

@@ -16,7 +16,6 @@ from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.training.optimiser import make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes, to_devices, widest
 from tokret.training.step import compile_steps
-from tokret.training.updates import Updating
 
 CLASSES = 5
 ALONE = (1, 1)
@@ -37,7 +36,8 @@ def programs(mesh, head, classes, **options):
         make_optimiser(lambda step: 0.01, name="sgd", momentum=0.9, weight_decay=1e-4),
         mesh,
         seed=0,
-        updating=Updating(grad_accum_steps=1, ema_decay=0.5, max_nonfinite_steps=1),
+        grad_accum_steps=1,
+        ema_decay=0.5,
         **options,
     )
 

@@ -13,7 +13,6 @@ from tokret.models.trunks.resnet import BasicBlock, ResNet
 from tokret.training.optimiser import make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes, to_devices
 from tokret.training.step import compile_steps
-from tokret.training.updates import Updating
 
 CLASSES = 5
 
@@ -51,9 +50,8 @@ def programs(shape, dropout=0.0, parts=1, average=0.0):
         optimiser,
         mesh,
         seed=0,
-        updating=Updating(
-            grad_accum_steps=parts, ema_decay=average, max_nonfinite_steps=1
-        ),
+        grad_accum_steps=parts,
+        ema_decay=average,
     )
 
 

@@ -4,10 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from tokret.errors import UserError
 from tokret.training.state import TrainState
 from tokret.training.updates import (
-    Updating,
     accumulate_gradients,
     apply_update,
     split_batch,
@@ -91,25 +89,3 @@ def test_a_non_finite_update_only_counts():
     good = apply_update(bad, grads, bad.batch_stats, jnp.array(True), optimiser, 0.75)
     assert (int(good.nonfinite_steps), int(good.consecutive_nonfinite_steps)) == (2, 0)
     assert int(good.last_nonfinite_step) == 9
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"grad_accum_steps": 0},
-        {"ema_decay": 1.0},
-        {"max_nonfinite_steps": -1},
-        {"ema_decay": float("nan")},
-    ],
-)
-def test_fields_that_cannot_be(wrong):
-    (name,) = wrong
-    with pytest.raises(UserError, match=f"config.updates.{name}"):
-        Updating(
-            **{
-                "grad_accum_steps": 1,
-                "ema_decay": 0.0,
-                "max_nonfinite_steps": 1,
-                **wrong,
-            }
-        )

@@ -12,15 +12,16 @@ from tokret.benchmark.cases import Case, Settings
 from tokret.benchmark.compiled_program import CompiledProgram, compile_program
 from tokret.benchmark.inference import initialised
 from tokret.benchmark.timing import Spread, ratios, spread, time_calls
+from tokret.config.tree import ExtractionConfig
 from tokret.models.layers import l2_normalise
 from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.canvases import plan_canvases
 from tokret.retrieval.embedding import make_embed_fn, rescale, scaled_sizes
-from tokret.retrieval.extraction import RELEASED
 from tokret.runtime.compiler_options import inference_options
 from tokret.shapes import Array, Float, UInt8
 
+RELEASED = ExtractionConfig()
 SCALES = RELEASED.scales
 # Aspect ratios of people's photos: most are 4:3, landscape or portrait.
 ASPECTS = (4 / 3, 4 / 3, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 1.0)

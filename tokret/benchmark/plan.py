@@ -9,6 +9,7 @@ few. A step with gradient accumulation counts as that many micro-batches, each w
 update, so its updates, about a hundredth of its bytes, count too often.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from tokret.benchmark.pods import (
     make_pod,
 )
 from tokret.benchmark.timing import environment
-from tokret.configuration import Config, part
+from tokret.config.tree import Config
 from tokret.errors import UserError
 from tokret.retrieval.exact_search.blocks import QUERIES
 from tokret.runtime.chips import Chip
@@ -120,7 +121,7 @@ def lower(config: Config, request: PlanRequest, pod: Pod, batch_size: int) -> Wo
         database = Database(request.database, request.store, NEIGHBOURS)
         return pod_programs.search(config, pod, database, queries=batch_size)
     photos, classes = request.photos or PHOTOS, request.classes or CLASSES
-    sized = {**config, "batch_size": batch_size}
+    sized = dataclasses.replace(config, batch_size=batch_size)
     return pod_programs.training(sized, pod, classes=classes, photos=photos)
 
 
@@ -184,30 +185,29 @@ def run(config: Config, request: PlanRequest) -> dict[str, Any]:
       UserError: for a wrong field or argument.
     """
     pod = make_pod(request.topology)
-    data = part(config, "data", dict).get("name")
+    data = config.data.name
     if request.what == "train" and data != "gldv2":
         if request.photos is None or request.classes is None:
             raise UserError(
                 f"photos and classes are needed: data.name is {data!r}, whose numbers "
                 "of photos and classes are not published"
             )
-    mesh = {**part(config, "mesh", dict), "data": -1, "model": request.model}
-    config = {**config, "mesh": mesh}
+    mesh = dataclasses.replace(config.mesh, data=-1, model=request.model)
+    config = dataclasses.replace(config, mesh=mesh)
     batch_size = request.batch_size
     if batch_size is None and request.what == "train":
-        batch_size = part(config, "batch_size", int)
+        batch_size = config.batch_size
     elif batch_size is None and request.what == "search":
         batch_size = QUERIES
     elif batch_size is None:
-        views = part(part(config, "evaluation", dict), "batch_size", int)
-        batch_size = views * len(pod.devices)
+        batch_size = config.evaluation.batch_size * len(pod.devices)
     lowered = functools.partial(lower, config, request, pod)
     attempted = functools.partial(attempt, lowered, pod=pod)
     found = attempted(batch_size)
     if not found["fits"] and request.what == "search":
         found["largest"] = None  # the database does not fit, not the queries
     elif not found["fits"]:
-        parts = part(config, "updates", dict)["grad_accum_steps"]
+        parts = config.updates.grad_accum_steps
         step = len(pod.devices) * (parts if request.what == "train" else 1)
         found["largest"] = largest(attempted, found, step)
     return {

@@ -1,6 +1,6 @@
 """The programs that train.py and eval.py run, lowered for devices of a pod."""
 
-import functools
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -10,16 +10,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from tokret.benchmark.pods import Pod
-from tokret.configuration import Config, call, part
+from tokret.config.tree import Config
 from tokret.errors import UserError
 from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.embedding import make_embed_fn
 from tokret.retrieval.exact_search.blocks import BLOCK, QUERIES
 from tokret.retrieval.exact_search.top_k import Best, add_blocks
-from tokret.retrieval.extraction import Extraction
-from tokret.training.setup import check, lay_out, make_recipe
-from tokret.training.sharding import BATCH, REPLICATED
+from tokret.training.setup import set_up
+from tokret.training.sharding import BATCH, REPLICATED, make_mesh
 
 # bfloat16 passes of a float32 product of jax.lax.Precision.HIGHEST on a TPU, see
 # https://docs.jax.dev/en/latest/_autosummary/jax.lax.Precision.html
@@ -92,18 +91,16 @@ def training(
     Raises:
       UserError: for a wrong field.
     """
-    checked = check(config, pod.devices)
-    checked = checked._replace(model=model or checked.model)
-    recipe = make_recipe(checked, photos=photos, classes=classes, name="the plan")
-    size, batch = checked.augmentation.size, checked.batch_size
-    rows = NamedSharding(checked.mesh, BATCH)
-    lowered = cast(Any, recipe.programs.train).lower(
-        recipe.programs.abstract,
+    setup = set_up(config, pod.devices, photos=photos, classes=classes, model=model)
+    size, batch = config.augmentation.size, config.batch_size
+    rows = NamedSharding(setup.mesh, BATCH)
+    lowered = cast(Any, setup.programs.train).lower(
+        setup.programs.abstract,
         jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=rows),
         jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows),
     )
-    program = PodProgram(lowered, iterations=checked.updating.grad_accum_steps)
-    return Workload([program], batch, None if model else recipe.peak_images())
+    program = PodProgram(lowered, iterations=config.updates.grad_accum_steps)
+    return Workload([program], batch, None if model else setup.peak_images())
 
 
 def extraction(config: Config, pod: Pod, *, batch_size: int) -> Workload:
@@ -117,11 +114,9 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Workload:
     Raises:
       UserError: for a wrong field, or a batch that cannot be split.
     """
-    mesh, _ = call(
-        functools.partial(lay_out, pod.devices), "mesh", part(config, "mesh", dict)
-    )
-    model = call(build_model, "model", part(config, "model", dict))
-    settings = call(Extraction, "evaluation", part(config, "evaluation", dict))
+    mesh = make_mesh(pod.devices, data=config.mesh.data, model=config.mesh.model)
+    model = build_model(**dataclasses.asdict(config.model))
+    settings = config.evaluation
     if batch_size % mesh.size:
         raise UserError(
             f"batch_size is {batch_size}; it must be a multiple of {mesh.size} devices"
@@ -157,7 +152,7 @@ def search(config: Config, pod: Pod, database: Database, *, queries: int) -> Wor
       database: what is searched.
       queries: of one call.
     """
-    dims = part(part(config, "model", dict), "dim", int)
+    dims = config.model.dim
     blocks = -(-database.rows // (BLOCK * len(pod.devices)))  # of the first chip
     at_once = min(queries, QUERIES)
     rounds = -(-queries // at_once)

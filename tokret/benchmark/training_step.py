@@ -17,7 +17,6 @@ from tokret.training.optimiser import Schedule, make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.state import make_classifiers
 from tokret.training.step import CompiledSteps, compile_steps
-from tokret.training.updates import Updating
 
 GLDV2 = 81_313  # classes
 FEW = 1_000
@@ -61,8 +60,7 @@ def make_step(trunk: str, dtype: str, classes: int) -> CompiledSteps:
         decay="cosine",
     )
     optimiser = make_optimiser(schedule, name="sgd", momentum=0.9, weight_decay=1e-4)
-    updating = Updating(grad_accum_steps=1, ema_decay=0.0, max_nonfinite_steps=10)
-    return compile_steps(model, classifiers, optimiser, mesh, 0, updating)
+    return compile_steps(model, classifiers, optimiser, mesh, seed=0)
 
 
 def make_case(

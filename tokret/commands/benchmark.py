@@ -189,7 +189,7 @@ def plan(
 
     def run() -> tuple[Result, str]:
         from tokret.benchmark import plan, plan_report
-        from tokret.config_files import load_config
+        from tokret.config.files import load_config
 
         changes = [field.removeprefix("--config.") for field in fields]
         request = plan.PlanRequest(

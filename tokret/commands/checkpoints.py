@@ -9,14 +9,15 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from tokret.configuration import part
+from tokret.config.parsing import to_tree
+from tokret.config.tree import Config
 from tokret.errors import UserError
-from tokret.training.checkpoint_description import read_config
 from tokret.training.checkpoint_inspection import (
     Inspection,
     inspect_checkpoint,
     size_of,
 )
+from tokret.training.checkpoint_metadata import read_config
 from tokret.training.checkpoints import INCOMPLETE, list_measured, list_steps, remove
 from tokret.training.interruption import lock_workdir
 from tokret.training.retention import MEASURES, Retention, best_step
@@ -55,16 +56,15 @@ def measure_of(workdir: Path) -> str:
     """Returns the measure by which a run keeps its best, "" if by none."""
     try:
         config = read_config(find_checkpoint(workdir))
-        name = part(config, "run", dict).get("keep_best")
     except UserError:
         return ""
-    return name if isinstance(name, str) and name in MEASURES else ""
+    return config.run.keep_best if isinstance(config, Config) else ""
 
 
 def table(found: dict[int, Inspection], measure: str) -> str:
     """Formats what was found, one line a checkpoint."""
     measured = {
-        step: it.description.measured if it.description else {}
+        step: it.metadata.measured if it.metadata else {}
         for step, it in found.items()
         if not it.problem
     }
@@ -126,7 +126,7 @@ def show(folder: Folder, step: str | None = None) -> None:
     if found.problem:
         raise UserError(f"{path}: {found.problem}")
     print(f"{path}: {found.size / MIB:.1f} MiB on disk")
-    for name, value in vars(found.description).items():
+    for name, value in to_tree(found.metadata).items():
         print(f"{name}: {json.dumps(value, indent=2)}")
     for name, array in found.arrays.items():
         shape = "x".join(map(str, array.shape)) or "scalar"

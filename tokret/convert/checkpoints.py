@@ -7,6 +7,7 @@ DIR/checkpoints/0/   Orbax, float32
 """
 
 import dataclasses
+import json
 import os
 import shutil
 import tempfile
@@ -17,14 +18,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tokret import configuration
-from tokret.configuration import part
+from tokret.config import stored
+from tokret.config.parsing import parse_model
+from tokret.config.tree import Config, InferenceConfig
 from tokret.convert.layouts import LAYOUTS
 from tokret.convert.recognition import CLASSIFIERS, Found
 from tokret.convert.released import COUNTER, from_released, to_released
 from tokret.errors import UserError
-from tokret.retrieval.extraction import RELEASED
-from tokret.training.checkpoint_description import read_config
+from tokret.io.atomic_files import write_whole
+from tokret.training.checkpoint_metadata import read_config
 from tokret.training.weights import (
     find_checkpoint,
     load_weights,
@@ -37,15 +39,9 @@ INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uin
 Tensors = Mapping[str, np.ndarray]
 
 
-def config_of(found: Found) -> dict[str, Any]:
+def config_of(found: Found) -> InferenceConfig:
     """Makes the config of a converted model: evaluated as the authors did."""
-    return {
-        "seed": 0,
-        "model": {"dtype": "float32", **found.model},
-        "init": {"checkpoint": "", "trunk": ""},
-        "evaluation": dataclasses.asdict(RELEASED),
-        "run": {"data_dir": "~/.cache/tokret"},
-    }
+    return InferenceConfig(model=parse_model({"dtype": "float32", **found.model}))
 
 
 def origin_of(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
@@ -84,8 +80,8 @@ def write_checkpoint(
     try:
         config = config_of(found)
         save_weights(partial, params, float32["batch_stats"], config)
-        configuration.save(config, partial / "config.json")
-        configuration.save(origin, partial / "origin.json")
+        stored.save(config, partial / "config.json")
+        write_whole(partial / "origin.json", json.dumps(origin, indent=2) + "\n")
         partial.chmod(0o755)  # mkdtemp's is for its owner alone
         os.replace(partial, output)
     except BaseException:
@@ -117,18 +113,18 @@ def read_checkpoint(
     """
     checkpoint = find_checkpoint(workdir, step)
     config = read_config(checkpoint)
-    model = {k: v for k, v in part(config, "model", dict).items() if k != "dtype"}
+    model = dataclasses.asdict(config.model)
+    del model["dtype"]
     origin = _read_origin(workdir / "origin.json")
-    head = part(model, "head", str)
-    found = Found(origin["layout"] if origin else head, model)
+    found = Found(origin["layout"] if origin else config.model.head, model)
     _check_released(model, found.layout)
     params, batch_stats = load_weights(checkpoint)
     variables = {"params": params.pop("model"), "batch_stats": batch_stats, **params}
-    if "dataset" in config and "arcface" in params:
+    dataset = config.dataset if isinstance(config, Config) else None
+    if dataset is not None and "arcface" in params:
         # Rows beyond the classes only fill the mesh.
-        classes = part(part(config, "dataset", dict), "classes", int)
         for name in set(CLASSIFIERS) & set(params):
-            variables[name] = _map(params[name], lambda leaf: leaf[:classes])
+            variables[name] = _map(params[name], lambda leaf: leaf[: dataset.classes])
     tensors = to_released(variables, LAYOUTS[found.layout])
     if origin is None:
         return found, _with_counters(tensors, step_of(checkpoint))
@@ -161,7 +157,11 @@ def _check_released(model: Mapping[str, Any], layout: str) -> None:
 def _read_origin(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    origin = configuration.load(path)
+    try:
+        origin = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        origin = None
+    origin = origin if isinstance(origin, dict) else {}
     layout, tensors = origin.get("layout"), origin.get("tensors")
     known = isinstance(layout, str) and layout in LAYOUTS
     records = tensors if isinstance(tensors, dict) else {"": None}

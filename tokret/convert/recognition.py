@@ -5,6 +5,7 @@ in either (the released models have 8), and GeM and R-MAC look alike: those two 
 asked for, unless tokret wrote the file and says so in its header.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.configuration import call
+from tokret.config.parsing import parse_model
 from tokret.convert.layouts import LAYOUTS
 from tokret.convert.released import COUNTER, to_released
 from tokret.errors import UserError
@@ -176,7 +177,8 @@ def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
     Raises:
       UserError: if the model's fields are wrong, or it has no released names.
     """
-    model = call(build_model, "model", {"dtype": "float32", **found.model})
+    fields = parse_model({"dtype": "float32", **found.model})
+    model = build_model(**dataclasses.asdict(fields))
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     abstract = jax.eval_shape(
         lambda x: model.init(jax.random.key(0), x, train=False), images

@@ -6,14 +6,13 @@ neither threads nor processes change a view. `python -m benchmarks input` measur
 speed.
 """
 
-import dataclasses
 import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from tokret.arguments import within
+from tokret.config.tree import AugmentationConfig
 from tokret.data import colour
 from tokret.data.decoding import read_header
 from tokret.data.resizing import resize
@@ -35,38 +34,8 @@ class Variation(NamedTuple):
     changes: tuple[colour.Change, ...]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """The released augmentation, and its parameters.
-
-    Attributes:
-      size: side of the square that comes out, in pixels.
-      min_area: smallest fraction of the photo's area that a crop covers.
-      flip: probability of a horizontal flip.
-      jitter: probability that the colours are varied at all.
-      brightness: factor drawn from 1 +- this.
-      contrast: factor drawn from 1 +- this.
-      saturation: factor drawn from 1 +- this.
-      hue: turn of the colour circle drawn from +- this, in full turns.
-    """
-
-    size: int = 512
-    min_area: float = 0.2
-    flip: float = 0.5
-    jitter: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.2
-    hue: float = 0.1
-
-    def __post_init__(self) -> None:
-        within("augmentation.size", self.size, 1, 2**14)
-        within("augmentation.min_area", self.min_area, 0.01, 1)
-        for field in ("flip", "jitter"):
-            within(f"augmentation.{field}", getattr(self, field), 0, 1)
-        for field in ("brightness", "contrast", "saturation"):
-            within(f"augmentation.{field}", getattr(self, field), 0, 10)
-        within("augmentation.hue", self.hue, 0, 0.5)
+class Augmentation(AugmentationConfig):
+    """Makes random views of photos; its attributes are the fields of the config."""
 
     def __call__(
         self, image: Image, rng: np.random.Generator

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tokret.arguments import choose
-from tokret.configuration import call
+from tokret.config.tree import DatasetIdentity
 from tokret.errors import UserError
 
+DATA_DIR = "~/.cache/tokret"  # of prepared datasets, where no other is named
 # By name, module:function; only the module of the chosen dataset is imported.
 DATASETS = {
     "gldv2": "tokret.data.google_landmarks.builder:prepare",
@@ -87,22 +88,20 @@ class Dataset:
         """Whether there is a split of this name."""
         return split in self.builder.info.splits
 
-    def identity(self) -> dict[str, Any]:
-        """Classes and splits as JSON, which must be the same when a run resumes.
+    def identity(self) -> DatasetIdentity:
+        """Returns the classes and splits, which must be the same when a run resumes.
 
         Raises:
           UserError: if the photos have no labels.
         """
         labels = self._label().names
         digest = hashlib.sha256("\n".join(labels).encode("utf-8", "replace"))
-        counts = {
-            name: split.num_examples for name, split in self.builder.info.splits.items()
-        }
-        return {
-            "labels": digest.hexdigest()[:16],
-            "classes": self.classes,
-            **counts,
-        }
+        splits = self.builder.info.splits.items()
+        return DatasetIdentity(
+            labels=digest.hexdigest()[:16],
+            classes=self.classes,
+            photos={name: split.num_examples for name, split in splits},
+        )
 
     def _label(self) -> Any:
         features = self.builder.info.features
@@ -145,5 +144,5 @@ def prepare(data_dir: str, *, name: str, **options: Any) -> Dataset:
       UserError: if the name or a field is unknown, or the data is not there.
     """
     folder = Path(data_dir).expanduser()
-    builder = call(prepare_function(name), "data", options, data_dir=folder)
+    builder = prepare_function(name)(folder, **options)
     return Dataset(name, builder)

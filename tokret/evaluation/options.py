@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokret.configuration import Config, call, part
+from tokret.config.parsing import parse_group
+from tokret.config.tree import Config, ExtractionConfig, InferenceConfig
 from tokret.data import datasets
-from tokret.data.datasets import Dataset
+from tokret.data.datasets import DATA_DIR, Dataset
 from tokret.errors import UserError
 from tokret.evaluation.variants import Variants, make_variants
-from tokret.retrieval.extraction import Extraction
 from tokret.retrieval.report.writer import Limits
 from tokret.retrieval.reranking.pipeline import Step, parse_pipeline
 from tokret.runtime.compilation_cache import DEFAULT
@@ -100,8 +100,8 @@ def choose_checkpoint(
 
 
 def make_settings(
-    config: Config, longest_side: int | None, scales: Sequence[float] | None
-) -> Extraction:
+    config: InferenceConfig, longest_side: int | None, scales: Sequence[float] | None
+) -> ExtractionConfig:
     """Returns how descriptors are extracted.
 
     Args:
@@ -112,17 +112,16 @@ def make_settings(
     Raises:
       UserError: if a value is out of range.
     """
-    fields = part(config, "evaluation", dict)
     given: dict[str, Any] = {}
     if longest_side is not None:
         given["longest_side"] = longest_side
     if scales is not None:
         given["scales"] = list(scales)
-    return call(Extraction, "evaluation", fields | given)
+    return parse_group(ExtractionConfig, dataclasses.asdict(config.evaluation) | given)
 
 
 def choose_dataset(
-    config: Config,
+    config: InferenceConfig,
     data_dir: str | None,
     image_folder: str | None,
     benchmark: str | None,
@@ -144,7 +143,8 @@ def choose_dataset(
     Raises:
       UserError: if it cannot be prepared, or has no ground truth.
     """
-    data_dir = data_dir or part(part(config, "run", dict), "data_dir", str)
+    if data_dir is None:
+        data_dir = config.run.data_dir if isinstance(config, Config) else DATA_DIR
     if image_folder is not None:
         if not image_folder:
             raise UserError("image_folder: is empty; name a folder of class folders")
@@ -154,8 +154,8 @@ def choose_dataset(
         return dataset, Path(image_folder).resolve().name, "train"
     if benchmark is not None:
         dataset = datasets.prepare(data_dir, name=benchmark)
-    elif "data" in config:
-        dataset = datasets.prepare(data_dir, **part(config, "data", dict))
+    elif isinstance(config, Config):
+        dataset = datasets.prepare(data_dir, **dataclasses.asdict(config.data))
     else:
         raise UserError(
             "these weights were converted, not trained on a dataset; name an "

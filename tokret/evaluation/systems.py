@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from tokret.configuration import Config, call, part
+from tokret.config.tree import ExtractionConfig, InferenceConfig
 from tokret.errors import UserError
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
 from tokret.evaluation.views import ConcatenatedRows, ConcatenatedViews
@@ -20,15 +20,15 @@ from tokret.models.build import build_model
 from tokret.retrieval.canvases import canvas_summary, plan_canvases
 from tokret.retrieval.colour_histogram import colour_histogram
 from tokret.retrieval.embedding import EmbedFn, make_embed_fn
-from tokret.retrieval.extraction import Extraction, MemoryWriter, extract_into
+from tokret.retrieval.extraction import MemoryWriter, extract_into
 from tokret.retrieval.report.token_maps import TokenMapper, make_token_mapper
 from tokret.retrieval.store.record import Images, Record, weights_digest
 from tokret.retrieval.store.writing import write_store
 from tokret.retrieval.view_batches import scan_photos
 from tokret.runtime.process_group import ALONE, ProcessGroup, all_processes
 from tokret.training.checkpoint_arrays import on_first_device
-from tokret.training.checkpoint_description import check_pixels
-from tokret.training.initial_weights import Start
+from tokret.training.checkpoint_metadata import check_pixels
+from tokret.training.initial_weights import load_initial_weights
 from tokret.training.weights import restore_weights, step_of
 
 INTERPOLATION = "photos by Pillow's LANCZOS thumbnail, scales of them bilinearly"
@@ -53,7 +53,7 @@ class ModelSystem:
 
     extract: EmbedFn
     variables: Any
-    settings: Extraction
+    settings: ExtractionConfig
     model: dict[str, Any]
     folder: Path
     log: Callable[[str], None]
@@ -128,8 +128,8 @@ class ModelSystem:
 
 
 def model_systems(
-    config: Config,
-    settings: Extraction,
+    config: InferenceConfig,
+    settings: ExtractionConfig,
     checkpoint: Path,
     ema: bool,
     stores: Path,
@@ -153,8 +153,8 @@ def model_systems(
       UserError: if the checkpoint is damaged, or is of another model.
     """
     check_pixels(checkpoint, config)
-    fields = part(config, "model", dict)
-    model = call(build_model, "model", fields)
+    fields = dataclasses.asdict(config.model)
+    model = build_model(**fields)
     extract = make_embed_fn(model, settings.scales)
 
     def system(variables: Any, name: str) -> ModelSystem:
@@ -173,22 +173,22 @@ def model_systems(
 
     def initial() -> Any:
         # The key of tokret.training.state.init_state: the weights training began with.
-        key, _ = jax.random.split(jax.random.key(part(config, "seed", int)))
+        key, _ = jax.random.split(jax.random.key(config.seed))
         return model.init(key, jnp.zeros((1, 64, 64, 3)), train=False)
 
     shapes = on_first_device(jax.eval_shape(initial))
     trained = restore_weights(checkpoint, shapes, ema=ema)
 
     def untrained() -> ModelSystem:
-        start = call(Start, "init", part(config, "init", dict))
         drawn = jax.jit(initial)()
-        return system(start.overlay(drawn, shapes, fields), "untrained")
+        weights = load_initial_weights(config.init, config.model, drawn, shapes)
+        return system(weights, "untrained")
 
     name = f"step-{step_of(checkpoint)}{'-ema' if ema else ''}"
     return system(trained, name), untrained
 
 
-def settings_name(settings: Extraction) -> str:
+def settings_name(settings: ExtractionConfig) -> str:
     """The settings as part of a folder's name: side and scales, as 1024px-1-1.4142."""
     scales = "-".join(f"{scale:.5g}" for scale in settings.scales)
     return f"{settings.longest_side}px-{scales}"

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.arguments import within
 from tokret.models.layers import l2_normalise
 from tokret.shapes import Array, Bool, Float, Int
 
@@ -96,11 +95,6 @@ class ArcFace(nn.Module):
     padded_classes: int
     scale: float
     margin: float
-
-    def __post_init__(self) -> None:
-        within("arcface.scale", self.scale, 1e-3, 1e6)
-        within("arcface.margin", self.margin, 0, math.pi / 2)
-        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -5,14 +5,13 @@ padding by their true sizes. A descriptor is the same as if its view were alone,
 evaluation compiles one program a canvas.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from tokret.arguments import within
+from tokret.config.tree import ExtractionConfig
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.retrieval.canvases import Canvas, plan_canvases
@@ -20,48 +19,6 @@ from tokret.retrieval.embedding import EmbedFn, batch_shardings, scaled_sizes
 from tokret.retrieval.view_batches import ScannedPhotos, load_batches, scan_photos
 from tokret.runtime.process_group import ALONE, Arrays, ProcessGroup
 from tokret.shapes import Bool, Float, Int
-
-PROGRAMS = 12  # most canvases of an evaluation, each of which is compiled
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Extraction:
-    """How descriptors are made; `config.evaluation`.
-
-    Attributes:
-      longest_side: of a database photo, in pixels; larger ones are shrunk.
-      scales: factors of the sides; each gives a descriptor, and their normalised mean
-        is the result.
-      batch_size: views a batch; a multiple of the devices uses them all.
-      canvases: most padded shapes, up to 12; each costs a compilation.
-    """
-
-    longest_side: int
-    scales: Sequence[float]
-    batch_size: int
-    canvases: int
-
-    def __post_init__(self) -> None:
-        for field in ("longest_side", "batch_size"):
-            within(f"evaluation.{field}", getattr(self, field), 1)
-        within("evaluation.canvases", self.canvases, 1, PROGRAMS)
-        if not isinstance(self.scales, Sequence) or not self.scales:
-            raise UserError(
-                f"config.evaluation.scales is {self.scales!r}; it must be numbers, "
-                "such as (1.0,)"
-            )
-        for scale in self.scales:
-            if not isinstance(scale, (int, float)):
-                raise UserError(
-                    f"config.evaluation.scales holds {scale!r}; it must hold numbers"
-                )
-            within("evaluation.scales", float(scale), 0.05, 20)
-
-
-# As the authors evaluate (their test.py).
-RELEASED = Extraction(
-    longest_side=1024, scales=(1.0, 2**0.5, 2**-0.5), batch_size=8, canvases=8
-)
 
 
 @runtime_checkable
@@ -115,7 +72,7 @@ def extract(
     embed: EmbedFn,
     variables: Any,
     views: Sequence[View],
-    settings: Extraction,
+    settings: ExtractionConfig,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> Float[np.ndarray, "n d"]:
     """Extracts the descriptors of views of any shape, all of them readable.
@@ -153,7 +110,7 @@ def extract_into(
     views: Sequence[View],
     photos: ScannedPhotos,
     canvases: Sequence[Canvas],
-    settings: Extraction,
+    settings: ExtractionConfig,
     progress: Callable[[int], Any] = lambda done: None,
     group: ProcessGroup = ALONE,
 ) -> None:
@@ -195,7 +152,7 @@ def _embed_batches(
     views: Sequence[View],
     photos: ScannedPhotos,
     batches: Sequence[Canvas],
-    settings: Extraction,
+    settings: ExtractionConfig,
 ) -> Iterator[Arrays]:
     """Yields of each batch: rows [b], descriptors [b, d], its bad rows, and why."""
     sizes, batch_size = photos.sizes, settings.batch_size

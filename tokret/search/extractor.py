@@ -9,7 +9,7 @@ from tokret.evaluation.options import choose_checkpoint, make_settings
 from tokret.evaluation.systems import ModelSystem, model_systems
 from tokret.retrieval.store.record import weights_digest
 from tokret.search.catalogue import ModelInfo
-from tokret.training.checkpoint_description import read_config
+from tokret.training.checkpoint_metadata import read_config
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from tokret.errors import UserError
-from tokret.training.checkpoint_description import UnreadableError
+from tokret.training.checkpoint_metadata import UnreadableError
 
 STATE = "state"  # the name that a checkpoint keeps everything under
 MAX_LISTED = 8  # names listed in one error
@@ -68,7 +68,7 @@ def load_arrays(
         ) from error
 
 
-def start_saving(path: Path, state: Any, description: Mapping[str, Any]) -> Any:
+def start_saving(path: Path, state: Any, metadata: Mapping[str, Any]) -> Any:
     """Starts to write a checkpoint in the background.
 
     Returns:
@@ -81,7 +81,7 @@ def start_saving(path: Path, state: Any, description: Mapping[str, Any]) -> Any:
     from orbax.checkpoint import v1 as ocp
 
     return ocp.save_checkpointables_async(
-        path.resolve(), {STATE: state}, custom_metadata=dict(description)
+        path.resolve(), {STATE: state}, custom_metadata=dict(metadata)
     )
 
 

@@ -21,7 +21,7 @@ from tokret.training.checkpoint_arrays import (
     on_first_device,
     read_shapes,
 )
-from tokret.training.checkpoint_description import FILE, Description, read_description
+from tokret.training.checkpoint_metadata import FILE, CheckpointMetadata, read_metadata
 
 # Files that are read whole before anything in them can be checked.
 METADATA = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt")
@@ -45,7 +45,7 @@ class Inspection:
       path: the checkpoint's folder.
       written: seconds since 1970.
       size: bytes on disk.
-      description: None if it cannot be read.
+      metadata: None if it cannot be read.
       arrays: by their names; {} if they cannot be read.
       problem: why it is incomplete; "" if it is complete.
     """
@@ -53,7 +53,7 @@ class Inspection:
     path: Path
     written: float
     size: int
-    description: Description | None
+    metadata: CheckpointMetadata | None
     arrays: dict[str, StoredArray]
     problem: str
 
@@ -72,18 +72,18 @@ def inspect_checkpoint(path: Path, *, read_all: bool) -> Inspection:
         raise UserError(f"{path} is not a checkpoint: it is not a folder")
     size, problem = _scan(path)
     problem = problem if os.path.lexists(path / FILE) else f"it has no {FILE}"
-    description: Description | None = None
+    metadata: CheckpointMetadata | None = None
     arrays: dict[str, StoredArray] = {}
     if not problem:
         try:
-            description = read_description(path)
+            metadata = read_metadata(path)
             shapes = on_first_device(read_shapes(path))
             arrays = _list_arrays(shapes)
             if read_all:
                 _read_arrays(path, shapes, sum(a.nbytes for a in arrays.values()))
         except UserError as error:
             problem = str(error)
-    return Inspection(path, path.stat().st_mtime, size, description, arrays, problem)
+    return Inspection(path, path.stat().st_mtime, size, metadata, arrays, problem)
 
 
 def size_of(path: Path) -> int:

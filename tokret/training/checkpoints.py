@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tokret.configuration import Config
+from tokret.config.tree import InferenceConfig
 from tokret.errors import StoppedError, UserError
 from tokret.runtime import cluster
 from tokret.training.checkpoint_arrays import check_names, load_arrays, start_saving
-from tokret.training.checkpoint_description import (
+from tokret.training.checkpoint_metadata import (
     UnreadableError,
-    describe,
-    read_description,
+    make_metadata,
+    read_metadata,
 )
 from tokret.training.retention import Retention
 from tokret.training.state import TrainState
@@ -45,7 +45,7 @@ def list_measured(workdir: Path) -> dict[int, Mapping[str, float]]:
     found: dict[int, Mapping[str, float]] = {}
     for step in list_steps(workdir):
         try:
-            found[step] = read_description(workdir / "checkpoints" / str(step)).measured
+            found[step] = read_metadata(workdir / "checkpoints" / str(step)).measured
         except UserError:  # it counts as one of the newest until it is restored
             found[step] = {}
     return found
@@ -67,7 +67,7 @@ class Checkpoints:
     and what it was removing when it was killed looks complete.
     """
 
-    def __init__(self, workdir: Path, retention: Retention, config: Config):
+    def __init__(self, workdir: Path, retention: Retention, config: InferenceConfig):
         """Opens the run's checkpoints.
 
         Args:
@@ -105,11 +105,11 @@ class Checkpoints:
                 for path in self._folder.glob(pattern):
                     shutil.rmtree(path, ignore_errors=True)
 
-    def recorded_config(self) -> Config | None:
+    def recorded_config(self) -> InferenceConfig | None:
         """Returns the config that the newest readable checkpoint repeats, if any."""
         for step in sorted(self._measured, reverse=True):
             try:
-                return read_description(self._folder / str(step)).config
+                return read_metadata(self._folder / str(step)).config
             except UnreadableError:
                 continue
         return None
@@ -134,9 +134,9 @@ class Checkpoints:
         step, measured = int(state.step), measured or {}
         if step in self._measured:
             return
-        description = describe(self._config, step, measured)
+        metadata = make_metadata(self._config, step, measured)
         try:
-            response = start_saving(self._folder / str(step), state, description)
+            response = start_saving(self._folder / str(step), state, metadata)
         except (OSError, ValueError) as error:
             self._fail(step, error)
         self._saving = (step, measured, response)
@@ -192,7 +192,7 @@ class Checkpoints:
           UserError: if it is of another model or optimiser, or a newer tokret wrote it.
         """
         path = self._folder / str(step)
-        read_description(path)
+        read_metadata(path)
         wanted = {
             "params": abstract_state.params,
             "batch_stats": abstract_state.batch_stats,

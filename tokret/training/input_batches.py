@@ -5,6 +5,7 @@ import them.
 """
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 
 from tokret.errors import UserError
 from tokret.runtime import cluster
-from tokret.training.setup import Plan
+from tokret.training.setup import TrainingRun
 from tokret.training.sharding import to_devices
 
 Batch = dict[str, np.ndarray]
@@ -96,56 +97,57 @@ class SkippedPhotos:
 
 
 def training_input(
-    plan: Plan, first_step: int, print_line: Callable[[str], None]
+    run: TrainingRun, first_step: int, print_line: Callable[[str], None]
 ) -> tuple[Iterator[dict[str, jax.Array]], SkippedPhotos]:
     """Returns the batches after a step, on their devices, and their skipped photos.
 
     The stream depends on the seed and the step alone: none of it is saved.
     """
+    from tokret.data.augmentation import Augmentation
     from tokret.data.streams import training_batches
 
-    records = plan.dataset.records("train")
+    records = run.dataset.records("train")
     batches = training_batches(
         records,
-        plan.augmentation,
-        batch_size=plan.batch_size,
-        seed=plan.seed,
+        Augmentation(**dataclasses.asdict(run.config.augmentation)),
+        batch_size=run.config.batch_size,
+        seed=run.config.seed,
         first_step=first_step,
         process=(jax.process_index(), jax.process_count()),
-        threads=plan.run.threads,
+        threads=run.config.run.threads,
     )
     skipped = SkippedPhotos(
-        records, max_fraction=plan.run.max_skipped_fraction, print_line=print_line
+        records, max_fraction=run.config.run.max_skipped_fraction, print_line=print_line
     )
-    return prefetch_to_devices(map(skipped.count, batches), plan.mesh), skipped
+    return prefetch_to_devices(map(skipped.count, batches), run.mesh), skipped
 
 
 def validation_input(
-    plan: Plan, print_line: Callable[[str], None]
+    run: TrainingRun, print_line: Callable[[str], None]
 ) -> tuple[Iterator[dict[str, jax.Array]], SkippedPhotos]:
     """Returns the validation batches, on their devices, and their skipped photos."""
     from tokret.data.streams import validation_batches
 
-    records = plan.dataset.records("validation")
+    records = run.dataset.records("validation")
     batches = validation_batches(
         records,
-        size=plan.augmentation.size,
-        batch_size=plan.batch_size,
+        size=run.config.augmentation.size,
+        batch_size=run.config.batch_size,
         process=(jax.process_index(), jax.process_count()),
-        threads=plan.run.threads,
+        threads=run.config.run.threads,
     )
     skipped = SkippedPhotos(
-        records, max_fraction=plan.run.max_skipped_fraction, print_line=print_line
+        records, max_fraction=run.config.run.max_skipped_fraction, print_line=print_line
     )
-    return (to_devices(skipped.count(batch), plan.mesh) for batch in batches), skipped
+    return (to_devices(skipped.count(batch), run.mesh) for batch in batches), skipped
 
 
-def file_names(plan: Plan, step: int) -> list[str]:
+def file_names(run: TrainingRun, step: int) -> list[str]:
     """Lists the file names of the photos in the batch of a step, counted from 1."""
     from tokret.data.streams import names_of_step
 
-    records = plan.dataset.records("train")
-    fields = {"batch_size": plan.batch_size, "seed": plan.seed}
+    records = run.dataset.records("train")
+    fields = {"batch_size": run.config.batch_size, "seed": run.config.seed}
     return names_of_step(records, **fields, step=step)
 
 

@@ -1,7 +1,7 @@
 """The released recipe: SGD, Nesterov momentum, warm-up, cosine or linear decay.
 
-All optimisers here take one more argument, `healthy`: where it is False, their state
-stays as it is, to the bit, and what they return for an update is not to be used.
+The updates of all optimisers here take one more argument, `healthy`: where it is False,
+the state does not change, and the returned updates must not be used.
 """
 
 import dataclasses
@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tokret.arguments import choose, within
-from tokret.configuration import call
+from tokret.arguments import choose
 from tokret.errors import UserError
 from tokret.shapes import Array, Bool
 
@@ -45,17 +44,11 @@ class Schedule:
     decay: str
 
     def __post_init__(self) -> None:
-        if self.decay not in ("cosine", "linear"):
-            raise UserError(
-                f"schedule.decay is {self.decay!r}; it must be cosine or linear"
-            )
-        within("schedule.base_lr", self.base_lr, 0, 1e30)
-        within("schedule.warmup_init_lr", self.warmup_init_lr, 0, 1e30)
-        within("schedule.reference_batch_size", self.reference_batch_size, 1)
+        choose({"cosine": None, "linear": None}, self.decay, "decay")
         if not 0 <= self.warmup_steps < self.steps:
             raise UserError(
-                f"schedule: {self.warmup_steps} steps of warm-up do not fit into "
-                f"{self.steps} steps; lower warmup_epochs or raise epochs"
+                f"warmup_steps is {self.warmup_steps}; it must be less than all steps, "
+                f"{self.steps}: lower warmup_epochs or raise epochs"
             )
 
     def __call__(self, step: jax.Array | int) -> Array:
@@ -79,7 +72,7 @@ def decays(params: Any) -> Any:
 
 
 def guarded(inner: optax.GradientTransformation) -> Optimiser:
-    """Lets the state of a transformation stay where an update is not healthy."""
+    """Keeps the state of a transformation where an update is not healthy."""
 
     def update(
         updates: Any,
@@ -99,12 +92,12 @@ def guarded(inner: optax.GradientTransformation) -> Optimiser:
 def decayed_momentum(*, momentum: float, weight_decay: float) -> Optimiser:
     """Makes Nesterov's momentum of gradients that weight decay has joined.
 
-    optax.add_decayed_weights and optax.trace say the same. But there momentum and
-    weights are both made of the old momentum, which a CPU has to copy for one of them;
-    here momentum is written first, and the weights read that (docs/performance.md).
+    optax.add_decayed_weights and optax.trace compute the same. But there momentum and
+    weights both read the old momentum, which a CPU has to copy for one of them; here
+    momentum is written first, and the weights read that (docs/performance.md).
 
     Args:
-      momentum: share of the old momentum that is kept.
+      momentum: fraction of the old momentum that is kept.
       weight_decay: of the parameters that `decays` marks.
     """
 
@@ -129,7 +122,7 @@ def decayed_momentum(*, momentum: float, weight_decay: float) -> Optimiser:
             return jnp.where(healthy, grad + momentum * old, old)
 
         trace = jax.tree.map(follow, decayed(grads, params), state.trace)
-        # XLA would otherwise compute the momentum anew for the weights.
+        # XLA would otherwise compute the momentum again for the weights.
         trace, grads, params = jax.lax.platform_dependent(
             (trace, grads, params),
             cpu=jax.lax.optimization_barrier,
@@ -151,11 +144,7 @@ def sgd(schedule: Rate, *, momentum: float, weight_decay: float) -> Optimiser:
       momentum: Nesterov's.
       weight_decay: of the parameters that `decays` marks.
     """
-    within("optimiser.momentum", momentum, 0, 1)
-    within("optimiser.weight_decay", weight_decay, 0, 1e30)
     return optax.chain(
-        # Does nothing, but keeps the names of arrays in checkpoints from before.
-        optax.masked(optax.identity(), decays),
         decayed_momentum(momentum=momentum, weight_decay=weight_decay),
         guarded(optax.scale_by_learning_rate(schedule)),
     )
@@ -168,7 +157,6 @@ def adamw(schedule: Rate, *, weight_decay: float) -> Optimiser:
       schedule: step -> learning rate.
       weight_decay: times the learning rate, of the parameters that `decays` marks.
     """
-    within("optimiser.weight_decay", weight_decay, 0, 1e30)
     return guarded(optax.adamw(schedule, weight_decay=weight_decay, mask=decays))
 
 
@@ -188,27 +176,27 @@ def in_trunk(params: Any) -> Any:
 
 
 def scale_trunk(factor: Rate) -> Optimiser:
-    """Multiplies what passes for the trunk by a factor of the step."""
+    """Multiplies the trunk's updates by a factor of the step."""
     return guarded(optax.masked(optax.scale_by_schedule(factor), in_trunk))
 
 
-def keep_still(optimiser: Optimiser, modules: Collection[str]) -> Optimiser:
-    """Leaves modules of the trunk as they are, weight decay included.
+def freeze_modules(optimiser: Optimiser, modules: Collection[str]) -> Optimiser:
+    """Freezes modules of the trunk, weight decay included.
 
     Args:
-      optimiser: of all else; what stands still has no momentum.
+      optimiser: of all other parameters; frozen ones have no momentum.
       modules: names of the trunk's modules.
     """
 
     def labels(params: Any) -> Any:
         def label(path: tuple[Any, ...], leaf: jax.Array) -> str:
             names = [key.key for key in path[:3]]
-            still = names[:2] == ["model", "trunk"] and names[2] in modules
-            return "still" if still else "learns"
+            frozen = names[:2] == ["model", "trunk"] and names[2] in modules
+            return "frozen" if frozen else "trained"
 
         return jax.tree_util.tree_map_with_path(label, params)
 
-    kinds = {"learns": optimiser, "still": optax.set_to_zero()}
+    kinds = {"trained": optimiser, "frozen": optax.set_to_zero()}
     return optax.partition(kinds, labels)
 
 
@@ -227,18 +215,16 @@ def make_optimiser(
       schedule: step -> learning rate.
       name: a name in `OPTIMISERS`.
       max_grad_norm: largest norm of all gradients together; 0 leaves them as they are.
-      trunk_lr_multiplier: the trunk's learning rate, as a share of the others'.
-      frozen_steps: first steps in which the trunk's weights stay as they are; its batch
-        norms' running statistics follow the photos all the same.
+      trunk_lr_multiplier: factor of the trunk's learning rate.
+      frozen_steps: first steps in which the trunk's weights are frozen; the running
+        statistics of its batch norms are still updated.
       **options: the optimiser's own fields.
 
     Raises:
-      UserError: if the name or a field is unknown.
+      UserError: if the name is unknown.
     """
-    make = choose(OPTIMISERS, name, "config.optimiser.name")
-    within("optimiser.max_grad_norm", max_grad_norm, 0, 1e30)
-    within("optimiser.trunk_lr_multiplier", trunk_lr_multiplier, 0, 1e3)
-    optimiser = call(functools.partial(make, schedule), "optimiser", options)
+    make = choose(OPTIMISERS, name, "name")
+    optimiser = make(schedule, **options)
     if max_grad_norm:
         optimiser = optax.chain(optax.clip_by_global_norm(max_grad_norm), optimiser)
     if not frozen_steps and trunk_lr_multiplier == 1:
@@ -247,7 +233,7 @@ def make_optimiser(
     def thawed(step: jax.Array | int) -> Array:
         return jnp.where(jnp.asarray(step) < frozen_steps, 0.0, 1.0)
 
-    # Gradients too, so that no momentum waits for the end of the frost.
+    # Gradients too, so that no momentum builds up while the trunk is frozen.
     return optax.chain(
         scale_trunk(thawed),
         optimiser,

@@ -15,7 +15,7 @@ Measured = Mapping[int, Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Retention:
-    """What is kept; fields of `config.run`.
+    """What is kept.
 
     Attributes:
       keep: how many of the newest.
@@ -26,8 +26,8 @@ class Retention:
     keep_best: str
 
     def __post_init__(self) -> None:
-        within("run.keep", self.keep, 1)
-        choose({"": None, **MEASURES}, self.keep_best, "config.run.keep_best")
+        within("keep", self.keep, 1)
+        choose({"": None, **MEASURES}, self.keep_best, "keep_best")
 
     def steps_to_remove(self, measured: Measured) -> list[int]:
         """Lists the steps that need not be kept, oldest first."""

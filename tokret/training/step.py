@@ -28,7 +28,6 @@ from tokret.training.state import (
 )
 from tokret.training.updates import (
     Metrics,
-    Updating,
     accumulate_gradients,
     apply_update,
 )
@@ -72,7 +71,8 @@ def train_step(
     optimiser: Optimiser,
     mesh: Mesh,
     seed: int,
-    updating: Updating,
+    grad_accum_steps: int = 1,
+    ema_decay: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """Updates the state by one batch.
 
@@ -85,7 +85,11 @@ def train_step(
       optimiser: turns gradients into updates.
       mesh: the mesh that the arrays are split over.
       seed: with the step, decides dropout.
-      updating: how gradients become an update.
+      grad_accum_steps: micro-batches that a batch is split into, computed one after
+        the other to save memory. The gradient is that of the whole batch, except that
+        batch norms take statistics of each micro-batch.
+      ema_decay: decay of the exponential moving average of the weights, such as
+        0.999; 0 keeps no EMA.
 
     Returns:
       The state after, and metrics of the batch: loss, the mean in nats, summed over
@@ -100,7 +104,7 @@ def train_step(
     ) -> tuple[Array, tuple[Any, Metrics]]:
         pixels, classes = batch
         dropout = step_key
-        if updating.grad_accum_steps > 1:
+        if grad_accum_steps > 1:
             dropout = jax.random.fold_in(step_key, index)
         outputs, after = model.apply(
             {"params": params["model"], "batch_stats": batch_stats},
@@ -119,13 +123,11 @@ def train_step(
         return metrics["loss"], (after["batch_stats"], metrics)
 
     grads, batch_stats, metrics = accumulate_gradients(
-        loss, state, (images, labels), updating.grad_accum_steps
+        loss, state, (images, labels), grad_accum_steps
     )
     gradient_norm = norm(grads)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(gradient_norm)
-    after = apply_update(
-        state, grads, batch_stats, finite, optimiser, updating.ema_decay
-    )
+    after = apply_update(state, grads, batch_stats, finite, optimiser, ema_decay)
     return after, {
         **metrics,
         "gradient_norm": gradient_norm,
@@ -196,7 +198,9 @@ def compile_steps(
     optimiser: Optimiser,
     mesh: Mesh,
     seed: int,
-    updating: Updating,
+    *,
+    grad_accum_steps: int = 1,
+    ema_decay: float = 0.0,
     shard_optimiser: bool = False,
 ) -> CompiledSteps:
     """Jits initialisation, training and validation over a mesh.
@@ -210,19 +214,23 @@ def compile_steps(
       optimiser: turns gradients into updates.
       mesh: the mesh that arrays are split over.
       seed: decides initial weights and dropout.
-      updating: how gradients become an update.
+      grad_accum_steps: micro-batches that a batch is split into.
+      ema_decay: decay of the EMA of the weights; 0 keeps none.
       shard_optimiser: whether the optimiser's state is split over all devices.
     """
     modules: dict[str, Any] = {"model": model, "classifiers": classifiers}
 
     def initial() -> TrainState:
-        key, ema = jax.random.key(seed), updating.ema_decay > 0
+        key, ema = jax.random.key(seed), ema_decay > 0
         return init_state(key, **modules, optimiser=optimiser, ema=ema)
 
     abstract = abstract_state(initial, mesh, shard_optimiser=shard_optimiser)
     state = shardings_of(abstract)
     metrics, rows = NamedSharding(mesh, REPLICATED), NamedSharding(mesh, BATCH)
-    options = {"optimiser": optimiser, "seed": seed, "updating": updating}
+    options: dict[str, Any] = {
+        **{"optimiser": optimiser, "seed": seed},
+        **{"grad_accum_steps": grad_accum_steps, "ema_decay": ema_decay},
+    }
     return CompiledSteps(
         abstract,
         new_state=jax.jit(initial, out_shardings=state),

@@ -1,6 +1,5 @@
 """From gradients to the next state: gradient accumulation, EMA, non-finite steps."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,36 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tokret.arguments import within
 from tokret.shapes import Array, Bool
 from tokret.training.optimiser import Optimiser
 from tokret.training.state import TrainState
 
 Metrics = dict[str, Array]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Updating:
-    """How gradients become an update; `config.updates`.
-
-    Attributes:
-      grad_accum_steps: micro-batches that a batch is split into, computed one after
-        the other to save memory. The gradient is that of the whole batch, except that
-        batch norms take statistics of each micro-batch.
-      ema_decay: decay of the exponential moving average of the weights, such as
-        0.999; 0 keeps no EMA.
-      max_nonfinite_steps: consecutive steps with a non-finite loss or gradient that
-        are skipped before the run stops.
-    """
-
-    grad_accum_steps: int
-    ema_decay: float
-    max_nonfinite_steps: int
-
-    def __post_init__(self) -> None:
-        within("updates.grad_accum_steps", self.grad_accum_steps, 1)
-        within("updates.ema_decay", self.ema_decay, 0, 0.999999)
-        within("updates.max_nonfinite_steps", self.max_nonfinite_steps, 0)
 
 
 def split_batch(batch: Any, count: int) -> Any:

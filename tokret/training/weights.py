@@ -1,5 +1,6 @@
 """A checkpoint's weights alone: to evaluate, to start a run from, to convert."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokret.configuration import Config, call, part
+from tokret.config.tree import Config, InferenceConfig
 from tokret.errors import UserError
 from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
@@ -18,11 +19,11 @@ from tokret.training.checkpoint_arrays import (
     read_shapes,
     start_saving,
 )
-from tokret.training.checkpoint_description import (
+from tokret.training.checkpoint_metadata import (
     check_pixels,
-    describe,
+    make_metadata,
     read_config,
-    read_description,
+    read_metadata,
 )
 from tokret.training.checkpoints import list_measured, list_steps
 from tokret.training.retention import best_step
@@ -56,7 +57,8 @@ def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
 
 
 def _best(workdir: Path, newest: Path) -> int:
-    measure = part(read_config(newest), "run", dict).get("keep_best", "")
+    config = read_config(newest)
+    measure = config.run.keep_best if isinstance(config, Config) else ""
     found = best_step(list_measured(workdir), measure)
     if found is None:
         raise UserError(
@@ -69,7 +71,7 @@ def _best(workdir: Path, newest: Path) -> int:
 
 def step_of(checkpoint: Path) -> int:
     """Returns the step of a checkpoint, also of one moved out of its run's folder."""
-    return read_description(checkpoint).step
+    return read_metadata(checkpoint).step
 
 
 def restore_weights(
@@ -95,7 +97,7 @@ def restore_weights(
         if not read_shapes(checkpoint).get("ema_params"):
             raise UserError(
                 f"{checkpoint} holds no EMA of the weights; its run had "
-                "config.updates.ema_decay=0"
+                "config.updates.ema_decay 0"
             )
         wanted["ema_params"] = params
     else:
@@ -125,7 +127,7 @@ def load_model(
     checkpoint = find_checkpoint(workdir, step)
     config = read_config(checkpoint)
     check_pixels(checkpoint, config)
-    model = call(build_model, "model", part(config, "model", dict))
+    model = build_model(**dataclasses.asdict(config.model))
     images = jnp.zeros((1, 64, 64, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     return model, restore_weights(checkpoint, on_first_device(shapes))
@@ -146,16 +148,18 @@ def load_weights(checkpoint: Path) -> tuple[Any, Any]:
     return loaded["params"], loaded["batch_stats"]
 
 
-def save_weights(workdir: Path, params: Any, batch_stats: Any, config: Config) -> None:
+def save_weights(
+    workdir: Path, params: Any, batch_stats: Any, config: InferenceConfig
+) -> None:
     """Saves weights from another source than tokret's training, as step 0.
 
     Args:
       workdir: a folder.
       params: {"model": ..., "arcface": ...}.
       batch_stats: running statistics.
-      config: whose group `model` builds the model.
+      config: its `model` builds the model.
     """
     folder = workdir / "checkpoints"
     folder.mkdir()
     state = {"params": params, "batch_stats": batch_stats}
-    start_saving(folder / "0", state, describe(config, 0)).result()
+    start_saving(folder / "0", state, make_metadata(config, 0)).result()

@@ -3,8 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.errors import UserError
-from tokret.models.build import build_model
 from tokret.models.heads.gem import GeMHead, generalised_mean
 
 
@@ -54,10 +52,3 @@ def test_without_whitening_there_is_nothing_to_learn():
     assert head.apply({}, x, train=False)[0].shape == (1, 6)
     whitened = GeMHead(dim=4).init(jax.random.key(0), x, train=False)
     assert whitened["params"]["whiten"]["kernel"].shape == (6, 4)
-
-
-@pytest.mark.parametrize(("field", "value"), [("p", 0.5), ("p", jnp.nan), ("dim", 0)])
-def test_fields_that_cannot_be_are_named(field, value):
-    value = float(value) if field == "p" else value
-    with pytest.raises(UserError, match=f"model.{field}"):
-        build_model(trunk="tiny", head="gem", dtype="float32", **{field: value})

@@ -1,10 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from tokret.errors import UserError
-from tokret.models.build import build_model
 from tokret.models.heads.netvlad import NetVLADHead, residuals
 
 
@@ -40,8 +37,3 @@ def test_what_is_learned_is_named_as_released():
     assert set(params) == names
     assert params["centroids"].shape == (16, 3)
     assert params["proj"]["kernel"].shape == (48, 16)
-    names = {"trunk": "tiny", "head": "netvlad", "dtype": "float32"}
-    with pytest.raises(UserError, match=r"model\.dim 10 .* divisible"):
-        build_model(**names, dim=10, num_heads=4)
-    with pytest.raises(UserError, match=r"model\.clusters"):
-        build_model(**names, clusters=0)

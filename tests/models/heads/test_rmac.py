@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokret.errors import UserError
 from tokret.models.build import build_model
 from tokret.models.heads.rmac import (
     Region,
@@ -90,8 +89,6 @@ def test_the_sum_is_normalised_in_training_in_any_case():
     np.testing.assert_array_equal(run(ours, False), run(ours, True))
     np.testing.assert_array_equal(run(released, True), run(ours, True))
     assert np.abs(run(released, False) - run(ours, False)).max() > 0.1
-    with pytest.raises(UserError, match=r"model\.levels"):
-        build_model(trunk="tiny", head="rmac", dtype="float32", levels=0)
 
 
 def test_the_gradient_of_equal_maxima_goes_to_one_position():

@@ -77,5 +77,5 @@ def test_nothing_and_everything_may_be_frozen():
             functools.partial(trunk.init, train=False), jax.random.key(0), images
         )
         assert set(trunk.frozen_modules) == set(shapes["params"])
-        with pytest.raises(UserError, match="model.frozen_stages"):
+        with pytest.raises(UserError, match="frozen_stages is"):
             make(frozen_stages=stages + 1)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tokret.config.tree import ExtractionConfig
 from tokret.data.views import View
 from tokret.models.build import build_model
-from tokret.retrieval.extraction import Extraction
 from tokret.retrieval.report.token_maps import make_token_mapper, overlay
 from tokret.retrieval.report.token_picture import (
     TokenRow,
@@ -17,7 +17,7 @@ from tokret.retrieval.report.token_picture import (
     token_rows,
 )
 
-SETTINGS = Extraction(longest_side=96, scales=(1.0,), batch_size=2, canvases=1)
+SETTINGS = ExtractionConfig(longest_side=96, scales=(1.0,), batch_size=2, canvases=1)
 
 
 def maps_by(head, views, **options):

@@ -45,7 +45,7 @@ class Trunk(nn.Module, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within("model.frozen_stages", self.frozen_stages, 0, self.num_stages)
+        within("frozen_stages", self.frozen_stages, 0, self.num_stages)
 
     @property
     def num_stages(self) -> int:

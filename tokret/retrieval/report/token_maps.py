@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from PIL import Image
 
+from tokret.config.tree import ExtractionConfig
 from tokret.data.views import View
 from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
-from tokret.retrieval.extraction import Extraction
 from tokret.shapes import Array, Float, Int, UInt8
 
 MAX_TOKENS = 16  # NetVLAD has 64 clusters: too many to compare by eye
@@ -25,7 +25,7 @@ TokenMapper = Callable[[Sequence[View]], list[Maps] | None]
 
 
 def make_token_mapper(
-    model: RetrievalNet, variables: Any, settings: Extraction
+    model: RetrievalNet, variables: Any, settings: ExtractionConfig
 ) -> TokenMapper:
     """Makes a function that computes the token maps of photos.
 

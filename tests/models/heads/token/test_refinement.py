@@ -1,11 +1,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from tokret.errors import UserError
 from tokret.models.attention import Attention
-from tokret.models.build import build_model
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.heads.token.refinement import PaperRefinementLayer
 
@@ -50,7 +47,3 @@ def test_forms_are_chosen_by_name():
     )
     assert set(shapes["params"]["tokenizer"]) == {"maps"}
     assert "fc1" not in shapes["params"]["decoder0"]
-    for field in ("tokenizer", "refinement"):
-        with pytest.raises(UserError, match=f"model.{field} .* paper, released"):
-            names = {"trunk": "tiny", "head": "token", "dtype": "float32"}
-            build_model(**names, **{field: "papr"})

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -7,22 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokret
-from tokret import configuration
+from tokret.config import stored
 from tokret.errors import UserError
-from tokret.training.checkpoint_description import (
+from tokret.training.checkpoint_metadata import (
     FILE,
     LARGEST,
     UnreadableError,
     check_pixels,
-    describe,
+    make_metadata,
     read_config,
-    read_description,
+    read_metadata,
 )
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Returns a function that writes a checkpoint's description."""
+    """Returns a function that writes a checkpoint's metadata."""
     checkpoint = tmp_path / "checkpoints" / "4"
     checkpoint.mkdir(parents=True)
 
@@ -36,11 +37,13 @@ def write(tmp_path):
 
 @pytest.fixture
 def whole(config):
-    return {"custom_metadata": describe(config, 4, {"loss": math.nan, "top1": 0.5})}
+    return {
+        "custom_metadata": make_metadata(config, 4, {"loss": math.nan, "top1": 0.5})
+    }
 
 
 def test_what_was_written_comes_back(write, whole, config):
-    found = read_description(write(whole))
+    found = read_metadata(write(whole))
     assert found.step == 4 and found.config == config
     assert found.tokret == tokret.__version__
     assert found.measured["top1"] == 0.5 and math.isnan(found.measured["loss"])
@@ -50,21 +53,22 @@ def test_what_was_written_comes_back(write, whole, config):
 @pytest.mark.parametrize("nothing", [None, {}])
 def test_a_checkpoint_of_another_program_is_refused(nothing, write, config, tmp_path):
     checkpoint = write({"item_handlers": {}, "custom_metadata": nothing})
-    with pytest.raises(UnreadableError, match="no description of tokret's"):
-        read_description(checkpoint)
-    configuration.save(config, tmp_path / "config.json")
-    with pytest.raises(UnreadableError, match="no description of tokret's"):
+    with pytest.raises(UnreadableError, match="no metadata of tokret"):
+        read_metadata(checkpoint)
+    stored.save(config, tmp_path / "config.json")
+    with pytest.raises(UnreadableError, match="no metadata of tokret"):
         read_config(checkpoint)
 
 
 def test_the_runs_config_must_mean_the_same_model(write, whole, config, tmp_path):
     checkpoint = write(whole)
     assert read_config(checkpoint) == config
-    evaluated = {**config, "evaluation": {"longest_side": 48}}
-    configuration.save(evaluated, tmp_path / "config.json")
+    settings = dataclasses.replace(config.evaluation, longest_side=48)
+    evaluated = dataclasses.replace(config, evaluation=settings)
+    stored.save(evaluated, tmp_path / "config.json")
     assert read_config(checkpoint) == evaluated
-    other = {**config, "model": {**config["model"], "p": 1.0}}
-    configuration.save(other, tmp_path / "config.json")
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, p=1.0))
+    stored.save(other, tmp_path / "config.json")
     with pytest.raises(UserError, match=r"model.p 3.0, but config.model.p is 1.0"):
         read_config(checkpoint)
     checkpoint.parent.rename(tmp_path / "elsewhere")
@@ -76,13 +80,13 @@ def test_a_newer_format_is_no_damage(write, whole):
     with pytest.raises(
         UserError, match=r"format 2, which tokret 9.1 wrote.*newer"
     ) as e:
-        read_description(write(whole))
+        read_metadata(write(whole))
     assert not isinstance(e.value, UnreadableError)
 
 
 def test_images_scaled_in_another_way_are_refused(write, whole, config):
     whole["custom_metadata"]["pixels"]["mean"] = [0.5, 0.5, 0.5]
-    with pytest.raises(UserError, match=r"0.5, 0.5, 0.5.*scales them by.*0.485"):
+    with pytest.raises(UserError, match=r"0.5, 0.5, 0.5.*normalises them by.*0.485"):
         check_pixels(write(whole), config)
 
 
@@ -103,7 +107,7 @@ def test_images_scaled_in_another_way_are_refused(write, whole, config):
 )
 def test_damage_is_named(write, text):
     with pytest.raises(UnreadableError, match=r"checkpoints/4/_CHECK.* cannot be read"):
-        read_description(write(text))
+        read_metadata(write(text))
 
 
 @pytest.mark.parametrize("name", ["step", "measured", "config", "pixels", "tokret"])
@@ -113,8 +117,8 @@ def test_types_are_checked(write, whole, name, value):
     if isinstance(value, good):
         return
     whole["custom_metadata"][name] = value
-    with pytest.raises(UnreadableError, match=f"{name} cannot be"):
-        read_description(write(whole))
+    with pytest.raises(UnreadableError, match=f"cannot be read .*{name}"):
+        read_metadata(write(whole))
 
 
 def test_links_and_pipes_are_not_followed(write, whole, tmp_path):
@@ -122,14 +126,14 @@ def test_links_and_pipes_are_not_followed(write, whole, tmp_path):
     (checkpoint / FILE).rename(tmp_path / "other")
     (checkpoint / FILE).symlink_to(tmp_path / "other")
     with pytest.raises(UnreadableError):
-        read_description(checkpoint)
+        read_metadata(checkpoint)
     (checkpoint / FILE).unlink()
     os.mkfifo(checkpoint / FILE)
     with pytest.raises(UnreadableError):
-        read_description(checkpoint)
+        read_metadata(checkpoint)
     (checkpoint / FILE).unlink()
     with pytest.raises(UnreadableError):
-        read_description(checkpoint)
+        read_metadata(checkpoint)
 
 
 JSON = st.recursive(
@@ -143,8 +147,12 @@ JSON = st.recursive(
 def test_no_json_breaks_the_reader(tmp_path_factory, config, found):
     checkpoint = tmp_path_factory.mktemp("hostile")
     description = {"format": 1, "tokret": "", "step": 1, "pixels": {}, "measured": {}}
-    for told in (found, {"custom_metadata": found}, description | {"config": config}):
-        (checkpoint / FILE).write_text(json.dumps({"custom_metadata": told}))
+    for content in (
+        found,
+        {"custom_metadata": found},
+        description | {"config": config},
+    ):
+        (checkpoint / FILE).write_text(json.dumps({"custom_metadata": content}))
         try:
             read_config(checkpoint)
         except UserError:

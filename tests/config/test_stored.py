@@ -1,0 +1,103 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokret.config import stored
+from tokret.config.parsing import parse, parse_saved, to_tree
+from tokret.config.tree import DatasetIdentity, InferenceConfig
+from tokret.configs import demo, gldv2_r101, image_folder
+from tokret.errors import UserError
+
+CONFIG = parse(demo.get_config().to_dict())
+CONVERTED = {"model": {"trunk": "tiny", "head": "gem", "dtype": "float32"}}
+
+
+@given(
+    make=st.sampled_from([demo, gldv2_r101, image_folder]),
+    head=st.sampled_from(["token", "gem", "rmac", "solar", "netvlad", "delg"]),
+    rate=st.floats(0, 1e30),
+    scales=st.lists(st.floats(0.05, 20), min_size=1, max_size=4),
+    folder=st.text(st.characters(codec="utf-8")),
+    seed=st.integers(0, 2**32),
+    photos=st.none() | st.dictionaries(st.text(max_size=9), st.integers(0, 2**40)),
+)
+def test_json_round_trips(make, head, rate, scales, folder, seed, photos):
+    tree = make.get_config(head).to_dict()
+    tree["seed"] = seed
+    tree["schedule"]["base_lr"] = rate
+    tree["evaluation"]["scales"] = scales
+    tree["run"]["data_dir"] = folder
+    config = parse(tree)
+    if photos is not None:
+        dataset = DatasetIdentity(labels="5f", classes=7, photos=photos)
+        config = dataclasses.replace(config, dataset=dataset)
+    assert stored.from_json(stored.to_json(config)) == config
+
+
+def test_a_converted_model_has_only_what_evaluation_needs():
+    config = parse_saved(CONVERTED)
+    assert type(config) is InferenceConfig
+    assert config.evaluation.scales == (1.0, 2**0.5, 2**-0.5)
+    assert stored.from_json(stored.to_json(config)) == config
+
+
+def test_a_runs_config_is_recorded_once(tmp_path):
+    path = tmp_path / "config.json"
+    stored.record(CONFIG, path, None)
+    assert stored.load(path) == CONFIG
+    run = dataclasses.replace(CONFIG.run, log_every=9)
+    mesh = dataclasses.replace(CONFIG.mesh, shard_optimiser=True)
+    changed = dataclasses.replace(CONFIG, run=run, mesh=mesh)
+    stored.record(changed, path, None)
+    assert stored.load(path) == changed
+    model = dataclasses.replace(CONFIG.model, dim=4)
+    dataset = DatasetIdentity(labels="5f", classes=7, photos={"train": 9})
+    for other, says in (
+        (dataclasses.replace(CONFIG, seed=1), r"config\.seed: 0 -> 1"),
+        (dataclasses.replace(CONFIG, model=model), r"config\.model\.dim: 256 -> 4"),
+        (dataclasses.replace(CONFIG, dataset=dataset), r"config\.dataset: None -> "),
+    ):
+        with pytest.raises(UserError, match=f"workdir: .* another config .{says}"):
+            stored.record(other, path, None)
+    assert stored.load(path) == changed
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_lost_file_is_restored_from_the_checkpoints_config(tmp_path):
+    path = tmp_path / "config.json"
+    with pytest.raises(UserError, match=r"config\.epochs: 3 -> 16"):
+        stored.record(CONFIG, path, dataclasses.replace(CONFIG, epochs=3))
+    stored.record(CONFIG, path, CONFIG)
+    assert stored.load(path) == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "a group of fields"),
+        ("\xff", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"model": {}}', "config.model.head is missing"),
+        ('{"optimiser": 1}', "missing"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, text, says):
+    path = tmp_path / "config.json"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(UserError, match=rf"config\.json: .*{says}"):
+        stored.load(path)
+    with pytest.raises(UserError, match="does not exist; is .* the folder of a run"):
+        stored.load(tmp_path / "none" / "config.json")
+
+
+def test_differences_are_by_field():
+    ours, theirs = to_tree(CONFIG), to_tree(CONFIG)
+    assert stored.differences(ours, theirs) == []
+    theirs["model"]["dim"], theirs["new"] = 8, 1
+    assert stored.differences(ours, theirs) == [
+        "config.model.dim: 8 -> 256",
+        "config.new: 1 -> None",
+    ]

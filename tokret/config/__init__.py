@@ -1,0 +1,1 @@
+"""The config: one typed tree of dataclasses, loaded and checked once."""

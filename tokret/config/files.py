@@ -1,0 +1,172 @@
+"""Config files: configs/*.py, and changes to them from a command line."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from tokret.arguments import reject_unknown
+from tokret.config.parsing import (
+    REFERENCE,
+    field_types,
+    parse,
+    plain_type,
+    requirement,
+    variant,
+)
+from tokret.config.tree import VARIANTS, Config
+from tokret.errors import UserError
+
+FIELD = "--config."  # begins an argument that changes a field
+PACKAGED = "tokret.configs"  # where a name without .py is looked up
+WORDS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def load_config(file: str, overrides: Sequence[str] = ()) -> Config:
+    """Loads a config file.
+
+    Args:
+      file: FILE.py, or the name of a packaged config such as demo; what follows a
+        colon is the argument of its `get_config`.
+      overrides: changes to it, as --config.FIELD=VALUE.
+
+    Raises:
+      UserError: for a mistake in the file, with its line, or in a field.
+    """
+    name, _, argument = file.partition(":")
+    tree = _call(_load_module(name), name, argument)
+    # Names of datasets, heads and optimisers first: they decide which fields exist.
+    fields = [override.removeprefix(FIELD).partition("=") for override in overrides]
+    deciding = {f"{group}.{key}" for group, (key, _) in VARIANTS.items()}
+    changed = set()
+    for path, equals, value in sorted(fields, key=lambda it: it[0] not in deciding):
+        if not equals:
+            raise UserError(f"{FIELD}{path} needs a value: {FIELD}{path}=VALUE")
+        _change(tree, path, value)
+        changed.add(path)
+    try:
+        return parse(tree)
+    except UserError as error:
+        raise UserError(_with_line(str(error), name, changed)) from error
+
+
+def _load_module(name: str) -> ModuleType:
+    """Imports a config file by its path, or a packaged one by its name."""
+    if not name.endswith(".py"):
+        packaged = Path(str(importlib.import_module(PACKAGED).__file__)).parent
+        names = sorted(p.stem for p in packaged.glob("*.py") if p.stem[0] != "_")
+        if name not in names:
+            raise UserError(
+                f"config: {name!r} is neither FILE.py nor one of: {', '.join(names)}"
+            )
+        return _guard(name, lambda: importlib.import_module(f"{PACKAGED}.{name}"))
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UserError(f"config: {name} is not a file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module, execute = importlib.util.module_from_spec(spec), spec.loader.exec_module
+    _guard(name, lambda: execute(module))
+    return module
+
+
+def _call(module: ModuleType, name: str, argument: str) -> dict[str, Any]:
+    """Calls a module's `get_config` and returns its fields as dictionaries."""
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise UserError(f"config: {name} has no function get_config")
+    given = (argument,) if argument else ()
+    try:
+        inspect.signature(get_config).bind(*given)
+    except TypeError:
+        takes = "takes no argument" if given else "needs an argument"
+        raise UserError(f"config: {name} {takes} after a colon") from None
+    config = _guard(name, lambda: get_config(*given))
+    if not hasattr(config, "to_dict"):
+        raise UserError(f"config: get_config of {name} returns no ConfigDict")
+    tree: dict[str, Any] = config.to_dict()
+    return tree
+
+
+def _guard(name: str, function: Callable[[], Any]) -> Any:
+    """Calls what a config file does; any failure is a line with its place."""
+    try:
+        return function()
+    except UserError:
+        raise
+    except SyntaxError as error:
+        place = f"{error.filename}, line {error.lineno}"
+        raise UserError(f"config: {place}: {error.msg}") from error
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if Path(f.filename).stem == Path(name).stem]
+        frame = (own or frames)[-1]
+        kind, message = type(error).__name__, " ".join(str(error).split())
+        raise UserError(
+            f"config: {frame.filename}, line {frame.lineno}: {kind}: {message}"
+        ) from error
+
+
+def _with_line(message: str, name: str, changed: set[str]) -> str:
+    """Adds the place where a config file assigns the field of an error, if it does."""
+    field = re.match(r"config\.([\w.]+)", message)
+    path = Path(name).expanduser()
+    if field is None or field[1] in changed or not path.is_file():
+        return message
+    pattern = re.compile(rf"\.{re.escape(field[1])}\s*=[^=]")
+    lines = path.read_text(errors="replace").splitlines()
+    found = [n for n, line in enumerate(lines, 1) if pattern.search(line)]
+    return f"{name}, line {found[-1]}: {message}" if found else message
+
+
+def _change(tree: dict[str, Any], path: str, value: str) -> None:
+    """Sets a field to a value from the command line, converted to the field's type."""
+    *groups, name = path.split(".")
+    prefix, kind, fields = "config.", Config, tree
+    for group in groups:
+        reject_unknown([group], field_types(kind), prefix, REFERENCE)
+        fields = fields.setdefault(group, {})
+        hint = field_types(kind)[group]
+        if prefix == "config." and group in VARIANTS:
+            key = VARIANTS[group][0]
+            # The deciding field itself is known to every class.
+            kinds = [*VARIANTS[group][1].values()]
+            hint = (
+                kinds[0] if name == key else variant(group, fields, f"config.{group}")
+            )
+        if not hasattr(hint, "__dataclass_fields__"):
+            raise UserError(f"{prefix}{group} is not a group of fields")
+        prefix, kind = f"{prefix}{group}.", hint
+    reject_unknown([name], field_types(kind), prefix, REFERENCE)
+    hint = field_types(kind)[name]
+    if groups and name == VARIANTS.get(groups[0], ("",))[0]:
+        hint = str  # the choice is checked with the group
+    fields[name] = read_value(hint, value, f"{prefix}{name}")
+
+
+def read_value(hint: Any, text: str, path: str) -> Any:
+    """Converts text to the type of a field.
+
+    Raises:
+      UserError: if it cannot be.
+    """
+    kind, _ = plain_type(hint)
+    if hasattr(kind, "__dataclass_fields__") or get_origin(kind) in (Union, UnionType):
+        raise UserError(f"{path} is a group of fields; name one of them")
+    try:
+        if kind is bool:
+            return WORDS[text.lower()]
+        if kind in (int, float):
+            return kind(text)
+        if get_origin(kind) is tuple:
+            words = text.strip("()[] ").split(",")
+            number, _ = plain_type(get_args(kind)[0])
+            return tuple(number(word) for word in words if word.strip())
+    except (ValueError, KeyError):
+        raise UserError(f"{path} is {text!r}; it must be {requirement(hint)}") from None
+    return text

@@ -1,0 +1,193 @@
+"""Nested dictionaries <-> the typed config, strictly; errors name the field."""
+
+import contextlib
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import (
+    Any,
+    Literal,
+    TypeGuard,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import msgspec
+from msgspec import Meta
+
+from tokret.arguments import reject_unknown
+from tokret.config.annotations import FINITE
+from tokret.config.tree import VARIANTS, Config, InferenceConfig, ModelConfig
+from tokret.errors import UserError
+
+Kind = TypeVar("Kind")
+REFERENCE = "docs/config.md lists all fields"
+
+
+def parse(tree: Any) -> Config:
+    """Checks the config of a training run.
+
+    Args:
+      tree: its fields and groups, as a ConfigDict or a JSON object holds them.
+
+    Raises:
+      UserError: names the first field that is unknown, missing or wrong.
+    """
+    return parse_group(Config, tree, "config")
+
+
+def parse_saved(tree: Any) -> InferenceConfig:
+    """Checks a stored config: a `Config`, or of a converted model only its part.
+
+    Raises:
+      UserError: names the first field that is unknown, missing or wrong.
+    """
+    is_run = not isinstance(tree, Mapping) or "optimiser" in tree
+    return parse_group(Config if is_run else InferenceConfig, tree, "config")
+
+
+def parse_group(kind: type[Kind], fields: Any, path: str = "") -> Kind:
+    """Checks a group of fields and makes its dataclass.
+
+    Args:
+      kind: the dataclass.
+      fields: its fields by name.
+      path: the group's name in errors; "" names fields alone.
+
+    Raises:
+      UserError: names the first field that is unknown, missing or wrong.
+    """
+    if not isinstance(fields, Mapping):
+        raise UserError(f"{path} is {fields!r}; it must be a group of fields")
+    prefix = f"{path}." if path else ""
+    hints = field_types(kind)
+    reject_unknown(fields, hints, prefix, REFERENCE)
+    values = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        name, hint = field.name, hints[field.name]
+        if name in fields:
+            values[name] = _parse_field(name, hint, fields[name], f"{prefix}{name}")
+        elif field.default is dataclasses.MISSING:
+            raise UserError(f"{prefix}{name} is missing; {REFERENCE}")
+    try:
+        return kind(**values)
+    except UserError as error:  # of several fields together
+        raise UserError(f"{prefix}{error}") from error
+
+
+def _parse_field(name: str, hint: Any, value: Any, path: str) -> Any:
+    if path == f"config.{name}" and name in VARIANTS:
+        return parse_group(variant(name, value, path), value, path)
+    if hint is InferenceConfig:
+        return parse_saved(value)
+    groups = [kind for kind in (hint, *get_args(hint)) if _is_group(kind)]
+    if groups and (value is not None or groups == [hint]):
+        return parse_group(groups[0], value, path)
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        raise UserError(
+            f"{path} is {value!r}; it must be {requirement(hint, value)}"
+        ) from None
+
+
+@contextlib.contextmanager
+def naming(path: str, kind: type[Any]) -> Iterator[None]:
+    """Names a group's fields in the errors of a function that gets them as arguments.
+
+    Args:
+      path: the group, such as config.data.
+      kind: its dataclass.
+    """
+    try:
+        yield
+    except UserError as error:
+        first = re.match(r"\w+", str(error))
+        if first and first[0] in field_types(kind):
+            raise type(error)(f"{path}.{error}") from error
+        raise
+
+
+def _is_group(kind: Any) -> TypeGuard[type[Any]]:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def parse_model(fields: Any, path: str = "") -> ModelConfig:
+    """Checks the group `model`, as `parse_group` does."""
+    return parse_group(variant("model", fields, path), fields, path)
+
+
+def variant(group: str, fields: Any, path: str) -> type[Any]:
+    """Returns the dataclass of a group in `VARIANTS`, by the field that decides it.
+
+    Raises:
+      UserError: if that field is missing, or not one of the choices.
+    """
+    key, kinds = VARIANTS[group]
+    if not isinstance(fields, Mapping):
+        raise UserError(f"{path} is {fields!r}; it must be a group of fields")
+    field = f"{path}.{key}" if path else key
+    if key not in fields:
+        raise UserError(f"{field} is missing; {REFERENCE}")
+    value = fields[key]
+    if not isinstance(value, str) or value not in kinds:
+        choices = ", ".join(sorted(kinds))
+        raise UserError(f"{field} is {value!r}; it must be one of: {choices}")
+    return kinds[value]
+
+
+def field_types(kind: Any) -> dict[str, Any]:
+    """Returns the annotated types of a dataclass's fields."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def plain_type(hint: Any) -> tuple[Any, Meta | None]:
+    """Returns a field's type without its annotation, and the annotation."""
+    meta = next((arg for arg in get_args(hint)[1:] if isinstance(arg, Meta)), None)
+    return (get_args(hint)[0], meta) if meta else (hint, None)
+
+
+def requirement(hint: Any, value: Any = None) -> str:
+    """Returns in words what a field must be.
+
+    Args:
+      hint: its annotated type.
+      value: what it is instead; of a right type, only the range is named.
+    """
+    kind, meta = plain_type(hint)
+    origin = get_origin(kind)
+    if origin is Literal:
+        return f"one of: {', '.join(choice or repr('') for choice in get_args(kind))}"
+    if origin is tuple:
+        return f"numbers {requirement(get_args(kind)[0], 0.0)}, such as (1.0,)"
+    if origin in (Union, UnionType) or origin is dict:
+        return f"of type {kind}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or kind not in (int, float) or (kind is int and value != value):
+        return f"of type {kind.__name__}"
+    if kind is int and isinstance(value, float):
+        return "of type int"
+    assert meta is not None
+    return number_range(meta, math.isfinite(value))
+
+
+def number_range(meta: Meta, finite: bool = True) -> str:
+    """Returns in words the range of a number."""
+    least = f"{meta.ge:g}"
+    if meta.lt is not None:
+        return f"in [{least}, {meta.lt:g})"
+    if meta.le is None or meta.le == FINITE:
+        return f"at least {least}" + ("" if finite else " and finite")
+    most = meta.le if isinstance(meta.le, int) else f"{meta.le:g}"
+    return f"in [{least}, {most}]"
+
+
+def to_tree(config: Any) -> dict[str, Any]:
+    """Returns a config, or a group, as nested dictionaries of JSON types."""
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    return tree

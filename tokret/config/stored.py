@@ -1,0 +1,95 @@
+"""Configs as JSON files: config.json of a run or a conversion."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tokret.config.parsing import parse_saved, to_tree
+from tokret.config.tree import Config, InferenceConfig
+from tokret.errors import UserError
+from tokret.io.atomic_files import write_whole
+
+MAY_CHANGE = ("run", "mesh")  # groups that do not change what is learned
+
+
+def to_json(config: InferenceConfig) -> str:
+    """Returns a config as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(config), indent=2).decode() + "\n"
+
+
+def from_json(text: str | bytes) -> InferenceConfig:
+    """Reads what `to_json` wrote.
+
+    Raises:
+      UserError: if it is not JSON, or names the first wrong field.
+    """
+    try:
+        tree = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise UserError(f"it is not JSON: {error}") from error
+    return parse_saved(tree)
+
+
+def save(config: InferenceConfig, path: Path) -> None:
+    """Writes a config atomically.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    write_whole(path, to_json(config), path.with_suffix(".partial"))
+
+
+def load(path: Path) -> InferenceConfig:
+    """Reads a config that `save` wrote.
+
+    Raises:
+      UserError: if the file is missing or is not such a config.
+    """
+    try:
+        return from_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} does not exist; is {path.parent} the folder of a run?"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def differences(ours: Any, theirs: Any, path: str = "config") -> list[str]:
+    """Lists the fields in which two trees differ, as `field: theirs -> ours`."""
+    if not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return [] if ours == theirs else [f"{path}: {theirs!r} -> {ours!r}"]
+    return [
+        line
+        for name in sorted(set(ours) | set(theirs))
+        for line in differences(ours.get(name), theirs.get(name), f"{path}.{name}")
+    ]
+
+
+def record(config: Config, path: Path, checkpointed: InferenceConfig | None) -> None:
+    """Saves a run's config; a resumed run must have the same, except `MAY_CHANGE`.
+
+    Args:
+      config: of this start.
+      path: config.json in the run's folder.
+      checkpointed: the config in the run's checkpoint, for a run that lost the file.
+
+    Raises:
+      UserError: if the run was started with another config; it names the fields.
+    """
+    started = load(path) if path.exists() else checkpointed
+    if started is not None:
+        trees = ours, theirs = to_tree(config), to_tree(started)
+        for tree in trees:
+            for group in MAY_CHANGE:
+                tree.pop(group, None)
+        found = differences(ours, theirs)
+        if found:
+            raise UserError(
+                f"workdir: {path.parent} belongs to a run with another config "
+                f"({'; '.join(found)}); choose another folder, or the same fields"
+            )
+    save(config, path)
