@@ -41,7 +41,7 @@ def test_both_steps_are_lowered_and_compared(compiles):
     assert found["ours"] == {"bytes": 4e9, "flop": 1e9, "memory": 30}
     assert found["plain"] == {"bytes": 6e9, "flop": 1e9, "memory": 30}
     assert found["ratio"] == [2 / 3] * 3
-    assert found["config"] == "configs.demo"
+    assert found["config"] == "tokret.configs.demo"
     # A batch of 4 a device, of the demo's size; two models.
     assert all("tensor<8x80x80x3xui8>" in text for text in texts)
     assert texts[0] != texts[1]
