@@ -10,9 +10,8 @@ import tyro
 
 from tokret.data import datasets
 from tokret.data.checking import check as checking
-from tokret.data.datasets import DATASETS, prepare_function
+from tokret.data.datasets import DATA_DIR, DATASETS, prepare_function
 
-DATA_DIR = "~/.cache/tokret"  # as in configs/base.py
 DataDir = Annotated[str, tyro.conf.arg(help="folder of prepared datasets.")]
 Output = Annotated[Path | None, tyro.conf.arg(help="a CSV of problems; check-NAME.csv")]
 Smallest = Annotated[int, tyro.conf.arg(help="shorter sides below this are tiny.")]
