@@ -61,7 +61,7 @@ class RetrievalNet(nn.Module):
         if self.local is not None and (train or self.is_initializing()):
             if STAGE not in stages:
                 raise UserError(
-                    f"model.local_loss needs a trunk with a stage {STAGE}, which this "
+                    f"local_loss needs a trunk with a stage {STAGE}, which this "
                     "trunk does not have; choose another, or False"
                 )
             intermediates |= self.local(stages[STAGE])

@@ -34,16 +34,8 @@ def expand_conv_bn(
     activations of a block, counted (there, "The gradient of what a bottleneck widens,
     by moments").
 
-    Args:
-      x: inputs.
-      kernel: of the convolution, in the dtype of `x`.
-      scale: of the batch norm.
-      bias: of the batch norm.
-      shift: the running mean.
-      epsilon: added to the variance.
-
-    Returns:
-      The normalised outputs, and the mean and variance of the convolution's outputs.
+    Arguments and results are those of `batch_norm` after a convolution by `kernel`,
+    which has the dtype of `x`.
     """
     by_outputs = functools.partial(conv_bn_by_outputs, epsilon=epsilon)
     forms = {}

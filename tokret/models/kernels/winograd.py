@@ -49,14 +49,17 @@ def winograd_pays(x: Float[Array, "b h w c"], channels: int) -> bool:
 
 
 def direct_conv3x3(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c d"], stride: int = 1
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "3 3 c d"],
+    stride: int = 1,
+    padding: int = 1,
 ) -> Float[Array, "b h2 w2 d"]:
     """Convolves by XLA's own operation."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        [(1, 1), (1, 1)],
+        [(padding, padding)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=precision_of(x.dtype),
     )

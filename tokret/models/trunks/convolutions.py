@@ -10,7 +10,7 @@ from tokret.models.kernels.depthwise import depthwise
 from tokret.models.kernels.expand_conv_bn import expand_conv_bn
 from tokret.models.kernels.matmul import conv1x1
 from tokret.models.kernels.stem import stem_conv
-from tokret.models.kernels.winograd import conv3x3
+from tokret.models.kernels.winograd import conv3x3, direct_conv3x3
 from tokret.models.layers import BatchNormBase, he_normal
 from tokret.shapes import Array, Float
 
@@ -20,30 +20,34 @@ he_normal_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nn.Module):
-    """A convolution without bias, padded by side // 2 zeros.
+    """A convolution without bias, padded by side // 2 zeros or already padded.
 
     Attributes:
       channels: channels of the output.
       side: side of the kernel: 3, or 7 with a stride of 2.
       stride: 1 or 2.
       dtype: dtype of the computation.
+      padded: whether the inputs of a 3x3 convolution are already padded.
     """
 
     channels: int
     side: int
     stride: int
     dtype: Any
+    padded: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b h2 w2 d"]:
-        """Convolves; sides n become (n + stride - 1) // stride."""
+        """Convolves; sides n, before the padding, become ceil(n / stride)."""
         shape = (self.side, self.side, x.shape[-1], self.channels)
         kernel = self.param("kernel", he_normal, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.side == 7:
             return stem_conv(x, kernel)
+        if self.padded:
+            return direct_conv3x3(x, kernel, self.stride, padding=0)
         return conv3x3(x, kernel, self.stride, train)
 
 

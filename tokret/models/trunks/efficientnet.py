@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.kernels.matmul import precision_of
-from tokret.models.layers import BatchNorm, PointwiseConv, he_normal
+from tokret.models.layers import BatchNorm, PointwiseConv
 from tokret.models.masking import Sizes, downsampled, mask_padding
 from tokret.models.preprocessing import PixelScale
 from tokret.models.trunks import Trunk, TrunkOutput
-from tokret.models.trunks.convolutions import DepthwiseConv
+from tokret.models.trunks.convolutions import Conv, DepthwiseConv
 from tokret.shapes import Array, Float
 
 # (byte - 127) / 128, as the released weights were trained.
@@ -160,7 +159,10 @@ class EfficientNetLite(Trunk):
         Of the stages, each is a scale's last output: block1 has a stride of 2, and the
         last one is the features.
         """
-        x = self._stem(images.astype(self.dtype), sizes, self.trains(1, train))
+        trains = self.trains(1, train)
+        x = same_padded(images.astype(self.dtype), sizes, kernel=3, stride=2)
+        stem = Conv(self.stem, 3, 2, self.dtype, padded=True, name="stem_conv")
+        x = nn.relu6(_norm("stem_bn")(stem(x, train=trains), train=trains))
         sizes = downsampled(sizes)
         stages: dict[str, Array] = {}
         block = self.maybe_remat(InvertedBottleneck)
@@ -175,20 +177,3 @@ class EfficientNetLite(Trunk):
         x = nn.relu6(_norm("head_bn")(x, train=self.trains(stage, train)))
         x = stages[f"block{stage}"] = self.stop_gradient(stage, x)
         return x, sizes, stages
-
-    def _stem(
-        self, x: Float[Array, "b h w 3"], sizes: Sizes, train: bool
-    ) -> Float[Array, "b h2 w2 c"]:
-        conv = nn.Conv(
-            self.stem,
-            (3, 3),
-            (2, 2),
-            padding="VALID",
-            use_bias=False,
-            dtype=self.dtype,
-            precision=precision_of(self.dtype),
-            kernel_init=he_normal,
-            name="stem_conv",
-        )
-        x = conv(same_padded(x, sizes, 3, 2))
-        return nn.relu6(_norm("stem_bn")(x, train=train))

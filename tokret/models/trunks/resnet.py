@@ -20,11 +20,11 @@ SECOND_ORDER_STAGE = 4  # block4, which the second-order block follows
 EXPANSION = 4  # a bottleneck's last convolution has 4 times the width of its first
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut.
+class Block(nn.Module):
+    """A residual block: (x, true sizes of x, train) -> [b, h2, w2, c2].
 
     Attributes:
-      width: channels of the first two convolutions; the output has four times as many.
+      width: channels of the 3x3 convolutions.
       stride: 1 or 2.
       dtype: dtype of the computation.
     """
@@ -32,6 +32,10 @@ class Bottleneck(nn.Module):
     width: int
     stride: int
     dtype: Any
+
+
+class Bottleneck(Block):
+    """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut."""
 
     @nn.compact
     def __call__(
@@ -52,18 +56,8 @@ class Bottleneck(nn.Module):
         return relu_of_sum(x, y)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, the first with the stride, beside a shortcut.
-
-    Attributes:
-      width: channels.
-      stride: 1 or 2.
-      dtype: dtype of the computation.
-    """
-
-    width: int
-    stride: int
-    dtype: Any
+class BasicBlock(Block):
+    """Two 3x3 convolutions, the first with the stride, beside a shortcut."""
 
     @nn.compact
     def __call__(
@@ -98,7 +92,7 @@ class ResNet(Trunk):
     """
 
     blocks: tuple[int, ...]
-    block: type[nn.Module] = Bottleneck
+    block: type[Block] = Bottleneck
     width: int = 64
     second_order: bool = False
 

@@ -23,7 +23,7 @@ Layer = Callable[[Array], Array]
 
 
 class _Refinement(nn.Module):
-    """One layer of refinement; its forms say how the branches are connected.
+    """One layer of refinement; its forms differ in the order of the branches.
 
     Attributes:
       num_heads: heads of both attentions.

@@ -37,20 +37,18 @@ def weighted_sum(
     )
 
 
-class Tokenizer(nn.Module):
-    """Aggregates local features into tokens by their affinity to L learned queries.
-
-    A token is the sum over positions of weight times feature, not divided by the sum of
-    the weights, then a linear layer and a layer norm.
+class _Tokenizer(nn.Module):
+    """The attributes of both forms.
 
     Attributes:
       tokens: L.
-      query_init_std: standard deviation of the queries' initialiser. At 1, as released,
-        the logits' standard deviation is the root of the width: nearly every position
+      query_init_std: standard deviation of the initialiser of the queries, or of the
+        paper's convolution, for which the paper gives none. At 1, as released, the
+        logits' standard deviation is the root of the width: nearly every position
         belongs to one token alone and little gradient reaches the assignment, which a
         trunk that is not pretrained has to learn as well.
       dtype: dtype of the computation.
-      kernel_init: initialiser of the linear layer's kernel.
+      kernel_init: initialiser of the linear layer's kernel, if there is one.
       bias_init: initialiser of its bias; None for PyTorch's default.
     """
 
@@ -59,6 +57,14 @@ class Tokenizer(nn.Module):
     dtype: Any
     kernel_init: Initializer = uniform_fan_in
     bias_init: Initializer | None = None
+
+
+class Tokenizer(_Tokenizer):
+    """Aggregates local features into tokens by their affinity to L learned queries.
+
+    A token is the sum over positions of weight times feature, not divided by the sum of
+    the weights, then a linear layer and a layer norm.
+    """
 
     @nn.compact
     def __call__(
@@ -77,26 +83,12 @@ class Tokenizer(nn.Module):
         return tokens, weights
 
 
-class PaperTokenizer(nn.Module):
+class PaperTokenizer(_Tokenizer):
     """The paper's own form: L maps by a 1x1 convolution, and weighted means.
 
     A token is the sum over positions of weight times feature, divided by the sum of the
     weights; no linear layer and no norm come after.
-
-    Attributes:
-      tokens: L.
-      query_init_std: standard deviation of the initialiser of the convolution's
-        kernel, which the paper does not give: as the released queries'.
-      dtype: dtype of the computation.
-      kernel_init: without effect, as there is no linear layer.
-      bias_init: likewise.
     """
-
-    tokens: int
-    query_init_std: float
-    dtype: Any
-    kernel_init: Initializer = uniform_fan_in
-    bias_init: Initializer | None = None
 
     @nn.compact
     def __call__(
