@@ -41,7 +41,6 @@ from tokret.evaluation.options import (
     choose_dataset,
     make_settings,
 )
-from tokret.evaluation.report import write_report_and_pictures
 from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
 from tokret.evaluation.systems import (
     ModelSystem,
@@ -53,6 +52,7 @@ from tokret.evaluation.variants import Variants
 from tokret.retrieval import results
 from tokret.retrieval.answers import Answers
 from tokret.retrieval.report.page import Summary
+from tokret.retrieval.report.writer import write_report_and_pictures
 from tokret.retrieval.store.record import Images
 from tokret.retrieval.tables import TableRow, cost_lines, table_rows, text_table
 from tokret.runtime import cluster

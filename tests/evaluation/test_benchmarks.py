@@ -11,6 +11,7 @@ from tokret.evaluation.image_sets import DescriptorSet
 from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
 from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
 from tokret.retrieval import leave_one_out, metrics
+from tokret.retrieval.answers import Costs
 from tokret.retrieval.reranking.pipeline import parse_pipeline
 
 NAMES = [f"im{i}" for i in range(8)]
@@ -97,3 +98,84 @@ def test_labelled_photos_have_no_distractors_and_no_expanded_database():
         benchmark.check((), distractors=True)
     with pytest.raises(UserError, match="dba"):
         benchmark.check(parse_pipeline("dba,aqe"), distractors=False)
+
+
+def answers_of(benchmark, queries, database):
+    names = tuple(f"{i}.jpg" for i in range(len(database)))
+    found = {
+        "query": DescriptorSet(names[: len(queries)], queries, {}),
+        "database": DescriptorSet(names, database, {}),
+    }
+    ranking = benchmark.ranking(queries, database)
+    ranks = benchmark.ranks(queries, database)
+    return benchmark.answers(found, ranking, ranks, Costs(1.0, 8, 0.1, 4, 16))
+
+
+@pytest.fixture
+def revisited():
+    rng = np.random.default_rng(3)
+    queries = rng.standard_normal((3, 4)).astype(np.float32)
+    database = rng.standard_normal((12, 4)).astype(np.float32)
+    names = [f"im{i}" for i in range(12)]
+    gnd = [
+        {"easy": [0, 5], "hard": [2], "junk": [1, 7, 8]},
+        {"easy": [], "hard": [9, 4], "junk": []},
+        {"easy": [], "hard": [], "junk": [3]},
+    ]
+    truth = {"imlist": names, "qimlist": ["a", "b", "c"], "gnd": gnd}
+    return from_revisited(truth, "t"), queries, database
+
+
+def test_ranks_and_verdicts_agree_with_the_metrics(revisited):
+    truth, queries, database = revisited
+    found = metrics.evaluate(queries, database, truth)
+    images = {"query": views_of("abc"), "database": views_of(truth.images)}
+    benchmark = RevisitedBenchmark(truth, images)
+    answers = answers_of(benchmark, queries, database)
+    none = np.array([], np.int32)
+    for name, protocol in answers.protocols.items():
+        for query, rank in enumerate(protocol.ranks):
+            expected = found.average_precision[name][query]
+            if len(rank):
+                assert metrics.average_precision(rank, none) == expected
+            else:
+                assert np.isnan(expected)
+    # The whole ranking, read off: junk takes no place.
+    _, items = answers.best([0, 1], 12)
+    for query in (0, 1):
+        row = [answers.verdict(query, item) for item in items[query].tolist()]
+        counted = [each for each in row if each != "junk"]
+        assert answers.num_ranked[query] == len(counted)
+        hits = [place for place, each in enumerate(counted) if each == "hit"]
+        np.testing.assert_array_equal(hits, answers.protocols["medium"].ranks[query])
+        kinds = answers.positives[query].values()
+        assert sorted(np.concatenate(list(kinds)).tolist()) == hits
+    assert benchmark.verdict(0, 7) == "junk" and benchmark.verdict(1, 7) == "miss"
+
+
+@pytest.mark.parametrize("twins", [False, True])
+def test_a_labelled_photo_does_not_retrieve_itself(twins):
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((8, 4)).astype(np.float32)
+    if twins:  # equal scores: the query may be behind its twin
+        rows[:] = rows[0]
+    labels = np.array([0, 1, 0, 1, 2, 0, 1, 1])
+    stored = views_of(f"photo {i}" for i in range(8))
+    crop = View(b"", "photo 0", (0.0, 0.0, 1.0, 1.0), 9)
+    images = {"database": stored, "query": [crop]}
+    benchmark = LeaveOneOutBenchmark(labels.tolist(), list("xyz"), images, [0])
+    answers = answers_of(benchmark, rows, rows)
+    items_of = [0, 1, 2, 3, 5, 6, 7]
+    assert list(answers.queries) == [crop, *(stored[i] for i in items_of[1:])]
+    assert answers.classes[:2] == ["x", "y"] and answers.class_of(4) == "z"
+    assert answers.num_ranked == [7] * 7
+    numbers = leave_one_out.leave_one_out(rows, labels)
+    assert answers.precision.mean() == pytest.approx(numbers["mAP"])
+    for count in (1, 3, 7, 20):
+        _, items = answers.best(range(7), count)
+        assert items.shape == (7, min(count, 7))
+        for query, row in enumerate(items.tolist()):
+            assert items_of[query] not in row
+            hits = [i for i, x in enumerate(row) if answers.verdict(query, x) == "hit"]
+            ranks = answers.protocols["all"].ranks[query]
+            np.testing.assert_array_equal(hits, ranks[ranks < len(row)])

@@ -48,7 +48,7 @@ def test_a_write_that_fails_keeps_the_old_results(tmp_path, monkeypatch):
         write_results(tmp_path / "none" / "results.json", Results({}, {}))
 
 
-def test_the_environment_says_what_a_number_depends_on():
+def test_the_environment_has_what_a_number_depends_on():
     found = results.environment("bfloat16")
     assert found["precision"] == "bfloat16"
     assert found["versions"]["jax"] == jax.__version__

@@ -17,12 +17,12 @@ from tokret.evaluation.image_sets import (
 )
 from tokret.evaluation.report_inputs import ShownViews, best_of
 from tokret.retrieval import leave_one_out
-from tokret.retrieval.answers import Answers, Costs, by_labels
+from tokret.retrieval.answers import Answers, Costs, ProtocolRanks, Verdict
 from tokret.retrieval.compression.database import Compressed
 from tokret.retrieval.exact_search.blocks import Database
 from tokret.retrieval.reranking.pipeline import Step, check_leave_one_out
 from tokret.retrieval.reranking.ranking import Ranking
-from tokret.shapes import Int
+from tokret.shapes import Float, Int
 
 Ranks = Mapping[int, Int[np.ndarray, " _"]]
 
@@ -125,16 +125,47 @@ class LeaveOneOutBenchmark:
         costs: Costs,
     ) -> Answers:
         """What a report shows."""
-        rows = enumerate(self.boxed)
-        return by_labels(
-            np.array(self.labels),
-            ranks,
-            names=lambda label: str(self.class_names[int(label)]),
-            best=functools.partial(best_of, ranking),
-            database=ShownViews(self.images["database"], found["database"].bad),
-            query_views={i: self.images["query"][row] for row, i in rows if i in ranks},
+        items = sorted(ranks)
+        mine = [ranks[item] for item in items]
+        average = [leave_one_out.plain_average_precision(rank) for rank in mine]
+        database = ShownViews(self.images["database"], found["database"].bad)
+        boxed = {item: row for row, item in enumerate(self.boxed)}
+        classes = [str(self.class_names[label]) for label in self.labels]
+
+        def verdict(query: int, item: int) -> Verdict:
+            same = self.labels[item] == self.labels[items[query]]
+            return "hit" if same else "miss"
+
+        return Answers(
+            protocols={"all": ProtocolRanks(np.array(average), mine)},
+            main="all",
+            queries=[
+                self.images["query"][boxed[i]] if i in boxed else database[i]
+                for i in items
+            ],
+            database=database,
+            classes=[classes[item] for item in items],
+            class_of=classes.__getitem__,
+            positives=[{"": rank} for rank in mine],
+            num_ranked=[len(database) - 1] * len(mine),
+            verdict=verdict,
+            best=functools.partial(_best_others, ranking, np.array(items)),
             costs=costs,
         )
+
+
+def _best_others(
+    ranking: Ranking, items: Int[np.ndarray, " q"], queries: Sequence[int], count: int
+) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+    """The best items of some queries, without the queries, which are items too."""
+    own = items[np.array(queries)]
+    count = min(count, len(ranking.database) - 1)
+    scores, found = best_of(ranking, own.tolist(), count + 1)
+    kept = found != own[:, None]
+    # A query may be further behind, among equals: then the last item is removed.
+    kept[kept.all(axis=1), -1] = False
+    shape = (len(own), count)
+    return scores[kept].reshape(shape), found[kept].reshape(shape)
 
 
 def _read_labels(dataset: Dataset, split: str) -> list[int]:

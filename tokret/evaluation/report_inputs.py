@@ -19,30 +19,17 @@ GREY = (128, 128, 128)
 class ShownViews(LazyViews):
     """Views that can all be decoded: a grey square replaces a bad photo."""
 
-    def __init__(
-        self,
-        views: Sequence[View],
-        bad: Mapping[int, str],
-        rows: Sequence[int] | None = None,
-    ) -> None:
-        """Wraps views.
-
-        Args:
-          views: a set of images.
-          bad: by row, why a view cannot be decoded.
-          rows: which views, in order; None for all.
-        """
+    def __init__(self, views: Sequence[View], bad: Mapping[int, str]) -> None:
+        """Wraps views; `bad` has by row why one cannot be decoded."""
         self._views, self._bad = views, bad
-        self._rows = range(len(views)) if rows is None else rows
 
     def __len__(self) -> int:
         """The number of views."""
-        return len(self._rows)
+        return len(self._views)
 
     def read(self, row: int) -> View:
         """Reads a view."""
-        place = self._rows[row]
-        return grey(self._bad[place]) if place in self._bad else self._views[place]
+        return grey(self._bad[row]) if row in self._bad else self._views[row]
 
 
 def grey(why: str) -> View:

@@ -9,10 +9,11 @@ import numpy as np
 
 from tokret.data.datasets import Dataset
 from tokret.data.ground_truth import GroundTruth, from_revisited, keep_queries
+from tokret.data.views import LazyViews, SelectedViews
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
 from tokret.evaluation.report_inputs import ShownViews, best_of
 from tokret.retrieval import metrics
-from tokret.retrieval.answers import Answers, Costs, by_ground_truth
+from tokret.retrieval.answers import Answers, Costs, ProtocolRanks, Verdict
 from tokret.retrieval.compression.database import Compressed
 from tokret.retrieval.exact_search.blocks import Database
 from tokret.retrieval.exact_search.ranks import count_ranks
@@ -82,12 +83,46 @@ class RevisitedBenchmark:
         costs: Costs,
     ) -> Answers:
         """What a report shows."""
-        bad = {name: each.bad for name, each in found.items()}
-        return by_ground_truth(
-            self.truth,
-            ranks,
-            queries=ShownViews(self.images["query"], bad["query"], self.rows),
-            database=ShownViews(self.images["database"], bad["database"]),
+        truth = self.truth
+        average = metrics.evaluate_ranks(ranks, truth).average_precision
+        lists = [metrics.split_ranks(row, truth, i) for i, row in enumerate(ranks)]
+        protocols = {}
+        for name, protocol in metrics.PROTOCOLS.items():
+            positives = [
+                metrics.without_junk(
+                    np.concatenate([each[kind] for kind in protocol.positive]),
+                    np.concatenate([each[kind] for kind in protocol.ignored]),
+                )
+                for each in lists
+            ]
+            protocols[name] = ProtocolRanks(average[name], positives)
+        database = ShownViews(self.images["database"], found["database"].bad)
+        queries: LazyViews = ShownViews(self.images["query"], found["query"].bad)
+        if self.rows is not None:
+            queries = SelectedViews(queries, self.rows)
+        return Answers(
+            protocols=protocols,
+            main="medium",
+            queries=queries,
+            database=database,
+            classes=[""] * len(lists),
+            class_of=lambda item: "",
+            positives=[
+                {
+                    kind: metrics.without_junk(each[kind], each["junk"])
+                    for kind in ("easy", "hard")
+                }
+                for each in lists
+            ],
+            num_ranked=[len(database) - len(each["junk"]) for each in lists],
+            verdict=self.verdict,
             best=functools.partial(best_of, ranking),
             costs=costs,
         )
+
+    def verdict(self, query: int, item: int) -> Verdict:
+        """Whether an item is a positive of a query, by the Medium protocol."""
+        if item in self.truth.junk[query]:
+            return "junk"
+        positive = item in self.truth.easy[query] or item in self.truth.hard[query]
+        return "hit" if positive else "miss"

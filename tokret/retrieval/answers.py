@@ -6,15 +6,12 @@ and whether the benchmark has queries of its own or labels alone.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tokret.data.ground_truth import GroundTruth
 from tokret.data.views import View
-from tokret.retrieval import metrics
-from tokret.retrieval.leave_one_out import plain_average_precision
-from tokret.shapes import Float, Int, Shaped
+from tokret.shapes import Float, Int
 
 Verdict = Literal["hit", "miss", "junk"]
 Ranks = Int[np.ndarray, " _"]
@@ -137,111 +134,3 @@ def first_miss(ranks: Ranks) -> int:
     """
     gaps = np.flatnonzero(ranks != np.arange(len(ranks)))
     return int(gaps[0]) if len(gaps) else len(ranks)
-
-
-def verdict(truth: GroundTruth, query: int, item: int) -> Verdict:
-    """Whether an item is a positive of a query, by the Medium protocol."""
-    if item in truth.junk[query]:
-        return "junk"
-    right = item in truth.easy[query] or item in truth.hard[query]
-    return "hit" if right else "miss"
-
-
-def by_ground_truth(
-    truth: GroundTruth,
-    ranks: Int[np.ndarray, "q l"],
-    database: Sequence[View],
-    **rest: Any,
-) -> Answers:
-    """Gathers the answers of a benchmark with queries and lists of positives.
-
-    Args:
-      truth: the benchmark.
-      ranks: [Q, L] of `metrics.labelled_items(truth)`, from 0.
-      database: N photos.
-      **rest: `queries`, `best` and `costs`, as in `Answers`.
-    """
-    average = metrics.evaluate_ranks(ranks, truth).average_precision
-    lists = [metrics.split_ranks(row, truth, query) for query, row in enumerate(ranks)]
-    protocols = {}
-    for level, protocol in metrics.PROTOCOLS.items():
-        ranks_of = [
-            metrics.without_junk(
-                np.concatenate([each[name] for name in protocol.positive]),
-                np.concatenate([each[name] for name in protocol.ignored]),
-            )
-            for each in lists
-        ]
-        protocols[level] = ProtocolRanks(average[level], ranks_of)
-    positives = [
-        {
-            kind: metrics.without_junk(each[kind], each["junk"])
-            for kind in ("easy", "hard")
-        }
-        for each in lists
-    ]
-    return Answers(
-        protocols=protocols,
-        main="medium",
-        classes=[""] * len(lists),
-        class_of=lambda item: "",
-        positives=positives,
-        num_ranked=[len(database) - len(each["junk"]) for each in lists],
-        database=database,
-        verdict=lambda query, item: verdict(truth, query, item),
-        **rest,
-    )
-
-
-def by_labels(
-    labels: Shaped[np.ndarray, " n"],
-    ranks: Mapping[int, Ranks],
-    names: Callable[[Any], str],
-    best: Best,
-    database: Sequence[View],
-    query_views: Mapping[int, View],
-    costs: Costs,
-) -> Answers:
-    """Gathers the answers of labelled photos, each of which is a query to the others.
-
-    Args:
-      labels: [N] of the database.
-      ranks: by query, those of the items of its class (`leave_one_out_ranks`).
-      names: a label's name.
-      best: (items, k) -> scores and items of the first k of each, itself among them.
-      database: N photos.
-      query_views: by query, its photo if that is not the one in the database.
-      costs: times and sizes.
-    """
-    query_items = sorted(ranks)
-    mine = [ranks[item] for item in query_items]
-    average = np.array([plain_average_precision(rank) for rank in mine])
-
-    def others(
-        queries: Sequence[int], count: int
-    ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-        """Searches for one more, and removes the query itself."""
-        items = np.array([query_items[query] for query in queries])
-        count = min(count, len(database) - 1)
-        scores, found = best(items.tolist(), count + 1)
-        kept = found != items[:, None]
-        # It may be further behind, among equals: then the last one is removed.
-        kept[kept.all(axis=1), -1] = False
-        shape = (len(items), count)
-        return scores[kept].reshape(shape), found[kept].reshape(shape)
-
-    return Answers(
-        protocols={"all": ProtocolRanks(average, mine)},
-        main="all",
-        queries=[query_views.get(item, database[item]) for item in query_items],
-        database=database,
-        classes=[names(labels[item]) for item in query_items],
-        class_of=lambda item: names(labels[item]),
-        positives=[{"": rank} for rank in mine],
-        num_ranked=[len(database) - 1] * len(mine),
-        verdict=lambda query, item: (
-            "hit" if labels[item] == labels[query_items[query]] else "miss"
-        ),
-        best=others,
-        costs=costs,
-    )

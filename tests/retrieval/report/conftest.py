@@ -6,11 +6,10 @@ from PIL import Image
 
 from tokret.data.ground_truth import from_revisited
 from tokret.data.views import View
-from tokret.retrieval import metrics
-from tokret.retrieval.answers import Costs, by_ground_truth, by_labels
-from tokret.retrieval.exact_search.ranks import count_ranks
-from tokret.retrieval.exact_search.top_k import top_k
-from tokret.retrieval.leave_one_out import leave_one_out_ranks
+from tokret.evaluation.image_sets import DescriptorSet
+from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
+from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
+from tokret.retrieval.answers import Costs
 from tokret.retrieval.report.page import Summary
 from tokret.retrieval.tables import TableRow
 
@@ -30,6 +29,17 @@ def photo(seed, name, box=None, comment=b""):
     return View(buffer.getvalue(), name, box, 64)
 
 
+def answers_of(benchmark, queries, database, costs):
+    """What a report gets of a search without bad photos."""
+    names = tuple(f"{i}.jpg" for i in range(len(database)))
+    found = {
+        "query": DescriptorSet(names[: len(queries)], queries, {}),
+        "database": DescriptorSet(names, database, {}),
+    }
+    ranking = benchmark.ranking(queries, database)
+    return benchmark.answers(found, ranking, benchmark.ranks(queries, database), costs)
+
+
 @pytest.fixture(scope="session")
 def landmarks():
     """Answers on a benchmark of 12 queries and 30 photos, names hostile."""
@@ -41,17 +51,12 @@ def landmarks():
     gnd[4] = {"easy": [], "hard": [], "junk": [1]}
     names = [f"im{i}" for i in range(30)]
     truth = {"imlist": names, "qimlist": [f"q{i}" for i in range(12)], "gnd": gnd}
-    truth = from_revisited(truth, "t")
-    ranks = count_ranks(q, db, metrics.labelled_items(truth))
     box = (10.0, 5.0, 30.0, 35.0)
-    return by_ground_truth(
-        truth,
-        ranks,
-        queries=[photo(i, f"q{i} {HOSTILE}", box) for i in range(12)],
-        database=[photo(i, f"im{i} {HOSTILE}", None, b"SECRET") for i in range(30)],
-        best=lambda some, k: top_k(q[list(some)], db, k),
-        costs=Costs(2.0, 42, 0.5, 8, 32),
-    )
+    queries = [photo(i, f"q{i} {HOSTILE}", box) for i in range(12)]
+    database = [photo(i, f"im{i} {HOSTILE}", None, b"SECRET") for i in range(30)]
+    images = {"query": queries, "database": database}
+    benchmark = RevisitedBenchmark(from_revisited(truth, "t"), images)
+    return answers_of(benchmark, q, db, Costs(2.0, 42, 0.5, 8, 32))
 
 
 @pytest.fixture(scope="session")
@@ -59,15 +64,10 @@ def labelled():
     """Answers of nine labelled photos, class names hostile."""
     rows = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
     labels = np.arange(9) % 3
-    return by_labels(
-        labels,
-        leave_one_out_ranks(rows, labels),
-        names=lambda label: f"class {label} {HOSTILE}",
-        best=lambda items, k: top_k(rows[list(items)], rows, k),
-        database=[photo(i, f"photo {i}") for i in range(9)],
-        query_views={},
-        costs=Costs(0.0, 0, 0.5, 4, 16),
-    )
+    classes = [f"class {label} {HOSTILE}" for label in range(3)]
+    images = {"database": [photo(i, f"photo {i}") for i in range(9)]}
+    benchmark = LeaveOneOutBenchmark(labels.tolist(), classes, images, ())
+    return answers_of(benchmark, rows, rows, Costs(0.0, 0, 0.5, 4, 16))
 
 
 @pytest.fixture(scope="session")

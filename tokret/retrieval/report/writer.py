@@ -13,10 +13,16 @@ from tokret.data.views import View, thumbnail_size
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.retrieval.answers import Answers
-from tokret.retrieval.pictures import RESULTS
+from tokret.retrieval.pictures import (
+    RESULTS,
+    pick_queries,
+    ranking_picture,
+    ranking_rows,
+)
 from tokret.retrieval.report.page import Card, Photo, Summary, render, views_of
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.retrieval.report.token_maps import Maps, TokenMapper, overlay
+from tokret.retrieval.report.token_picture import token_picture, token_rows
 from tokret.shapes import Float
 
 MAX_BYTES = 48 * 2**20  # what a browser opens without a pause
@@ -38,11 +44,38 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.queries < 1:
-            raise UserError(f"report_queries is {self.queries}; it must be at least 1")
+            raise UserError(f"report_queries={self.queries} must be at least 1")
         if not 16 <= self.side <= 1024:
-            raise UserError(
-                f"report_side is {self.side}; it must be 16 to 1024, in pixels"
-            )
+            raise UserError(f"report_side={self.side} must be 16 to 1024")
+
+
+def write_report_and_pictures(
+    folder: Path,
+    answers: Answers,
+    summary: Summary,
+    token_maps: TokenMapper,
+    limits: Limits,
+) -> None:
+    """Writes report.html, queries.png and, for a head that has maps, tokens.png.
+
+    Args:
+      folder: must exist.
+      answers: of the system on the benchmark.
+      summary: what the page shows beside the queries.
+      token_maps: from views to their maps.
+      limits: how much the report shows.
+
+    Raises:
+      UserError: if a photo cannot be decoded, or a file not be written.
+    """
+    write_report(folder / "report.html", answers, summary, token_maps, limits)
+    ranking_picture(ranking_rows(answers), folder / "queries.png")
+    rows = token_rows(answers, pick_queries(answers.precision, 3), token_maps)
+    if rows:
+        token_picture(rows, folder / "tokens.png")
+    else:
+        # It is of an earlier evaluation of another head.
+        (folder / "tokens.png").unlink(missing_ok=True)
 
 
 def choose_queries(precision: Float[np.ndarray, " q"], count: int) -> list[int]:
