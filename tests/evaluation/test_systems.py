@@ -115,7 +115,7 @@ def test_existing_descriptors_are_not_computed_again(undisturbed, photos):
 
     lines = []
     system = system_in(folder, log=lines.append)
-    again = dataclasses.replace(system, extract=never)(sets_of(photos))
+    again = dataclasses.replace(system, embed=never)(sets_of(photos))
     assert len(lines) == 1 and "62 of 62 exist" in lines[0]
     for name, first in found.items():
         np.testing.assert_array_equal(again[name].descriptors, first.descriptors)

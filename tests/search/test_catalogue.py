@@ -9,8 +9,8 @@ from tokret.search.catalogue import (
     FILE,
     NO_SEGMENT,
     Catalogue,
-    Entry,
     ModelInfo,
+    PhotoEntry,
     read_catalogue,
     write_catalogue,
 )
@@ -22,8 +22,8 @@ WHOLE = Catalogue(
     "/photos",
     MODEL,
     {
-        "a/b \u00e9.jpg": Entry(SEGMENT, 3, Stamp(10, 20), ""),
-        "bad.jpg": Entry(NO_SEGMENT, 0, Stamp(0, 0), "empty"),
+        "a/b \u00e9.jpg": PhotoEntry(SEGMENT, 3, Stamp(10, 20), ""),
+        "bad.jpg": PhotoEntry(NO_SEGMENT, 0, Stamp(0, 0), "empty"),
     },
 )
 

@@ -54,7 +54,7 @@ def test_an_index_follows_its_folder(update, photos, loaded, tmp_path, jpeg):
     names = sorted(found)
     views = PhotoViews(photos, names, 48)
     system = loaded.system
-    alone = extract(system.extract, system.variables, list(views), system.settings)
+    alone = extract(system.embed, system.variables, list(views), system.settings)
     np.testing.assert_allclose([found[n] for n in names], alone, atol=1e-5)
     assert counts(update()) == (9, 0, 0)
 

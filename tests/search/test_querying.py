@@ -6,8 +6,8 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.search.indexing import update_index
-from tokret.search.page import render
 from tokret.search.querying import parse_box, query_index
+from tokret.search.results_page import render
 
 
 @pytest.fixture

@@ -1,1 +1,233 @@
-../../eval.py
+"""Evaluates a checkpoint, or descriptors of any origin: table, results, report.
+
+    tokret eval --workdir=DIR [--step=N] [--baselines]
+    tokret eval --checkpoint=DIR/checkpoints/STEP [--baselines]
+    tokret eval --workdir=DIR --benchmark=roxford5k [--data_dir=DIR] [--ema]
+    tokret eval --workdir=DIR --image_folder=PHOTOS [--longest_side=N] [--scales=1,2]
+    tokret eval --workdir=DIR --benchmark=revisitop1m --extract_only
+    tokret eval --descriptors=db.npy --queries=q.npy --ground_truth=gnd.pkl \
+        --output=out.json
+
+Options for more rows of the table: --rerank=aqe:n=10,alpha=3 for the search after
+re-ranking, --distractors=DESCRIPTORS for the search among these too, and
+--compress=pq128,pq1024,int8,bf16 for the search in compressed descriptors.
+--whiten=DESCRIPTORS learns a PCA whitening from these (a store or an .npy file) and
+applies it to all descriptors; --whiten=WHITENING.safetensors applies a learned one.
+
+The first four commands write DIR/eval/results.json and, without --no-report,
+DIR/eval/report.html with the pictures queries.png and tokens.png. Descriptors are kept
+in DIR/eval/descriptors, a store for each dataset, checkpoint and settings: a run that
+was killed resumes, and existing descriptors are not computed again. `--descriptors` and
+`--queries` take such a store (.../database, .../query) too. Several processes, started
+as for train.py, extract together; only the first one measures and writes.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokret import command_line
+from tokret.command_line import Processes
+from tokret.data.ground_truth import read_ground_truth
+from tokret.errors import UserError
+from tokret.evaluation.benchmarks import evaluate, make_benchmark
+from tokret.evaluation.descriptor_inputs import read_descriptor_input
+from tokret.evaluation.image_sets import DescriptorSet, image_sets
+from tokret.evaluation.options import (
+    Options,
+    check_output,
+    choose_checkpoint,
+    choose_dataset,
+    make_settings,
+)
+from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
+from tokret.evaluation.systems import (
+    ModelSystem,
+    System,
+    histogram_system,
+    model_systems,
+)
+from tokret.evaluation.variants import Variants
+from tokret.retrieval import results
+from tokret.retrieval.answers import Answers
+from tokret.retrieval.report.page import Summary
+from tokret.retrieval.report.writer import write_report_and_pictures
+from tokret.retrieval.store.record import Images
+from tokret.retrieval.tables import TableRow, cost_lines, table_rows, text_table
+from tokret.runtime import cluster
+from tokret.runtime.compilation_cache import keep_compiled
+from tokret.training.checkpoint_metadata import read_config
+from tokret.training.weights import step_of
+
+STORES = "descriptors"  # below DIR/eval
+FILES = ("descriptors", "queries", "ground_truth", "output")
+ONLY_OF_RUNS = (
+    *("step", "image_folder", "longest_side", "scales", "benchmark", "data_dir"),
+    *("baselines", "ema", "extract_only"),
+)
+
+
+def evaluate_run(options: Options) -> None:
+    """Evaluates a checkpoint, and the baselines if they are wanted."""
+    checkpoint, target = choose_checkpoint(
+        options.workdir, options.checkpoint, options.step
+    )
+    steps, variants, limits = options.steps, options.variants, options.limits
+    if options.extract_only and (options.baselines or steps or variants):
+        raise UserError(
+            "--extract_only measures nothing: remove --baselines, --rerank, "
+            "--distractors, --compress and --whiten"
+        )
+    config = read_config(checkpoint)
+    settings = make_settings(config, options.longest_side, options.scales)
+    choice = (config, options.data_dir, options.image_folder, options.benchmark)
+    dataset, name, split = cluster.first_alone(
+        lambda: choose_dataset(*choice, measure=not options.extract_only), "dataset"
+    )
+    images = image_sets(dataset, split, settings.longest_side)
+    # The systems: the checkpoint's model first, by the name of its head.
+    trained, untrained = model_systems(
+        config, settings, checkpoint, options.ema, target / STORES / name, log
+    )
+    head, dtype = config.model.head, config.model.dtype
+    systems: dict[str, System] = {head: trained}
+    if options.baselines:
+        systems |= {"untrained": untrained(), "colour histogram": histogram_system}
+    if not cluster.is_first():
+        for system in systems.values():
+            if isinstance(system, ModelSystem):
+                system(images)
+        return
+    target.mkdir(exist_ok=True)
+    if options.extract_only:
+        log_bad(trained(images))
+        log(f"written: {trained.folder}")
+        return
+    # The numbers of each; variants of the search are measured for the model alone,
+    # since distractors and whitening are of its own descriptors.
+    benchmark = make_benchmark(dataset, split, images)
+    benchmark.check(steps, distractors=variants.distractors is not None)
+    variants = variants.checked(trained.record(Images((), (), (), ())))
+    variants.save(target / "whitening.safetensors")
+    numbers: dict[str, dict[str, Any]] = {}
+    shown: list[Answers] = []
+    for label, system in systems.items():
+        log(f"{label} on {name} ...")
+        found = system(images)
+        log_bad(found)
+        numbers[label] = evaluate(
+            benchmark,
+            found,
+            steps=steps,
+            variants=variants if label == head else Variants(),
+            skip_bad=options.skip_bad,
+            report=shown.append if label == head and options.report else None,
+        )
+    # results.json, the table, the report.
+    environment = results.environment(dtype) | {
+        "checkpoint_step": step_of(checkpoint),
+        "ema": options.ema,
+        "longest_side": settings.longest_side,
+        "scales": list(settings.scales),
+        **variants.environment(),
+    }
+    rows = print_table(name, numbers)
+    measured = {name: numbers.pop(head)}
+    baselines = {label: {name: found} for label, found in numbers.items()}
+    content = results.Results(measured, environment, baselines)
+    results.write_results(target / "results.json", content, merge=True)
+    for answers in shown:
+        summary = Summary(head, rows, environment)
+        write_report_and_pictures(target, answers, summary, trained.token_maps, limits)
+    log(f"written: {target}")
+
+
+def evaluate_files(options: Options) -> None:
+    """Evaluates descriptors of any origin by a ground truth: their dot products."""
+    paths = [getattr(options, name) for name in FILES]
+    descriptors, queries_file, ground_truth, output = paths
+    check_output(Path(output), paths[:3])
+    steps, variants = options.steps, options.variants
+    truth = read_ground_truth(ground_truth)
+    queries = read_descriptor_input(queries_file, truth.queries, "qimlist")
+    database = read_descriptor_input(descriptors, truth.images, "imlist")
+    dims = queries.descriptors.shape[1]
+    database.check_model("descriptors", "queries", queries.record, dims)
+    found = {"query": queries, "database": database}
+    log_bad(found)
+    variants = variants.checked(database.record, dims)
+    numbers = evaluate(
+        RevisitedBenchmark(truth),
+        found,
+        steps=steps,
+        variants=variants,
+        skip_bad=options.skip_bad,
+    )
+    variants.save(Path(output).with_suffix(".whitening.safetensors"))
+    environment = (
+        results.environment(str(database.descriptors.dtype)) | variants.environment()
+    )
+    content = results.Results({truth.name: numbers}, environment)
+    results.write_results(Path(output), content)
+    print_table(truth.name, {Path(descriptors).stem: numbers})
+    log(f"written: {output}")
+
+
+def log(line: str) -> None:
+    """Prints a line at once."""
+    print(line, flush=True)
+
+
+def log_bad(found: Mapping[str, DescriptorSet]) -> None:
+    """Prints which photos have no descriptor, and why."""
+    for name, each in found.items():
+        for line in each.report_bad(name):
+            log(line)
+
+
+def print_table(benchmark: str, numbers: Mapping[str, Any]) -> list[TableRow]:
+    """Prints the table of systems with their costs, and returns its rows."""
+    rows = table_rows(benchmark, numbers)
+    log("\n".join([text_table(rows), *cost_lines(numbers)]))
+    return rows
+
+
+def main(
+    evaluation: Options,
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
+) -> None:
+    """Evaluates a checkpoint, or descriptors of any origin.
+
+    Args:
+      evaluation: one of --workdir, --checkpoint and --descriptors is needed.
+      processes: those that extract descriptors together.
+    """
+    options = evaluation
+    processes.join()
+    keep_compiled(options.compilation_cache)
+    of_run = options.workdir is not None or options.checkpoint is not None
+    of_files = any(getattr(options, name) for name in FILES)
+    if of_run == of_files:
+        raise UserError(
+            "eval.py needs either --workdir=DIR or --checkpoint=FOLDER, or "
+            "--descriptors, --queries, --ground_truth and --output, not both"
+        )
+    if of_run:
+        evaluate_run(options)
+    else:
+        if any(getattr(options, name) not in (None, False) for name in ONLY_OF_RUNS):
+            raise UserError(
+                f"{', '.join(f'--{name}' for name in ONLY_OF_RUNS)} go with --workdir, "
+                "not with --descriptors"
+            )
+        missing = [f"--{name}" for name in FILES if not getattr(options, name)]
+        if missing:
+            raise UserError(f"descriptors need {', '.join(missing)} too")
+        if cluster.is_first():
+            evaluate_files(options)
+    cluster.wait_for_first()
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, sys.argv[1:], "eval.py"))

@@ -11,8 +11,8 @@ from tokret.io.atomic_files import write_whole
 from tokret.search.catalogue import ModelInfo
 from tokret.search.extractor import Extractor, load_extractor
 from tokret.search.indexing import SEGMENTS
-from tokret.search.page import render
 from tokret.search.querying import SearchResults, parse_box, query_index
+from tokret.search.results_page import render
 
 
 def main(

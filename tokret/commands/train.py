@@ -1,1 +1,208 @@
-../../train.py
+"""Trains Token: photos with labels -> weights.
+
+    tokret train --config=configs/demo.py --workdir=DIR [--config.FIELD=VALUE ...]
+    python train.py ...
+
+The same command again resumes the run. DIR holds config.json, checkpoints/,
+metrics.jsonl and tensorboard/.
+"""
+
+import contextlib
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tokret import command_line
+from tokret.command_line import Processes
+from tokret.config import stored
+from tokret.config.files import load_config
+from tokret.config.tree import Config
+from tokret.errors import StoppedError, UserError
+from tokret.runtime import cluster
+from tokret.runtime.compilation_cache import keep_compiled
+from tokret.training.checkpoint_metadata import UnreadableError
+from tokret.training.checkpoints import Checkpoints, list_steps
+from tokret.training.initial_weights import weights_source
+from tokret.training.input_batches import file_names, training_input, validation_input
+from tokret.training.interruption import lock_workdir, stop_requests
+from tokret.training.profiling import Profile, parse_steps
+from tokret.training.reporting import Reporter
+from tokret.training.retention import Retention
+from tokret.training.setup import TrainingRun, initial_state, prepare_run
+from tokret.training.state import TrainState
+
+
+def validate(
+    run: TrainingRun, state: Any, print_line: Callable[[str], None]
+) -> dict[str, float]:
+    """Returns mean loss, top1 and top5 over all validation photos."""
+    batches, skipped = validation_input(run, print_line)
+    sums: dict[str, float] = {}
+    for batch in batches:
+        arrays = (batch[name] for name in ("images", "labels", "weights"))
+        found = run.programs.validate(state, *arrays)
+        sums = {k: sums.get(k, 0.0) + float(v) for k, v in found.items()}
+    skipped.report()
+    count = sums.pop("count")
+    return {name: total / count for name, total in sums.items()}
+
+
+def check_finite(
+    metrics: dict[str, float], reporter: Reporter, run: TrainingRun, saved: int | None
+) -> None:
+    """Reports an update that was skipped; stops a run that makes no more updates."""
+    step, count = int(metrics["last_nonfinite_step"]), int(metrics["nonfinite_steps"])
+    reporter.nonfinite_step(count, step, lambda: file_names(run, step))
+    in_row = int(metrics["consecutive_nonfinite_steps"])
+    allowed = run.config.updates.max_nonfinite_steps
+    if in_row > allowed or not math.isfinite(metrics["weight_norm"]):
+        raise UserError(
+            f"{in_row} updates in a row were non-finite, the last of them step {step}; "
+            "lower config.schedule.base_lr and use another workdir (checkpoints of "
+            f"this run: {'none' if saved is None else f'up to step {saved}'})"
+        )
+
+
+def restore_newest(
+    run: TrainingRun, workdir: Path, checkpoints: Checkpoints
+) -> TrainState | None:
+    """Restores the newest checkpoint that can be read, None if there is none."""
+    for step in reversed(list_steps(workdir)):
+        state, problem = None, ""
+        try:
+            state = checkpoints.restore(run.programs.abstract, step)
+        except UnreadableError as error:
+            problem = str(error)
+        # If one process cannot read it, none of them uses it.
+        problem = max(cluster.gather_texts(problem))
+        if not problem:
+            checkpoints.prune()
+            return state
+        moved = checkpoints.move_damaged(step)
+        if cluster.is_first():
+            print(f"warning: {problem}; moved to {moved}", file=sys.stderr, flush=True)
+    return None
+
+
+def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
+    """Starts or resumes a run, and trains to its end."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"workdir: {workdir} is a file; name a folder")
+    run = prepare_run(config)
+    keep_compiled(config.run.compilation_cache)
+    state = None if list_steps(workdir) else initial_state(run)
+    cluster.wait("all have listed the workdir's checkpoints")
+    config = dataclasses.replace(config, dataset=run.dataset.identity())
+    retention = Retention(keep=config.run.keep, keep_best=config.run.keep_best)
+
+    # From here on something is written into the workdir.
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (
+        lock_workdir(workdir),
+        Checkpoints(workdir, retention, config) as checkpoints,
+        stop_requests() as stop_requested,
+    ):
+        recorded = checkpoints.recorded_config()
+        if cluster.is_first():
+            stored.record(config, workdir / "config.json", recorded)
+        # A resumed run starts from its newest checkpoint; a new one from the weights
+        # that config.init names, of the whole model or its trunk, else the seed's.
+        state = state or restore_newest(run, workdir, checkpoints)
+        state = state or initial_state(run)
+        first = int(state.step)
+        print(
+            f"{run.dataset.name}: {len(run.dataset.records('train'))} photos of "
+            f"{run.dataset.classes} classes; steps {first} to {run.schedule.steps}, "
+            f"{run.epoch_steps} an epoch; {run.mesh.size} "
+            f"{jax.devices()[0].device_kind}"
+            + ("" if first else f"; begins with {weights_source(config.init)}"),
+            flush=True,
+        )
+        reporter = Reporter(
+            workdir,
+            first_step=first,
+            steps=run.schedule.steps,
+            batch_size=config.batch_size,
+            nonfinite_steps=int(state.nonfinite_steps),
+            peak_images=run.peak_images,
+        )
+        profile = Profile(workdir / "profile", traced)
+        with contextlib.closing(reporter), contextlib.closing(profile):
+            take_steps(run, state, reporter, checkpoints, stop_requested, profile)
+
+
+def take_steps(
+    run: TrainingRun,
+    state: TrainState,
+    reporter: Reporter,
+    checkpoints: Checkpoints,
+    stop_requested: Callable[[int], bool],
+    profile: Profile,
+) -> None:
+    """Trains from a state to the last step; logs, validates and saves on the way."""
+    first, steps, options = int(state.step), run.schedule.steps, run.config.run
+    batches, skipped = training_input(run, first, reporter.print_line)
+    for step in range(first + 1, steps + 1):
+        with reporter.waiting():
+            batch = next(batches)
+        # No implicit transfers between host and device.
+        with profile.step(step), jax.transfer_guard("disallow"):
+            state, metrics = run.programs.train(state, batch["images"], batch["labels"])
+        reporter.advance()
+        stops = stop_requested(step)
+        ends_epoch = step % run.epoch_steps == 0
+        validates = ends_epoch and run.dataset.has("validation")
+        saves = step % options.checkpoint_every == 0 or step == steps or stops
+        saves = saves or (validates and bool(options.keep_best))
+        if step % options.log_every == 0 or saves:
+            found = jax.device_get(metrics)
+            values = {name: float(value) for name, value in found.items()}
+            check_finite(values, reporter, run, checkpoints.latest_step())
+            values["learning_rate"] = float(run.schedule(step - 1))
+            values["skipped"] = skipped.report()
+            reporter.train(step, values)
+        # Before saving: a run that is killed here validates again.
+        measured = {}
+        if validates:
+            measured = validate(run, state, reporter.print_line)
+            reporter.validation(step, step // run.epoch_steps, measured)
+        if ends_epoch:
+            skipped.new_epoch()
+        if saves:
+            checkpoints.save(state, measured)
+        if stops and step < steps:
+            raise StoppedError(
+                f"stopped after step {step} of {steps}, which is saved; the same "
+                "command resumes from there"
+            )
+
+
+def main(
+    config: str,
+    workdir: Path,
+    profile: str | None = None,
+    fields: Sequence[str] = (),
+    processes: Processes = Processes(),  # noqa: B008 (frozen)
+) -> None:
+    """Trains a model, or resumes its training: photos with labels -> weights.
+
+    Any field of the config can be changed: --config.FIELD=VALUE.
+
+    Args:
+      config: the config file, such as configs/demo.py.
+      workdir: the folder of the run.
+      profile: steps to trace, as 10:20; the trace is written to WORKDIR/profile.
+      fields: changes to the config.
+      processes: those that train together.
+    """
+    processes.join()
+    train(load_config(config, fields), workdir, parse_steps(profile))
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main, sys.argv[1:], "train.py"))

@@ -11,7 +11,7 @@ from tokret.data import datasets
 from tokret.data.datasets import DATA_DIR, Dataset
 from tokret.errors import UserError
 from tokret.evaluation.variants import Variants, make_variants
-from tokret.retrieval.report.writer import Limits
+from tokret.retrieval.report.writer import ReportLimits
 from tokret.retrieval.reranking.pipeline import Step, parse_pipeline
 from tokret.runtime.compilation_cache import DEFAULT
 from tokret.training.weights import find_checkpoint
@@ -60,9 +60,9 @@ class Options:
         return () if self.rerank is None else parse_pipeline(self.rerank)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ReportLimits:
         """How much the report shows."""
-        return Limits(queries=self.report_queries, side=self.report_side)
+        return ReportLimits(queries=self.report_queries, side=self.report_side)
 
 
 def choose_checkpoint(

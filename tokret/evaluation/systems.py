@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from tokret.config.tree import ExtractionConfig, InferenceConfig
 from tokret.errors import UserError
+from tokret.evaluation.concatenation import ConcatenatedRows, ConcatenatedViews
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
-from tokret.evaluation.views import ConcatenatedRows, ConcatenatedViews
 from tokret.models.build import build_model
 from tokret.retrieval.canvases import canvas_summary, plan_canvases
 from tokret.retrieval.colour_histogram import colour_histogram
@@ -41,7 +41,7 @@ class ModelSystem:
     """A model with its weights, whose descriptors are kept in stores, one for each set.
 
     Attributes:
-      extract: of `make_embed_fn` for the settings' scales.
+      embed: of `make_embed_fn` for the settings' scales.
       variables: the model's parameters and statistics.
       settings: how descriptors are extracted.
       model: the model's fields, `config.model`.
@@ -51,7 +51,7 @@ class ModelSystem:
       group: processes that extract together; only the first writes stores.
     """
 
-    extract: EmbedFn
+    embed: EmbedFn
     variables: Any
     settings: ExtractionConfig
     model: dict[str, Any]
@@ -73,7 +73,7 @@ class ModelSystem:
         with self._bar("reading", len(self.group.part_of(len(views)))) as bar:
             photos = scan_photos(views, bar.update, self.group)
         canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
-        arguments = (self.extract, self.variables, views, photos, canvases, settings)
+        arguments = (self.embed, self.variables, views, photos, canvases, settings)
         if not self.group.first:
             rows = MemoryWriter(len(views))
             extract_into(rows, *arguments, group=self.group)
@@ -155,13 +155,13 @@ def model_systems(
     check_pixels(checkpoint, config)
     fields = dataclasses.asdict(config.model)
     model = build_model(**fields)
-    extract = make_embed_fn(model, settings.scales)
+    embed = make_embed_fn(model, settings.scales)
 
     def system(variables: Any, name: str) -> ModelSystem:
         folder = stores / f"{name}-{settings_name(settings)}"
         token_maps = make_token_mapper(model, variables, settings)
         return ModelSystem(
-            extract,
+            embed,
             variables,
             settings,
             fields,

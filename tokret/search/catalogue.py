@@ -18,7 +18,7 @@ VERSION = 1  # of the file's form
 NO_SEGMENT = ""  # of photos without a descriptor
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class PhotoEntry(msgspec.Struct, frozen=True, array_like=True):
     """A photo of the index.
 
     Attributes:
@@ -77,7 +77,7 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     root: str
     model: ModelInfo
-    photos: dict[str, Entry]
+    photos: dict[str, PhotoEntry]
     version: int = VERSION
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from tokret.search.catalogue import (
     FILE,
     NO_SEGMENT,
     Catalogue,
-    Entry,
+    PhotoEntry,
     read_catalogue,
     write_catalogue,
 )
@@ -142,7 +142,7 @@ def _extract_segment(
     names: Sequence[str],
     stamps: Mapping[str, Stamp],
     extractor: Extractor,
-) -> dict[str, Entry]:
+) -> dict[str, PhotoEntry]:
     """Extracts the descriptors of photos into a store of their own."""
     # The same photos have the same store: extraction resumes in one that a kill left
     # unfinished, but not in one of photos that have changed since.
@@ -154,7 +154,7 @@ def _extract_segment(
         segment = NO_SEGMENT
         bad = {row: _reason(views, row) for row in range(len(names))}
     return {
-        name: Entry(segment, row, stamps[name], bad.get(row, ""))
+        name: PhotoEntry(segment, row, stamps[name], bad.get(row, ""))
         for row, name in enumerate(names)
     }
 
@@ -171,7 +171,7 @@ def _hash(values: Sequence[tuple[object, ...]]) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
 
 
-def _extended(catalogue: Catalogue, added: Mapping[str, Entry]) -> Catalogue:
+def _extended(catalogue: Catalogue, added: Mapping[str, PhotoEntry]) -> Catalogue:
     return msgspec.structs.replace(catalogue, photos={**catalogue.photos, **added})
 
 

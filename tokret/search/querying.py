@@ -107,7 +107,7 @@ def query_index(
     start = time.perf_counter()
     system = extractor.system
     settings = dataclasses.replace(system.settings, batch_size=1)
-    query = extract(system.extract, system.variables, [view], settings)
+    query = extract(system.embed, system.variables, [view], settings)
     extracted = time.perf_counter()
     hits = search_segments(index, catalogue, query, top)
     seconds = extracted - start, time.perf_counter() - extracted

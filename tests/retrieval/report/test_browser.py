@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from tokret.retrieval.report.writer import Limits, write_report
+from tokret.retrieval.report.writer import ReportLimits, write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 LOGGED = (
@@ -112,7 +112,7 @@ def browser(tmp_path):
 @pytest.mark.slow
 def test_a_person_can_use_the_page(browser, tmp_path, landmarks, summary, token_maps):
     path = tmp_path / "report.html"
-    limits = Limits(queries=20, side=32)
+    limits = ReportLimits(queries=20, side=32)
     write_report(path, landmarks, summary(landmarks), token_maps, limits)
     rising = [f"q{i}" for i in np.argsort(landmarks.precision, kind="stable")]
     rising.remove("q4")  # without positives

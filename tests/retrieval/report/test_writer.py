@@ -13,13 +13,13 @@ from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.retrieval.answers import ProtocolRanks
 from tokret.retrieval.report.writer import (
-    Limits,
+    ReportLimits,
     choose_queries,
     selection_text,
     write_report,
 )
 
-LIMITS = Limits(queries=20, side=32)
+LIMITS = ReportLimits(queries=20, side=32)
 
 
 class Page(HTMLParser):
@@ -143,14 +143,16 @@ def test_the_page_of_a_head_without_maps(tmp_path, landmarks, summary):
 
 def test_the_file_keeps_to_its_size(tmp_path, landmarks, summary, token_maps):
     whole = len(written(tmp_path, landmarks, summary, token_maps).encode())
-    limits = Limits(queries=20, side=32, max_bytes=int(0.7 * whole))
+    limits = ReportLimits(queries=20, side=32, max_bytes=int(0.7 * whole))
     text = written(tmp_path, landmarks, summary, token_maps, limits)
     assert len(text.encode()) <= limits.max_bytes
     shown = text.count("<article")
     assert 1 < shown < 11 and f"{shown} of 11 queries" in text
     photos = json.loads(Page(text).data["script", "photos"])
     assert len(photos) <= shown + 30
-    few = written(tmp_path, landmarks, summary, token_maps, Limits(queries=3, side=32))
+    few = written(
+        tmp_path, landmarks, summary, token_maps, ReportLimits(queries=3, side=32)
+    )
     assert few.count("<article") == 3
 
 
@@ -182,4 +184,4 @@ def test_the_worst_and_the_best_are_chosen_and_others_between():
 @pytest.mark.parametrize("wrong", [{"queries": 0}, {"side": 4}, {"side": 5000}])
 def test_limits_that_cannot_be(wrong):
     with pytest.raises(UserError, match="report_"):
-        Limits(**({"queries": 5, "side": 100} | wrong))
+        ReportLimits(**({"queries": 5, "side": 100} | wrong))

@@ -44,7 +44,7 @@ class Card(NamedTuple):
     top: Sequence[RankedItem]
 
 
-class Photo(NamedTuple):
+class Thumbnail(NamedTuple):
     """A thumbnail.
 
     Attributes:
@@ -69,7 +69,7 @@ def render(
     answers: Answers,
     summary: Summary,
     cards: Sequence[Card],
-    photos: Mapping[View, Photo],
+    photos: Mapping[View, Thumbnail],
     selection: str,
 ) -> str:
     """Writes the page.

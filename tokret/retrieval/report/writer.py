@@ -19,7 +19,7 @@ from tokret.retrieval.pictures import (
     ranking_picture,
     ranking_rows,
 )
-from tokret.retrieval.report.page import Card, Photo, Summary, render, views_of
+from tokret.retrieval.report.page import Card, Summary, Thumbnail, render, views_of
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.retrieval.report.token_maps import Maps, TokenMapper, overlay
 from tokret.retrieval.report.token_picture import token_picture, token_rows
@@ -29,7 +29,7 @@ MAX_BYTES = 48 * 2**20  # what a browser opens without a pause
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ReportLimits:
     """How much a report shows.
 
     Attributes:
@@ -54,7 +54,7 @@ def write_report_and_pictures(
     answers: Answers,
     summary: Summary,
     token_maps: TokenMapper,
-    limits: Limits,
+    limits: ReportLimits,
 ) -> None:
     """Writes report.html, queries.png and, for a head that has maps, tokens.png.
 
@@ -118,7 +118,7 @@ def write_report(
     answers: Answers,
     summary: Summary,
     token_maps: TokenMapper | None,
-    limits: Limits,
+    limits: ReportLimits,
 ) -> None:
     """Writes the page, atomically.
 
@@ -152,7 +152,7 @@ def write_report(
 
 def _photos(
     views: Sequence[View], side: int, token_maps: TokenMapper | None
-) -> dict[View, Photo]:
+) -> dict[View, Thumbnail]:
     """Thumbnails and token maps of photos."""
     with ThreadPoolExecutor() as pool:
         encoded = pool.map(lambda view: thumbnail(view, side), views)
@@ -168,7 +168,7 @@ def _photos(
             "fractions": [round(100 * float(each.mean())) for each in mine],
         }
         size = thumbnail_size(view.whole_size(), float(side))
-        photos[view] = Photo(*size, content)
+        photos[view] = Thumbnail(*size, content)
     return photos
 
 
