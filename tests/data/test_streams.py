@@ -39,7 +39,7 @@ def same(a, b):
             np.testing.assert_array_equal(x[name], y[name])
 
 
-def test_the_stream_goes_on_at_any_step_with_any_threads():
+def test_the_stream_resumes_at_any_step_with_any_threads():
     whole = batches(7)
     assert whole[0]["images"].shape == (4, 8, 8, 3)
     assert whole[0]["images"].dtype == np.uint8 and whole[0]["labels"].dtype == np.int32

@@ -1,9 +1,9 @@
 """Grain streams: records -> batches, decided by the seed and the step alone.
 
-A training stream starts at any step without running through those before it, and gives
-the same global batches whatever the number of threads and processes. A photo that went
-bad after it was prepared ends no run: in training another stands in for it, chosen by
-the seed and the position, and in validation its weight is zero.
+A training stream starts at any step without reading earlier ones, and gives the same
+global batches whatever the number of threads and processes. A photo that went bad after
+it was prepared does not end a run: in training it is replaced by another, chosen by the
+seed and the position, and in validation its weight is zero.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,21 +18,19 @@ from tokret.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-GOOD = -1  # in a batch's `bad`, which else holds the position of a record that is bad
-ATTEMPTS = 64  # photos tried for one place in a batch
+GOOD = -1  # in a batch's `bad`, which otherwise is the row of the bad record
+ATTEMPTS = 64  # photos tried for one image of a batch
 
 
-def _viewed(
-    records: Records,
-    place: int,
-    view: Callable[[bytes, str], np.ndarray],
+def _view(
+    records: Records, row: int, view: Callable[[bytes, str], np.ndarray]
 ) -> Batch:
-    """Reads a record, and decodes what a view needs of it.
+    """Reads a record and decodes its view.
 
     Raises:
       BadRecordError: if it cannot be.
     """
-    record = read_record(records, place)
+    record = read_record(records, row)
     try:
         image = view(record["image"], record["filename"].decode())
     except UserError as error:
@@ -41,16 +39,16 @@ def _viewed(
     return {"images": image, "labels": label, "bad": np.array(GOOD, np.int64)}
 
 
-def bad_record_reason(records: Records, place: int) -> str:
+def bad_record_reason(records: Records, row: int) -> str:
     """Returns which record is bad, and why, in one line."""
     try:
-        _viewed(records, place, decode_fast)
+        _view(records, row, decode_fast)
     except BadRecordError as error:
         return str(error)
-    return f"record {place} could be read at the second try"
+    return f"record {row} could be read at the second try"
 
 
-class _View(grain.transforms.RandomMap):
+class _Augment(grain.transforms.RandomMap):
     """Decodes and augments; Grain's generator depends on seed and position alone."""
 
     def __init__(self, records: Records, augmentation: Augmentation):
@@ -58,17 +56,17 @@ class _View(grain.transforms.RandomMap):
         self._augmentation = augmentation
 
     def random_map(self, element: int, rng: np.random.Generator) -> Batch:
-        bad, place = GOOD, int(element)
+        bad, row = GOOD, int(element)
         for _ in range(ATTEMPTS):
             try:
-                batch = _viewed(
+                batch = _view(
                     self._records,
-                    place,
+                    row,
                     lambda encoded, name: self._augmentation.view(encoded, name, rng),
                 )
             except BadRecordError:
-                bad = place if bad == GOOD else bad
-                place = int(rng.integers(len(self._records)))
+                bad = row if bad == GOOD else bad
+                row = int(rng.integers(len(self._records)))
             else:
                 return batch | {"bad": np.array(bad, np.int64)}
         raise UserError(
@@ -88,26 +86,26 @@ def training_batches(
     threads: int = 16,
     prefetch: int = 64,
 ) -> Iterator[Batch]:
-    """Yields shuffled, augmented batches without end.
+    """Returns shuffled, augmented batches without end.
 
     Args:
       records: all records of the training split.
       augmentation: makes one view of a photo.
       batch_size: images in the global batch.
       seed: decides order and augmentation.
-      first_step: the step whose batch comes first.
+      first_step: the step of the first batch.
       process: this process's index and the number of processes; each gets its slice of
         every global batch.
       threads: threads that decode and augment.
       prefetch: records that are ready ahead.
 
     Returns:
-      Batches with images, labels and bad: the position of a record that could not be
-      decoded and that another stands in for, GOOD where there is none.
+      Batches with images, labels and bad: the row of a record that could not be decoded
+      and was replaced, GOOD for others.
 
     Raises:
-      UserError: if the batch is larger than the dataset or does not divide among the
-        processes.
+      UserError: if the batch is larger than the dataset, or the number of processes
+        does not divide it.
     """
     index, count = process
     if batch_size % count:
@@ -124,8 +122,8 @@ def training_batches(
         .seed(seed)
         .shuffle()
         .repeat(None)
-        .random_map(_View(records, augmentation))
-        # Neighbours, as their devices are: the rows of a global batch, and with them
+        .random_map(_Augment(records, augmentation))
+        # Adjacent rows for adjacent devices: the rows of a global batch, and with them
         # dropout, do not depend on the number of processes.
         .batch(batch_size // count, drop_remainder=True)[index::count][first_step:]
     )
@@ -157,7 +155,7 @@ def validation_batches(
     process: tuple[int, int] = (0, 1),
     threads: int = 16,
 ) -> Iterable[Batch]:
-    """Yields every record once, centre-cropped; the last batch is filled up.
+    """Returns every record once, centre-cropped; the last batch is padded.
 
     Args:
       records: all records of the validation split.
@@ -167,53 +165,32 @@ def validation_batches(
       threads: threads that decode.
 
     Returns:
-      Batches with images, labels, weights, 1 for a photo and 0 for filling or a photo
-      that cannot be decoded, and bad, as `training_batches`.
+      Batches with images, labels, weights, 1 for a photo and 0 for padding or a photo
+      that cannot be decoded, and bad, as in `training_batches`.
     """
     index, count = process
-    part = batch_size // count
+    padded = -(-len(records) // batch_size) * batch_size
 
-    def view(place: int) -> Batch:
-        try:
-            batch = _viewed(
-                records,
-                place,
-                lambda encoded, name: centre_crop(decode_fast(encoded, name), size),
-            )
-        except BadRecordError:
-            (batch,) = _rows(_filled_from_nothing(size, 1))
-            return batch | {"bad": np.array(place, np.int64)}
-        return batch | {"weights": np.array(1, np.float32)}
+    def view(row: int) -> Batch:
+        bad = GOOD
+        if row < len(records):
+            try:
+                batch = _view(
+                    records,
+                    row,
+                    lambda encoded, name: centre_crop(decode_fast(encoded, name), size),
+                )
+                return batch | {"weights": np.array(1, np.float32)}
+            except BadRecordError:
+                bad = row
+        return {
+            "images": np.zeros((size, size, 3), np.uint8),
+            "labels": np.array(0, np.int32),
+            "weights": np.array(0, np.float32),
+            "bad": np.array(bad, np.int64),
+        }
 
-    whole = -(-len(records) // batch_size) * part  # records a process reads or fills
-    mine = grain.MapDataset.range(len(records))[index::count].map(view).batch(part)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=part)
-    done = 0
-    for batch in mine.to_iter_dataset(options):
-        done += part
-        yield _filled(batch, size, part)
-    for _ in range(done, whole, part):
-        yield _filled_from_nothing(size, part)
-
-
-def _rows(batch: Batch) -> list[Batch]:
-    """A batch's examples, one by one."""
-    return [
-        {name: array[i] for name, array in batch.items()}
-        for i in range(len(batch["labels"]))
-    ]
-
-
-def _filled(batch: Batch, size: int, rows: int) -> Batch:
-    """Fills a short batch with nothing up to `rows`."""
-    filling = _filled_from_nothing(size, rows - len(batch["labels"]))
-    return {name: np.concatenate([batch[name], filling[name]]) for name in batch}
-
-
-def _filled_from_nothing(size: int, rows: int) -> Batch:
-    return {
-        "images": np.zeros((rows, size, size, 3), np.uint8),
-        "labels": np.zeros(rows, np.int32),
-        "weights": np.zeros(rows, np.float32),
-        "bad": np.full(rows, GOOD, np.int64),
-    }
+    local = batch_size // count
+    mine = grain.MapDataset.range(padded)[index::count].map(view).batch(local)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=local)
+    return iter(mine.to_iter_dataset(options))
