@@ -78,9 +78,6 @@ def vary(image: Image, changes: Sequence[Change]) -> Image:
     Args:
       image: the image; may be overwritten.
       changes: of brightness, contrast, saturation and hue, in any order.
-
-    Returns:
-      The changed image.
     """
     waiting: Affine | None = None
     for name, amount in changes:
@@ -142,9 +139,6 @@ def adjust_hue(image: Image, turn: float, out: Image | None = None) -> Image:
       image: the image.
       turn: in full turns, -0.5 to 0.5.
       out: for the result; may be `image`.
-
-    Returns:
-      The changed image.
     """
     p = _planes
     p.take(image.shape[:2])

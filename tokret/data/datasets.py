@@ -37,15 +37,10 @@ def prepare_function(name: str) -> Callable[..., Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset.
-
-    Attributes:
-      name: in results.
-      builder: a tfds.core.DatasetBuilder; TFDS is imported by builders alone.
-    """
+    """A prepared dataset, and the tfds.core.DatasetBuilder it is read from."""
 
     name: str
-    builder: Any
+    builder: Any  # TFDS is imported by builders alone
 
     @property
     def classes(self) -> int:

@@ -31,10 +31,6 @@ _REDUCED = {
 def open_photo(encoded: bytes, name: str) -> ImageFile.ImageFile:
     """Reads a photo's header with Pillow; its pixels are not decoded yet.
 
-    Args:
-      encoded: the file's bytes.
-      name: for errors.
-
     Raises:
       UserError: if it is not a photo Pillow knows, or claims too many pixels.
     """
@@ -66,7 +62,7 @@ def decode_exactly(encoded: bytes, name: str, reduction: int = 1) -> Image.Image
     Args:
       encoded: the file's bytes.
       name: for errors.
-      reduction: the sides of a JPEG are divided by this, as `EncodedPhoto.pixels` does.
+      reduction: divides the sides of a JPEG, as in `EncodedPhoto.pixels`.
 
     Raises:
       UserError: if the photo cannot be decoded to its end.
@@ -86,11 +82,8 @@ def decode_exactly(encoded: bytes, name: str, reduction: int = 1) -> Image.Image
 class EncodedPhoto:
     """A photo whose header was read, to be decoded for training.
 
-    Attributes:
-      encoded: the file's bytes.
-      name: for errors.
-      shape: height and width in pixels, before any EXIF rotation.
-      is_jpeg: whether it can be decoded at a reduced size.
+    `shape` is its height and width in pixels, before any EXIF rotation; only a JPEG can
+    be decoded at a reduced size.
     """
 
     encoded: bytes = dataclasses.field(repr=False)

@@ -28,13 +28,7 @@ KINDS = {  # how a BadPhotoError starts, and the defect's kind
 
 
 class Defect(NamedTuple):
-    """Something that is wrong.
-
-    Attributes:
-      name: of a photo or an archive.
-      problem: its kind, in a word.
-      detail: in a few words.
-    """
+    """Something wrong with a photo or an archive: its kind in a word, and details."""
 
     name: str
     problem: str
@@ -42,13 +36,7 @@ class Defect(NamedTuple):
 
 
 class PhotoToCheck(NamedTuple):
-    """A photo that is to be checked.
-
-    Attributes:
-      name: of the photo.
-      content: its location, or its bytes.
-      group: only photos of the same group can be duplicates.
-    """
+    """A photo that is to be checked; duplicates are of the same group."""
 
     name: str
     content: PhotoLocation | bytes
@@ -56,13 +44,7 @@ class PhotoToCheck(NamedTuple):
 
 
 class CheckedPhoto(NamedTuple):
-    """The result of checking a photo.
-
-    Attributes:
-      name: of the photo.
-      digest: sha256 of its bytes and group; empty where they could not be read.
-      defect: what is wrong, if anything is.
-    """
+    """A checked photo: sha256 of its group and bytes, empty if unreadable; a defect."""
 
     name: str
     digest: bytes

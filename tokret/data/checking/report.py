@@ -20,12 +20,7 @@ class Count(NamedTuple):
 
 @dataclasses.dataclass
 class CheckReport:
-    """What a check found.
-
-    Attributes:
-      defects: what is wrong.
-      counts: of photos, classes, archives.
-    """
+    """The defects and counts (of photos, classes, archives) that a check found."""
 
     defects: list[Defect] = dataclasses.field(default_factory=list)
     counts: list[Count] = dataclasses.field(default_factory=list)

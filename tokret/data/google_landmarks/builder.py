@@ -64,17 +64,9 @@ PUBLISHED = {
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """The files that decide the dataset.
+    """The files that decide the dataset; photos are in `tars`, or unpacked in `tree`.
 
-    Attributes:
-      root: the folder of the downloaded files.
-      subset: a name in LISTS.
-      table: the CSV of the subset.
-      tars: the archives, none where photos are unpacked.
-      tree: the folder of unpacked photos, None where there are tars.
-      exclude_ids: a file of ids, or None.
-      split: a CSV, or None.
-      labels: a CSV, or None.
+    `table` is the CSV of the subset; the last three are files that `prepare` was given.
     """
 
     root: Path

@@ -26,13 +26,7 @@ SPLITS = ("train", "validation")
 
 
 class Classes(NamedTuple):
-    """Classes of N photos.
-
-    Attributes:
-      landmarks: [C] int64, the landmark of each label.
-      labels: [N] int64.
-      held_out: [N] bool, for validation.
-    """
+    """[C] int64 landmarks of the labels; of N photos int64 labels and bool held_out."""
 
     landmarks: np.ndarray
     labels: np.ndarray
@@ -72,14 +66,7 @@ def held_out(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Chooses a fifth of each class's photos, rounded, for validation.
 
     At least one of two or more; the only photo of a class is for training. By a hash of
-    the ids, so that few choices change when photos are added or removed.
-
-    Args:
-      ids: [N] uint64.
-      labels: [N] int64.
-
-    Returns:
-      [N] bool.
+    the [N] uint64 ids, so that few choices change when photos are added or removed.
     """
     order = np.lexsort((_hashed(ids), labels))
     counts = np.bincount(labels)

@@ -26,12 +26,7 @@ PHOTO = re.compile(r"[0-9a-f]{16}")
 
 
 class ListedPhotos(NamedTuple):
-    """N photos in order of id.
-
-    Attributes:
-      ids: [N] uint64.
-      landmarks: [N] int64.
-    """
+    """Photos in order of id: [N] uint64 ids, [N] int64 landmarks."""
 
     ids: np.ndarray
     landmarks: np.ndarray
@@ -89,13 +84,7 @@ def read_clean(path: Path) -> ListedPhotos:
 
 
 class Rows(NamedTuple):
-    """N rows of a file, in order of id.
-
-    Attributes:
-      ids: [N] uint64, no two alike.
-      values: [N] int64.
-      lines: [N] int64, their line numbers.
-    """
+    """Rows in order of id: [N] uint64 unique ids, [N] int64 values and line numbers."""
 
     ids: np.ndarray
     values: np.ndarray

@@ -32,13 +32,7 @@ Result = TypeVar("Result")
 
 
 class TarIndex(NamedTuple):
-    """The M photos of one tar, in its order.
-
-    Attributes:
-      ids: [M] uint64.
-      offsets: [M] int64 of their first bytes.
-      sizes: [M] int64 in bytes.
-    """
+    """The photos of one tar, in order: [M] uint64 ids, [M] int64 offsets and sizes."""
 
     ids: np.ndarray
     offsets: np.ndarray
@@ -81,15 +75,7 @@ def photo_number(file_name: str) -> int | None:
 
 
 def locate_in_tree(ids: np.ndarray, tree: Path) -> np.ndarray:
-    """Looks up which photos are among the unpacked ones.
-
-    Args:
-      ids: [N] uint64 in order.
-      tree: from `find_tree`.
-
-    Returns:
-      [N] bool.
-    """
+    """Returns [N] bool: which of [N] uint64 ids, in order, have an unpacked photo."""
 
     def list_ids(folder: Path) -> np.ndarray:
         photos = [photo_number(name) for name in os.listdir(folder)]
@@ -111,9 +97,6 @@ def locate_in_archives(
       ids: [N] uint64 in order.
       tars: from `find_archives`.
       cache: the folder of the tars' indexes.
-
-    Returns:
-      The locations of the N photos.
 
     Raises:
       UserError: if a tar is damaged, or a photo exists twice.

@@ -16,12 +16,9 @@ from tokret.data.preparing.shards import SourcePhoto
 
 @dataclasses.dataclass(frozen=True)
 class LandmarkPhotos:
-    """Photos of a split, their locations and labels.
+    """Photos of a split: [N] uint64 ids, [N] int64 labels, and locations.
 
-    Attributes:
-      ids: [N] uint64.
-      labels: [N] int64.
-      locations: of the photos in tars, or the folder of unpacked photos.
+    These are of the photos in tars, or the folder of unpacked photos.
     """
 
     ids: np.ndarray

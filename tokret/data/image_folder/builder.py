@@ -30,14 +30,7 @@ from tokret.errors import UserError
 
 
 def list_photos(root: str, table: str) -> tuple[Path, PhotoList]:
-    """Lists the photos of class folders or of a table.
-
-    Args:
-      root: the folder; "" for the table's.
-      table: a CSV; "" for class folders.
-
-    Returns:
-      The folder or table, and its photos.
+    """Returns the folder or table that is given, and its photos.
 
     Raises:
       UserError: if neither is given, or it does not exist.

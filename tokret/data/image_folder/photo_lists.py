@@ -18,13 +18,9 @@ NOTED_SUFFIXES = 5
 
 
 class Photo(NamedTuple):
-    """A photo with its class.
+    """A photo that may not exist: named by its path below the root, or in the table.
 
-    Attributes:
-      name: its path below the root, or as in the table.
-      path: of the file, which may not exist.
-      label: its class's name.
-      box: x0, y0, x1, y1 in pixels of the query; None for the whole photo.
+    `label` is its class's name; `box` is for queries, None for the whole photo.
     """
 
     name: str
@@ -34,12 +30,7 @@ class Photo(NamedTuple):
 
 
 class PhotoList(NamedTuple):
-    """Photos, and notes on other files.
-
-    Attributes:
-      photos: class by class, or in the table's order.
-      notes: in words.
-    """
+    """Photos, class by class or in a table's order, and notes on other files."""
 
     photos: list[Photo]
     notes: list[str]
@@ -48,11 +39,7 @@ class PhotoList(NamedTuple):
 def find_photos(root: Path, argument: str = "root") -> PhotoList:
     """Lists the photos below each class folder of ROOT, classes and photos by name.
 
-    Links are followed, but no folder is entered twice.
-
-    Args:
-      root: the folder.
-      argument: that named it, for errors.
+    Links are followed, but no folder is entered twice. Errors name the argument.
 
     Raises:
       UserError: if ROOT is not a folder, or has no class folder with photos.
@@ -91,9 +78,7 @@ def _note(paths: Sequence[Path]) -> list[str]:
 def read_table(table: Path, root: Path) -> PhotoList:
     """Reads a CSV with the columns path and label, and perhaps x0, y0, x1 and y1.
 
-    Args:
-      table: the CSV.
-      root: the folder that paths are relative to.
+    Paths are relative to `root`.
 
     Raises:
       UserError: names the line that is malformed or repeats a path.

@@ -19,17 +19,7 @@ from tokret.errors import UserError
 
 
 class SplitOptions(NamedTuple):
-    """How photos are split; "" and 0 select nothing.
-
-    Attributes:
-      validation_fraction: of each class, for validation.
-      train_list: a file of paths.
-      validation_list: a file of paths; the fraction is then ignored.
-      benchmark_list: a file of paths.
-      benchmark_classes: a file of class names.
-      benchmark_fraction: of the classes.
-      benchmark_root: another folder of class folders, all for the benchmark.
-    """
+    """How photos are split, as in `builder.prepare`; "" and 0 select nothing."""
 
     validation_fraction: float = 0.0
     train_list: str = ""
@@ -169,11 +159,6 @@ def held_out(count: int, fraction: float, label: int) -> set[int]:
 
     At least one of two or more, never the last one left for training; decided by the
     label's number and the class's size alone.
-
-    Args:
-      count: photos of the class.
-      fraction: to hold out; 0 for none.
-      label: the class's number.
     """
     wanted = min(max(1, round(count * fraction)), count - 1) if fraction > 0 else 0
     order = np.random.default_rng([label, count]).permutation(count)

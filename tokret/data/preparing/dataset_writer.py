@@ -52,10 +52,7 @@ def open_prepared(
 ) -> tfds.core.DatasetBuilder:
     """Returns a dataset that was prepared before; its sources need not exist.
 
-    Args:
-      data_dir: the folder of prepared datasets.
-      name: of the dataset.
-      variant: as in its `DatasetSpec`; "" for any.
+    The variant is that of its `DatasetSpec`; "" for any.
 
     Raises:
       UserError: if there is none, or several, with other sources or options.

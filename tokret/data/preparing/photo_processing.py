@@ -77,10 +77,6 @@ class PhotoProcessing:
 def process_photo(encoded: bytes, processing: PhotoProcessing) -> bytes:
     """Checks a photo, turns it upright and shrinks it.
 
-    Args:
-      encoded: the file's bytes.
-      processing: the options.
-
     Returns:
       The same bytes; or a JPEG or PNG in plain RGB if the photo was shrunk or turned,
       had 16 bits a pixel, or a palette with transparent colours.

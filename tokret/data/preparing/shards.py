@@ -31,13 +31,7 @@ OPTIONS = "group_size:1,uncompressed"
 
 
 class SourcePhoto(NamedTuple):
-    """A photo of a dataset before it is read.
-
-    Attributes:
-      name: the record's `filename`.
-      location: of its bytes.
-      fields: the record's other features.
-    """
+    """A photo before it is read: the record's `filename` and other fields."""
 
     name: str
     location: PhotoLocation
@@ -45,15 +39,7 @@ class SourcePhoto(NamedTuple):
 
 
 class ShardTask(NamedTuple):
-    """Everything that decides a shard's bytes.
-
-    Attributes:
-      path: of the shard.
-      journal: path of its report.
-      photos: in order.
-      processing: of each photo.
-      features: of the dataset.
-    """
+    """Everything that decides a shard's bytes, its path and that of its report."""
 
     path: str
     journal: str

@@ -35,13 +35,7 @@ _REFUSED = {
 
 
 class Member(NamedTuple):
-    """A regular file in a tar.
-
-    Attributes:
-      name: with its folders; bytes that are not UTF-8 are escaped.
-      offset: of its first byte in the tar.
-      size: in bytes.
-    """
+    """A regular file in a tar: name with folders, offset in the tar, size in bytes."""
 
     name: str
     offset: int
@@ -51,8 +45,7 @@ class Member(NamedTuple):
 def list_members(path: Path) -> Iterator[Member]:
     """Lists the regular files of an uncompressed tar, in order.
 
-    Args:
-      path: the archive.
+    In names, bytes that are not UTF-8 are escaped.
 
     Raises:
       UserError: if it is not a tar, is damaged or truncated, or contains a file twice,

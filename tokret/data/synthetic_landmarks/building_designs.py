@@ -20,14 +20,7 @@ from tokret.data.synthetic_landmarks.style import invent_style
 
 @dataclass(frozen=True)
 class Landmark:
-    """A building on the ground around the origin, its front towards -y.
-
-    Attributes:
-      mesh: its faces.
-      width: along x, metres.
-      depth: along y, metres.
-      height: metres.
-    """
+    """A building on the ground around the origin, its front towards -y; in metres."""
 
     mesh: Mesh
     width: float

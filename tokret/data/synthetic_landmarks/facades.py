@@ -16,7 +16,7 @@ def paint_wall(
     """Paints a wall.
 
     Args:
-      rng: decides stains.
+      rng: draws stains.
       style: of the landmark.
       width: in metres.
       height: in metres.
@@ -120,15 +120,12 @@ def pierce(
     """Cuts holes into a bare wall.
 
     Args:
-      wall: is copied.
+      wall: its texture, which is copied.
       style: of the landmark.
       role: "screen" cuts an arcade of the door's shape, "arch" one wide opening,
         "columns" leaves round columns and a beam, "battlement" leaves merlons.
       width: in metres.
       height: in metres.
-
-    Returns:
-      The pierced wall.
     """
     pierced = wall.copy()
     rows, columns = wall.shape[:2]

@@ -88,12 +88,7 @@ def ring(x: float, y: float, radius: float, sides: int) -> list[Point]:
 
 @dataclass
 class MeshBuilder:
-    """Builds the mesh of one landmark, face by face.
-
-    Attributes:
-      rng: draws stains.
-      style: of the landmark.
-    """
+    """Builds the mesh of one landmark, face by face; `rng` draws stains."""
 
     rng: np.random.Generator
     style: Style

@@ -115,12 +115,8 @@ def add_occluders(
 ) -> None:
     """Draws cut-outs into the scene.
 
-    Args:
-      rng: draws kinds and positions.
-      frame: changed in place.
-      camera: the camera.
-      landmark: is not intersected.
-      crowd: number between camera and landmark; a few more are beside and behind it.
+    They do not intersect the landmark: `crowd` are between it and the camera, and a few
+    more beside and behind it.
     """
     eye = camera.centre[:2]
     distance = float(np.linalg.norm(eye))

@@ -67,11 +67,7 @@ def light_of(rng: np.random.Generator, kind: str, viewer: float) -> Light:
     Args:
       rng: the source of randomness.
       kind: one of `photo_planning.LIGHTS`.
-      viewer: azimuth of the photographer in degrees; the sun is rarely behind the
-        landmark.
-
-    Returns:
-      The light.
+      viewer: azimuth of the camera in degrees; the sun is rarely behind the landmark.
     """
     sun, ambient, flood, glow, zenith, horizon, haze = _KINDS[kind]
     azimuth = np.radians(viewer + rng.normal(0, 50))

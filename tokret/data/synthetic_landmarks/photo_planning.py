@@ -84,13 +84,8 @@ _BACK = 0.6
 def plan_photo(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
     """Draws the plan of a photo.
 
-    Args:
-      rng: the source of randomness.
-      kind: one of KINDS. The label follows from what is rendered, not from this.
-      landmark: decides how likely a portrait is.
-
-    Returns:
-      The plan.
+    Its label follows from what is rendered, not from `kind` (one of KINDS); the shape
+    of the landmark decides how likely a portrait is.
     """
     ranges = _RANGES[kind]
     behind = 180.0 if kind == "junk" and rng.random() < _BACK else 0.0
@@ -129,13 +124,8 @@ def photo_size(shot: Shot, longest_side: int) -> tuple[int, int]:
 def place_camera(shot: Shot, landmark: Landmark, size: tuple[int, int]) -> Camera:
     """Places the camera so that the landmark covers the planned part of the photo.
 
-    Args:
-      shot: the plan.
-      landmark: what is photographed.
-      size: width and height of the photo in pixels.
-
-    Returns:
-      The camera, at least a few metres from the landmark's walls.
+    It is at least a few metres from the landmark's walls; `size` is the photo's width
+    and height in pixels.
     """
     width, height = size
     focal = max(size) / 2 / np.tan(np.radians(shot.field) / 2)

@@ -27,13 +27,9 @@ THICK_HAZE = 0.4
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo and its ground truth.
+    """A photo, and how it shows its landmark.
 
-    Attributes:
-      jpeg: encoded bytes.
-      box: x0, y0, x1, y1 in pixels around the visible part of the landmark; (0, 0, 0,
-        0) if there is none.
-      appearance: of the landmark.
+    `box` is x0, y0, x1, y1 in pixels around the landmark's visible part, or zeros.
     """
 
     jpeg: bytes
@@ -44,17 +40,7 @@ class Photo:
 def take_photo(
     rng: np.random.Generator, landmark: Landmark, kind: str, longest_side: int
 ) -> Photo:
-    """Takes a photo of a landmark.
-
-    Args:
-      rng: the source of randomness.
-      landmark: the building.
-      kind: one of `photo_planning.KINDS`, the kind of photo.
-      longest_side: of the photo, pixels.
-
-    Returns:
-      The photo.
-    """
+    """Takes a photo of a landmark, of one of `photo_planning.KINDS`."""
     shot = photo_planning.plan_photo(rng, kind, landmark)
     size = photo_planning.photo_size(shot, longest_side)
     large = (round(size[0] * OVERSAMPLING), round(size[1] * OVERSAMPLING))

@@ -40,12 +40,9 @@ def empty_frame(height: int, width: int) -> FrameBuffer:
 
 
 def draw_mesh(frame: FrameBuffer, camera: Camera, mesh: Mesh) -> None:
-    """Draws a mesh; nearer faces hide farther ones in any order.
+    """Draws a mesh into a frame of the camera's size, in place.
 
-    Args:
-      frame: of the camera's size; changed in place.
-      camera: the camera.
-      mesh: the faces; `frame.face` then has their indices.
+    Nearer faces hide farther ones in any order; `frame.face` then has their indices.
     """
     pixels, depth = project(camera, mesh.corners)
     matrix = homography(camera)
