@@ -16,10 +16,10 @@ def scene(crowd: int) -> tuple[rasteriser.FrameBuffer, np.ndarray]:
     landmark = design(np.random.default_rng(21))
     shot = photo_planning.plan_photo(np.random.default_rng(21), "clear", landmark)
     camera = photo_planning.place_camera(shot, landmark, (160, 120))
-    frame = rasteriser.empty_frame(120, 160)
-    rasteriser.draw_mesh(frame, camera, landmark.mesh)
+    frame = rasteriser.empty_frame(camera)
+    rasteriser.draw_mesh(frame, landmark.mesh)
     before = frame.face >= 0
-    occluders.add_occluders(np.random.default_rng(21), frame, camera, landmark, crowd)
+    occluders.add_occluders(np.random.default_rng(21), frame, landmark, crowd)
     return frame, before
 
 

@@ -43,8 +43,8 @@ def test_the_silhouette_counts_what_is_outside_the_photo():
     rng = np.random.default_rng(2)
     shot = photo_planning.plan_photo(rng, "clear", landmark)
     wide = photo_planning.place_camera(shot, landmark, (160, 120))
-    frame = rasteriser.empty_frame(120, 160)
-    rasteriser.draw_mesh(frame, wide, landmark.mesh)
+    frame = rasteriser.empty_frame(wide)
+    rasteriser.draw_mesh(frame, landmark.mesh)
     seen = np.count_nonzero(frame.face >= 0)
     assert silhouette(wide, landmark.mesh) == pytest.approx(seen, rel=0.12)
     # The same camera, of which only the left half is left.

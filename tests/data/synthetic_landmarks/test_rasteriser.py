@@ -40,8 +40,8 @@ def plain(colour: tuple[int, int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_the_nearer_wall_hides_the_farther_whatever_the_order(order):
     walls = [wall(0.0, plain(RED)), wall(10.0, plain(BLUE))]
-    frame = empty_frame(120, 160)
-    draw_mesh(frame, CAMERA, join([walls[i] for i in order]))
+    frame = empty_frame(CAMERA)
+    draw_mesh(frame, join([walls[i] for i in order]))
     assert frame.face[60, 80] == order.index(0)
     np.testing.assert_array_equal(frame.surface[60, 80], RED)
     assert frame.nearness[60, 80] == pytest.approx(0.1)
@@ -49,8 +49,8 @@ def test_the_nearer_wall_hides_the_farther_whatever_the_order(order):
 
 
 def test_a_wall_covers_its_projection_and_nothing_else():
-    frame = empty_frame(120, 160)
-    draw_mesh(frame, CAMERA, wall(0.0, plain(RED)))
+    frame = empty_frame(CAMERA)
+    draw_mesh(frame, wall(0.0, plain(RED)))
     rows, columns = np.nonzero(frame.face == 0)
     # 2 m at 10 m are 20 pixels each way.
     assert (columns.min(), columns.max()) == (60, 100)
@@ -60,16 +60,16 @@ def test_a_wall_covers_its_projection_and_nothing_else():
 
 def test_nothing_is_seen_from_behind():
     mesh = wall(0.0, plain(RED))
-    frame = empty_frame(120, 160)
-    draw_mesh(frame, CAMERA, Mesh(**{**vars(mesh), "normals": -mesh.normals}))
+    frame = empty_frame(CAMERA)
+    draw_mesh(frame, Mesh(**{**vars(mesh), "normals": -mesh.normals}))
     assert (frame.face == NOTHING).all()
 
 
 def test_a_hole_shows_what_is_behind():
     pierced = plain(RED)
     pierced[4:12, 4:12, 3] = 0
-    frame = empty_frame(120, 160)
-    draw_mesh(frame, CAMERA, join([wall(0.0, pierced, True), wall(10.0, plain(BLUE))]))
+    frame = empty_frame(CAMERA)
+    draw_mesh(frame, join([wall(0.0, pierced, True), wall(10.0, plain(BLUE))]))
     np.testing.assert_array_equal(frame.surface[60, 80], BLUE)
     np.testing.assert_array_equal(frame.surface[60, 63], RED)
 
@@ -77,8 +77,8 @@ def test_a_hole_shows_what_is_behind():
 def test_a_texture_is_neither_mirrored_nor_upside_down():
     quarters = plain(RED)
     quarters[:8, 8:] = BLUE  # upper right
-    frame = empty_frame(120, 160)
-    draw_mesh(frame, CAMERA, wall(0.0, quarters))
+    frame = empty_frame(CAMERA)
+    draw_mesh(frame, wall(0.0, quarters))
     np.testing.assert_array_equal(frame.surface[50, 92], BLUE)
     for row, column in ((50, 68), (72, 68), (72, 92)):
         np.testing.assert_array_equal(frame.surface[row, column], RED)

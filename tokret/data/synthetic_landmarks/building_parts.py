@@ -24,7 +24,6 @@ PROFILES = (_half_sphere, _onion, _bell)
 
 def add_roof(
     builder: MeshBuilder,
-    rng: np.random.Generator,
     foot: list[Point],
     z: float,
     kind: str,
@@ -32,17 +31,18 @@ def add_roof(
     """Closes a tower: "spire", "dome" or "battlements"; any other kind is flat."""
     span = float(np.ptp(np.array(foot)[:, 0]))
     if kind == "spire":
-        builder.prism(foot, z, z + span * rng.uniform(0.9, 2.2), ("roof",), top=0.0)
+        builder.prism(
+            foot, z, z + span * builder.rng.uniform(0.9, 2.2), ("roof",), top=0.0
+        )
     elif kind == "dome":
-        profile = PROFILES[int(rng.integers(len(PROFILES)))]
-        builder.dome(foot, z, span * rng.uniform(0.6, 1.0), profile)
+        profile = PROFILES[int(builder.rng.integers(len(PROFILES)))]
+        builder.dome(foot, z, span * builder.rng.uniform(0.6, 1.0), profile)
     elif kind == "battlements":
         builder.battlements(foot, z, max(1.2, 0.14 * span))
 
 
 def add_tower(
     builder: MeshBuilder,
-    rng: np.random.Generator,
     at: Point,
     span: float,
     height: float,
@@ -57,7 +57,7 @@ def add_tower(
     else:
         foot = ring(x, y, half, sides)
     builder.prism(foot, 0.0, height, ("tower",))
-    add_roof(builder, rng, foot, height, roof)
+    add_roof(builder, foot, height, roof)
 
 
 def tower_kind(rng: np.random.Generator) -> tuple[int, str]:
@@ -68,7 +68,6 @@ def tower_kind(rng: np.random.Generator) -> tuple[int, str]:
 
 def add_house(
     builder: MeshBuilder,
-    rng: np.random.Generator,
     sides: tuple[float, float, float, float],
     height: float,
     roofs: tuple[str, ...],
@@ -77,31 +76,31 @@ def add_house(
     foot = rectangle(*sides)
     span = min(sides[1] - sides[0], sides[3] - sides[2])
     builder.prism(foot, 0.0, height, SIDES)
-    kind = roofs[int(rng.integers(len(roofs)))]
-    rise = span * rng.uniform(0.3, 0.65)
+    kind = roofs[int(builder.rng.integers(len(roofs)))]
+    rise = span * builder.rng.uniform(0.3, 0.65)
     if kind == "gable":
         builder.gable(*sides, height, rise)
     elif kind == "across":
         builder.gable_across(*sides, height, rise)
     elif kind == "hip":
-        builder.prism(foot, height, height + rise, ("roof",), top=rng.uniform(0.2, 0.6))
+        builder.prism(
+            foot, height, height + rise, ("roof",), top=builder.rng.uniform(0.2, 0.6)
+        )
     else:
-        add_roof(builder, rng, foot, height, kind)
+        add_roof(builder, foot, height, kind)
 
 
-def add_portico(
-    builder: MeshBuilder, rng: np.random.Generator, width: float, height: float
-) -> None:
+def add_portico(builder: MeshBuilder, width: float, height: float) -> None:
     """Columns or arches in front of the origin, under a gable or a flat roof."""
     out = -4.0
-    role = ("columns", "screen")[int(rng.integers(2))]
+    role = ("columns", "screen")[int(builder.rng.integers(2))]
     half = width / 2
     builder.face([(-half, out, 0.0), (half, out, 0.0), (half, out, height),
                 (-half, out, height)], role)  # fmt: skip
     for x, ends in ((half, (out, 0.0)), (-half, (0.0, out))):
         a, b = ends
         builder.face([(x, a, 0.0), (x, b, 0.0), (x, b, height), (x, a, height)], role)
-    if rng.random() < 0.6:
+    if builder.rng.random() < 0.6:
         builder.gable(-half, half, out, 0.0, height, width * 0.22)
     else:
         builder.prism(

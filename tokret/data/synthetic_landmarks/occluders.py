@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from tokret.data.synthetic_landmarks.building_designs import Landmark
-from tokret.data.synthetic_landmarks.camera import Camera, project
+from tokret.data.synthetic_landmarks.camera import project
 from tokret.data.synthetic_landmarks.materials import OPAQUE
 from tokret.data.synthetic_landmarks.rasteriser import NEAREST, FrameBuffer
 from tokret.data.synthetic_landmarks.scenery import SPRITE
@@ -109,7 +109,6 @@ def _cutout(kind: int, number: int) -> Sprite:
 def add_occluders(
     rng: np.random.Generator,
     frame: FrameBuffer,
-    camera: Camera,
     landmark: Landmark,
     crowd: int,
 ) -> None:
@@ -118,6 +117,7 @@ def add_occluders(
     They do not intersect the landmark: `crowd` are between it and the camera, and a few
     more beside and behind it.
     """
+    camera = frame.camera
     eye = camera.centre[:2]
     distance = float(np.linalg.norm(eye))
     towards = -eye / distance
@@ -128,24 +128,23 @@ def add_occluders(
         depth = rng.uniform(0.15, 0.8) * (distance - 0.7 * reach)
         at = eye + towards * depth + aside * depth * spread * rng.uniform(-1, 1)
         kind = int(rng.choice(len(_KINDS), p=[0.24, 0.12, 0.26, 0.14, 0.12, 0.12]))
-        _draw_cutout(rng, frame, camera, at, kind)
+        _draw_cutout(rng, frame, at, kind)
     for _ in range(int(rng.integers(0, 7))):
         depth = distance + reach * rng.uniform(-0.3, 1.5)
         sideways = rng.choice([-1, 1]) * rng.uniform(1.0, 2.2) * reach
         at = eye + towards * depth + aside * sideways
         kind = int(rng.choice(len(_KINDS), p=[0.45, 0.25, 0.05, 0.1, 0.05, 0.1]))
-        _draw_cutout(rng, frame, camera, at, kind)
+        _draw_cutout(rng, frame, at, kind)
 
 
 def _draw_cutout(
     rng: np.random.Generator,
     frame: FrameBuffer,
-    camera: Camera,
     at: np.ndarray,
     kind: int,
 ) -> None:
     """Draws one upright cut-out with its foot at a point of the ground."""
-    image = _cutout(kind, int(rng.integers(EACH)))
+    camera, image = frame.camera, _cutout(kind, int(rng.integers(EACH)))
     metres = _KINDS[kind][1] * rng.uniform(0.75, 1.3)
     feet, depth = project(camera, np.array([(*at, 0.0)]))
     if depth[0] < NEAREST * 4:

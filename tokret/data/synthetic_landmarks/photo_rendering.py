@@ -47,7 +47,7 @@ def take_photo(
     camera = photo_planning.place_camera(shot, landmark, large)
     light = photo_effects.light_of(rng, shot.light, shot.azimuth)
     frame, mesh = _draw_scene(rng, landmark, camera, light, shot)
-    image = _light_up(rng, frame, camera, mesh, light, size)
+    image = _light_up(rng, frame, mesh, light, size)
     rough = kind not in ("clear", "easy")
     developed = photo_effects.develop(rng, image, shot.light, rough)
     quality = int(rng.integers(30 if rough else 55, 95))
@@ -71,19 +71,18 @@ def _draw_scene(
 ) -> tuple[FrameBuffer, Mesh]:
     """Draws the scene; the landmark's faces come first in the mesh."""
     mesh = join([landmark.mesh, *scenery.neighbours(rng, camera, landmark)])
-    frame = rasteriser.empty_frame(camera.height, camera.width)
-    rasteriser.draw_mesh(frame, camera, mesh)
-    scenery.draw_ground(rng, frame, camera)
+    frame = rasteriser.empty_frame(camera)
+    rasteriser.draw_mesh(frame, mesh)
+    scenery.draw_ground(rng, frame)
     if light.sun.max() > 0.2:
-        scenery.cast_shadow(frame, camera, mesh, light)
-    occluders.add_occluders(rng, frame, camera, landmark, shot.crowd)
+        scenery.cast_shadow(frame, mesh, light)
+    occluders.add_occluders(rng, frame, landmark, shot.crowd)
     return frame, mesh
 
 
 def _light_up(
     rng: np.random.Generator,
     frame: FrameBuffer,
-    camera: Camera,
     mesh: Mesh,
     light: Light,
     size: tuple[int, int],
@@ -102,7 +101,7 @@ def _light_up(
     each = np.take(table, frame.face - min(others), axis=0)
     bright = photo_effects.lit(frame.surface, each, light.glow)
     # Twice the landmark's distance is twice in the haze. The sky is infinitely far.
-    density = np.float32(-np.log(1 - light.haze) / np.linalg.norm(camera.centre))
+    density = np.float32(-np.log(1 - light.haze) / np.linalg.norm(frame.camera.centre))
     clear = np.exp(-density / np.maximum(frame.nearness, 1e-4))
     drawn = (~scenery.is_sky(frame)).astype(np.float32)
     image, through, solid = (
@@ -110,7 +109,7 @@ def _light_up(
         for layer in (bright, clear, drawn)
     )
     image = image * through + light.horizon * (solid * (1 - through))
-    return image + scenery.sky(rng, shrunk(camera, size), light) * (1 - solid)
+    return image + scenery.sky(rng, shrunk(frame.camera, size), light) * (1 - solid)
 
 
 def shrunk(camera: Camera, size: tuple[int, int]) -> Camera:

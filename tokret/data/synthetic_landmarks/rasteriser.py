@@ -20,30 +20,35 @@ class FrameBuffer:
     """The pixels drawn so far.
 
     Attributes:
+      camera: whose photo this is.
       surface: [h, w, 4] uint8, unlit colour, and opacity with glow.
       nearness: [h, w] float32, 1 / depth in 1 / metres; 0 is infinitely far.
       face: [h, w] int16 index of the face, or NOTHING.
     """
 
+    camera: Camera
     surface: UInt8[np.ndarray, "h w 4"]
     nearness: Float[np.ndarray, "h w"]
     face: Int[np.ndarray, "h w"]
 
 
-def empty_frame(height: int, width: int) -> FrameBuffer:
+def empty_frame(camera: Camera) -> FrameBuffer:
     """A frame buffer without any pixels drawn."""
+    height, width = camera.height, camera.width
     return FrameBuffer(
+        camera=camera,
         surface=np.zeros((height, width, 4), np.uint8),
         nearness=np.zeros((height, width), np.float32),
         face=np.full((height, width), NOTHING, np.int16),
     )
 
 
-def draw_mesh(frame: FrameBuffer, camera: Camera, mesh: Mesh) -> None:
-    """Draws a mesh into a frame of the camera's size, in place.
+def draw_mesh(frame: FrameBuffer, mesh: Mesh) -> None:
+    """Draws a mesh into a frame, in place.
 
     Nearer faces hide farther ones in any order; `frame.face` then has their indices.
     """
+    camera = frame.camera
     pixels, depth = project(camera, mesh.corners)
     matrix = homography(camera)
     # Texel (s, t, 1) -> (u w, v w, w): each face's plane seen through the camera.

@@ -67,8 +67,9 @@ def _ground(kind: int) -> UInt8[np.ndarray, "h w 4"]:
     return materials.surface(rng, _TEXELS, _TEXELS, _GROUNDS[kind], pattern)
 
 
-def draw_ground(rng: np.random.Generator, frame: FrameBuffer, camera: Camera) -> None:
+def draw_ground(rng: np.random.Generator, frame: FrameBuffer) -> None:
     """Draws the infinite ground plane behind everything in the frame."""
+    camera = frame.camera
     kind = int(rng.integers(len(_GROUNDS)))
     turn = rng.uniform(0, np.pi)
     scale = TILE / _TEXELS
@@ -101,11 +102,11 @@ def draw_ground(rng: np.random.Generator, frame: FrameBuffer, camera: Camera) ->
     frame.face[below][seen] = GROUND
 
 
-def cast_shadow(frame: FrameBuffer, camera: Camera, mesh: Mesh, light: Light) -> None:
+def cast_shadow(frame: FrameBuffer, mesh: Mesh, light: Light) -> None:
     """Darkens the ground in the shadow of a mesh."""
     drop = mesh.corners[..., 2:] / max(float(light.direction[2]), 0.1)
     shadow = mesh.corners - drop * light.direction
-    pixels, depth = project(camera, shadow)
+    pixels, depth = project(frame.camera, shadow)
     mask = np.zeros(frame.face.shape, np.uint8)
     for points in pixels[depth.min(axis=1) > NEAREST]:
         corners = np.clip(np.round(points), -30000, 30000).astype(np.int32)
