@@ -50,13 +50,9 @@ class RecordViews(LazyViews):
         indices: Sequence[int] | None = None,
         boxes: Sequence[Box | None] | None = None,
     ) -> None:
-        """Selects the views.
+        """Selects the records of some indices, None for all, and a box of each.
 
-        Args:
-          records: of a split.
-          longest_side: of a whole photo after shrinking, in pixels.
-          indices: of the records, in order; None for all.
-          boxes: the part of each photo that is used; None for whole photos.
+        `longest_side` is that of a whole photo after shrinking, in pixels.
         """
         self._records, self._side = records, longest_side
         self._indices = range(len(records)) if indices is None else indices

@@ -136,11 +136,7 @@ def names_of_step(
 ) -> list[str]:
     """Lists the file names of the photos that a step of `training_batches` saw.
 
-    Args:
-      records: all records of the training split.
-      batch_size: images in the global batch.
-      seed: the stream's.
-      step: the step, from 1.
+    The records, `batch_size` and `seed` are the stream's; steps are from 1.
     """
     order = grain.MapDataset.range(len(records)).seed(seed).shuffle().repeat(None)
     rows = range((step - 1) * batch_size, step * batch_size)

@@ -16,26 +16,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tokret.arguments import choose
-from tokret.data.google_landmarks.classes import (
-    SPLITS,
-    Classes,
-    make_classes,
-    write_csvs,
-)
-from tokret.data.google_landmarks.photo_lists import (
-    ListedPhotos,
-    exclude,
-    read_clean,
-    read_full,
-)
-from tokret.data.google_landmarks.photo_locations import (
-    ARCHIVES,
-    find_archives,
-    find_tree,
-    locate_in_archives,
-    locate_in_tree,
-    tree_folders,
-)
+from tokret.data.google_landmarks import photo_lists, photo_locations
+from tokret.data.google_landmarks.classes import Classes, make_classes, write_csvs
+from tokret.data.google_landmarks.photo_lists import ListedPhotos
 from tokret.data.google_landmarks.split_photos import LandmarkPhotos, MissingPhotos
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
@@ -84,7 +67,7 @@ class Sources:
         if self.tree:
             found += [
                 (f"photos/{path.relative_to(self.tree)}", path)
-                for path in tree_folders(self.tree)
+                for path in photo_locations.tree_folders(self.tree)
             ]
         lists = ("table", "exclude_ids", "split", "labels")
         given = [(name, getattr(self, name)) for name in lists]
@@ -104,8 +87,8 @@ def find_sources(
     table = next((f / name for f in folders if (f / name).is_file()), None)
     if table is None:
         raise UserError(f"{root} lacks {name}, the list of Google Landmarks v2")
-    tars = find_archives(root)
-    tree = None if tars else find_tree(root)
+    tars = photo_locations.find_archives(root)
+    tree = None if tars else photo_locations.find_tree(root)
     if not tars and tree is None:
         raise UserError(
             f"{root} contains no photos of Google Landmarks v2: neither images_000.tar "
@@ -136,11 +119,12 @@ def read_lists(sources: Sources) -> tuple[ListedPhotos, ListedPhotos]:
     Raises:
       UserError: names what is malformed, and the line of it.
     """
-    read = read_full if sources.subset == "full" else read_clean
+    is_full = sources.subset == "full"
+    read = photo_lists.read_full if is_full else photo_lists.read_clean
     everything = read(sources.table)
     listed = everything
     if sources.exclude_ids:
-        listed = exclude(everything, sources.exclude_ids)
+        listed = photo_lists.exclude(everything, sources.exclude_ids)
     if not len(listed.ids):
         raise UserError(f"{sources.exclude_ids} excludes every photo")
     return everything, listed
@@ -151,9 +135,12 @@ def _read_contents(sources: Sources, cache: Path, _: Path) -> DatasetContents:
     classes = make_classes(listed, everything, sources.labels, sources.split)
     locations: PhotoLocations | Path
     if sources.tree:
-        locations, exists = sources.tree, locate_in_tree(listed.ids, sources.tree)
+        locations, exists = (
+            sources.tree,
+            photo_locations.locate_in_tree(listed.ids, sources.tree),
+        )
     else:
-        locations = locate_in_archives(listed.ids, sources.tars, cache)
+        locations = photo_locations.locate_in_archives(listed.ids, sources.tars, cache)
         exists = locations.file >= 0
     photos = LandmarkPhotos(listed.ids, classes.labels, locations)
     masks = (~classes.held_out & exists, classes.held_out & exists)
@@ -161,7 +148,7 @@ def _read_contents(sources: Sources, cache: Path, _: Path) -> DatasetContents:
         features=photo_features([str(name) for name in classes.landmarks.tolist()]),
         splits={
             name: photos.take(np.flatnonzero(mask))
-            for name, mask in zip(SPLITS, masks, strict=True)
+            for name, mask in zip(("train", "validation"), masks, strict=True)
             if mask.any()
         },
         missing=MissingPhotos(listed.ids[~exists], sources.root),
@@ -179,8 +166,9 @@ def _notes(sources: Sources, listed: ListedPhotos, classes: Classes) -> list[str
             f"the lists have {have[0]:,} photos in {have[1]:,} classes; published were "
             f"{photos:,} in {landmarks:,}"
         )
-    if sources.tars and len(sources.tars) != ARCHIVES:
-        notes.append(f"there are {len(sources.tars)} tars; published were {ARCHIVES}")
+    tars, published = len(sources.tars), photo_locations.ARCHIVES
+    if tars not in (0, published):
+        notes.append(f"there are {tars} tars; published were {published}")
     return notes
 
 

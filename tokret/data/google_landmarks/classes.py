@@ -6,19 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokret.data.google_landmarks.photo_lists import (
-    ListedPhotos,
-    collect,
-    find,
-    photo_id,
-    photo_name,
-)
-from tokret.data.preparing.csv_files import (
-    line_error,
-    parse_number,
-    read_rows,
-    write_rows,
-)
+from tokret.data.google_landmarks import photo_lists
+from tokret.data.google_landmarks.photo_lists import ListedPhotos, photo_name
+from tokret.data.preparing import csv_files
 from tokret.errors import UserError
 
 HELD_OUT = 5  # one photo in five of each class is for validation
@@ -91,11 +81,11 @@ def _read_labels(path: Path) -> np.ndarray:
     """The landmark of each label; every number from 0 must have one."""
     found: dict[int, int] = {}
     landmarks: set[int] = set()
-    for line, (label, landmark) in read_rows(path, ("label", "landmark_id")):
-        number = parse_number(label, path, line, "label")
-        landmark_id = parse_number(landmark, path, line, "landmark_id")
+    for line, (label, landmark) in csv_files.read_rows(path, ("label", "landmark_id")):
+        number = csv_files.parse_number(label, path, line, "label")
+        landmark_id = csv_files.parse_number(landmark, path, line, "landmark_id")
         if number in found or landmark_id in landmarks:
-            raise line_error(path, line, "repeats a label or a landmark")
+            raise csv_files.line_error(path, line, "repeats a label or a landmark")
         found[number] = landmark_id
         landmarks.add(landmark_id)
     if sorted(found) != list(range(len(found))) or not found:
@@ -122,21 +112,21 @@ def _read_split(
     """Which photos a file holds out."""
 
     def entries() -> Iterator[tuple[int, int, int]]:
-        for line, (text, split) in read_rows(path, ("id", "split")):
+        for line, (text, split) in csv_files.read_rows(path, ("id", "split")):
             if split not in SPLITS:
                 words = f"{split[:40]!r} is neither {' nor '.join(SPLITS)}"
-                raise line_error(path, line, words)
-            yield line, photo_id(text, path, line), SPLITS.index(split)
+                raise csv_files.line_error(path, line, words)
+            yield line, photo_lists.photo_id(text, path, line), SPLITS.index(split)
 
-    rows = collect(entries(), path)
-    _, known = find(everything.ids, rows.ids)
+    rows = photo_lists.collect(entries(), path)
+    _, known = photo_lists.find(everything.ids, rows.ids)
     if not known.all():
         row = int(np.flatnonzero(~known)[np.argmin(rows.lines[~known])])
         name = photo_name(int(rows.ids[row]))
-        raise line_error(
+        raise csv_files.line_error(
             path, int(rows.lines[row]), f"photo {name} is not in the dataset"
         )
-    found, listed_too = find(rows.ids, listed.ids)
+    found, listed_too = photo_lists.find(rows.ids, listed.ids)
     if not listed_too.all():
         lacking = [photo_name(photo) for photo in listed.ids[~listed_too][:10].tolist()]
         raise UserError(
@@ -149,6 +139,8 @@ def write_csvs(folder: Path, listed: ListedPhotos, classes: Classes) -> None:
     """Writes split.csv and labels.csv, which other preparations can be given."""
     splits = (SPLITS[held] for held in classes.held_out.tolist())
     names = map(photo_name, listed.ids.tolist())
-    write_rows(folder / "split.csv", ("id", "split"), zip(names, splits, strict=True))
+    csv_files.write_rows(
+        folder / "split.csv", ("id", "split"), zip(names, splits, strict=True)
+    )
     labels = enumerate(classes.landmarks.tolist())
-    write_rows(folder / "labels.csv", ("label", "landmark_id"), labels)
+    csv_files.write_rows(folder / "labels.csv", ("label", "landmark_id"), labels)

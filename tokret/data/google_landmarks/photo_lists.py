@@ -13,13 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokret.data.preparing.csv_files import (
-    add_unique,
-    line_error,
-    parse_number,
-    read_lines,
-    read_rows,
-)
+from tokret.data.preparing import csv_files
 from tokret.errors import UserError
 
 PHOTO = re.compile(r"[0-9a-f]{16}")
@@ -44,7 +38,7 @@ def photo_id(text: str, path: Path, line: int) -> int:
       UserError: if it is not one.
     """
     if not PHOTO.fullmatch(text):
-        raise line_error(
+        raise csv_files.line_error(
             path, line, f"{text[:40]!r} is no photo's id, 16 of the digits 0-9 and a-f"
         )
     return int(text, 16)
@@ -58,8 +52,8 @@ def read_full(path: Path) -> ListedPhotos:
     """
 
     def entries() -> Iterator[tuple[int, int, int]]:
-        for line, (photo, landmark) in read_rows(path, ("id", "landmark_id")):
-            number = parse_number(landmark, path, line, "landmark_id")
+        for line, (photo, landmark) in csv_files.read_rows(path, ("id", "landmark_id")):
+            number = csv_files.parse_number(landmark, path, line, "landmark_id")
             yield line, photo_id(photo, path, line), number
 
     return ListedPhotos(*collect(entries(), path)[:2])
@@ -74,9 +68,11 @@ def read_clean(path: Path) -> ListedPhotos:
 
     def entries() -> Iterator[tuple[int, int, int]]:
         lines: dict[str, int] = {}
-        for line, (text, images) in read_rows(path, ("landmark_id", "images")):
-            landmark = parse_number(text, path, line, "landmark_id")
-            add_unique(lines, f"landmark {landmark}", path, line)
+        for line, (text, images) in csv_files.read_rows(
+            path, ("landmark_id", "images")
+        ):
+            landmark = csv_files.parse_number(text, path, line, "landmark_id")
+            csv_files.add_unique(lines, f"landmark {landmark}", path, line)
             for photo in images.split():
                 yield line, photo_id(photo, path, line), landmark
 
@@ -114,7 +110,7 @@ def collect(entries: Iterator[tuple[int, int, int]], path: Path) -> Rows:
     repeated = np.flatnonzero(rows.ids[1:] == rows.ids[:-1])
     if len(repeated):
         row = int(repeated[np.argmin(rows.lines[repeated + 1])])
-        raise line_error(
+        raise csv_files.line_error(
             path,
             int(rows.lines[row + 1]),
             f"photo {photo_name(int(rows.ids[row]))} is in line {rows.lines[row]} too",
@@ -151,19 +147,25 @@ def exclude(listed: ListedPhotos, path: Path) -> ListedPhotos:
         if PHOTO.fullmatch(text):
             row, known_photo = find(listed.ids, np.array([int(text, 16)], np.uint64))
             if not known_photo[0]:
-                raise line_error(path, line, f"photo {text} is not in the dataset")
+                raise csv_files.line_error(
+                    path, line, f"photo {text} is not in the dataset"
+                )
             kept[row] = False
         else:
-            landmark = parse_number(text, path, line, "a landmark's or photo's id")
+            landmark = csv_files.parse_number(
+                text, path, line, "a landmark's or photo's id"
+            )
             if landmark not in known:
-                raise line_error(path, line, f"landmark {text} is not in the dataset")
+                raise csv_files.line_error(
+                    path, line, f"landmark {text} is not in the dataset"
+                )
             landmarks.add(landmark)
     kept &= ~np.isin(listed.landmarks, sorted(landmarks))
     return ListedPhotos(listed.ids[kept], listed.landmarks[kept])
 
 
 def _first_fields(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in read_lines(path):
+    for number, line in csv_files.read_lines(path):
         text = line.partition(",")[0].strip()
         is_heading = (
             number == 1 and not text[:1].isdigit() and not PHOTO.fullmatch(text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tokret.data.preparing.csv_files import add_unique, line_error, read_rows
+from tokret.data.preparing import csv_files
 from tokret.data.preparing.folders import files_below
 from tokret.data.views import Box
 from tokret.errors import UserError
@@ -85,17 +85,21 @@ def read_table(table: Path, root: Path) -> PhotoList:
     """
     lines: dict[str, int] = {}
     photos = []
-    for line, (text, label, *sides) in read_rows(table, ("path", "label"), BOX):
+    for line, (text, label, *sides) in csv_files.read_rows(
+        table, ("path", "label"), BOX
+    ):
         name = posixpath.normpath(text)
         if not text or not name.isprintable():
-            raise line_error(table, line, f"{text[:80]!r} is no photo's path")
+            raise csv_files.line_error(table, line, f"{text[:80]!r} is no photo's path")
         if not label or not label.isprintable():
-            raise line_error(table, line, f"{label[:80]!r} is no class's name")
+            raise csv_files.line_error(
+                table, line, f"{label[:80]!r} is no class's name"
+            )
         suffix = posixpath.splitext(name)[1].lower()
         if suffix not in SUFFIXES:
             words = f"{name} must end in one of: {', '.join(SUFFIXES)}"
-            raise line_error(table, line, words)
-        add_unique(lines, name, table, line)
+            raise csv_files.line_error(table, line, words)
+        csv_files.add_unique(lines, name, table, line)
         photos.append(Photo(name, root / name, label, _box(sides, table, line)))
     if not photos:
         raise UserError(f"{table} names no photo")
@@ -111,5 +115,5 @@ def _box(sides: Sequence[str], table: Path, line: int) -> Box | None:
         x0 = y0 = x1 = y1 = math.nan
     if not (0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf):
         words = f"{','.join(sides)[:80]} is no box: x0,y0,x1,y1 with x0 < x1, y0 < y1"
-        raise line_error(table, line, words)
+        raise csv_files.line_error(table, line, words)
     return x0, y0, x1, y1

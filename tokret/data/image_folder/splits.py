@@ -9,12 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokret.data.image_folder.photo_lists import Photo
-from tokret.data.preparing.csv_files import (
-    add_unique,
-    line_error,
-    read_lines,
-    read_rows,
-)
+from tokret.data.preparing import csv_files
 from tokret.errors import UserError
 
 
@@ -101,15 +96,17 @@ def read_list(text: str, known: set[str], kind: str, paths: bool = False) -> set
     if not text:
         return set()
     path = Path(text).expanduser()
-    entries = read_lines(path)
+    entries = csv_files.read_lines(path)
     if paths and path.suffix.lower() == ".csv":
-        entries = ((line, value) for line, (value,) in read_rows(path, ("path",)))
+        entries = (
+            (line, value) for line, (value,) in csv_files.read_rows(path, ("path",))
+        )
     found: dict[str, int] = {}
     for line, value in entries:
         entry = posixpath.normpath(value) if paths else value
         if entry not in known:
-            raise line_error(path, line, f"there is no {kind} {entry[:80]!r}")
-        add_unique(found, entry, path, line)
+            raise csv_files.line_error(path, line, f"there is no {kind} {entry[:80]!r}")
+        csv_files.add_unique(found, entry, path, line)
     if not found:
         raise UserError(f"{path} names no {kind}")
     return set(found)

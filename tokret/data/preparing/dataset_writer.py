@@ -15,6 +15,7 @@ never resumed with others.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import re
@@ -109,7 +110,7 @@ def prepare_dataset(
             if not final.exists():
                 _remove_unfinished(partial)  # of killed workers
                 try:
-                    _write_dataset(spec, partial, final, skip_bad, workers, lock)
+                    _Writer(spec, partial, final, skip_bad, workers, lock).write()
                 except WriteError as error:
                     raise UserError(
                         f"{spec.name}: {partial} cannot be written ({error}); what is "
@@ -142,105 +143,94 @@ def _remove_unfinished(partial: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_dataset(
-    spec: DatasetSpec,
-    partial: Path,
-    final: Path,
-    skip_bad: bool,
-    workers: int,
-    lock: int,
-) -> None:
-    for folder in ("data", "journal"):
-        (partial / folder).mkdir(exist_ok=True)
-    contents = spec.read_contents(partial)
-    if contents.missing and not skip_bad:
-        raise _refusal(spec, contents, contents.missing, "missing", partial)
-    lengths = {split: len(photos) for split, photos in contents.splits.items()}
-    total = sum(lengths.values())
-    _log(f"preparing {spec.name}: {total} photos into {final}")
-    for note in contents.notes:
-        _log(f"note: {spec.name}: {note}")
-    shards = list_shards(spec.name, lengths, partial)
-    reports = _write_shards(spec, contents, shards, workers, lock)
-    broken = [problem for report in reports for problem in report.problems]
-    if broken and not skip_bad:
-        raise _refusal(spec, contents, broken, "broken", partial)
-    if len(broken) == total:
-        raise UserError(f"{spec.name}: no photo can be used; check the sources")
-    bad = [*contents.missing, *broken]
-    if bad:
-        problems.write_problems(partial / "data" / problems.FILE, bad)
-        _log(
-            f"warning: {spec.name}: {len(bad):,} photos skipped: "
-            f"{problems.summary(bad)}; {final / problems.FILE} lists them"
-        )
-    write_dataset_info(spec, contents, shards, reports, partial / "data")
-    os.rename(partial / "data", final)
+@dataclasses.dataclass
+class _Writer:
+    """Writes one dataset from `partial` to `final`, with the lock as an open file."""
 
+    spec: DatasetSpec
+    partial: Path
+    final: Path
+    skip_bad: bool
+    workers: int
+    lock: int
 
-def _refusal(
-    spec: DatasetSpec,
-    contents: DatasetContents,
-    bad: Sequence[Problem],
-    kind: str,
-    partial: Path,
-) -> UserError:
-    path = partial / problems.FILE
-    problems.write_problems(path, bad)
-    total = sum(map(len, contents.splits.values())) + len(contents.missing)
-    return UserError(
-        f"{spec.name}: {len(bad):,} of {total:,} photos are {kind}: "
-        f"{problems.summary(bad)}; {path} lists them; download them again, or skip "
-        "them with skip_bad"
-    )
+    def write(self) -> None:
+        for folder in ("data", "journal"):
+            (self.partial / folder).mkdir(exist_ok=True)
+        name, data = self.spec.name, self.partial / "data"
+        contents = self.spec.read_contents(self.partial)
+        lengths = {split: len(photos) for split, photos in contents.splits.items()}
+        total = sum(lengths.values())
+        everything = total + len(contents.missing)
+        self._reject(contents.missing, "missing", everything)
+        _log(f"preparing {name}: {total} photos into {self.final}")
+        for note in contents.notes:
+            _log(f"note: {name}: {note}")
+        shards = list_shards(name, lengths, self.partial)
+        reports = self._write_shards(contents, shards)
+        broken = [problem for report in reports for problem in report.problems]
+        self._reject(broken, "broken", everything)
+        if len(broken) == total:
+            raise UserError(f"{name}: no photo can be used; check the sources")
+        bad = [*contents.missing, *broken]
+        if bad:
+            problems.write_problems(data / problems.FILE, bad)
+            _log(
+                f"warning: {name}: {len(bad):,} photos skipped: "
+                f"{problems.summary(bad)}; {self.final / problems.FILE} lists them"
+            )
+        write_dataset_info(self.spec, contents, shards, reports, data)
+        os.rename(data, self.final)
 
-
-def _write_shards(
-    spec: DatasetSpec,
-    contents: DatasetContents,
-    shards: Sequence[Shard],
-    workers: int,
-    lock: int,
-) -> list[ShardReport]:
-    """Writes the shards that are not finished; returns the reports of all."""
-
-    def task(shard: Shard) -> ShardTask:
-        photos = contents.splits[shard.split][shard.first : shard.last]
-        return ShardTask(
-            path=str(shard.path),
-            journal=str(shard.journal),
-            photos=photos,
-            processing=spec.processing,
-            features=contents.features,
+    def _reject(self, bad: Sequence[Problem], kind: str, total: int) -> None:
+        if not bad or self.skip_bad:
+            return
+        path = self.partial / problems.FILE
+        problems.write_problems(path, bad)
+        raise UserError(
+            f"{self.spec.name}: {len(bad):,} of {total:,} photos are {kind}: "
+            f"{problems.summary(bad)}; {path} lists them; download them again, or skip "
+            "them with skip_bad"
         )
 
-    finished = {
-        shard: report
-        for shard in shards
-        if shard.path.exists() and (report := read_report(task(shard)))
-    }
-    unfinished = {str(shard.path): shard for shard in shards if shard not in finished}
-    left = sum(shard.last - shard.first for shard in unfinished.values())
-    if workers == 0:
-        workers = 1 if left < FEW else count_cores()
-    workers = max(1, min(workers, len(unfinished)))
-    total = sum(shard.last - shard.first for shard in shards)
-    # disable=None: no bar where standard error is not a terminal.
-    with (
-        tqdm(
-            total=total,
-            initial=total - left,
-            desc=spec.name,
-            unit="photo",
-            disable=None,
-        ) as bar,
-        contextlib.closing(
-            write_shards(map(task, unfinished.values()), workers, bar.update, (lock,))
-        ) as written,
-    ):
-        for path, report in written:
-            finished[unfinished[path]] = report
-    return [finished[shard] for shard in shards]
+    def _write_shards(
+        self, contents: DatasetContents, shards: Sequence[Shard]
+    ) -> list[ShardReport]:
+        """Writes the shards that are not finished; returns the reports of all."""
+
+        def task(shard: Shard) -> ShardTask:
+            photos = contents.splits[shard.split][shard.first : shard.last]
+            processing, features = self.spec.processing, contents.features
+            return ShardTask(
+                str(shard.path), str(shard.journal), photos, processing, features
+            )
+
+        reports = {
+            shard: report
+            for shard in shards
+            if shard.path.exists() and (report := read_report(task(shard)))
+        }
+        unfinished = {str(s.path): s for s in shards if s not in reports}
+        left = sum(shard.last - shard.first for shard in unfinished.values())
+        workers = self.workers or (1 if left < FEW else count_cores())
+        workers = max(1, min(workers, len(unfinished)))
+        total = sum(shard.last - shard.first for shard in shards)
+        tasks = map(task, unfinished.values())
+        # disable=None: no bar where standard error is not a terminal.
+        with (
+            tqdm(
+                *(None, self.spec.name, total),
+                initial=total - left,
+                unit="photo",
+                disable=None,
+            ) as bar,
+            contextlib.closing(
+                write_shards(tasks, workers, bar.update, (self.lock,))
+            ) as written,
+        ):
+            for path, report in written:
+                reports[unfinished[path]] = report
+        return [reports[shard] for shard in shards]
 
 
 def _log(line: str) -> None:

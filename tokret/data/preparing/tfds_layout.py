@@ -33,13 +33,7 @@ def shard_lengths(photos: int) -> list[int]:
 
 
 def list_shards(name: str, lengths: Mapping[str, int], partial: Path) -> list[Shard]:
-    """Lists a dataset's shards.
-
-    Args:
-      name: of the dataset.
-      lengths: photos in each split.
-      partial: the folder that contains data/ and journal/.
-    """
+    """Lists a dataset's shards, below the folder that contains data/ and journal/."""
     template = _template(name, partial / "data")
     shards = []
     for split, photos in lengths.items():
@@ -68,15 +62,7 @@ def write_dataset_info(
     reports: Sequence[ShardReport],
     folder: Path,
 ) -> None:
-    """Writes the files that TFDS reads beside the shards, and `write_beside`'s.
-
-    Args:
-      spec: of the dataset.
-      contents: of the dataset.
-      shards: all of them.
-      reports: one for each shard, in the same order.
-      folder: of the shards.
-    """
+    """Writes the files beside the shards, TFDS's and those of `write_beside`."""
     skipped: dict[str, set[int]] = {split: set() for split in contents.splits}
     lengths: dict[str, list[int]] = {}
     sizes: dict[str, int] = {}

@@ -22,13 +22,8 @@ from tokret.data.preparing.dataset_specs import (
 )
 from tokret.data.preparing.dataset_writer import open_prepared, prepare_dataset
 from tokret.data.preparing.photo_processing import PhotoProcessing
-from tokret.data.revisited.photo_sources import (
-    OXFORD,
-    PARIS,
-    City,
-    CitySources,
-    find_sources,
-)
+from tokret.data.revisited import photo_sources
+from tokret.data.revisited.photo_sources import OXFORD, PARIS, City, CitySources
 from tokret.data.revisited.splits import Truth, as_mapping, benchmark_contents
 from tokret.data.revisited.text_ground_truth import find_texts, read_texts, to_revisited
 from tokret.errors import UserError
@@ -173,7 +168,7 @@ def prepare(
     if not manual_dir:
         return open_prepared(data_dir, name, release)
     root = Path(manual_dir).expanduser()
-    sources = find_sources(root, benchmark.city, release)
+    sources = photo_sources.find_sources(root, benchmark.city, release)
     files = benchmark.truth_files(root)
     dated = [(str(path.relative_to(root)), path) for path in [*sources.all(), *files]]
     spec = DatasetSpec(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tokret.data.preparing.csv_files import add_unique, line_error, read_lines
+from tokret.data.preparing import csv_files
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
     DatasetSpec,
@@ -45,11 +45,13 @@ def read_list(path: Path) -> list[str]:
       UserError: names the line that is not a path, or repeats one.
     """
     lines: dict[str, int] = {}
-    for number, line in read_lines(path):
+    for number, line in csv_files.read_lines(path):
         name = plain_name(line)
         if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
-            raise line_error(path, number, f"{printable(name)} is no photo's path")
-        add_unique(lines, name, path, number)
+            raise csv_files.line_error(
+                path, number, f"{printable(name)} is no photo's path"
+            )
+        csv_files.add_unique(lines, name, path, number)
     if not lines:
         raise UserError(f"{path} names no photo")
     return list(lines)

@@ -64,14 +64,9 @@ PARIS = City(
 
 @dataclasses.dataclass(frozen=True)
 class CitySources:
-    """The files that a city's photos are read from.
+    """The files below `root` that a city's photos are read from: archives or photos.
 
-    Attributes:
-      city: whose photos.
-      release: original, blurred, or `unpacked`, which may be either.
-      root: the folder of the downloaded files.
-      archives: in it; none where photos are unpacked.
-      files: unpacked photos below it.
+    The release is original, blurred, or `unpacked`, which may be either.
     """
 
     city: City
@@ -87,8 +82,7 @@ class CitySources:
     def locations(self, partial: Path) -> dict[str, PhotoLocation]:
         """Locates each photo's bytes, by name without suffix.
 
-        Args:
-          partial: a folder for uncompressed copies of archives.
+        Uncompressed copies of archives are written below `partial`.
 
         Raises:
           UserError: if an archive is damaged, or two photos have the same name.
@@ -125,10 +119,7 @@ def stem_of(path: str, city: City) -> str | None:
 def find_sources(root: Path, city: City, release: str) -> CitySources:
     """Locates a city's archives in a folder or, where there are none, its photos below.
 
-    Args:
-      root: the folder.
-      city: whose photos.
-      release: `original` or `blurred`; "" for the one that exists.
+    The release is `original` or `blurred`; "" for the one that exists.
 
     Raises:
       UserError: if there is nothing, not all of it, or both releases.

@@ -26,16 +26,7 @@ def as_mapping(truth: GroundTruth) -> Truth:
 
 
 def without(truth: Truth, images: Collection[int], queries: Collection[int]) -> Truth:
-    """Removes photos from a ground truth.
-
-    Args:
-      truth: a benchmark.
-      images: indices into imlist.
-      queries: indices into qimlist.
-
-    Returns:
-      The benchmark of the others, with new indices.
-    """
+    """Removes images (indices into imlist) and queries (indices into qimlist)."""
     kept = [i for i in range(len(truth["imlist"])) if i not in images]
     index = {old: new for new, old in enumerate(kept)}
     kept_queries = [i for i in range(len(truth["qimlist"])) if i not in queries]
@@ -61,10 +52,7 @@ def benchmark_contents(
 ) -> DatasetContents:
     """Lists a benchmark's two splits.
 
-    Args:
-      truth: the whole benchmark.
-      locations: of the photos that exist, by name without suffix.
-      root: where the others are missing.
+    `locations` are of the photos that exist in `root`, by name without suffix.
     """
     names = {key: [plain_stem(n) for n in truth[key]] for key in ("imlist", "qimlist")}
     missing = {

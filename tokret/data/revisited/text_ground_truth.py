@@ -58,14 +58,9 @@ def find_texts(root: Path, landmarks: Sequence[str], archive: str) -> list[Path]
 
 
 def read_texts(paths: Sequence[Path], partial: Path) -> dict[str, str]:
-    """Reads the text files, or those in an archive.
+    """Reads the text files, or those in an archive, by file name.
 
-    Args:
-      paths: from `find_texts`.
-      partial: a folder for the archive's uncompressed copy.
-
-    Returns:
-      The texts, by file name.
+    The archive's uncompressed copy is written below `partial`.
 
     Raises:
       UserError: if one cannot be read.
