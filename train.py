@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -27,21 +27,20 @@ from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
 from tokret.training.checkpoint_metadata import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
-from tokret.training.initial_weights import weights_source
-from tokret.training.input_batches import file_names, training_input, validation_input
+from tokret.training.input_batches import PhotoInput
 from tokret.training.interruption import lock_workdir, stop_requests
 from tokret.training.profiling import Profile, parse_steps
 from tokret.training.reporting import Reporter
 from tokret.training.retention import Retention
-from tokret.training.setup import TrainingRun, initial_state, prepare_run
-from tokret.training.state import TrainState
+
+if TYPE_CHECKING:
+    from tokret.training.setup import TrainingRun
+    from tokret.training.state import TrainState
 
 
-def validate(
-    run: TrainingRun, state: Any, print_line: Callable[[str], None]
-) -> dict[str, float]:
+def validate(run: "TrainingRun", state: Any, photos: PhotoInput) -> dict[str, float]:
     """Returns mean loss, top1 and top5 over all validation photos."""
-    batches, skipped = validation_input(run, print_line)
+    batches, skipped = photos.validation()
     sums: dict[str, float] = {}
     for batch in batches:
         arrays = (batch[name] for name in ("images", "labels", "weights"))
@@ -53,13 +52,13 @@ def validate(
 
 
 def check_finite(
-    metrics: dict[str, float], reporter: Reporter, run: TrainingRun, saved: int | None
+    metrics: dict[str, float], reporter: Reporter, photos: PhotoInput, saved: int | None
 ) -> None:
     """Reports an update that was skipped; stops a run that makes no more updates."""
     step, count = int(metrics["last_nonfinite_step"]), int(metrics["nonfinite_steps"])
-    reporter.nonfinite_step(count, step, lambda: file_names(run, step))
+    reporter.nonfinite_step(count, step, lambda: photos.file_names(step))
     in_row = int(metrics["consecutive_nonfinite_steps"])
-    allowed = run.config.updates.max_nonfinite_steps
+    allowed = photos.config.updates.max_nonfinite_steps
     if in_row > allowed or not math.isfinite(metrics["weight_norm"]):
         raise UserError(
             f"{in_row} updates in a row were non-finite, the last of them step {step}; "
@@ -69,8 +68,8 @@ def check_finite(
 
 
 def restore_newest(
-    run: TrainingRun, workdir: Path, checkpoints: Checkpoints
-) -> TrainState | None:
+    run: "TrainingRun", workdir: Path, checkpoints: Checkpoints
+) -> "TrainState | None":
     """Restores the newest checkpoint that can be read, None if there is none."""
     for step in reversed(list_steps(workdir)):
         state, problem = None, ""
@@ -91,6 +90,11 @@ def restore_newest(
 
 def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     """Starts or resumes a run, and trains to its end."""
+    # Flax, Optax and the model take as long to import as JAX: not before the command
+    # line and the config are checked.
+    from tokret.training.initial_weights import weights_source
+    from tokret.training.setup import initial_state, prepare_run
+
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"workdir: {workdir} is a file; name a folder")
     run = prepare_run(config)
@@ -137,8 +141,8 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
 
 
 def take_steps(
-    run: TrainingRun,
-    state: TrainState,
+    run: "TrainingRun",
+    state: "TrainState",
     reporter: Reporter,
     checkpoints: Checkpoints,
     stop_requested: Callable[[int], bool],
@@ -146,7 +150,8 @@ def take_steps(
 ) -> None:
     """Trains from a state to the last step; logs, validates and saves on the way."""
     first, steps, options = int(state.step), run.schedule.steps, run.config.run
-    batches, skipped = training_input(run, first, reporter.print_line)
+    photos = PhotoInput(run.config, run.dataset, run.mesh, reporter.print_line)
+    batches, skipped = photos.training(first)
     for step in range(first + 1, steps + 1):
         with reporter.waiting():
             batch = next(batches)
@@ -162,14 +167,14 @@ def take_steps(
         if step % options.log_every == 0 or saves:
             found = jax.device_get(metrics)
             values = {name: float(value) for name, value in found.items()}
-            check_finite(values, reporter, run, checkpoints.latest_step())
+            check_finite(values, reporter, photos, checkpoints.latest_step())
             values["learning_rate"] = float(run.schedule(step - 1))
             values["skipped"] = skipped.report()
             reporter.train(step, values)
         # Before saving: a run that is killed here validates again.
         measured = {}
         if validates:
-            measured = validate(run, state, reporter.print_line)
+            measured = validate(run, state, photos)
             reporter.validation(step, step // run.epoch_steps, measured)
         if ends_epoch:
             skipped.new_epoch()

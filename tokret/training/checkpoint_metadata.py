@@ -22,7 +22,6 @@ from tokret.config import stored
 from tokret.config.parsing import parse_group, to_tree
 from tokret.config.tree import InferenceConfig, ModelConfig
 from tokret.errors import UserError
-from tokret.models.build import build_model
 
 FORMAT = 1
 FILE, FIELD = "_CHECKPOINT_METADATA", "custom_metadata"  # where Orbax stores it
@@ -158,6 +157,8 @@ def check_same_model(source: str, theirs: ModelConfig, ours: ModelConfig) -> Non
 
 
 def _pixels(config: InferenceConfig) -> dict[str, list[float]]:
+    from tokret.models.build import build_model  # imports Flax
+
     scale = build_model(**dataclasses.asdict(config.model)).pixels
     return {name: list(values) for name, values in scale._asdict().items()}
 

@@ -19,7 +19,6 @@ from tokret.training.checkpoint_metadata import (
     read_metadata,
 )
 from tokret.training.retention import Retention
-from tokret.training.state import TrainState
 
 # What a killed process leaves: Orbax's half-written folders, our half-removed ones.
 INCOMPLETE = ("*.orbax-checkpoint-tmp*", ".removed-*")
@@ -118,13 +117,11 @@ class Checkpoints:
         """Returns the newest complete checkpoint's step, None if there is none."""
         return max(self._measured, default=None)
 
-    def save(
-        self, state: TrainState, measured: Mapping[str, float] | None = None
-    ) -> None:
+    def save(self, state: Any, measured: Mapping[str, float] | None = None) -> None:
         """Saves a state under its step; returns when the state may be overwritten.
 
         Args:
-          state: what is saved.
+          state: a `TrainState`.
           measured: metrics of a validation of it, None if there was none.
 
         Raises:
@@ -182,7 +179,7 @@ class Checkpoints:
         del self._measured[step]
         return target
 
-    def restore(self, abstract_state: Any, step: int) -> TrainState:
+    def restore(self, abstract_state: Any, step: int) -> Any:
         """Restores a state to its devices; every name and shape must agree.
 
         Class matrices alone may be padded for another mesh than the state's.
@@ -207,9 +204,7 @@ class Checkpoints:
             f"weights of {self._folder.parent}",
         )
         # Only rows of classes that do not exist are padded or cut: zeros.
-        state = load_arrays(path, abstract_state, padded=True)
-        assert isinstance(state, TrainState)
-        return state
+        return load_arrays(path, abstract_state, padded=True)
 
 
 def _reason(error: Exception) -> str:

@@ -7,18 +7,20 @@ import them.
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from tokret.config.tree import Config
+from tokret.data.datasets import Dataset
 from tokret.errors import UserError
 from tokret.runtime import cluster
-from tokret.training.setup import TrainingRun
 from tokret.training.sharding import to_devices
 
 Batch = dict[str, np.ndarray]
+Batches = Iterator[dict[str, jax.Array]]
 
 MIN_SKIPPED = 3  # photos; fewer never stop a run, however short its epochs
 NONE = -1  # stands for no record in a batch's "bad"
@@ -96,64 +98,74 @@ class SkippedPhotos:
         return bad_record_reason(self._records, index)
 
 
-def training_input(
-    run: TrainingRun, first_step: int, print_line: Callable[[str], None]
-) -> tuple[Iterator[dict[str, jax.Array]], SkippedPhotos]:
-    """Returns the batches after a step, on their devices, and their skipped photos.
+class PhotoInput(NamedTuple):
+    """The input of a run.
 
-    The stream depends on the seed and the step alone: none of it is saved.
+    Attributes:
+      config: the run's.
+      dataset: its photos.
+      mesh: the devices that batches are split over.
+      print_line: prints a warning.
     """
-    from tokret.data.augmentation import Augmentation
-    from tokret.data.streams import training_batches
 
-    records = run.dataset.records("train")
-    batches = training_batches(
-        records,
-        Augmentation(**dataclasses.asdict(run.config.augmentation)),
-        batch_size=run.config.batch_size,
-        seed=run.config.seed,
-        first_step=first_step,
-        process=(jax.process_index(), jax.process_count()),
-        threads=run.config.run.threads,
-    )
-    skipped = SkippedPhotos(
-        records, max_fraction=run.config.run.max_skipped_fraction, print_line=print_line
-    )
-    return prefetch_to_devices(map(skipped.count, batches), run.mesh), skipped
+    config: Config
+    dataset: Dataset
+    mesh: Mesh
+    print_line: Callable[[str], None]
 
+    def training(self, first_step: int) -> tuple[Batches, SkippedPhotos]:
+        """Returns the batches after a step, on their devices, and their skipped photos.
 
-def validation_input(
-    run: TrainingRun, print_line: Callable[[str], None]
-) -> tuple[Iterator[dict[str, jax.Array]], SkippedPhotos]:
-    """Returns the validation batches, on their devices, and their skipped photos."""
-    from tokret.data.streams import validation_batches
+        The stream depends on the seed and the step alone: none of it is saved.
+        """
+        from tokret.data.augmentation import Augmentation
+        from tokret.data.streams import training_batches
 
-    records = run.dataset.records("validation")
-    batches = validation_batches(
-        records,
-        size=run.config.augmentation.size,
-        batch_size=run.config.batch_size,
-        process=(jax.process_index(), jax.process_count()),
-        threads=run.config.run.threads,
-    )
-    skipped = SkippedPhotos(
-        records, max_fraction=run.config.run.max_skipped_fraction, print_line=print_line
-    )
-    return (to_devices(skipped.count(batch), run.mesh) for batch in batches), skipped
+        batches = training_batches(
+            self.dataset.records("train"),
+            Augmentation(**dataclasses.asdict(self.config.augmentation)),
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            first_step=first_step,
+            process=(jax.process_index(), jax.process_count()),
+            threads=self.config.run.threads,
+        )
+        skipped = self._skipped("train")
+        return prefetch_to_devices(map(skipped.count, batches), self.mesh), skipped
 
+    def validation(self) -> tuple[Batches, SkippedPhotos]:
+        """Returns all validation batches, and their skipped photos."""
+        from tokret.data.streams import validation_batches
 
-def file_names(run: TrainingRun, step: int) -> list[str]:
-    """Lists the file names of the photos in the batch of a step, counted from 1."""
-    from tokret.data.streams import names_of_step
+        batches = validation_batches(
+            self.dataset.records("validation"),
+            size=self.config.augmentation.size,
+            batch_size=self.config.batch_size,
+            process=(jax.process_index(), jax.process_count()),
+            threads=self.config.run.threads,
+        )
+        skipped = self._skipped("validation")
+        return (to_devices(skipped.count(b), self.mesh) for b in batches), skipped
 
-    records = run.dataset.records("train")
-    fields = {"batch_size": run.config.batch_size, "seed": run.config.seed}
-    return names_of_step(records, **fields, step=step)
+    def file_names(self, step: int) -> list[str]:
+        """Lists the file names of the photos in a step's batch, counted from 1."""
+        from tokret.data.streams import names_of_step
+
+        records, config = self.dataset.records("train"), self.config
+        fields = {"batch_size": config.batch_size, "seed": config.seed}
+        return names_of_step(records, **fields, step=step)
+
+    def _skipped(self, split: str) -> SkippedPhotos:
+        return SkippedPhotos(
+            self.dataset.records(split),
+            max_fraction=self.config.run.max_skipped_fraction,
+            print_line=self.print_line,
+        )
 
 
 def prefetch_to_devices(
     batches: Iterator[Batch], mesh: Mesh, depth: int = 2
-) -> Iterator[dict[str, jax.Array]]:
+) -> Batches:
     """Yields batches on their devices; transfers some before they are needed.
 
     Args:
