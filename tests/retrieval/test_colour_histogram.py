@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tokret.retrieval import colour_histogram as histogram
-from tokret.retrieval import leave_one_out as among_labels
+from tokret.retrieval import leave_one_out
 
 UNSEEN = Path(__file__).parents[2].parent / "shared" / "grocery" / "unseen"
 
@@ -22,7 +22,7 @@ def test_one_colour_fills_one_bin():
     assert np.flatnonzero(blue).tolist() == [5 * 16 + 15]
 
 
-def test_bins_hold_square_roots_of_shares_wherever_the_pixels_lie():
+def test_bins_are_square_roots_of_fractions_wherever_the_pixels_are():
     image = np.zeros((10, 10, 3), np.uint8)
     image[:, :1] = 255  # a tenth white, the rest black
     descriptor = histogram.colour_histogram(image)
@@ -46,6 +46,6 @@ def test_the_baseline_on_unseen_groceries():
         ]
     )
     labels = np.array([photo.parent.name for photo in photos])
-    result = among_labels.leave_one_out(descriptors, labels)
+    result = leave_one_out.leave_one_out(descriptors, labels)
     assert result["mAP"] == pytest.approx(0.485, abs=2e-3)
     assert result["recall@1"] == pytest.approx(0.949, abs=2e-3)

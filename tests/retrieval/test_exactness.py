@@ -110,8 +110,8 @@ def rescaled(image, scale):
         place = np.maximum(place, 0)
         low = np.minimum(np.floor(place).astype(int), side - 1)
         high = np.minimum(low + 1, side - 1)
-        share = (place - np.floor(place)).reshape([(-1, 1, 1), (-1, 1)][axis])
-        image = image.take(low, axis) * (1 - share) + image.take(high, axis) * share
+        part = (place - np.floor(place)).reshape([(-1, 1, 1), (-1, 1)][axis])
+        image = image.take(low, axis) * (1 - part) + image.take(high, axis) * part
     return image
 
 
@@ -233,9 +233,9 @@ def batched(model, variables, views, canvases):
     settings = ExtractionConfig(
         longest_side=80, scales=SCALES, batch_size=16, canvases=canvases
     )
-    describe = make_embed_fn(model, SCALES)
-    found = extract(describe, variables, views, settings)
-    programs = describe._cache_size()  # type: ignore[attr-defined]
+    embed = make_embed_fn(model, SCALES)
+    found = extract(embed, variables, views, settings)
+    programs = embed._cache_size()  # type: ignore[attr-defined]
     assert 1 <= programs <= canvases
     found = found.reshape(len(views), -1, DIM).astype(np.float64)
     return found / np.linalg.norm(found, axis=2, keepdims=True), programs

@@ -64,24 +64,24 @@ def test_settings_that_cannot_be(field, value):
 
 
 def test_batches_of_any_shapes_equal_one_at_a_time(model):
-    describe, variables = model
-    asked = views(SHAPES)
+    embed, variables = model
+    photos = views(SHAPES)
     done = []
     together = extract(
-        describe,
+        embed,
         variables,
-        asked,
+        photos,
         settings=settings_of(2, 1),
         progress=done.append,
     )
     assert together.shape == (5, 8) and sum(done) == 5
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
-    compiled = describe._cache_size()
+    compiled = embed._cache_size()
     assert compiled == 1
-    several = extract(describe, variables, asked, settings=settings_of(2, 2))
+    several = extract(embed, variables, photos, settings=settings_of(2, 2))
     np.testing.assert_allclose(several, together, atol=1e-5)
-    assert describe._cache_size() <= compiled + 2
-    alone = extract(describe, variables, asked[2:3], settings=settings_of(1, 1))
+    assert embed._cache_size() <= compiled + 2
+    alone = extract(embed, variables, photos[2:3], settings=settings_of(1, 1))
     np.testing.assert_allclose(alone[0], together[2], atol=1e-5)
 
 
@@ -110,17 +110,17 @@ def test_compiler_options_are_those_of_the_platform(monkeypatch, platform):
 
 
 def test_a_batch_is_split_over_all_devices_and_stays_the_same(model):
-    describe, variables = model
-    asked, used = views(SHAPES), []
+    embed, variables = model
+    photos, used = views(SHAPES), []
 
     def noted(variables, images, sizes, rescaled):
         used.append((images.sharding.device_set, images.shape))
-        return describe(variables, images, sizes, rescaled)
+        return embed(variables, images, sizes, rescaled)
 
-    split = extract(noted, variables, asked, settings=settings_of(8, 1))
+    split = extract(noted, variables, photos, settings=settings_of(8, 1))
     ((devices, shape),) = used
     assert devices == set(jax.devices()) and shape[0] == len(devices) == 8
-    one = extract(describe, variables, asked, settings=settings_of(1, 1))
+    one = extract(embed, variables, photos, settings=settings_of(1, 1))
     np.testing.assert_allclose(split, one, atol=2e-6)
 
 
@@ -137,10 +137,10 @@ def test_interpolation_at_the_edges():
 
 
 def test_a_descriptor_that_is_not_finite_is_refused(model):
-    def describe(variables, batch, sizes, rescaled):
+    def embed(variables, batch, sizes, rescaled):
         found = np.ones((len(batch), 2), np.float32)
         found[sizes[:, 0] == 33] = np.nan
         return found
 
     with pytest.raises(UserError, match="of 33x40 is not finite: the weights"):
-        extract(describe, {}, views([(32, 32), (33, 40), (32, 32)]), settings_of(2, 1))
+        extract(embed, {}, views([(32, 32), (33, 40), (32, 32)]), settings_of(2, 1))

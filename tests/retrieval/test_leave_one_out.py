@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.retrieval import leave_one_out as among_labels
+from tokret.retrieval import leave_one_out
 from tokret.retrieval.compression.database import compress
 
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
@@ -14,13 +14,13 @@ def ints(*values):
 
 
 def test_hand_cases_of_average_precision():
-    assert among_labels.plain_average_precision(ints(5, 0, 2)) == pytest.approx(
+    assert leave_one_out.plain_average_precision(ints(5, 0, 2)) == pytest.approx(
         (1 + 2 / 3 + 3 / 6) / 3, abs=1e-15
     )
     # Of five positives two can be among the first two places, and one is.
-    assert among_labels.average_precision_at(ints(1, 5, 6, 7, 8), 2) == 0.25
-    assert among_labels.average_precision_at(ints(0), 10) == 1.0
-    assert among_labels.average_precision_at(ints(10), 10) == 0.0
+    assert leave_one_out.average_precision_at(ints(1, 5, 6, 7, 8), 2) == 0.25
+    assert leave_one_out.average_precision_at(ints(0), 10) == 1.0
+    assert leave_one_out.average_precision_at(ints(10), 10) == 0.0
 
 
 def slow_leave_one_out(descriptors, labels):
@@ -52,30 +52,30 @@ def test_leave_one_out_is_the_slow_form(seed, classes, block):
     draw = np.random.default_rng(seed)
     descriptors = draw.integers(-1, 2, (200, 4)).astype(np.float32)
     labels = draw.integers(0, classes, 200)
-    result = among_labels.leave_one_out(descriptors, labels, block=block)
+    result = leave_one_out.leave_one_out(descriptors, labels, block=block)
     assert result == pytest.approx(slow_leave_one_out(descriptors, labels), abs=1e-12)
-    assert result == among_labels.leave_one_out(descriptors, labels, block=129)
+    assert result == leave_one_out.leave_one_out(descriptors, labels, block=129)
 
 
-def test_leave_one_out_takes_names_and_leaves_lone_items_out():
+def test_leave_one_out_takes_names_and_skips_lone_items():
     descriptors = np.array([[1, 0], [1, 0], [0, 1], [0.5, 0]], np.float32)
     labels = np.array(["milk", "milk", "pear", "lime"])
-    found = among_labels.leave_one_out(descriptors, labels)
+    found = leave_one_out.leave_one_out(descriptors, labels)
     assert set(found.values()) == {1.0} and len(found) == 7
-    lone = among_labels.leave_one_out(descriptors, np.array(["a", "b", "c", "d"]))
+    lone = leave_one_out.leave_one_out(descriptors, np.array(["a", "b", "c", "d"]))
     assert np.isnan(list(lone.values())).all()
 
 
-def test_items_may_ask_by_other_descriptors():
+def test_items_may_have_other_descriptors_as_queries():
     descriptors = np.eye(4, dtype=np.float32)
     labels = np.array([0, 0, 1, 1])
-    # Each asks for the other of its class, or for one of the other class.
+    # Each is near the other of its class, or one of the other class.
     for order, expected in (([1, 0, 3, 2], 1.0), ([2, 3, 0, 1], 0.0)):
-        asking = descriptors[order]
-        found = among_labels.leave_one_out(descriptors, labels, queries=asking)
+        queries = descriptors[order]
+        found = leave_one_out.leave_one_out(descriptors, labels, queries=queries)
         assert found["recall@1"] == expected
-    same = among_labels.leave_one_out(descriptors, labels, queries=descriptors)
-    assert same == among_labels.leave_one_out(descriptors, labels)
+    same = leave_one_out.leave_one_out(descriptors, labels, queries=descriptors)
+    assert same == leave_one_out.leave_one_out(descriptors, labels)
 
 
 def test_items_that_are_no_queries_are_still_ranked():
@@ -84,12 +84,12 @@ def test_items_that_are_no_queries_are_still_ranked():
     descriptors = rng.normal(size=(6, 4)).astype(np.float32)
     descriptors[1] = np.nan
     items = [0, 2, 3, 4, 5]
-    ranks = among_labels.leave_one_out_ranks(descriptors, labels, query_items=items)
+    ranks = leave_one_out.leave_one_out_ranks(descriptors, labels, query_items=items)
     assert sorted(ranks) == items
     # Last of the five others.
     assert ranks[0].max() == ranks[2].max() == 4
-    found = among_labels.leave_one_out(descriptors, labels, query_items=items)
-    assert found == among_labels.leave_one_out_metrics(ranks)
+    found = leave_one_out.leave_one_out(descriptors, labels, query_items=items)
+    assert found == leave_one_out.leave_one_out_metrics(ranks)
 
 
 @pytest.mark.parametrize("form", ["int8", "bf16"])
@@ -99,8 +99,8 @@ def test_compressed_items_are_queried_by_descriptors(form):
     centres = draw.normal(size=(15, 32))
     rows = (centres[labels] + 0.8 * draw.normal(size=(60, 32))).astype(np.float32)
     few = compress(rows, form)
-    plain = among_labels.leave_one_out(rows, labels)
-    found = among_labels.leave_one_out(
+    plain = leave_one_out.leave_one_out(rows, labels)
+    found = leave_one_out.leave_one_out(
         few.codes, labels, queries=rows, encode_queries=few.encode_queries
     )
     assert found["mAP"] == pytest.approx(plain["mAP"], abs=0.02)

@@ -95,12 +95,12 @@ def test_evaluate_leaves_out_queries_without_positives_and_allows_distractors():
         "mP@5": 0.5,
         "mP@10": 0.5,
     }
-    # Hard: easy 0 and junk 1 are passed over; b finds its one positive first.
+    # Hard: easy 0 and junk 1 are ignored; b has its one positive first.
     assert result.average_precision["hard"].tolist() == [0.25, 1.0]
     assert result.means["hard"]["mP@1"] == 0.5
 
 
-def test_a_level_that_nobody_asks_is_nan():
+def test_a_protocol_without_queries_is_nan():
     truth = ground_truth.from_revisited(
         {
             "imlist": ["i"],

@@ -42,7 +42,7 @@ def test_rows_of_nan_are_skipped_and_stay(rows):
     spoilt = np.concatenate([rows, np.full((3, 12), np.nan, np.float32)])
     learned, plain = whitening.learn(spoilt), whitening.learn(rows)
     np.testing.assert_array_equal(learned.projection, plain.projection)
-    white = whitening.WhitenedDatabase(spoilt, learned)
+    white = learned.whiten(spoilt)
     assert white.shape == (503, 12) and np.isnan(white[500:503]).all()
     np.testing.assert_array_equal(white[3:7], learned(rows[3:7]))
 

@@ -14,7 +14,7 @@ from tokret.retrieval.compression.costs import measure_compression
 from tokret.retrieval.compression.database import Compressed, check_codec
 from tokret.retrieval.exact_search.blocks import ConcatenatedDatabase, Database
 from tokret.retrieval.store.record import Record
-from tokret.retrieval.whitening import WhitenedDatabase, Whitening
+from tokret.retrieval.whitening import Whitening
 
 # (queries, database, head, whose codes the database is) -> numbers.
 Measure = Callable[[np.ndarray, Database, None, Compressed | None], Mapping[str, Any]]
@@ -111,7 +111,7 @@ class Variants:
         if self.distractors is not None:
             rows: Database = self.distractors.descriptors
             if self.whitening is not None:
-                rows = WhitenedDatabase(rows, self.whitening)
+                rows = self.whitening.whiten(rows)
             database = ConcatenatedDatabase([database, rows])
             found["distractors"] = {
                 "count": len(rows),

@@ -14,7 +14,11 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.io.weight_files import read_weights, write_safetensors
-from tokret.retrieval.exact_search.blocks import Database, read_in_blocks
+from tokret.retrieval.exact_search.blocks import (
+    Database,
+    MappedDatabase,
+    read_in_blocks,
+)
 from tokret.shapes import Float, Shaped
 
 FORMAT = "tokret whitening 1"
@@ -41,28 +45,9 @@ class Whitening:
         length = np.linalg.norm(white, axis=1, keepdims=True)
         return white / np.where(length == 0, 1, length)
 
-
-class WhitenedDatabase:
-    """A database that is whitened as it is read, block by block.
-
-    Attributes:
-      shape: (N, E).
-      dtype: float32.
-    """
-
-    def __init__(self, database: Database, whitening: Whitening) -> None:
-        """Applies a whitening to a database [N, D]."""
-        self._database, self._whitening = database, whitening
-        self.shape = (len(database), whitening.projection.shape[1])
-        self.dtype = np.dtype(np.float32)
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self._database)
-
-    def __getitem__(self, rows: slice, /) -> Float[np.ndarray, "n e"]:
-        """Some rows."""
-        return self._whitening(np.asarray(self._database[rows]))
+    def whiten(self, database: Database) -> MappedDatabase:
+        """Whitens a database [N, D] block by block, as it is read."""
+        return MappedDatabase(database, self, self.projection.shape[1])
 
 
 def learn(descriptors: Database, dims: int | None = None) -> Whitening:

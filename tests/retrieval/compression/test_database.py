@@ -65,7 +65,7 @@ def test_more_bytes_than_dimensions():
         compress(np.zeros((3, 16), np.float32), "pq17")
 
 
-def test_without_faiss_a_line_says_so(monkeypatch, unit_vectors):
+def test_without_faiss_the_error_names_the_extra(monkeypatch, unit_vectors):
     real = builtins.__import__
 
     def without(name, *rest, **more):
@@ -78,11 +78,11 @@ def test_without_faiss_a_line_says_so(monkeypatch, unit_vectors):
         compress(unit_vectors(300, 16), "pq4")
 
 
-def spoil(path, tensors=(), said=()):
-    """Rewrites a file with other tensors or other words in its header; None removes."""
+def spoil(path, tensors=(), metadata=()):
+    """Rewrites a file with other tensors or metadata; None removes."""
     file = compressed.read_weights(path)
     arrays = {name: np.array(t) for name, t in file.tensors.items()} | dict(tensors)
-    words = {**file.metadata, **dict(said)}
+    words = {**file.metadata, **dict(metadata)}
     save_file(
         {name: array for name, array in arrays.items() if array is not None},
         path,
@@ -94,7 +94,7 @@ NAN = np.full((4, 256, 4), np.nan, np.float32)
 
 
 @pytest.mark.parametrize(
-    ("form", "tensors", "said", "says"),
+    ("codec", "tensors", "metadata", "message"),
     [
         ("pq4", {}, {"format": "mine"}, "not a file of"),
         ("pq4", {}, {"codec": None}, "codec"),
@@ -116,11 +116,13 @@ NAN = np.full((4, 256, 4), np.nan, np.float32)
         ("bf16", {"codes": np.zeros(16, np.int8)}, {}, "codes are int8"),
     ],
 )
-def test_a_file_that_contradicts_itself(made, tmp_path, form, tensors, said, says):
+def test_a_file_that_contradicts_itself(
+    made, tmp_path, codec, tensors, metadata, message
+):
     path = tmp_path / "codes.safetensors"
-    save(made(form), path)
-    spoil(path, tensors, said)
-    with pytest.raises(UserError, match=says) as caught:
+    save(made(codec), path)
+    spoil(path, tensors, metadata)
+    with pytest.raises(UserError, match=message) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}: ")
 

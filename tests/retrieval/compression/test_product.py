@@ -25,9 +25,16 @@ def test_a_code_is_the_nearest_centroid_of_each_part(case):
     )
 
 
+def decode(quantiser, codes):
+    """The descriptors that codes stand for."""
+    parts = len(quantiser.centroids)
+    rows = quantiser.centroids[np.arange(parts), codes].reshape(len(codes), -1)
+    return rows[:, product.columns_of(quantiser.dims, parts)]
+
+
 def test_scores_are_products_with_what_the_codes_stand_for(case):
     queries, database, compressed = case
-    decoded = product.decode(compressed.quantiser, compressed.codes)
+    decoded = decode(compressed.quantiser, compressed.codes)
     assert np.linalg.norm(decoded - database, axis=1).mean() < 0.5
     best, items = top_k(compressed.encode_queries(queries), compressed.codes, 900, 128)
     expected = np.take_along_axis(queries @ decoded.T, items, axis=1)
@@ -64,7 +71,7 @@ def test_any_number_of_bytes(unit_vectors, parts):
     quantiser = product.train(database, parts)
     codes = product.encode(quantiser, database)
     assert codes.shape == (300, parts)
-    decoded = product.decode(quantiser, codes)
+    decoded = decode(quantiser, codes)
     assert decoded.shape == database.shape
     queries = unit_vectors(2, 32, seed=1)
     tables = product.tables(quantiser, queries)
@@ -75,7 +82,7 @@ def test_any_number_of_bytes(unit_vectors, parts):
 def test_fewer_images_than_centroids_are_kept_as_they_are(unit_vectors):
     database = unit_vectors(40, 16)
     quantiser = product.train(database, 4)
-    decoded = product.decode(quantiser, product.encode(quantiser, database))
+    decoded = decode(quantiser, product.encode(quantiser, database))
     np.testing.assert_allclose(decoded, database, rtol=0, atol=1e-6)
 
 

@@ -26,7 +26,7 @@ def test_without_a_count_of_its_own_the_process_size_is_taken(monkeypatch):
     assert held > 2**20 and peak == 0
 
 
-def test_where_nothing_tells_of_memory_only_time_is_told(monkeypatch, tmp_path):
+def test_only_time_is_measured_where_memory_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setattr(costs, "allocated", lambda: None)
     monkeypatch.setattr(costs, "_STATM", tmp_path / "none")
     result, cost = costs.measure_cost(lambda: "done")

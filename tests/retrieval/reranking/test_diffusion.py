@@ -11,14 +11,14 @@ from tokret.retrieval.reranking.ranking import Ranking
 EXACT = 1000
 
 
-def slow_graph(database, k, gamma, left_out=()):
+def slow_graph(database, k, gamma, excluded=()):
     """Affinities of mutual neighbours in the database without some items."""
     n = len(database)
     products = database @ database.T
     listed = []
     for i in range(n):
         order = np.argsort(-products[i], kind="stable")
-        listed.append([j for j in order if j != i and j not in left_out][:k])
+        listed.append([j for j in order if j != i and j not in excluded][:k])
     graph = np.zeros((n, n))
     for i in range(n):
         for j in listed[i]:
@@ -37,17 +37,17 @@ def slow_scores(query, database, items, graph, kq, alpha, gamma):
     return np.linalg.solve(np.eye(len(items)) - alpha * smooth, y)
 
 
-def first(query, database, count, left_out=()):
+def first(query, database, count, excluded=()):
     order = np.argsort(-(database @ query), kind="stable")
-    return np.array([i for i in order if i not in left_out][:count])
+    return np.array([i for i in order if i not in excluded][:count])
 
 
 @pytest.mark.parametrize("own", [-1, 7])
 @pytest.mark.parametrize(("top", "k"), [(40, 6), (15, 6), (40, 39)])
 def test_scores_are_those_of_a_dense_solve(units, own, top, k):
     query, database = units(0, 1)[0], units(1, 40)
-    left_out = () if own < 0 else (own,)
-    items = first(query, database, top, left_out)
+    excluded = () if own < 0 else (own,)
+    items = first(query, database, top, excluded)
     products = database @ database.T - 9 * np.eye(40)
     near = np.argsort(-products, axis=1, kind="stable")[items, : k + 1]
     affinity = np.take_along_axis(products[items], near, axis=1)
@@ -66,7 +66,7 @@ def test_scores_are_those_of_a_dense_solve(units, own, top, k):
             iterations=EXACT,
         )
         assert found.dtype == jnp.float64
-    graph = slow_graph(database, k, 3.0, left_out)
+    graph = slow_graph(database, k, 3.0, excluded)
     expected = slow_scores(query, database, items, graph, 4, 0.9, 3.0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
     assert 0 < np.count_nonzero(expected)
@@ -82,9 +82,9 @@ def test_the_head_is_the_first_items_in_the_order_of_scores(units, among):
         Ranking(*half, query_items=own), top=20, k=5, kq=3, alpha=0.9, iterations=EXACT
     )
     for row, query in enumerate(queries):
-        left_out = (row,) if among else ()
-        items = first(query, database, 20, left_out)
-        graph = slow_graph(database, 5, 3.0, left_out)
+        excluded = (row,) if among else ()
+        items = first(query, database, 20, excluded)
+        graph = slow_graph(database, 5, 3.0, excluded)
         scores = slow_scores(query, database, items, graph, 3, 0.9, 3.0)
         place = {item: scores[i] for i, item in enumerate(items)}
         ordered = np.array([place[item] for item in found.reranked[row]])

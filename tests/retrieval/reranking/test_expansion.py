@@ -11,10 +11,10 @@ from tokret.retrieval.reranking.ranking import Ranking
 NOBODY = np.array([], int)
 
 
-def order_of(query, database, left_out):
-    """All items by falling products, ties by index, but those left out."""
+def order_of(query, database, excluded):
+    """All items by falling products, ties by index, but those excluded."""
     order = np.argsort(-(database @ query), kind="stable")
-    return order[~np.isin(order, left_out)]
+    return order[~np.isin(order, excluded)]
 
 
 def slow_expansion(queries, database, n, alpha, own=None):
@@ -59,7 +59,7 @@ def test_alpha_query_expansion_is_the_slow_form(units, n, alpha):
     assert found.database is ranking.database
 
 
-def test_an_item_that_asks_does_not_expand_itself(units):
+def test_a_query_item_does_not_expand_itself(units):
     database = units(5, 30)
     own = np.arange(30, dtype=np.int32)
     half = database.astype(np.float32)

@@ -56,13 +56,13 @@ def test_distances_are_the_slow_form(units, m, k1, k2):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
-def test_these_cases_tell_wide_codes_from_narrow_ones(units):
+def test_these_cases_separate_wide_codes_from_narrow_ones(units):
     case = units(0, 1)[0], units(1, 40), 0.3, 6, 3
     wide, narrow = slow_distances(*case), slow_distances(*case, widen=False)
     assert np.abs(wide - narrow).max() > 1e-3
 
 
-def test_the_head_is_the_first_items_by_distance_without_oneself(units):
+def test_the_first_items_are_ordered_by_distance_without_the_query_item(units):
     database = units(4, 30)
     own = np.arange(30, dtype=np.int32)
     half = database.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Who is near whom, and heads put in a new order."""
+"""Nearest items, and first items in a new order."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,7 @@ from tokret.retrieval.reranking.ranking import (
 )
 
 
-def test_neighbours_leave_oneself_out_even_among_duplicates():
+def test_no_item_is_its_own_neighbour_even_among_duplicates():
     # Items 0 to 4 are one point: item 4 comes last among its own nearest five.
     database = np.zeros((6, 2), np.float32)
     database[:5, 0] = database[5, 1] = 1
@@ -24,7 +24,7 @@ def test_neighbours_leave_oneself_out_even_among_duplicates():
     assert scores[:5].min() == 1 and scores[5].max() == 0
 
 
-def test_all_there_are_is_what_comes_where_more_is_asked():
+def test_fewer_items_than_wanted_are_all_returned():
     rows = np.eye(3, dtype=np.float32)
     assert nearest(Ranking(rows[:1], rows), 9)[1].tolist() == [[0, 1, 2]]
     own = np.array([2], np.int32)
@@ -35,16 +35,16 @@ def test_all_there_are_is_what_comes_where_more_is_asked():
 def test_equal_scores_keep_the_order_they_had():
     ranking = Ranking(np.zeros((1, 1), np.float32), np.zeros((4, 1), np.float32))
     first = np.zeros((1, 4), np.float32), np.array([[3, 1, 0, 2]], np.int32)
-    scores, told = jnp.asarray([0.0, 5.0, 0.0, 5.0]), []
-    found = reorder(ranking, first, lambda _: scores, told.append)
+    scores, done = jnp.asarray([0.0, 5.0, 0.0, 5.0]), []
+    found = reorder(ranking, first, lambda _: scores, done.append)
     assert found.reranked.tolist() == [[1, 2, 3, 0]]
-    assert told == [1]
+    assert done == [1]
 
 
 @pytest.mark.parametrize(
     "text", ["dba:n=3", "aqe:n=6,alpha=0", "superglobal", "k_reciprocal", "diffusion"]
 )
-def test_images_that_could_not_be_described_come_last_and_spoil_nothing(units, text):
+def test_images_without_a_descriptor_come_last_and_change_nothing(units, text):
     database, queries = units(2, 6).astype(np.float32), units(3, 2).astype(np.float32)
     (step,) = parse_pipeline(text)
     without = run_step(step, Ranking(queries, database[:5]))
@@ -65,7 +65,7 @@ def test_images_that_could_not_be_described_come_last_and_spoil_nothing(units, t
     np.testing.assert_array_equal(orders[0][:, :5], orders[1])
 
 
-def test_a_query_that_could_not_be_described_keeps_its_order(units):
+def test_a_query_without_a_descriptor_keeps_its_order(units):
     database = units(2, 6).astype(np.float32)
     queries = units(3, 2).astype(np.float32)
     queries[1] = np.nan

@@ -16,11 +16,11 @@ def slow_scores(query, candidates, beta, k):
     refined = []
     for i, x in enumerate(candidates):
         order = np.argsort(-(candidates @ x), kind="stable")
-        total, share = x.copy(), 1.0
+        total, fraction = x.copy(), 1.0
         for j in order[order != i][:k]:
             s = beta * max(x @ candidates[j], 0)
-            total, share = total + s * candidates[j], share + s
-        refined.append(total / share)
+            total, fraction = total + s * candidates[j], fraction + s
+        refined.append(total / fraction)
     refined = np.array(refined)
     first = refined @ query
     best = np.argsort(-first, kind="stable")[: k + 1]

@@ -1,4 +1,4 @@
-"""Stores, begun, cut short anywhere, gone on with, and refused."""
+"""Stores: written, interrupted anywhere, resumed and refused."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def rows_of():
 
 
 def make(folder, batch=2):
-    """Describes what is missing, as the extraction does; counts batches."""
+    """Writes missing rows, as the extraction does; counts batches."""
     rows, done = rows_of(), 0
     with write_store(folder, record()) as writer:
         for start in range(0, COUNT, batch):
@@ -61,7 +61,7 @@ def content(folder):
     }
 
 
-def test_what_was_written_is_found(tmp_path):
+def test_a_written_store_is_read(tmp_path):
     assert make(tmp_path / "s") == 6
     store = read_store(tmp_path / "s")
     assert store.names == record().images.names
@@ -78,7 +78,7 @@ def test_what_was_written_is_found(tmp_path):
 
 
 class CutError(BaseException):
-    """Ends a process that is being written down here: nothing may catch it."""
+    """Ends a process: nothing may catch it."""
 
 
 def test_cut_before_any_call_that_writes_it_ends_the_same(tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_cut_before_any_call_that_writes_it_ends_the_same(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("damage", ["torn", "garbled", "rows", "gone", "longer"])
-def test_damage_is_found_and_described_again(tmp_path, damage):
+def test_damaged_rows_are_extracted_again(tmp_path, damage):
     make(tmp_path / "whole")
     folder = tmp_path / "s"
     with write_store(folder, record()) as writer:
@@ -136,8 +136,8 @@ def test_damage_is_found_and_described_again(tmp_path, damage):
         rows.unlink()
     else:
         journal.write_bytes(lines + b"\x00" * 100)
-    there = {"torn": 4, "garbled": 0, "rows": 4, "gone": 0, "longer": 8}[damage]
-    assert StoreWriter(folder, record()).finished.sum() == there
+    kept = {"torn": 4, "garbled": 0, "rows": 4, "gone": 0, "longer": 8}[damage]
+    assert StoreWriter(folder, record()).finished.sum() == kept
     (folder / ".store.json.77").write_text("a draft that a kill left")
     make(folder)
     assert content(folder) == content(tmp_path / "whole")
@@ -224,7 +224,7 @@ def test_photos_that_cannot_be_opened_come_last(tmp_path):
     assert store.bad == BAD
 
 
-def test_what_is_no_store(tmp_path):
+def test_other_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match="not a store"):
         read_store(tmp_path)
     folder = tmp_path / "s"

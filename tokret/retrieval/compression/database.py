@@ -9,8 +9,10 @@
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -21,6 +23,7 @@ from tokret.retrieval.compression import int8, product
 from tokret.retrieval.exact_search.blocks import (
     BLOCK,
     Database,
+    MappedDatabase,
     aligned_empty,
     read_in_blocks,
 )
@@ -107,7 +110,7 @@ def compress(database: Database, codec: str) -> Compressed:
       UserError: the codec is unknown, or it needs faiss and that is missing.
     """
     check_codec(codec, database.shape[1])
-    rows = _WithoutNan(database)
+    rows = _without_nan(database)
     if codec == "int8":
         scale = int8.fit_scale(rows)
         return Compressed(codec, int8.encode(rows, scale), scale=scale)
@@ -136,26 +139,17 @@ def training_sample(database: Database) -> Float[np.ndarray, "n d"]:
     )
 
 
-class _WithoutNan:
-    """A database whose rows of NaN are replaced as they are read."""
+def _without_nan(database: Database) -> MappedDatabase:
+    """Replaces rows of NaN by the opposite of the first block's mean."""
+    head = np.asarray(database[0:BLOCK], np.float32)
+    known = head[~np.isnan(head[:, 0])]
+    opposite = -known.mean(axis=0) if len(known) else np.float32(0)
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.shape, self.dtype = database.shape, np.dtype(np.float32)
-        head = np.asarray(database[0:BLOCK], np.float32)
-        known = head[~np.isnan(head[:, 0])]
-        self._instead = -known.mean(axis=0) if len(known) else 0.0
+    def replace(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        bad = np.isnan(rows).any(axis=1, keepdims=True)
+        return np.where(bad, opposite, rows) if bad.any() else rows
 
-    def __len__(self) -> int:
-        return len(self._database)
-
-    def __getitem__(self, rows: slice, /) -> Float[np.ndarray, "n d"]:
-        part = np.asarray(self._database[rows], np.float32)
-        bad = np.isnan(part).any(axis=1)
-        if bad.any():
-            part = np.array(part)
-            part[bad] = self._instead
-        return part
+    return MappedDatabase(database, replace, database.shape[1])
 
 
 def save(compressed: Compressed, path: Path) -> None:
@@ -185,48 +179,41 @@ def read(path: Path) -> Compressed:
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not a file of tokret's compressed descriptors")
     try:
-        codec = check_codec(metadata["codec"])
-        codes = tensors["codes"]
-        if codec.startswith("pq"):
-            dims = int(metadata["dims"])
-            return _read_product(codec, codes, tensors["centroids"], dims)
-        scale = tensors["scale"] if codec == "int8" else None
-        return _read_plain(codec, codes, scale)
+        return _checked(check_codec(metadata["codec"]), tensors, metadata)
     except (KeyError, ValueError, UserError) as error:
         raise UserError(
             f"{path}: damaged, compress the descriptors again ({error})"
         ) from error
 
 
-def _read_plain(codec: str, codes: np.ndarray, scale: np.ndarray | None) -> Compressed:
-    wanted = np.dtype(np.int8 if codec == "int8" else ml_dtypes.bfloat16)
-    _expect(codes, wanted, codes.ndim == 2 and codes.size > 0, "codes")
-    if scale is not None:
-        fits = scale.shape == codes.shape[1:]
-        _expect(scale, np.dtype(np.float32), fits, "scale")
-        scale = np.array(scale)
-        # NaN fails, too.
-        if not ((scale > 0) & (scale < np.inf)).all():
-            raise ValueError("scale is not above 0")
-    return Compressed(codec, codes, scale=scale)
-
-
-def _read_product(
-    codec: str, codes: np.ndarray, centroids: np.ndarray, dims: int
+def _checked(
+    codec: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> Compressed:
-    parts = int(codec[2:])
-    right = codes.ndim == 2 and codes.size > 0 and codes.shape[1] == parts
-    _expect(codes, np.dtype(np.uint8), right, "codes")
-    check_codec(codec, dims)
-    shape = (parts, product.CENTROIDS, -(-dims // parts))
-    _expect(centroids, np.dtype(np.float32), centroids.shape == shape, "centroids")
-    centroids = np.array(centroids)
-    if not np.isfinite(centroids).all():
-        raise ValueError("centroids are not finite")
-    quantiser = product.ProductQuantiser(centroids, dims)
-    return Compressed(codec, codes, quantiser=quantiser)
-
-
-def _expect(array: np.ndarray, dtype: np.dtype, shape_fits: bool, name: str) -> None:
-    if array.dtype != dtype or not shape_fits:
-        raise ValueError(f"{name} are {array.dtype} of shape {array.shape}")
+    """Makes a database of a file's content, if that fits together."""
+    codes = tensors["codes"]
+    rows, width = codes.shape if codes.ndim == 2 else (0, 0)
+    shapes: dict[str, tuple[Any, tuple[int, ...]]]
+    if codec.startswith("pq"):
+        dims, parts = int(metadata["dims"]), int(codec[2:])
+        check_codec(codec, dims)
+        centroids = (parts, product.CENTROIDS, -(-dims // parts))
+        shapes = {
+            "codes": (np.uint8, (rows, parts)),
+            "centroids": (np.float32, centroids),
+        }
+    elif codec == "int8":
+        shapes = {"codes": (np.int8, (rows, width)), "scale": (np.float32, (width,))}
+    else:
+        shapes = {"codes": (ml_dtypes.bfloat16, (rows, width))}
+    for name, (dtype, shape) in shapes.items():
+        array = tensors[name]
+        if array.dtype != dtype or array.shape != shape or not array.size:
+            raise ValueError(f"{name} are {array.dtype} of shape {array.shape}")
+    loaded = {name: np.array(tensors[name]) for name in shapes if name != "codes"}
+    for name, array in loaded.items():
+        if not np.isfinite(array).all() or (name == "scale" and array.min() <= 0):
+            raise ValueError(f"{name} are not finite, or not above 0")
+    if codec.startswith("pq"):
+        quantiser = product.ProductQuantiser(loaded["centroids"], dims)
+        return Compressed(codec, codes, quantiser=quantiser)
+    return Compressed(codec, codes, scale=loaded.get("scale"))

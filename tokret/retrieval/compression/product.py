@@ -9,7 +9,6 @@ and encodes; tables and scores need NumPy and JAX alone.
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -100,20 +99,14 @@ def encode(quantiser: ProductQuantiser, database: Database) -> UInt8[np.ndarray,
     Raises:
       UserError: faiss is missing.
     """
-    coder = to_faiss(quantiser)
-    codes = aligned_empty((len(database), len(quantiser.centroids)), np.uint8)
-    for part, rows in read_in_blocks(database):
-        codes[part] = coder.compute_codes(split_into_parts(rows, codes.shape[1]))
-    return codes
-
-
-def to_faiss(quantiser: ProductQuantiser) -> Any:
-    """The same quantiser as faiss's `ProductQuantizer`."""
     faiss = import_faiss()
     parts, _, width = quantiser.centroids.shape
     coder = faiss.ProductQuantizer(parts * width, parts, 8)
     faiss.copy_array_to_vector(quantiser.centroids.reshape(-1), coder.centroids)
-    return coder
+    codes = aligned_empty((len(database), parts), np.uint8)
+    for part, rows in read_in_blocks(database):
+        codes[part] = coder.compute_codes(split_into_parts(rows, parts))
+    return codes
 
 
 def tables(
@@ -132,20 +125,6 @@ def tables(
     return np.ascontiguousarray(products.transpose(1, 0, 2))
 
 
-def decode(
-    quantiser: ProductQuantiser, codes: UInt8[np.ndarray, "n m"]
-) -> Float[np.ndarray, "n d"]:
-    """The descriptors that codes stand for.
-
-    Args:
-      quantiser: of M parts.
-      codes: [N, M].
-    """
-    parts = len(quantiser.centroids)
-    cut = quantiser.centroids[np.arange(parts), codes].reshape(len(codes), -1)
-    return cut[:, _places(quantiser.dims, parts)]
-
-
 def split_into_parts(
     descriptors: Float[np.ndarray, "n d"], parts: int
 ) -> Float[np.ndarray, "n e"]:
@@ -154,11 +133,11 @@ def split_into_parts(
     if dims % parts == 0:
         return np.ascontiguousarray(descriptors)
     cut = np.zeros((rows, parts * -(-dims // parts)), np.float32)
-    cut[:, _places(dims, parts)] = descriptors
+    cut[:, columns_of(dims, parts)] = descriptors
     return cut
 
 
-def _places(dims: int, parts: int) -> np.ndarray:
+def columns_of(dims: int, parts: int) -> np.ndarray:
     """The column of each dimension among the parts, whose sizes differ by at most 1."""
     width = -(-dims // parts)
     pieces = np.array_split(np.arange(dims), parts)

@@ -97,6 +97,33 @@ class ConcatenatedDatabase:
         return np.concatenate([np.empty((0, self.shape[1]), np.float32), *parts])
 
 
+class MappedDatabase:
+    """A database whose rows pass through a function as they are read.
+
+    Attributes:
+      shape: (N, E).
+      dtype: float32.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        function: Callable[[np.ndarray], np.ndarray],
+        dims: int,
+    ) -> None:
+        """Maps rows [n, D] of a database, in float32, to rows [n, E]."""
+        self._database, self._function = database, function
+        self.shape, self.dtype = (len(database), dims), np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        """N."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice, /) -> Float[np.ndarray, "n e"]:
+        """Some rows."""
+        return self._function(np.asarray(self._database[rows], np.float32))
+
+
 def read_in_blocks(
     database: Database, dtype: Any = np.float32
 ) -> Iterator[tuple[slice, Shaped[np.ndarray, "b d"]]]:

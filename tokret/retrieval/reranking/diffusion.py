@@ -5,13 +5,18 @@ Compact CNN Representations", CVPR 2017, with one descriptor an image.
 """
 
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import msgspec
 
 from tokret.retrieval.reranking.ranking import (
+    Count,
+    Factor,
     Progress,
     Ranking,
+    Top,
     nearest,
     neighbour_graph,
     reorder,
@@ -84,12 +89,12 @@ def diffused_scores(
 
 def rerank_diffusion(
     ranking: Ranking,
-    top: int = 1000,
-    k: int = 50,
-    kq: int = 10,
-    alpha: float = 0.99,
-    gamma: float = 3.0,
-    iterations: int = 20,
+    top: Top = 1000,
+    k: Count = 50,
+    kq: Count = 10,
+    alpha: Annotated[float, msgspec.Meta(ge=0, le=0.9999)] = 0.99,
+    gamma: Factor = 3.0,
+    iterations: Count = 20,
     *,
     progress: Progress = lambda done: None,
 ) -> Ranking:

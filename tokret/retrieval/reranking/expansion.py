@@ -9,6 +9,8 @@ import numpy as np
 
 from tokret.models.layers import l2_normalise
 from tokret.retrieval.reranking.ranking import (
+    Count,
+    Factor,
     Ranking,
     nearest,
     neighbour_graph,
@@ -42,7 +44,7 @@ def add_neighbours(
     return l2_normalise(total)
 
 
-def expand_queries(ranking: Ranking, n: int = 10, alpha: float = 3.0) -> Ranking:
+def expand_queries(ranking: Ranking, n: Count = 10, alpha: Factor = 3.0) -> Ranking:
     """Alpha query expansion: q' = q + sum over the first n of (q . x)^alpha x.
 
     A query has the weight (q . q)^alpha = 1; a negative product counts as 0. With
@@ -66,7 +68,7 @@ def expand_queries(ranking: Ranking, n: int = 10, alpha: float = 3.0) -> Ranking
 
 
 def augment_database(
-    ranking: Ranking, n: int = 10, weighting: Weighting = "rank"
+    ranking: Ranking, n: Count = 10, weighting: Weighting = "rank"
 ) -> Ranking:
     """Database-side augmentation: each item is added to its n nearest other items.
 

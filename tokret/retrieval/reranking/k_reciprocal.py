@@ -6,14 +6,18 @@ with one probe at a time: other queries have no influence.
 """
 
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 
 from tokret.retrieval.reranking.ranking import (
+    Count,
     Progress,
     Ranking,
+    Top,
     nearest,
     read_rows,
     reorder,
@@ -81,10 +85,10 @@ def k_reciprocal_distances(
 
 def rerank_k_reciprocal(
     ranking: Ranking,
-    top: int = 500,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_: float = 0.3,
+    top: Top = 500,
+    k1: Count = 20,
+    k2: Count = 6,
+    lambda_: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.3,
     *,
     progress: Progress = lambda done: None,
 ) -> Ranking:

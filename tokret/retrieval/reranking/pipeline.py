@@ -1,13 +1,12 @@
 """A pipeline of re-rankings by name: "dba:n=10,aqe:n=10,alpha=3"."""
 
 import inspect
-import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 
 from tokret.arguments import choose, reject_unknown
@@ -21,47 +20,16 @@ from tokret.retrieval.reranking.superglobal import rerank_superglobal
 from tokret.shapes import Array, Shaped
 
 LENGTH_TOLERANCE = 0.01  # more than half precision on the disk needs
-LARGEST = 10**6
-# Methods that hold the products of the first items then take some gigabytes.
-TOP = 20_000
 
-
-class Method(NamedTuple):
-    """A re-ranking method.
-
-    Attributes:
-      run: a function of a ranking and, by keyword, the arguments below.
-      reorders: whether it re-ranks the first items instead of changing descriptors;
-        `run` then takes `progress` too.
-      least: the smallest value of each numeric argument.
-      most: the largest, where it is not LARGEST.
-    """
-
-    run: Callable[..., Ranking]
-    reorders: bool
-    least: Mapping[str, int | float]
-    most: Mapping[str, int | float]
-
-
-# The arguments' defaults are in the functions' signatures.
-METHODS: Mapping[str, Method] = {
-    "dba": Method(augment_database, False, {"n": 1}, {}),
-    "aqe": Method(expand_queries, False, {"n": 1, "alpha": 0}, {}),
-    "superglobal": Method(
-        rerank_superglobal, True, {"top": 1, "k": 1, "beta": 0}, {"top": TOP}
-    ),
-    "k_reciprocal": Method(
-        rerank_k_reciprocal,
-        True,
-        {"top": 1, "k1": 1, "k2": 1, "lambda": 0},
-        {"top": TOP, "lambda": 1},
-    ),
-    "diffusion": Method(
-        rerank_diffusion,
-        True,
-        {"top": 1, "k": 1, "kq": 1, "alpha": 0, "gamma": 0, "iterations": 1},
-        {"top": TOP, "alpha": 0.9999},
-    ),
+# Functions of a ranking; their other parameters, with their defaults and ranges, are
+# the arguments. Those with `progress` re-rank the first items, the others change
+# descriptors.
+METHODS: Mapping[str, Callable[..., Ranking]] = {
+    "dba": augment_database,
+    "aqe": expand_queries,
+    "superglobal": rerank_superglobal,
+    "k_reciprocal": rerank_k_reciprocal,
+    "diffusion": rerank_diffusion,
 }
 
 
@@ -76,6 +44,11 @@ class Step:
 
     name: str
     arguments: Mapping[str, int | float | str]
+
+    @property
+    def reorders(self) -> bool:
+        """Whether it re-ranks the first items instead of changing descriptors."""
+        return "progress" in inspect.signature(METHODS[self.name]).parameters
 
 
 def parse_pipeline(rerank: str) -> tuple[Step, ...]:
@@ -102,7 +75,12 @@ def parse_pipeline(rerank: str) -> tuple[Step, ...]:
         if argument:
             _add_argument(given, argument, rerank)
     steps = tuple(Step(name, _arguments(name, values)) for name, values in given)
-    _check_order(steps)
+    for step, after in zip(steps, steps[1:], strict=False):
+        if step.reorders:
+            raise UserError(
+                f"rerank: {step.name} re-ranks the first items, and {after.name} would "
+                f"start from the descriptors again; {step.name} must be the last"
+            )
     return steps
 
 
@@ -119,16 +97,13 @@ def run_step(
     Returns:
       The new ranking.
     """
-    method = METHODS[step.name]
     # `lambda` cannot be a parameter's name in Python.
-    known = inspect.signature(method.run).parameters
-    arguments: dict[str, Any] = {
-        name if name in known else f"{name}_": value
+    arguments = {
+        "lambda_" if name == "lambda" else name: value
         for name, value in step.arguments.items()
     }
-    if method.reorders:
-        arguments["progress"] = progress
-    return method.run(ranking, **arguments)
+    watched = {"progress": progress} if step.reorders else {}
+    return METHODS[step.name](ranking, **arguments, **watched)
 
 
 def check_rankable(ranking: Ranking) -> None:
@@ -189,45 +164,19 @@ def _add_argument(
 
 def _arguments(name: str, values: Mapping[str, str]) -> dict[str, int | float | str]:
     """A method's arguments: its defaults, and the values given, checked."""
-    method = METHODS[name]
     parameters = {
         parameter.name.rstrip("_"): parameter
-        for parameter in inspect.signature(method.run).parameters.values()
+        for parameter in inspect.signature(METHODS[name]).parameters.values()
         if parameter.name not in ("ranking", "progress")
     }
     reject_unknown(values, set(parameters), f"rerank={name}:")
     arguments = {key: parameter.default for key, parameter in parameters.items()}
     for key, text in values.items():
-        where = f"rerank={name}:{key}={text}"
-        kind = parameters[key].annotation
+        where, kind = f"rerank={name}:{key}={text}", parameters[key].annotation
         if typing.get_origin(kind) is typing.Literal:
-            names = typing.get_args(kind)
-            arguments[key] = choose(dict(zip(names, names, strict=True)), text, where)
-        else:
-            limits = method.least[key], method.most.get(key, LARGEST)
-            arguments[key] = _number(where, text, kind, limits)
+            choose(dict.fromkeys(typing.get_args(kind)), text, where)
+        try:
+            arguments[key] = msgspec.convert(text, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise UserError(f"{where}: {error}") from error
     return arguments
-
-
-def _number(
-    where: str, text: str, kind: type, limits: tuple[int | float, int | float]
-) -> int | float:
-    least, most = limits
-    try:
-        value = kind(text)
-    except ValueError:
-        value = math.nan
-    if not least <= value <= most:
-        whole = "a whole number" if kind is int else "a number"
-        raise UserError(f"{where}: must be {whole} in [{least}, {most}]")
-    return value
-
-
-def _check_order(steps: Sequence[Step]) -> None:
-    """A step that re-ranks first items starts from descriptors: it must be the last."""
-    for step, after in zip(steps, steps[1:], strict=False):
-        if METHODS[step.name].reorders:
-            raise UserError(
-                f"rerank: {step.name} re-ranks the first items, and {after.name} would "
-                f"start from the descriptors again; {step.name} must be the last"
-            )

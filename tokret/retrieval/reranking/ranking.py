@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 
 from tokret.retrieval.exact_search.top_k import top_k
@@ -13,6 +15,12 @@ from tokret.shapes import Array, Float, Int, Shaped
 MISSING_SCORE = np.finfo(np.float32).min
 # Called with the number of queries done since the last call.
 Progress = Callable[[int], object]
+
+# Arguments of re-rankings.
+Count = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
+# Methods that hold the products of the first items then take some gigabytes.
+Top = Annotated[int, msgspec.Meta(ge=1, le=20_000)]
+Factor = Annotated[float, msgspec.Meta(ge=0, le=10**6)]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from tokret.retrieval.reranking.ranking import (
+    Count,
+    Factor,
     Progress,
     Ranking,
+    Top,
     nearest,
     read_rows,
     reorder,
@@ -70,9 +73,9 @@ def superglobal_scores(
 
 def rerank_superglobal(
     ranking: Ranking,
-    top: int = 400,
-    k: int = 9,
-    beta: float = 0.15,
+    top: Top = 400,
+    k: Count = 9,
+    beta: Factor = 0.15,
     *,
     progress: Progress = lambda done: None,
 ) -> Ranking:
