@@ -10,7 +10,7 @@ from tokret.models.heads.token.tokenizer import soft_assignment
 from tokret.runtime.compiler_options import inference_options
 
 
-def test_attention_is_a_softmax_over_the_keys_that_exist():
+def test_attention_is_a_softmax_over_the_unmasked_keys():
     rng = np.random.default_rng(0)
     queries = jnp.asarray(rng.normal(size=(2, 3, 2, 4)), jnp.float32)
     keys = jnp.asarray(rng.normal(size=(2, 5, 2, 4)), jnp.float32)
@@ -48,7 +48,7 @@ def test_the_tokenizer_is_a_softmax_over_the_tokens():
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
 
 
-def test_an_attention_begins_with_nothing_and_drops_only_in_training():
+def test_initial_attention_is_zero_and_dropout_is_for_training():
     x = jnp.ones((1, 3, 4))
     attention = Attention(num_heads=2, dropout=0.5, dtype=jnp.float32)
     variables = attention.init(jax.random.key(0), x, x, train=False)
@@ -64,7 +64,7 @@ def test_an_attention_begins_with_nothing_and_drops_only_in_training():
 
 
 @pytest.mark.parametrize("train", [False, True])
-def test_few_queries_see_what_they_would_see_of_keys_and_values(train):
+def test_few_queries_equal_attention_by_keys_and_values(train):
     """The form without keys and values, beside the plain equations in float64."""
     with jax.enable_x64(True):
         rng = np.random.default_rng(2)
@@ -101,7 +101,7 @@ def test_few_queries_see_what_they_would_see_of_keys_and_values(train):
 
 
 @pytest.mark.parametrize("width", [8, 64])
-def test_few_queries_learn_as_they_would_of_keys_and_values(width):
+def test_gradients_of_few_queries_equal_those_by_keys_and_values(width):
     """Gradients of both forms, of wide matrices and of narrow ones."""
     with jax.enable_x64(True):
         rng = np.random.default_rng(5)

@@ -57,7 +57,7 @@ def test_every_head_is_here():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_padded_map_is_as_if_alone(name):
+def test_a_padded_map_equals_the_map_alone(name):
     with jax.enable_x64(True):
         head, variables = small(name, jnp.float64)
         rng = np.random.default_rng(0)

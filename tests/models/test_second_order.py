@@ -8,7 +8,7 @@ from tokret.models.second_order import SecondOrderAttention
 from tokret.models.trunks.resnet import BasicBlock, ResNet
 
 
-def test_a_new_block_changes_nothing_and_its_views_are_kaiming_normal():
+def test_a_new_block_changes_nothing_and_its_projections_are_kaiming_normal():
     x = jax.random.normal(jax.random.key(0), (1, 3, 4, 512))
     block = SecondOrderAttention(128, jnp.float32)
     variables = jax.jit(lambda: block.init(jax.random.key(1), x, None, train=False))()
@@ -22,7 +22,7 @@ def test_a_new_block_changes_nothing_and_its_views_are_kaiming_normal():
         assert not params[name]["bias"].any()
 
 
-def test_every_position_gathers_by_a_softmax_over_the_others():
+def test_every_position_attends_to_all_by_a_softmax():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x = jnp.asarray(rng.normal(size=(1, 2, 3, 8)))
@@ -50,7 +50,7 @@ def test_every_position_gathers_by_a_softmax_over_the_others():
         np.testing.assert_allclose(out.reshape(6, 8), expected, rtol=1e-12)
 
 
-def test_a_trunk_with_a_block_keeps_padding_out():
+def test_padding_does_not_reach_a_trunk_with_a_block():
     with jax.enable_x64(True):
         trunk = ResNet(
             blocks=(1, 1, 1, 1),

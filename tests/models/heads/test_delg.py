@@ -32,7 +32,7 @@ def test_local_features_are_normalised_over_channels_and_weighted():
     np.testing.assert_allclose(maps, scores, rtol=1e-6)
 
 
-def test_the_branch_is_there_in_training_alone_and_leaves_the_trunk_be():
+def test_the_branch_runs_in_training_only_without_gradient_to_the_trunk():
     trunk = ResNet(blocks=(1, 1, 1), block=BasicBlock, width=4)
     model = RetrievalNet(trunk, GeMHead(dim=8), LocalBranch())
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))

@@ -32,7 +32,7 @@ def test_the_gradient_is_the_plain_formulas():
         np.testing.assert_allclose(values[0][1], values[1][1], atol=1e-12)
 
 
-def test_nothing_is_pooled_from_outside_and_dead_channels_have_gradients():
+def test_padding_is_not_pooled_and_dead_channels_have_gradients():
     x = jnp.zeros((1, 3, 3, 2)).at[0, :2, :1].set(jnp.array([2.0, 0.0]))
     outside = x.at[:, 2].set(jnp.nan).at[:, :, 1:].set(jnp.inf)
     sizes = jnp.array([[2, 1]])

@@ -26,7 +26,7 @@ def test_near_centroids_bfloat16_does_not_cancel():
     assert float(jnp.abs(vlad).max()) < 0.1
 
 
-def test_what_is_learned_is_named_as_released():
+def test_parameters_are_named_as_released():
     head = NetVLADHead(dim=16, clusters=3, num_heads=2)
     shapes = jax.eval_shape(
         lambda x: head.init(jax.random.key(0), x, train=False),

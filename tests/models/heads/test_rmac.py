@@ -97,7 +97,7 @@ def test_the_gradient_of_equal_maxima_goes_to_one_position():
     np.testing.assert_array_equal(grads[0, :, :, 0], [[0, 0], [1, 0]])
 
 
-def test_gradients_through_a_trunk_are_numbers():
+def test_gradients_of_a_whole_model_are_finite():
     # A compiler may compute features twice, rounded otherwise: see `spatial_max`.
     model = build_model(trunk="tiny", head="rmac", dtype="float32", dim=8)
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))

@@ -54,7 +54,7 @@ def test_both_forms_are_one_function(shape, relu, float64):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
 
 
-def test_wide_inputs_and_parameters_as_they_begin(float64):
+def test_float64_inputs_and_float32_parameters(float64):
     """In one program, which both forms are traced for: gradients as parameters are."""
     x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 5, 3)))
     norm = BatchNorm()

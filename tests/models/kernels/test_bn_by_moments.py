@@ -102,7 +102,7 @@ def add_wide(*arrays):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("spread", [1.0, 0.1])
-def test_in_bfloat16_it_is_as_exact_as_the_other_form(
+def test_bfloat16_errors_are_those_of_the_other_form(
     form, spread, float64, monkeypatch
 ):
     """The truth is of the same rounded inputs; `spread` is deviation over mean."""

@@ -52,7 +52,7 @@ def test_both_forms_give_it_to_the_first_of_the_largest(
 @given(
     height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 2**32 - 1)
 )
-def test_both_forms_pool_alike(height, width, seed):
+def test_both_forms_give_the_same_maxima(height, width, seed):
     x = np.random.default_rng(seed).standard_normal((2, height, width, 3), np.float32)
     x[0, -1, -1] = (-np.inf, np.nan, np.inf)
     found = pool_taps(jnp.asarray(x))
@@ -86,7 +86,7 @@ def test_each_window_gives_to_one_position_whatever_it_holds(value):
     np.testing.assert_allclose(found.sum(), g.sum(), rtol=1e-5)
 
 
-def test_what_is_no_number_does_not_spread():
+def test_nan_does_not_spread():
     x = jnp.ones((1, 6, 6, 1)).at[0, 0, 0, 0].set(jnp.nan)
     found = pool_taps_backward(x, jnp.ones((1, 3, 3, 1)))
     assert np.isfinite(np.asarray(found)).all()

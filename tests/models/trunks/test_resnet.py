@@ -14,7 +14,7 @@ from tokret.models.trunks.resnet import BasicBlock, ResNet
     ("trunk", "channels", "stride"),
     [("resnet50", 2048, 32), ("resnet101", 2048, 32), ("tiny", 128, 16)],
 )
-def test_sides_are_halved_and_rounded_up_at_every_stride(trunk, channels, stride):
+def test_every_stride_halves_sides_rounding_up(trunk, channels, stride):
     module = TRUNKS[trunk]()
     images = jax.ShapeDtypeStruct((2, 97, 130, 3), jnp.float32)
     sizes = jax.ShapeDtypeStruct((2, 2), jnp.int32)

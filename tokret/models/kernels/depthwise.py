@@ -1,9 +1,11 @@
 """Depthwise convolution, and its gradients.
 
-XLA's CPU backend takes many times longer over a grouped convolution than over the sum
-of its k * k products with shifted inputs; accelerators have kernels of their own for
-it. The CPU's gradients are written out: XLA would make k * k passes over memory for
-the kernel's, and spread every product of a strided one over a mostly empty array.
+On a CPU it is the sum of k * k products with shifted inputs: XLA's CPU backend takes
+many times longer over a grouped convolution, for which accelerators have kernels. Gain:
+8 images of 224 px through EfficientNet-Lite0 in 0.16 instead of 1.97 s of processor
+time (docs/performance.md, "Depthwise convolutions as sums of products"). The CPU's
+gradients are written out: XLA would make k * k passes over memory for the kernel's, and
+spread every product of a strided one over a mostly empty array.
 """
 
 import functools

@@ -34,7 +34,7 @@ def small():
         yield model, variables
 
 
-def test_an_image_in_a_padded_batch_is_as_if_alone(small):
+def test_an_image_in_a_padded_batch_equals_the_image_alone(small):
     model, variables = small
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def test_an_image_in_a_padded_batch_is_as_if_alone(small):
             assert not padded[:, maps.shape[1] :].any()
 
 
-def test_what_comes_out(small):
+def test_outputs_and_intermediates(small):
     model, variables = small
     with jax.enable_x64(True):
         images = np.random.default_rng(0).normal(size=(2, 64, 64, 3))
@@ -88,7 +88,7 @@ def test_initialisation_is_the_released_one():
     assert 0 < float(jnp.abs(head["proj"]["bias"]).max()) <= bound
 
 
-def test_a_lossless_start_is_the_mean_of_the_features():
+def test_lossless_initialisers_give_the_mean_of_the_features():
     sizes = {"dim": 12, "width": 16, "num_heads": 2, "tokens": 4}
     head = TokenHead(**sizes, initialiser="lossless", query_init_std=0.0)
     with jax.enable_x64(True):
@@ -137,7 +137,7 @@ def test_bfloat16_computes_in_it_and_answers_in_float32():
         ("head", "tokn", "token"),
     ],
 )
-def test_fields_that_cannot_be_are_named(field, value, message):
+def test_invalid_fields_are_named(field, value, message):
     options = {"trunk": "tiny", "head": "token", "dtype": "float32", field: value}
     with pytest.raises(UserError, match=message):
         build_model(**options)
