@@ -14,7 +14,8 @@ from flax import linen as nn
 from tokret.models.attention import attention_weights
 from tokret.models.kernels.matmul import precision_of
 from tokret.models.layers import BatchNorm, PointwiseConv, zeros
-from tokret.shapes import Array, Bool, Float
+from tokret.models.masking import Sizes, mask_padding, valid_mask
+from tokret.shapes import Array, Float
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -32,14 +33,13 @@ class SecondOrderAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "b h w c"],
-        mask: Bool[Array, "b h w"] | None,
-        *,
-        train: bool,
+        self, x: Float[Array, "b h w c"], sizes: Sizes, *, train: bool
     ) -> Float[Array, "b h w c"]:
-        """Returns the block's output; only positions with True in `mask` are keys."""
+        """Returns the block's output; only positions in the true areas are keys."""
         batch, height, width, channels = x.shape
+        x = mask_padding(x, sizes)
+        mask = valid_mask(sizes, x)
+        mask = None if mask is None else mask.reshape(batch, -1)  # [b, n]
         conv = functools.partial(
             PointwiseConv,
             dtype=self.dtype,
@@ -53,8 +53,7 @@ class SecondOrderAttention(nn.Module):
             y = BatchNorm(name=f"{name}_bn")(y, train=train, relu=True)
             return y.reshape(batch, height * width, 1, self.width)  # one head
 
-        key_mask = None if mask is None else mask.reshape(batch, -1)
-        weights = attention_weights(project("f"), project("g"), key_mask)[:, 0]
+        weights = attention_weights(project("f"), project("g"), mask)[:, 0]
         values = conv(self.width, name="h")(x)
         y = jnp.einsum(
             "bnm,bmd->bnd",

@@ -9,7 +9,7 @@ from flax import linen as nn
 from tokret.models.heads import FeatureMap, Head, HeadOutput
 from tokret.models.heads.gem import generalised_mean, whiten
 from tokret.models.layers import l2_normalise
-from tokret.models.masking import Sizes, mask_padding, valid_mask
+from tokret.models.masking import Sizes
 from tokret.models.second_order import SecondOrderAttention
 
 
@@ -27,9 +27,9 @@ class SolarHead(Head):
         self, features: FeatureMap, sizes: Sizes = None, *, train: bool
     ) -> HeadOutput:
         """See `Head`; intermediates: soa [b, h, w, c] and pooled [b, c]."""
-        x = mask_padding(features, sizes)
-        block = SecondOrderAttention(x.shape[-1] // 2, self.dtype, name="soa")
-        x = block(x, valid_mask(sizes, x), train=train)
+        width = features.shape[-1] // 2
+        block = SecondOrderAttention(width, self.dtype, name="soa")
+        x = block(features, sizes, train=train)
         pooled = generalised_mean(x, sizes, self.p)
         embedding = whiten(l2_normalise(pooled), self.dim, self.dtype)
         return embedding, {"soa": x, "pooled": pooled}

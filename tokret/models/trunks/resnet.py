@@ -10,7 +10,7 @@ from flax import linen as nn
 from tokret.models.kernels.max_pool import max_pool
 from tokret.models.kernels.residual import relu_of_sum
 from tokret.models.layers import BatchNorm, PointwiseConv
-from tokret.models.masking import Sizes, downsampled, mask_padding, valid_mask
+from tokret.models.masking import Sizes, downsampled, mask_padding
 from tokret.models.second_order import SecondOrderAttention
 from tokret.models.trunks import Trunk, TrunkOutput
 from tokret.models.trunks.convolutions import Conv, expand_and_normalise
@@ -142,8 +142,7 @@ class ResNet(Trunk):
                 sizes = downsampled(sizes) if stride == 2 else sizes
             x = stages[f"block{stage}"] = self.stop_gradient(stage, x)
             if self.second_order and stage == SECOND_ORDER_STAGE:
-                x = mask_padding(x, sizes)
                 soa = SecondOrderAttention(x.shape[-1] // 4, self.dtype, name="soa4")
                 trains = self.trains(stage + 1, train)
-                x = stages["soa4"] = soa(x, valid_mask(sizes, x), train=trains)
+                x = stages["soa4"] = soa(x, sizes, train=trains)
         return x, sizes, stages
