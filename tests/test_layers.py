@@ -19,6 +19,7 @@ LAYERS = [
     {"tokret.convert"},
     {"tokret.evaluation", "tokret.comparison"},
     {"tokret.search"},
+    {"tokret.api"},
     {"tokret.benchmark"},
     {"tokret.command_line"},
     {"tokret.commands"},

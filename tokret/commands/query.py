@@ -5,13 +5,11 @@ from typing import Annotated
 
 import tyro
 
+from tokret.api import open_index
 from tokret.commands.index import log
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
-from tokret.search.catalogue import ModelInfo
-from tokret.search.extractor import Extractor, load_extractor
-from tokret.search.indexing import SEGMENTS
-from tokret.search.querying import SearchResults, parse_box, query_index
+from tokret.search.querying import SearchResults, parse_box
 from tokret.search.results_page import render
 
 
@@ -37,17 +35,7 @@ def main(
     if report is not None:
         _check_page(report)
 
-    def load(model: ModelInfo) -> Extractor:
-        where = checkpoint or Path(model.checkpoint)
-        if checkpoint is None and not where.is_dir():
-            raise UserError(
-                f"the weights of --index={index} are gone from {where}; name their "
-                "folder by --checkpoint"
-            )
-        fields = (model.ema, model.longest_side, model.scales)
-        return load_extractor(where, *fields, index / SEGMENTS, log)
-
-    results = query_index(index, photo, part, top, load)
+    results = open_index(index, checkpoint).query(photo, top, part)
     log(to_text(results))
     if report is not None:
         write_whole(report, render(results, photo, part))

@@ -1,0 +1,103 @@
+"""The public API: the docstrings' examples, and photos of every kind."""
+
+import doctest
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tokret
+from tokret import api
+from tokret.data.ground_truth import GroundTruth
+from tokret.search.indexing import update_index
+
+
+@pytest.fixture(scope="module")
+def token_checkpoint(save_model, tmp_path_factory):
+    head = {"head": "token", "width": 16, "tokens": 2, "num_heads": 2}
+    return save_model(tmp_path_factory.mktemp("weights") / "token", 0, head)
+
+
+@pytest.fixture(scope="module")
+def model(token_checkpoint):
+    return tokret.load(token_checkpoint)
+
+
+def test_the_examples_run(token_checkpoint, load, photos, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(token_checkpoint)
+    (photos / "sea" / "1.jpg").rename(tmp_path / "query.jpg")
+    monkeypatch.chdir(tmp_path)
+    update_index(photos, tmp_path / "runs" / "index", load)
+    found = doctest.testmod(api)
+    assert found.attempted >= 12 and not found.failed
+
+
+def test_photos_of_any_size_are_as_if_alone(model, photos, jpeg, tmp_path):
+    path = photos / "sea" / "1.jpg"
+    large = tmp_path / "large.jpg"
+    large.write_bytes(jpeg(7, (90, 200)))
+    array = np.asarray(Image.open(path))
+    descriptors = model.embed([path, str(large), array, array[:20]])
+    assert descriptors.shape == (4, 8) and descriptors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(descriptors[0], descriptors[2])
+    for row, photo in enumerate([path, large, array, array[:20]]):
+        np.testing.assert_allclose(model.embed([photo])[0], descriptors[row], atol=1e-5)
+    maps = model.attention([path, array[:20]])
+    assert [each.shape[0] for each in maps] == [2, 2]
+    np.testing.assert_allclose(maps[0].sum(axis=0), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("photos", "message"),
+    [
+        ([], "photos is empty"),
+        (["/nowhere.jpg"], "/nowhere.jpg"),
+        ([np.zeros((4, 4), np.uint8)], r"photos\[0\] is uint8 \[4, 4\]"),
+    ],
+)
+def test_wrong_photos_are_named(model, photos, message):
+    for method in (model.embed, model.attention):
+        with pytest.raises(tokret.UserError, match=message):
+            method(photos)
+
+
+def test_a_head_without_maps_has_no_attention(checkpoint, photos):
+    with pytest.raises(tokret.UserError, match="head gem has no attention"):
+        tokret.load(checkpoint).attention([photos / "sea" / "1.jpg"])
+
+
+def test_an_index_lists_its_photos_and_retrieves_them(load, photos, tmp_path):
+    (photos / "broken.jpg").write_bytes(b"no photo")
+    update_index(photos, tmp_path / "index", load)
+    index = tokret.open_index(tmp_path / "index")
+    assert index.root == photos and len(index.names) == 9
+    for name in index.names[:2]:
+        assert index.query(photos / name, top=3).hits[0].name == name
+    moved = tokret.open_index(tmp_path / "index", checkpoint=tmp_path / "moved")
+    with pytest.raises(tokret.UserError, match="moved is not a folder"):
+        moved.query(photos / index.names[0])
+
+
+def test_the_metrics():
+    eye = np.eye(3, dtype=np.float32)
+    lists = tuple(np.array([i], np.int32) for i in range(3))
+    none = (np.array([], np.int32),) * 3
+    names = ("a", "b", "c")
+    truth = GroundTruth("three", names, names, None, lists, none, none)
+    assert tokret.evaluate(eye, eye, truth).means["easy"]["mAP"] == 1
+    found = tokret.leave_one_out(np.repeat(eye, 2, axis=0), np.repeat(range(3), 2))
+    assert found["recall@1"] == 1
+
+
+def test_names_are_imported_when_they_are_used():
+    code = (
+        "import sys, tokret; assert 'jax' not in sys.modules;"
+        "assert set(tokret.__all__) <= set(dir(tokret));"
+        "from tokret import *; assert load and UserError;"
+        "assert not hasattr(tokret, 'laod')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,232 @@
+"""The public API: descriptors and attention maps of photos, and queries to an index.
+
+`tokret` itself exports these names, and imports this module only when they are used.
+"""
+
+import dataclasses
+import functools
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tokret.data.views import Box, LazyViews, View
+from tokret.errors import UserError
+from tokret.retrieval.extraction import extract
+from tokret.search.catalogue import ModelInfo, read_catalogue
+from tokret.search.extractor import Extractor, load_extractor
+from tokret.search.photos import read_view
+from tokret.search.querying import SearchResults, query_index
+from tokret.shapes import Float, UInt8
+
+Photo = str | os.PathLike[str] | UInt8[np.ndarray, "h w 3"]
+
+
+class Model:
+    """A restored model, from `tokret.load`."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        """Wraps a restored model."""
+        self._system = extractor.system
+
+    def embed(self, photos: Sequence[Photo]) -> Float[np.ndarray, "n d"]:
+        """Extracts descriptors.
+
+        Photos of different sizes share batches: they are padded, and the padding is
+        masked, so that a descriptor is that of the photo alone.
+
+        Args:
+          photos: N paths, turned upright by their EXIF, or uint8 RGB arrays
+            [height, width, 3]. Larger photos are shrunk to the model's longest side.
+
+        Returns:
+          [N, D] float32, L2-normalised: their dot products are cosine similarities.
+
+        Raises:
+          UserError: if there are no photos, one cannot be read, or an array has another
+            shape or dtype.
+
+        Example:
+          >>> import numpy as np, tokret
+          >>> model = tokret.load("runs/demo")
+          >>> photo = np.zeros((40, 30, 3), np.uint8)
+          >>> descriptors = model.embed(["query.jpg", photo])
+          >>> descriptors.shape[0], descriptors.dtype
+          (2, dtype('float32'))
+        """
+        views = self._views(photos)
+        system = self._system
+        # Full batches; a few photos compute no more than they need.
+        most = min(system.settings.batch_size, 1 << (len(views) - 1).bit_length())
+        settings = dataclasses.replace(system.settings, batch_size=most)
+        found = extract(system.extract, system.variables, views, settings)
+        return found.astype(np.float32)
+
+    def attention(
+        self, photos: Sequence[Photo]
+    ) -> list[Float[np.ndarray, "l h w"]]:
+        """Computes the attention maps of the model's tokens (paper, section 3.3).
+
+        Args:
+          photos: as for `embed`.
+
+        Returns:
+          Of each photo [L, h, w] float32, L the number of tokens and h, w the size of
+          the last feature map. At each position they sum to 1.
+
+        Raises:
+          UserError: as for `embed`, or if the model's head has no attention maps.
+
+        Example:
+          >>> import tokret
+          >>> (maps,) = tokret.load("runs/demo").attention(["query.jpg"])
+          >>> maps.ndim
+          3
+        """
+        found = self._system.token_maps(self._views(photos))
+        if found is None:
+            raise UserError(f"head {self._system.model['head']} has no attention maps")
+        return found
+
+    def _views(self, photos: Sequence[Photo]) -> Sequence[View]:
+        if not len(photos):
+            raise UserError("photos is empty; name one or more")
+        return _Photos(photos, self._system.settings.longest_side)
+
+
+class _Photos(LazyViews):
+    """Views of files and arrays."""
+
+    def __init__(self, photos: Sequence[Photo], longest_side: int) -> None:
+        self._photos, self._longest_side = photos, longest_side
+
+    def __len__(self) -> int:
+        return len(self._photos)
+
+    def read(self, row: int) -> View:
+        """Reads a file, or encodes an array without loss."""
+        photo = self._photos[row]
+        if not isinstance(photo, np.ndarray):
+            return read_view(Path(photo), str(photo), None, self._longest_side)
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+            raise UserError(
+                f"photos[{row}] is {photo.dtype} {list(photo.shape)}; it must be uint8 "
+                "[height, width, 3]"
+            )
+        encoded = io.BytesIO()
+        Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
+        name = f"photos[{row}]"
+        return View(encoded.getvalue(), name, None, self._longest_side)
+
+
+class Index:
+    """An index of photos, from `tokret.open_index`.
+
+    Attributes:
+      names: its photos that have descriptors, by path relative to `root`.
+      root: the folder that was indexed.
+    """
+
+    def __init__(self, folder: Path, load: Callable[[ModelInfo], Extractor]) -> None:
+        """Opens the index in a folder; its model is restored by the first query."""
+        catalogue = read_catalogue(folder)
+        failed = catalogue.errors()
+        self.names = [name for name in catalogue.photos if name not in failed]
+        self.root = Path(catalogue.root)
+        self._folder, self._load = folder, functools.cache(load)
+
+    def query(
+        self, photo: str | os.PathLike[str], top: int = 20, box: Box | None = None
+    ) -> SearchResults:
+        """Retrieves the photos that are most similar to a photo.
+
+        Args:
+          photo: the path of the query, which may be in the index.
+          top: how many to retrieve.
+          box: x0, y0, x1, y1 in pixels of the upright photo: the part of it to search
+            for; None: all of it.
+
+        Returns:
+          `hits`, the best first, each with `name` and `score`, the cosine similarity;
+          the times taken.
+
+        Raises:
+          UserError: if the photo cannot be read, the box is not inside it, or the
+            index's weights are gone or changed.
+
+        Example:
+          >>> import tokret
+          >>> index = tokret.open_index("runs/index")
+          >>> best = index.query("query.jpg", top=1).hits[0]
+          >>> best.name in index.names
+          True
+        """
+        return query_index(self._folder, Path(photo), box, top, self._load)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    ema: bool = False,
+    longest_side: int | None = None,
+    scales: Sequence[float] | None = None,
+) -> Model:
+    """Restores a model.
+
+    Args:
+      path: the folder of a run of `tokret train`, whose newest checkpoint is taken, of
+        a conversion by `tokret convert`, or of one checkpoint.
+      ema: take the EMA of the weights.
+      longest_side: of a photo, in pixels; None: the run's.
+      scales: factors of the image size; the normalised mean of their descriptors is the
+        result. None: the run's.
+
+    Raises:
+      UserError: if there is no checkpoint, it is damaged, or a value is out of range.
+
+    Example:
+      >>> import tokret
+      >>> model = tokret.load("runs/demo", scales=[1.0])
+      >>> model.embed(["query.jpg"]).shape[0]
+      1
+    """
+    return Model(_restore(Path(path), ema, longest_side, scales))
+
+
+def open_index(
+    path: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Index:
+    """Opens an index that `tokret index` made.
+
+    Args:
+      path: the index's folder.
+      checkpoint: where the weights are now, if they were moved.
+
+    Raises:
+      UserError: if it is not an index.
+    """
+
+    def restore(model: ModelInfo) -> Extractor:
+        where = Path(checkpoint or model.checkpoint)
+        if checkpoint is None and not where.is_dir():
+            raise UserError(
+                f"index={path}: its weights are gone from {where}; name their folder: "
+                "checkpoint"
+            )
+        return _restore(where, model.ema, model.longest_side, model.scales)
+
+    return Index(Path(path), restore)
+
+
+def _restore(
+    folder: Path, ema: bool, longest_side: int | None, scales: Sequence[float] | None
+) -> Extractor:
+    nowhere = Path(os.devnull)  # descriptors stay in memory
+    expanded = folder.expanduser()
+    return load_extractor(
+        expanded, ema, longest_side, scales, nowhere, lambda line: None
+    )
