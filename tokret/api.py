@@ -18,11 +18,12 @@ from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
 from tokret.search.catalogue import ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor, load_extractor
-from tokret.search.photos import read_view
+from tokret.search.photos import UnreadableView, read_view
 from tokret.search.querying import SearchResults, query_index
-from tokret.shapes import Float, UInt8
+from tokret.shapes import Float
 
-Photo = str | os.PathLike[str] | UInt8[np.ndarray, "h w 3"]
+# Arrays are uint8 [height, width, 3], each of its own size.
+Photo = str | os.PathLike[str] | np.ndarray
 
 
 class Model:
@@ -65,9 +66,7 @@ class Model:
         found = extract(system.extract, system.variables, views, settings)
         return found.astype(np.float32)
 
-    def attention(
-        self, photos: Sequence[Photo]
-    ) -> list[Float[np.ndarray, "l h w"]]:
+    def attention(self, photos: Sequence[Photo]) -> list[Float[np.ndarray, "l h w"]]:
         """Computes the attention maps of the model's tokens (paper, section 3.3).
 
         Args:
@@ -91,9 +90,17 @@ class Model:
             raise UserError(f"head {self._system.model['head']} has no attention maps")
         return found
 
-    def _views(self, photos: Sequence[Photo]) -> Sequence[View]:
+    def _views(self, photos: Sequence[Photo]) -> "_Photos":
         if not len(photos):
             raise UserError("photos is empty; name one or more")
+        for i, photo in enumerate(photos):
+            if isinstance(photo, np.ndarray) and (
+                photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3
+            ):
+                raise UserError(
+                    f"photos[{i}] is {photo.dtype} {list(photo.shape)}; it must be "
+                    "uint8 [height, width, 3]"
+                )
         return _Photos(photos, self._system.settings.longest_side)
 
 
@@ -107,19 +114,19 @@ class _Photos(LazyViews):
         return len(self._photos)
 
     def read(self, row: int) -> View:
-        """Reads a file, or encodes an array without loss."""
-        photo = self._photos[row]
-        if not isinstance(photo, np.ndarray):
-            return read_view(Path(photo), str(photo), None, self._longest_side)
-        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
-            raise UserError(
-                f"photos[{row}] is {photo.dtype} {list(photo.shape)}; it must be uint8 "
-                "[height, width, 3]"
-            )
-        encoded = io.BytesIO()
-        Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
-        name = f"photos[{row}]"
-        return View(encoded.getvalue(), name, None, self._longest_side)
+        """Reads a file, or encodes an array without loss.
+
+        The view of an unreadable file raises an error when it is used.
+        """
+        photo, side = self._photos[row], self._longest_side
+        if isinstance(photo, np.ndarray):
+            encoded = io.BytesIO()
+            Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
+            return View(encoded.getvalue(), f"photos[{row}]", None, side)
+        try:
+            return read_view(Path(photo), str(photo), None, side)
+        except UserError as error:
+            return UnreadableView(b"", str(photo), None, side, str(error))
 
 
 class Index:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -12,13 +14,13 @@ MODEL = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8}
 EVALUATION = {"longest_side": 48, "scales": [1.0], "batch_size": 4, "canvases": 1}
 
 
-def save_model(folder, seed):
+def save_model(folder, seed, model=MODEL):
     """The folder of a conversion: a small model whose weights the seed drew."""
-    model = build_model(**MODEL)
+    net = build_model(**model)
     variables = jax.jit(
-        lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
+        lambda key: net.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
     )(jax.random.key(seed))
-    config = parse_saved({"model": MODEL, "evaluation": EVALUATION, "seed": seed})
+    config = parse_saved({"model": model, "evaluation": EVALUATION, "seed": seed})
     folder.mkdir()
     stored.save(config, folder / "config.json")
     save_weights(
@@ -38,10 +40,27 @@ def other_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def token_checkpoint(tmp_path_factory):
+    head = {"head": "token", "width": 16, "tokens": 2, "num_heads": 2}
+    return save_model(tmp_path_factory.mktemp("weights") / "model", 0, MODEL | head)
+
+
+@pytest.fixture(scope="session")
 def loaded(checkpoint, tmp_path_factory):
     """An extractor that is restored once; tests set the folder of its segments."""
     nowhere = tmp_path_factory.mktemp("segments")
     return load_extractor(checkpoint, False, None, None, nowhere, lambda line: None)
+
+
+@pytest.fixture
+def load(loaded):
+    """Restores the same extractor for any folder of segments."""
+
+    def restore(segments):
+        system = dataclasses.replace(loaded.system, folder=segments)
+        return dataclasses.replace(loaded, system=system)
+
+    return restore
 
 
 @pytest.fixture

@@ -15,12 +15,6 @@ from tokret.search.indexing import update_index
 
 
 @pytest.fixture(scope="module")
-def token_checkpoint(save_model, tmp_path_factory):
-    head = {"head": "token", "width": 16, "tokens": 2, "num_heads": 2}
-    return save_model(tmp_path_factory.mktemp("weights") / "token", 0, head)
-
-
-@pytest.fixture(scope="module")
 def model(token_checkpoint):
     return tokret.load(token_checkpoint)
 

@@ -11,15 +11,6 @@ from tokret.search.results_page import render
 
 
 @pytest.fixture
-def load(loaded):
-    def restore(segments):
-        system = dataclasses.replace(loaded.system, folder=segments)
-        return dataclasses.replace(loaded, system=system)
-
-    return restore
-
-
-@pytest.fixture
 def index(load, photos, tmp_path):
     update_index(photos, tmp_path / "index", load, segment_size=4)
     return tmp_path / "index"
@@ -107,7 +98,7 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
     assert lines[0].endswith("sea/1.jpg") and len(lines) == 5
     assert page.read_text().startswith("<!DOCTYPE html>")
     shutil.rmtree(moved)
-    refused(program(*query), "are gone from", "--checkpoint")
+    refused(program(*query), "are gone from", "checkpoint")
     other = program(*query, f"--checkpoint={other_checkpoint}")
     refused(other, "of another model (weights")
     status, out, err = program(*query, f"--checkpoint={checkpoint}")
