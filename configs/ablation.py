@@ -5,7 +5,7 @@ tokret train --config=configs/ablation.py:demo/ROW --workdir=DIR
 
 ROW is a name in ROWS: what is changed in the released recipe of gldv2_r101.py, or in
 another's, named before the slash. Nothing else changes, so each row costs what its
-recipe says, and the demo's rows take minutes.
+recipe does, and the demo's rows take minutes.
 """
 
 from typing import Any

@@ -33,8 +33,8 @@ def get_config(head: str = "token") -> ConfigDict:
     config.model.dim = 256
     config.model.width = 128
     config.model.num_heads = 4
-    # From scratch and in minutes: models/heads/token/tokenizer.py says why the queries
-    # start so small; nothing overfits in so short a time.
+    # From scratch and in minutes: models/heads/token/tokenizer.py explains the small
+    # queries; nothing overfits in so short a time.
     config.model.query_init_std = 0.09
     config.model.dropout = 0.0
     config.model.drop_path = 0.0

@@ -4,9 +4,9 @@ tokret data prepare gldv2 --manual_dir=DOWNLOADS
 tokret convert from-torch resnet101.pth --output=runs/imagenet_resnet101
 tokret train --config=configs/gldv2_r101.py --workdir=DIR
 
-DOWNLOADS holds train_clean.csv and images_000.tar to images_499.tar: 1,580,470 photos
+DOWNLOADS has train_clean.csv and images_000.tar to images_499.tar: 1,580,470 photos
 of 81,313 landmarks, of which one in five is for validation. With --resize=512 to the
-first command and --config.data.resize=512 to the second they take a tenth of the room.
+first command and --config.data.resize=512 to the second they take a tenth of the space.
 
 30 epochs of 320 images a step at 512 px (the author's split: 4,003 steps an epoch),
 from ImageNet weights. The author's log: 1.67 s a step on four 24 GB cards. The paper

@@ -6,7 +6,7 @@ tokret eval --workdir=DIR
 
 The photos are the Grocery Store Dataset's (2,936 of 81 classes). Any folder of class
 folders will do: --config.data.root=PHOTOS for those to train on, and other classes in
---config.data.benchmark_root=OTHER_PHOTOS for eval.py to find. docs/own-photos.md tells
+--config.data.benchmark_root=OTHER_PHOTOS to evaluate on. docs/own-photos.md explains
 how the values were chosen, nearly all on classes held out of those trained on.
 """
 
@@ -30,13 +30,13 @@ def get_config(head: str = "token") -> ConfigDict:
     config.augmentation.min_area = 0.25
     config.augmentation.brightness = 0.3
     config.augmentation.contrast = 0.3
-    config.augmentation.hue = 0.03  # colours tell fruit apart
+    config.augmentation.hue = 0.03  # colours distinguish fruit
 
     config.model.trunk = "efficientnet_lite0"
     config.init.trunk = "runs/lite0"
-    # Of five; the early ones as ImageNet made them find more, in a third of the time.
+    # Of five; ImageNet's early stages retrieve more, in a third of the time.
     config.model.frozen_stages = 4
-    # What the trunk says is where the head begins, and its queries start small
+    # The head starts from the trunk's features, and its queries start small
     # (models/heads/token/head.py, models/heads/token/tokenizer.py).
     config.model.initialiser = "lossless"
     config.model.query_init_std = 0.05

@@ -119,11 +119,11 @@ def test_every_row_of_the_ablation(row):
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("row", "message"),
     [("papr", "row .*paper_tokenizer"), ("", "row"), ("dmo/paper", "recipe .*demo")],
 )
-def test_rows_that_are_not_there(row, says):
-    with pytest.raises(UserError, match=says):
+def test_rows_that_are_not_there(row, message):
+    with pytest.raises(UserError, match=message):
         ablation.get_config(row)
 
 
@@ -140,14 +140,14 @@ def test_the_paper_itself_has_neither_linear_nor_mlp():
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "message"),
     [
         ("configs/ablation.py:papr", ("row", "paper_refinement")),
         # The right head, in the right place: the photos are what is missing.
         ("configs/gldv2_r101.py:solar", ("gldv2",)),
     ],
 )
-def test_at_the_command_line(program, refused, tmp_path, config, says):
+def test_at_the_command_line(program, refused, tmp_path, config, message):
     arguments = (f"--config={config}", f"--workdir={tmp_path / 'w'}")
-    refused(program("train.py", *arguments), *says)
+    refused(program("train.py", *arguments), *message)
     assert not (tmp_path / "w").exists()

@@ -194,7 +194,7 @@ def test_mistakes_are_one_line(weights, convert, refused, tmp_path):
     run.mkdir()
     refused(convert("from-torch", source, f"--output={run}"), "is there already")
     refused(
-        convert("from-torch", source, "--output=x", "--num_heads=3"), "config.model"
+        convert("from-torch", source, "--output=x", "--num_heads=3"), "num_heads is 3"
     )
     refused(convert("to-torch", run, "--output=x.npz"), ".safetensors or .pth")
     refused(convert("to-torch", run, f"--output={source}"), "is there already")

@@ -51,7 +51,7 @@ def test_an_override_may_add_a_field_that_another_override_brings():
 
 
 @pytest.mark.parametrize(
-    ("override", "says"),
+    ("override", "message"),
     [
         ("model.dmi=3", "config.model.dmi is not a field; did you mean config.model."),
         ("modl.dim=3", "config.modl is not a field; did you mean config.model?"),
@@ -69,14 +69,14 @@ def test_an_override_may_add_a_field_that_another_override_brings():
         ("epochs", "--config.epochs needs a value: --config.epochs=VALUE"),
     ],
 )
-def test_a_wrong_override_is_one_line(override, says):
+def test_a_wrong_override_is_one_line(override, message):
     with pytest.raises(UserError) as caught:
         load_config("demo", [f"--config.{override}"])
-    assert says in str(caught.value) and "line" not in str(caught.value)
+    assert message in str(caught.value) and "line" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("def get_config(:\n", "own.py, line 1: invalid syntax"),
         ("import nowhere\n", "own.py, line 1: ModuleNotFoundError: No module named"),
@@ -103,16 +103,16 @@ def test_a_wrong_override_is_one_line(override, says):
         ),
     ],
 )
-def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, says):
+def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, message):
     path = tmp_path / "own.py"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
         load_config(str(path))
-    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "message"),
     [
         ("dmo", "'dmo' is neither FILE.py nor one of: ablation, base, demo"),
         ("README.md", "'README.md' is neither FILE.py nor"),
@@ -121,12 +121,12 @@ def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, says):
         ("needs.py", "needs an argument after a colon"),
     ],
 )
-def test_a_wrong_file_or_argument(tmp_path, file, says):
+def test_a_wrong_file_or_argument(tmp_path, file, message):
     if file == "needs.py":
         file = str(tmp_path / file)
         with open(file, "w") as opened:
             opened.write("def get_config(head):\n    return head\n")
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         load_config(file)
 
 

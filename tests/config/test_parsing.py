@@ -32,7 +32,7 @@ DELETED = object()
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "says"),
+    ("field", "value", "message"),
     [
         # Unknown and missing fields.
         ("model.dmi", 3, "model.dmi is not a field; did you mean config.model.dim?"),
@@ -91,11 +91,11 @@ DELETED = object()
         ),
     ],
 )
-def test_a_wrong_field_is_one_line(field, value, says):
+def test_a_wrong_field_is_one_line(field, value, message):
     with pytest.raises(UserError) as caught:
         parse(changed(field, value))
     assert str(caught.value).startswith("config.")
-    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_ranges_of_groups(kind, fields):
 
 
 @pytest.mark.parametrize(
-    ("head", "fields", "says"),
+    ("head", "fields", "message"),
     [
         ("token", {"num_heads": 7}, "num_heads is 7; it must divide width, 1024"),
         ("token", {"tokens": 0}, "tokens is 0; it must be at least 1"),
@@ -139,8 +139,8 @@ def test_ranges_of_groups(kind, fields):
         ("netvlad", {"dim": 10, "num_heads": 4}, "num_heads is 4; it must divide dim"),
     ],
 )
-def test_fields_of_heads(head, fields, says):
-    with pytest.raises(UserError, match=says):
+def test_fields_of_heads(head, fields, message):
+    with pytest.raises(UserError, match=message):
         parse_model({"trunk": "tiny", "head": head, "dtype": "float32", **fields})
 
 

@@ -54,12 +54,12 @@ def test_a_runs_config_is_recorded_once(tmp_path):
     assert stored.load(path) == changed
     model = dataclasses.replace(CONFIG.model, dim=4)
     dataset = DatasetIdentity(labels="5f", classes=7, photos={"train": 9})
-    for other, says in (
+    for other, message in (
         (dataclasses.replace(CONFIG, seed=1), r"config\.seed: 0 -> 1"),
         (dataclasses.replace(CONFIG, model=model), r"config\.model\.dim: 256 -> 4"),
         (dataclasses.replace(CONFIG, dataset=dataset), r"config\.dataset: None -> "),
     ):
-        with pytest.raises(UserError, match=f"workdir: .* another config .{says}"):
+        with pytest.raises(UserError, match=f"workdir: .* another config .{message}"):
             stored.record(other, path, None)
     assert stored.load(path) == changed
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
@@ -74,7 +74,7 @@ def test_a_lost_file_is_restored_from_the_checkpoints_config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("{", "not JSON"),
         ("[1]", "a group of fields"),
@@ -84,10 +84,10 @@ def test_a_lost_file_is_restored_from_the_checkpoints_config(tmp_path):
         ('{"optimiser": 1}', "missing"),
     ],
 )
-def test_a_damaged_file_is_named(tmp_path, text, says):
+def test_a_damaged_file_is_named(tmp_path, text, message):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("latin1"))
-    with pytest.raises(UserError, match=rf"config\.json: .*{says}"):
+    with pytest.raises(UserError, match=rf"config\.json: .*{message}"):
         stored.load(path)
     with pytest.raises(UserError, match="does not exist; is .* the folder of a run"):
         stored.load(tmp_path / "none" / "config.json")

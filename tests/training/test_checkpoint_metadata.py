@@ -69,7 +69,7 @@ def test_the_runs_config_must_mean_the_same_model(write, whole, config, tmp_path
     assert read_config(checkpoint) == evaluated
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, p=1.0))
     stored.save(other, tmp_path / "config.json")
-    with pytest.raises(UserError, match=r"model.p 3.0, but config.model.p is 1.0"):
+    with pytest.raises(UserError, match="a model with p 3.0, but the model's p is 1.0"):
         read_config(checkpoint)
     checkpoint.parent.rename(tmp_path / "elsewhere")
     assert read_config(tmp_path / "elsewhere" / "4") == config

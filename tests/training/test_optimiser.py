@@ -31,14 +31,14 @@ def test_linear_decay_comes_to_nothing():
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"decay": "step"}, "one of: cosine, linear"),
         ({"warmup_steps": 25}, "warmup_steps is 25; it must be less"),
     ],
 )
-def test_schedules_that_cannot_be(change, says):
-    with pytest.raises(UserError, match=says):
+def test_schedules_that_cannot_be(change, message):
+    with pytest.raises(UserError, match=message):
         Schedule(**{**RATES, "decay": "cosine", **change})
 
 

@@ -96,7 +96,9 @@ class RevisitedConfig:
 
     name: Literal["roxford5k", "rparis6k", "oxford5k", "paris6k"]
     manual_dir: ManualDir = ""
-    release: Annotated[str, text("folder of the released ground truth")] = ""
+    release: Annotated[
+        str, text('of the photos, original or blurred; "": whichever there is')
+    ] = ""
     skip_bad: SkipBad = False
 
 

@@ -151,8 +151,8 @@ def check_same_model(source: str, theirs: ModelConfig, ours: ModelConfig) -> Non
     for name, value in dataclasses.asdict(theirs).items():
         if name in wanted and name not in FREE and wanted[name] != value:
             raise UserError(
-                f"{source} was made with model.{name} {value!r}, but "
-                f"config.model.{name} is {wanted[name]!r}"
+                f"{source} is of a model with {name} {value!r}, but the model's {name} "
+                f"is {wanted[name]!r}"
             )
 
 

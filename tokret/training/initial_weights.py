@@ -42,7 +42,7 @@ def load_initial_weights(
     if not source:
         return variables
     folder = Path(source).expanduser()
-    field = f"config.init.{'checkpoint' if init.checkpoint else 'trunk'}"
+    field = "checkpoint" if init.checkpoint else "trunk"
     if not list_steps(folder):
         raise UserError(
             f"{field} is {source!r}; it must be the folder of a run or a conversion, "
@@ -51,13 +51,13 @@ def load_initial_weights(
     checkpoint = find_checkpoint(folder)
     theirs = read_config(checkpoint).model
     if init.checkpoint:
-        check_same_model(f"{field} {source}", theirs, model)
+        check_same_model(f"checkpoint {source}", theirs, model)
         return restore_weights(checkpoint, abstract)
     # A second-order block between two stages is the identity at first.
     plain = model.trunk.removesuffix("_soa4")
     if theirs.trunk not in (model.trunk, plain):
         raise UserError(
-            f"{field} {source} has the trunk {theirs.trunk}, but config.model.trunk is "
+            f"trunk is {source!r}, a {theirs.trunk}, but the model's trunk is "
             f"{model.trunk}"
         )
     groups = {name: {"trunk": dict(tree["trunk"])} for name, tree in abstract.items()}

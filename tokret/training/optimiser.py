@@ -33,7 +33,7 @@ class Schedule:
       warmup_init_lr: rate at step 0, for a batch of 256.
       warmup_steps: steps of linear warm-up; the last of them has the full rate.
       steps: all steps, warm-up included; at the end of them the rate would be 0.
-      decay: "cosine" as the released code, or "linear" as its README says.
+      decay: "cosine" as the released code, or "linear" as in its README.
     """
 
     base_lr: float

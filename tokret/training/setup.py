@@ -194,7 +194,9 @@ def initial_state(run: TrainingRun) -> TrainState:
         {"params": of.params["model"], "batch_stats": of.batch_stats}
         for of in (state, abstract)
     )
-    weights = load_initial_weights(run.config.init, run.config.model, drawn, shapes)
+    config = run.config
+    with naming("config.init", type(config.init)):
+        weights = load_initial_weights(config.init, config.model, drawn, shapes)
     params = {**state.params, "model": weights["params"]}
     # Not the same memory twice: the first step donates it.
     copied = jax.jit(

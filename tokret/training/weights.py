@@ -97,7 +97,7 @@ def restore_weights(
         if not read_shapes(checkpoint).get("ema_params"):
             raise UserError(
                 f"{checkpoint} holds no EMA of the weights; its run had "
-                "config.updates.ema_decay 0"
+                "updates.ema_decay 0"
             )
         wanted["ema_params"] = params
     else:
