@@ -57,8 +57,7 @@ from tokret.retrieval.store.record import Images
 from tokret.retrieval.tables import TableRow, cost_lines, table_rows, text_table
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
-from tokret.training.checkpoint_metadata import read_config
-from tokret.training.weights import step_of
+from tokret.training.checkpoint_metadata import read_config, read_metadata
 
 STORES = "descriptors"  # below DIR/eval
 FILES = ("descriptors", "queries", "ground_truth", "output")
@@ -126,7 +125,7 @@ def evaluate_run(options: Options) -> None:
         )
     # results.json, the table, the report.
     environment = results.environment(dtype) | {
-        "checkpoint_step": step_of(checkpoint),
+        "checkpoint_step": read_metadata(checkpoint).step,
         "ema": options.ema,
         "longest_side": settings.longest_side,
         "scales": list(settings.scales),

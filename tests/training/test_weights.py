@@ -8,13 +8,13 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.training.checkpoint_arrays import on_first_device
+from tokret.training.checkpoint_metadata import read_metadata
 from tokret.training.checkpoints import list_steps
 from tokret.training.weights import (
     find_checkpoint,
     load_weights,
     restore_weights,
     save_weights,
-    step_of,
 )
 
 
@@ -30,7 +30,7 @@ def variables(abstract):
 def test_weights_alone_come_back(saved_run, variables):
     newest = find_checkpoint(saved_run)
     weights = restore_weights(newest, variables())
-    assert step_of(newest) == 6
+    assert read_metadata(newest).step == 6
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 6.0))
     weights = restore_weights(find_checkpoint(saved_run, 4), variables())
     np.testing.assert_array_equal(weights["params"]["w"], np.full(3, 4.0))
@@ -67,7 +67,7 @@ def test_weights_from_elsewhere_are_saved_and_one_part_is_taken(config, tmp_path
     assert list_steps(tmp_path) == [0]
     checkpoint = find_checkpoint(tmp_path)
     back, statistics = load_weights(checkpoint)
-    assert step_of(checkpoint) == 0
+    assert read_metadata(checkpoint).step == 0
     jax.tree.map(np.testing.assert_array_equal, back, params)
     np.testing.assert_array_equal(statistics["trunk"]["mean"], [7, 7])
 

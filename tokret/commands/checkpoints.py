@@ -15,6 +15,7 @@ from tokret.errors import UserError
 from tokret.training.checkpoint_inspection import (
     Inspection,
     inspect_checkpoint,
+    nbytes_of,
     size_of,
 )
 from tokret.training.checkpoint_metadata import read_config
@@ -131,9 +132,10 @@ def show(folder: Folder, step: str | None = None) -> None:
     for name, array in found.arrays.items():
         shape = "x".join(map(str, array.shape)) or "scalar"
         print(
-            f"  {printable(name):<60} {array.dtype:<9} {shape:<16} {array.nbytes:>12,}"
+            f"  {printable(name):<60} {array.dtype.name:<9} {shape:<16} "
+            f"{nbytes_of(array):>12,}"
         )
-    total = sum(array.nbytes for array in found.arrays.values())
+    total = sum(map(nbytes_of, found.arrays.values()))
     print(f"{len(found.arrays)} arrays, {total:,} bytes")
 
 

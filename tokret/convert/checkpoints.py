@@ -26,12 +26,11 @@ from tokret.convert.recognition import CLASSIFIERS, Found
 from tokret.convert.released import COUNTER, from_released, to_released
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
-from tokret.training.checkpoint_metadata import read_config
+from tokret.training.checkpoint_metadata import read_config, read_metadata
 from tokret.training.weights import (
     find_checkpoint,
     load_weights,
     save_weights,
-    step_of,
 )
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -127,7 +126,7 @@ def read_checkpoint(
             variables[name] = _map(params[name], lambda leaf: leaf[: dataset.classes])
     tensors = to_released(variables, LAYOUTS[found.layout])
     if origin is None:
-        return found, _with_counters(tensors, step_of(checkpoint))
+        return found, _with_counters(tensors, read_metadata(checkpoint).step)
     recorded = {name for name in origin["tensors"] if not name.endswith(COUNTER)}
     if recorded != set(tensors):
         raise UserError(

@@ -27,9 +27,9 @@ from tokret.retrieval.store.writing import write_store
 from tokret.retrieval.view_batches import scan_photos
 from tokret.runtime.process_group import ALONE, ProcessGroup, all_processes
 from tokret.training.checkpoint_arrays import on_first_device
-from tokret.training.checkpoint_metadata import check_pixels
+from tokret.training.checkpoint_metadata import check_pixels, read_metadata
 from tokret.training.initial_weights import load_initial_weights
-from tokret.training.weights import restore_weights, step_of
+from tokret.training.weights import restore_weights
 
 INTERPOLATION = "photos by Pillow's LANCZOS thumbnail, scales of them bilinearly"
 # Image sets -> their descriptors: a model with its weights, or a baseline.
@@ -184,7 +184,7 @@ def model_systems(
         weights = load_initial_weights(config.init, config.model, drawn, shapes)
         return system(weights, "untrained")
 
-    name = f"step-{step_of(checkpoint)}{'-ema' if ema else ''}"
+    name = f"step-{read_metadata(checkpoint).step}{'-ema' if ema else ''}"
     return system(trained, name), untrained
 
 

@@ -5,7 +5,6 @@ content, and arrays may claim to be larger than this machine's memory.
 """
 
 import dataclasses
-import math
 import os
 import stat
 from pathlib import Path
@@ -29,15 +28,6 @@ LARGEST = 2**26  # bytes of one of them
 
 
 @dataclasses.dataclass(frozen=True)
-class StoredArray:
-    """An array of a checkpoint, as its metadata gives it."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    nbytes: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Inspection:
     """What `inspect_checkpoint` found.
 
@@ -54,7 +44,7 @@ class Inspection:
     written: float
     size: int
     metadata: CheckpointMetadata | None
-    arrays: dict[str, StoredArray]
+    arrays: dict[str, jax.ShapeDtypeStruct]
     problem: str
 
 
@@ -73,17 +63,22 @@ def inspect_checkpoint(path: Path, *, read_all: bool) -> Inspection:
     size, problem = _scan(path)
     problem = problem if os.path.lexists(path / FILE) else f"it has no {FILE}"
     metadata: CheckpointMetadata | None = None
-    arrays: dict[str, StoredArray] = {}
+    arrays: dict[str, jax.ShapeDtypeStruct] = {}
     if not problem:
         try:
             metadata = read_metadata(path)
             shapes = on_first_device(read_shapes(path))
-            arrays = _list_arrays(shapes)
+            arrays = by_name(shapes)
             if read_all:
-                _read_arrays(path, shapes, sum(a.nbytes for a in arrays.values()))
+                _read_arrays(path, shapes)
         except UserError as error:
             problem = str(error)
     return Inspection(path, path.stat().st_mtime, size, metadata, arrays, problem)
+
+
+def nbytes_of(array: jax.ShapeDtypeStruct) -> int:
+    """Returns the bytes of an array."""
+    return int(array.size * array.dtype.itemsize)
 
 
 def size_of(path: Path) -> int:
@@ -110,23 +105,13 @@ def _scan(path: Path) -> tuple[int, str]:
     return total, problem
 
 
-def _list_arrays(shapes: Any) -> dict[str, StoredArray]:
-    return {
-        name: StoredArray(
-            tuple(leaf.shape),
-            leaf.dtype.name,
-            math.prod(leaf.shape) * leaf.dtype.itemsize,
-        )
-        for name, leaf in by_name(shapes).items()
-    }
-
-
-def _read_arrays(path: Path, shapes: Any, nbytes: int) -> None:
+def _read_arrays(path: Path, shapes: Any) -> None:
     """Reads every array.
 
     Raises:
       UserError: if they do not fit into memory or cannot be read.
     """
+    nbytes = sum(map(nbytes_of, jax.tree.leaves(shapes)))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if nbytes > memory:
         raise UserError(

@@ -121,30 +121,21 @@ class PhotoInput(NamedTuple):
         from tokret.data.augmentation import Augmentation
         from tokret.data.streams import training_batches
 
+        records, skipped, options = self._open("train")
+        augmentation = Augmentation(**dataclasses.asdict(self.config.augmentation))
+        seed = self.config.seed
         batches = training_batches(
-            self.dataset.records("train"),
-            Augmentation(**dataclasses.asdict(self.config.augmentation)),
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            first_step=first_step,
-            process=(jax.process_index(), jax.process_count()),
-            threads=self.config.run.threads,
+            records, augmentation, seed=seed, first_step=first_step, **options
         )
-        skipped = self._skipped("train")
         return prefetch_to_devices(map(skipped.count, batches), self.mesh), skipped
 
     def validation(self) -> tuple[Batches, SkippedPhotos]:
         """Returns all validation batches, and their skipped photos."""
         from tokret.data.streams import validation_batches
 
-        batches = validation_batches(
-            self.dataset.records("validation"),
-            size=self.config.augmentation.size,
-            batch_size=self.config.batch_size,
-            process=(jax.process_index(), jax.process_count()),
-            threads=self.config.run.threads,
-        )
-        skipped = self._skipped("validation")
+        records, skipped, options = self._open("validation")
+        size = self.config.augmentation.size
+        batches = validation_batches(records, size=size, **options)
         return (to_devices(skipped.count(b), self.mesh) for b in batches), skipped
 
     def file_names(self, step: int) -> list[str]:
@@ -155,12 +146,18 @@ class PhotoInput(NamedTuple):
         fields = {"batch_size": config.batch_size, "seed": config.seed}
         return names_of_step(records, **fields, step=step)
 
-    def _skipped(self, split: str) -> SkippedPhotos:
-        return SkippedPhotos(
-            self.dataset.records(split),
-            max_fraction=self.config.run.max_skipped_fraction,
-            print_line=self.print_line,
+    def _open(self, split: str) -> tuple[Any, SkippedPhotos, dict[str, Any]]:
+        records, run = self.dataset.records(split), self.config.run
+        options = {
+            "batch_size": self.config.batch_size,
+            "process": (jax.process_index(), jax.process_count()),
+            "threads": run.threads,
+        }
+        fraction = run.max_skipped_fraction
+        skipped = SkippedPhotos(
+            records, max_fraction=fraction, print_line=self.print_line
         )
+        return records, skipped, options
 
 
 def prefetch_to_devices(

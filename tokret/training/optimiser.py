@@ -33,7 +33,7 @@ class Schedule:
       warmup_init_lr: rate at step 0, for a batch of 256.
       warmup_steps: steps of linear warm-up; the last of them has the full rate.
       steps: all steps, warm-up included; at the end of them the rate would be 0.
-      decay: "cosine" as the released code, or "linear" as in its README.
+      decay: "cosine" as in the released code, or "linear" as in its README.
     """
 
     base_lr: float
@@ -75,12 +75,7 @@ def guarded(inner: optax.GradientTransformation) -> Optimiser:
     """Keeps the state of a transformation where an update is not healthy."""
 
     def update(
-        updates: Any,
-        state: Any,
-        params: Any = None,
-        *,
-        healthy: Healthy = True,
-        **_: Any,
+        updates: Any, state: Any, params: Any = None, *, healthy: Healthy = True
     ) -> tuple[Any, Any]:
         updates, after = inner.update(updates, state, params)
         chosen = functools.partial(jnp.where, healthy)
@@ -111,12 +106,7 @@ def decayed_momentum(*, momentum: float, weight_decay: float) -> Optimiser:
         return optax.TraceState(optax.tree.zeros_like(params))
 
     def update(
-        grads: Any,
-        state: optax.TraceState,
-        params: Any = None,
-        *,
-        healthy: Healthy = True,
-        **_: Any,
+        grads: Any, state: Any, params: Any = None, *, healthy: Healthy = True
     ) -> tuple[Any, optax.TraceState]:
         def follow(grad: Array, old: Array) -> Array:
             return jnp.where(healthy, grad + momentum * old, old)
@@ -160,10 +150,7 @@ def adamw(schedule: Rate, *, weight_decay: float) -> Optimiser:
     return guarded(optax.adamw(schedule, weight_decay=weight_decay, mask=decays))
 
 
-OPTIMISERS: dict[str, Callable[..., Optimiser]] = {
-    "sgd": sgd,
-    "adamw": adamw,
-}
+OPTIMISERS: dict[str, Callable[..., Optimiser]] = {"sgd": sgd, "adamw": adamw}
 
 
 def in_trunk(params: Any) -> Any:

@@ -88,8 +88,8 @@ def train_step(
       grad_accum_steps: micro-batches that a batch is split into, computed one after
         the other to save memory. The gradient is that of the whole batch, except that
         batch norms take statistics of each micro-batch.
-      ema_decay: decay of the exponential moving average of the weights, such as
-        0.999; 0 keeps no EMA.
+      ema_decay: decay of the exponential moving average (EMA) of the weights,
+        such as 0.999; 0 keeps none.
 
     Returns:
       The state after, and metrics of the batch: loss, the mean in nats, summed over
@@ -158,9 +158,9 @@ def validation_step(
       images: RGB, not yet normalised.
       labels: class of each image.
       weights: 1 for an image, 0 for padding of the batch.
-      model: the descriptor model.
-      classifiers: the ArcFace layers.
-      mesh: the mesh that the arrays are split over.
+      model: as in `train_step`, with the others.
+      classifiers: those that train the model.
+      mesh: the mesh.
 
     Returns:
       Sums of loss, top1, top5 and count over the batch.
@@ -209,13 +209,13 @@ def compile_steps(
     function can call it.
 
     Args:
-      model: the descriptor model.
+      model: the model, and like the next six an argument of `train_step`.
       classifiers: the ArcFace layers.
-      optimiser: turns gradients into updates.
-      mesh: the mesh that arrays are split over.
-      seed: decides initial weights and dropout.
-      grad_accum_steps: micro-batches that a batch is split into.
-      ema_decay: decay of the EMA of the weights; 0 keeps none.
+      optimiser: the optimiser.
+      mesh: the mesh.
+      seed: decides the initial weights, too.
+      grad_accum_steps: number of micro-batches.
+      ema_decay: decay of the EMA.
       shard_optimiser: whether the optimiser's state is split over all devices.
     """
     modules: dict[str, Any] = {"model": model, "classifiers": classifiers}

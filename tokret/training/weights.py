@@ -23,7 +23,6 @@ from tokret.training.checkpoint_metadata import (
     check_pixels,
     make_metadata,
     read_config,
-    read_metadata,
 )
 from tokret.training.checkpoints import list_measured, list_steps
 from tokret.training.retention import best_step
@@ -44,10 +43,11 @@ def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
     if not steps:
         raise UserError(f"workdir: {workdir} has no checkpoint; train first")
     folder = workdir / "checkpoints"
+    newest = folder / str(steps[-1])
     if step is None:
-        return folder / str(steps[-1])
+        return newest
     if step == "best":
-        return folder / str(_best(workdir, folder / str(steps[-1])))
+        return folder / str(_best(workdir, newest))
     if str(step) not in map(str, steps):
         raise UserError(
             f"step: {workdir} has no checkpoint {step}; it has "
@@ -69,11 +69,6 @@ def _best(workdir: Path, newest: Path) -> int:
     return found
 
 
-def step_of(checkpoint: Path) -> int:
-    """Returns the step of a checkpoint, also of one moved out of its run's folder."""
-    return read_metadata(checkpoint).step
-
-
 def restore_weights(
     checkpoint: Path, variables: Any, part: str = "", ema: bool = False
 ) -> Any:
@@ -91,17 +86,13 @@ def restore_weights(
     Raises:
       UserError: if the checkpoint is missing, damaged, or of another model.
     """
-    wanted = {"batch_stats": variables["batch_stats"]}
+    if ema and not read_shapes(checkpoint).get("ema_params"):
+        raise UserError(
+            f"{checkpoint} holds no EMA of the weights; its run had ema_decay 0"
+        )
     params, end = variables["params"], f"{part}/" if part else ""
-    if ema:
-        if not read_shapes(checkpoint).get("ema_params"):
-            raise UserError(
-                f"{checkpoint} holds no EMA of the weights; its run had "
-                "updates.ema_decay 0"
-            )
-        wanted["ema_params"] = params
-    else:
-        wanted["params"] = {"model": params}
+    wanted = {"ema_params": params} if ema else {"params": {"model": params}}
+    wanted["batch_stats"] = variables["batch_stats"]
     prefixes = ("ema_params/" if ema else "params/model/", "batch_stats/")
     check_names(checkpoint, wanted, tuple(f"{prefix}{end}" for prefix in prefixes))
     loaded = load_arrays(checkpoint, wanted, partial=True)
