@@ -13,7 +13,6 @@ import numpy as np
 from tokret.data.ground_truth import GroundTruth
 from tokret.retrieval.exact_search.blocks import BLOCK, Database
 from tokret.retrieval.exact_search.ranks import count_ranks
-from tokret.retrieval.reranking.ranking import place_reranked
 from tokret.shapes import Array, Float, Int, Shaped
 
 CUTOFFS = (1, 5, 10)
@@ -54,7 +53,6 @@ def evaluate(
     database: Database,
     truth: GroundTruth,
     block: int = BLOCK,
-    reranked: Int[np.ndarray, "q m"] | None = None,
 ) -> Evaluation:
     """Searches the database for every query and measures the rankings.
 
@@ -65,15 +63,11 @@ def evaluate(
         follow as distractors.
       truth: the benchmark.
       block: database rows on the device at once.
-      reranked: [Q, M] each query's first items in the order of a re-ranking.
 
     Returns:
       The means and each query's average precision.
     """
-    labelled = labelled_items(truth)
-    ranks = count_ranks(queries, database, labelled, block)
-    if reranked is not None:
-        ranks = place_reranked(ranks, labelled, reranked)
+    ranks = count_ranks(queries, database, labelled_items(truth), block)
     return evaluate_ranks(ranks, truth)
 
 

@@ -16,7 +16,10 @@ from tokret.shapes import Array, Shaped
 EXACT_DIMS = 1024
 TILE = 2048  # rows whose cast to bfloat16 still fits into a CPU's cache (4 MiB)
 
-Multiply = Callable[[Array, Array], Array]  # queries [q, d] and items [b, d] -> [q, b]
+Queries = Shaped[Array, "q d"]
+Block = Shaped[Array, "b d"]
+Scores = Shaped[Array, "q b"]
+Multiply = Callable[[Array, Array], Array]  # queries and a block -> scores
 
 
 def queries_like(
@@ -50,9 +53,7 @@ def queries_like(
 
 
 @jax.jit
-def block_scores(
-    queries: Shaped[Array, "q ..."], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def block_scores(queries: Shaped[Array, "q ..."], block: Block) -> Scores:
     """Scores of a block's items for each query.
 
     Args:
@@ -86,23 +87,17 @@ def block_scores(
     return jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
 
 
-def _by_int32(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _by_int32(queries: Queries, block: Block) -> Scores:
     return jnp.matmul(queries, block.T, preferred_element_type=jnp.int32)
 
 
-def _widened(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _widened(queries: Queries, block: Block) -> Scores:
     """Float32 products with a block of fewer bits."""
     wide = block.astype(jnp.float32)
     return jnp.matmul(queries, wide.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def _in_three_parts(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _in_three_parts(queries: Queries, block: Block) -> Scores:
     """Float32 products with a bfloat16 block, by bfloat16 matrix units.
 
     Three bfloat16 hold a float32's 24 bits.
@@ -119,9 +114,7 @@ def _in_three_parts(
     return jnp.where(jnp.isfinite(first), first + second + third, first)
 
 
-def _narrow_products(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _narrow_products(queries: Queries, block: Block) -> Scores:
     """Products of bfloat16, exact and summed up in float32."""
     # Not with the block's transpose, for which XLA's CPU backend widens all of it.
     return jax.lax.dot_general(
@@ -132,18 +125,14 @@ def _narrow_products(
     )
 
 
-def _by_vectors(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _by_vectors(queries: Queries, block: Block) -> Scores:
     """Float32 products; XLA's CPU backend is slower at a matrix of one query."""
     if len(queries) > 1:
         return _widened(queries, block)
     return jnp.matmul(block, queries[0], precision=jax.lax.Precision.HIGHEST)[None]
 
 
-def _widened_in_tiles(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _widened_in_tiles(queries: Queries, block: Block) -> Scores:
     """`_widened` tile by tile: on a CPU the float32 form then stays in the cache."""
     # One query's product is fused with the cast, and the result is not stored.
     if len(queries) == 1 or len(block) % ALIGNMENT:
@@ -153,18 +142,16 @@ def _widened_in_tiles(
 
 def _in_tiles(
     multiply: Multiply,
-    queries: Shaped[Array, "q d"],
-    block: Shaped[Array, "b d"],
+    queries: Queries,
+    block: Block,
     rows: int,
-) -> Shaped[Array, "q b"]:
+) -> Scores:
     tiles = block.reshape(-1, rows, block.shape[1])
     scores = jax.lax.map(lambda tile: multiply(queries, tile), tiles)  # [t, q, tile]
     return scores.transpose(1, 0, 2).reshape(len(queries), len(block))
 
 
-def _exact_by_float32(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _exact_by_float32(queries: Queries, block: Block) -> Scores:
     """Exact int32 scores by float32 products, which a CPU computes fastest."""
 
     def multiply(part: Array, items: Array) -> Array:
@@ -173,9 +160,7 @@ def _exact_by_float32(
     return _exact(multiply, queries, block)
 
 
-def _exact_by_bfloat16(
-    queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _exact_by_bfloat16(queries: Queries, block: Block) -> Scores:
     """Exact int32 scores by products of bfloat16, which holds every int8."""
     if len(queries) == 1:
         return _exact_by_float32(queries, block)
@@ -187,9 +172,7 @@ def _exact_by_bfloat16(
     return _exact(multiply, queries, block)
 
 
-def _exact(
-    multiply: Multiply, queries: Shaped[Array, "q d"], block: Shaped[Array, "b d"]
-) -> Shaped[Array, "q b"]:
+def _exact(multiply: Multiply, queries: Queries, block: Block) -> Scores:
     """Sums in int32 products of `EXACT_DIMS` dimensions, exact in float32."""
     scores = jnp.zeros((len(queries), len(block)), jnp.int32)
     for start in range(0, block.shape[1], EXACT_DIMS):
@@ -198,9 +181,7 @@ def _exact(
     return scores
 
 
-def _by_tables(
-    tables: Shaped[Array, "q m 256"], codes: Shaped[Array, "b m"]
-) -> Shaped[Array, "q b"]:
+def _by_tables(tables: Shaped[Array, "q m 256"], codes: Shaped[Array, "b m"]) -> Scores:
     """Asymmetric distance: each code looks up its part of the product."""
 
     def add(

@@ -25,6 +25,9 @@ from tokret.retrieval.exact_search.blocks import (
 from tokret.retrieval.exact_search.scores import EXACT_DIMS, block_scores, queries_like
 from tokret.shapes import Array, Int, Shaped
 
+# Scores, falling, and indices into the database.
+Lists = tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]
+
 GROUP = 32  # neighbouring items, of which first only the maximum is compared
 # What a GPU selects from together, at most: scores (512 MiB), bytes of blocks (as many
 # again are waiting), and blocks, since each number of them is compiled separately.
@@ -50,7 +53,7 @@ def top_k(
     block: int | None = None,
     devices: Sequence[jax.Device] | None = None,
     recall_target: float | None = None,
-) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+) -> Lists:
     """The best k items of each query, exactly; ties by index.
 
     Args:
@@ -86,12 +89,9 @@ def top_k(
 
 
 def _best_in(
-    queries: Shaped[np.ndarray, "q ..."],
-    blocks: Blocks,
-    k: int,
-    recall_target: float | None,
-) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-    best = _best_of_each_device(queries, blocks, k, recall_target)
+    queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, k: int, target: float | None
+) -> Lists:
+    best = _best_of_each_device(queries, blocks, k, target)
     # All processes give lists of one shape, also those without a block.
     local = [d for d in blocks.devices if d.process_index == jax.process_index()]
     dtype = np.dtype(np.int32 if blocks.dtype == np.int8 else np.float32)
@@ -108,10 +108,7 @@ def _best_in(
 
 
 def _best_of_each_device(
-    queries: Shaped[np.ndarray, "q ..."],
-    blocks: Blocks,
-    k: int,
-    recall_target: float | None,
+    queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, k: int, target: float | None
 ) -> dict[jax.Device, Best]:
     """The best items of each of this process's devices in its blocks."""
     rows = DeviceCopies(queries)
@@ -129,7 +126,7 @@ def _best_of_each_device(
             np.array([blocks.first(number) for number in numbers], np.int32),
             blocks.total,
             k=k,
-            recall_target=recall_target,
+            recall_target=target,
         )
         # A GPU adds many blocks at a time, and only one more set of them may wait.
         rounds = 1 if device.platform == "gpu" else 2
@@ -249,7 +246,7 @@ def _exact_top_k(
 
 def merge_lists(
     scores: Shaped[np.ndarray, "q a"], items: Int[np.ndarray, "q a"], k: int
-) -> tuple[Shaped[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+) -> Lists:
     """The best k of lists in any order, ties by index.
 
     Args:

@@ -16,6 +16,9 @@ MISSING_SCORE = np.finfo(np.float32).min
 # Called with the number of queries done since the last call.
 Progress = Callable[[int], object]
 
+# Scores, falling, and indices of the first items of each query.
+Nearest = tuple[Float[np.ndarray, "q m"], Int[np.ndarray, "q m"]]
+
 # Arguments of re-rankings.
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
 # Methods that hold the products of the first items then take some gigabytes.
@@ -46,9 +49,7 @@ class Ranking:
     reranked: Int[np.ndarray, "q m"] | None = None
 
 
-def nearest(
-    ranking: Ranking, count: int
-) -> tuple[Float[np.ndarray, "q m"], Int[np.ndarray, "q m"]]:
+def nearest(ranking: Ranking, count: int) -> Nearest:
     """The first items of each query by dot products, without the query item.
 
     Memory: Q * count results, and that of `top_k` while it runs.
@@ -100,7 +101,7 @@ def neighbour_graph(
 
 def reorder(
     ranking: Ranking,
-    first: tuple[Float[np.ndarray, "q m"], Int[np.ndarray, "q m"]],
+    first: Nearest,
     score: Callable[[int], Float[Array, " m"]],
     progress: Progress,
 ) -> Ranking:
