@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.kernels.matmul import precision_of, project, statistics_dtype
+from tokret.models.kernels.matmul import einsum, project
 from tokret.models.layers import (
     BatchNorm,
     DropPath,
@@ -33,13 +33,7 @@ def attention_weights(
       keys: keys of every head.
       key_mask: True where a key exists; None if all do.
     """
-    logits = jnp.einsum(
-        "bnhd,bmhd->bhnm",
-        queries,
-        keys,
-        precision=precision_of(queries.dtype),
-        preferred_element_type=statistics_dtype(queries),
-    )
+    logits = einsum("bnhd,bmhd->bhnm", queries, keys, wide=True)
     weights = _softmax(logits, queries.shape[-1] ** -0.5, key_mask)
     return weights.astype(queries.dtype)
 
@@ -103,13 +97,8 @@ class Attention(nn.Module):
             y = self._attend_few(queries, source, source_mask, dropout)
         else:
             keys = self._project(source, "k")
-            weights = attention_weights(queries, keys, source_mask)
-            y = jnp.einsum(
-                "bhnm,bmhd->bnhd",
-                dropout(weights),
-                self._project(source, "v"),
-                precision=precision_of(self.dtype),
-            )
+            weights = dropout(attention_weights(queries, keys, source_mask))
+            y = einsum("bhnm,bmhd->bnhd", weights, self._project(source, "v"))
         y = y.reshape(x.shape)  # [b, n, h, e] -> [b, n, d]
         return dropout(Linear(width, self.dtype, zeros, zeros, name="proj")(y))
 
@@ -118,7 +107,7 @@ class Attention(nn.Module):
     ) -> Float[Array, "b n h e"]:
         width = inputs.shape[-1]
         y = Linear(width, self.dtype, small_normal, zeros, name=name)(inputs)
-        return y.reshape(*y.shape[:2], self.num_heads, -1)
+        return y.reshape(*y.shape[:2], self.num_heads, -1)  # [b, n, h, e]
 
     def _attend_few(
         self,
@@ -132,25 +121,17 @@ class Attention(nn.Module):
         Values likewise are a projection of the weighted sum of the source. The bias of
         the keys adds the same number to all logits of a softmax, so it does nothing.
         """
-        width, precision = source.shape[-1], precision_of(self.dtype)
-        source = source.astype(self.dtype)
+        width, source = source.shape[-1], source.astype(self.dtype)
         (to_keys, _), (to_values, bias) = (
             _LinearWeights(width, self.dtype, name=name)() for name in ("k", "v")
         )
-        to_keys, to_values = (
-            kernel.reshape(width, self.num_heads, -1) for kernel in (to_keys, to_values)
-        )
-        projected = jnp.einsum("bnhe,dhe->bnhd", queries, to_keys, precision=precision)
-        logits = jnp.einsum(
-            "bnhd,bmd->bhnm",
-            projected,
-            source,
-            precision=precision,
-            preferred_element_type=statistics_dtype(projected),
-        )
+        shape = (width, self.num_heads, -1)  # [d, h, e]
+        to_keys, to_values = to_keys.reshape(shape), to_values.reshape(shape)
+        projected = einsum("bnhe,dhe->bnhd", queries, to_keys)
+        logits = einsum("bnhd,bmd->bhnm", projected, source, wide=True)
         weights = _softmax(logits, queries.shape[-1] ** -0.5, mask).astype(self.dtype)
         weights = dropout(weights)  # [b, h, n, m]
-        sums = jnp.einsum("bhnm,bmd->bnhd", weights, source, precision=precision)
+        sums = einsum("bhnm,bmd->bnhd", weights, source)
         # One product per head, so that the gradient of the matrix has the layout of the
         # matrix (docs/performance.md, "A head's values, a product a head").
         y = jax.vmap(project, in_axes=(2, 1), out_axes=2)(sums, to_values)

@@ -8,11 +8,10 @@ projection is initialised to zero, so a new block changes nothing.
 import functools
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from tokret.models.attention import attention_weights
-from tokret.models.kernels.matmul import precision_of
+from tokret.models.kernels.matmul import einsum
 from tokret.models.layers import BatchNorm, PointwiseConv, zeros
 from tokret.models.masking import Sizes, mask_padding, valid_mask
 from tokret.shapes import Array, Float
@@ -53,13 +52,8 @@ class SecondOrderAttention(nn.Module):
             y = BatchNorm(name=f"{name}_bn")(y, train=train, relu=True)
             return y.reshape(batch, height * width, 1, self.width)  # one head
 
-        weights = attention_weights(project("f"), project("g"), mask)[:, 0]
-        values = conv(self.width, name="h")(x)
-        y = jnp.einsum(
-            "bnm,bmd->bnd",
-            weights,
-            values.reshape(batch, height * width, self.width),
-            precision=precision_of(self.dtype),
-        )
+        weights = attention_weights(project("f"), project("g"), mask)[:, 0]  # [b, n, m]
+        values = conv(self.width, name="h")(x).reshape(batch, -1, self.width)
+        y = einsum("bnm,bmd->bnd", weights, values)
         y = y.reshape(batch, height, width, self.width)
         return x + conv(channels, name="v", kernel_init=zeros)(y)

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from tokret.models.attention import LocalFeatureSelfAttention
 from tokret.models.heads import FeatureMap, Head, HeadOutput
-from tokret.models.kernels.matmul import precision_of, statistics_dtype
+from tokret.models.kernels.matmul import einsum, statistics_dtype
 from tokret.models.layers import BatchNorm, Linear, local_features
 from tokret.models.masking import Sizes, mask_padding, valid_mask
 from tokret.shapes import Array, Bool, Float
@@ -36,13 +36,11 @@ def residuals(
     # In float32: the two terms of the difference may be nearly the same.
     x = x.astype(statistics_dtype(x))
     centroids = centroids.astype(x.dtype)
-    precision = precision_of(x.dtype)
-    logits = jnp.einsum("bnd,dk->bkn", x, centroids, precision=precision)
-    weights = jax.nn.softmax(logits, axis=1)
+    weights = jax.nn.softmax(einsum("bnd,dk->bkn", x, centroids), axis=1)
     if mask is not None:
         weights = jnp.where(mask[:, None, :], weights, 0)
     # sum of a x - (sum of a) c: no array with axes n, k and d at once.
-    sums = jnp.einsum("bkn,bnd->bkd", weights, x, precision=precision)
+    sums = einsum("bkn,bnd->bkd", weights, x)
     total = jnp.sum(weights, axis=-1, keepdims=True)  # [b, k, 1]
     return sums - total * centroids.T, weights
 

@@ -25,6 +25,17 @@ def statistics_dtype(x: jax.Array) -> jnp.dtype:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
+def einsum(equation: str, x: Array, y: Array, *, wide: bool = False) -> Array:
+    """`jnp.einsum` in the precision of `x`; with `wide`, to the dtype of statistics."""
+    return jnp.einsum(
+        equation,
+        x,
+        y,
+        precision=precision_of(x.dtype),
+        preferred_element_type=statistics_dtype(x) if wide else None,
+    )
+
+
 def _matmul(
     x: Float[Array, "... c"], matrix: Float[Array, "c d"]
 ) -> Float[Array, "... d"]:

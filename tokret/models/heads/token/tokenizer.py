@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tokret.models.kernels.matmul import precision_of, statistics_dtype
+from tokret.models.kernels.matmul import einsum, statistics_dtype
 from tokret.models.layers import Initializer, Linear, layer_norm, uniform_fan_in
 from tokret.shapes import Array, Bool, Float
 
@@ -18,23 +18,14 @@ def soft_assignment(
     query: Float[Array, "l d"], x: Float[Array, "b n d"]
 ) -> Float[Array, "b l n"]:
     """Assigns each position to the tokens: softmax over the L TOKENS."""
-    logits = jnp.einsum(
-        "ld,bnd->bln",
-        query,
-        x,
-        precision=precision_of(x.dtype),
-        preferred_element_type=statistics_dtype(x),
-    )
-    return jax.nn.softmax(logits, axis=1)
+    return jax.nn.softmax(einsum("ld,bnd->bln", query, x, wide=True), axis=1)
 
 
 def weighted_sum(
     weights: Float[Array, "b l n"], x: Float[Array, "b n d"]
 ) -> Float[Array, "b l d"]:
     """Sums the features with each token's weights."""
-    return jnp.einsum(
-        "bln,bnd->bld", weights.astype(x.dtype), x, precision=precision_of(x.dtype)
-    )
+    return einsum("bln,bnd->bld", weights.astype(x.dtype), x)
 
 
 class _Tokenizer(nn.Module):
