@@ -92,22 +92,11 @@ def run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, s
         command = [sys.executable, "-m", "benchmarks", name, f"--json={path}"]
         sys.stdout.write(f"== {name}\n")
         sys.stdout.flush()
-        # A signal inside Popen would lose the process that it has just started.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-        try:
-            process = subprocess.Popen(
-                [*command, *arguments],
-                stderr=subprocess.PIPE,
-                text=True,
-                process_group=0,
-                preexec_fn=_unblock,
-            )
-        except BaseException:
-            _unblock()
-            raise
+        process, signals = _start([*command, *arguments])
         with process:
             try:
-                _unblock()
+                for number in signals:
+                    signal.raise_signal(number)
                 _, errors = process.communicate()
             except BaseException:
                 _end(process)
@@ -120,8 +109,25 @@ def run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, s
     return None, why
 
 
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+def _start(command: list[str]) -> tuple["subprocess.Popen[str]", list[int]]:
+    """Starts a process; returns it, and signals that arrived meanwhile.
+
+    If a handler raised inside Popen, the process that it has just started would be
+    lost.
+    """
+    arrived: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in handlers.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: arrived.append(number))
+    try:
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, process_group=0
+        )
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return process, arrived
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

@@ -212,12 +212,6 @@ def _device(result: Result) -> str:
     return str(result["environment"].get("device", "cpu"))
 
 
-def with_targets(result: dict[str, Any]) -> dict[str, Any]:
-    """Adds the targets that one benchmark's result has figures of."""
-    judged = judge({result["benchmark"]: result})
-    return result | {"targets": [target for target in judged if target["cases"]]}
-
-
 def targets_table(judged: Sequence[Mapping[str, Any]]) -> list[str]:
     """Formats one line a target, and one for each of its cases."""
     lines = []

@@ -5,8 +5,7 @@ float32 convolutions run in TF32, while tokret's do not.
 """
 
 import gc
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.torch_tiny import TinyToken
-from tokret.benchmark.rivals import Call, Makers, Rivals
+from tokret.benchmark.rivals import Call
 from tokret.convert.torch_token import Token, embed
 from tokret.models.preprocessing import IMAGENET
 
@@ -51,54 +50,17 @@ FORMS: dict[str, dict[str, Form]] = {
 }
 
 
-class TorchRivals(Rivals):
-    """PyTorch's forms of each case whose trunk has one."""
-
-    packages = ("torch",)
-    note = ""
-
-    def inference(self, trunk: str, dtype: str, images: np.ndarray) -> Makers:
-        """Returns one call for each form."""
-        return _by_form(inference, trunk, dtype, images)
-
-    def training(
-        self,
-        trunk: str,
-        dtype: str,
-        images: np.ndarray,
-        labels: np.ndarray,
-        classes: int,
-        steps: int,
-    ) -> Makers:
-        """Returns one call for each form."""
-        return _by_form(training, trunk, dtype, images, labels, classes, steps)
-
-    def extraction(
-        self, trunk: str, photos: Sequence[np.ndarray], scales: Sequence[float]
-    ) -> Makers:
-        """Returns the released loop: one photo at a time, eager, float32."""
-        if trunk not in TRUNKS:
-            return {}
-        return {
-            "one at a time, eager float32": partial(extraction, trunk, photos, scales)
-        }
-
-    def release(self) -> None:
-        """Frees the device memory that nothing refers to."""
-        gc.collect()
-        torch.compiler.reset()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _by_form(make: Callable[..., Call], trunk: str, dtype: str, *rest: Any) -> Makers:
-    forms = FORMS[dtype] if trunk in TRUNKS else {}
-    return {name: partial(make, trunk, form, *rest) for name, form in forms.items()}
-
-
 def device() -> torch.device:
     """Returns a GPU if PyTorch has one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def release() -> None:
+    """Frees the device memory that nothing refers to."""
+    gc.collect()
+    torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _token(trunk: str, form: Form, classes: int | None = None) -> Token:
@@ -179,14 +141,13 @@ def training(
 
 
 def extraction(
-    trunk: str, photos: Sequence[np.ndarray], scales: Sequence[float]
+    trunk: str, form: Form, photos: Sequence[np.ndarray], scales: Sequence[float]
 ) -> Call:
-    """Makes the released loop: photos [h, w, 3] one at a time, eager, float32.
+    """Makes the released loop: photos [h, w, 3] one at a time; eager, float32.
 
     Photos are bytes on the device. cuDNN does not search for the fastest kernels, which
     it would do again for nearly every photo, since shapes differ.
     """
-    form = Form()
     model = _token(trunk, form).eval()
     torch.backends.cudnn.benchmark = False
     inputs = [_images(photo[None], form) for photo in photos]

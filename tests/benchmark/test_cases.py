@@ -85,10 +85,10 @@ def returned(monkeypatch):
 
 
 def test_cases_are_chosen_and_end_with_the_time(returned):
-    def no_room():
+    def out_of_memory():
         raise MemoryError("out of memory: 2 of 1 bytes")
 
-    cases = {"one 8x": lambda: {"a": 1}, "two 8x": no_room, "three": lambda: {}}
+    cases = {"one 8x": lambda: {"a": 1}, "two 8x": out_of_memory, "three": lambda: {}}
     found, skipped = run_cases(cases, Settings(), wanted="8x,two", seconds=100.0)
     assert found == [{"name": "one 8x", "a": 1}]
     assert skipped == {"two 8x": "does not fit into memory"}

@@ -151,7 +151,7 @@ def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "words"),
     [
         ((), "--config, --topology missing"),
         (("--model=0", "--topology=x", "--config=y"), "--model=0 is not at least 1"),
@@ -160,5 +160,5 @@ def test_a_run_of_train_py_is_planned_as_it_is(monkeypatch, what):
         (("--topology=v9:4x4", f"--config={R101}", "--config.epoch=3"), "epoch"),
     ],
 )
-def test_mistakes_are_a_line(program, refused, arguments, says):
-    refused(program("benchmark", "plan", *arguments), says)
+def test_mistakes_are_a_line(program, refused, arguments, words):
+    refused(program("benchmark", "plan", *arguments), words)

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import __main__ as main
 from benchmarks import all_in_turn
+from tokret import command_line
 from tokret.benchmark import speed
 from tokret.benchmark.cases import Settings
 from tokret.errors import UserError
@@ -32,17 +33,15 @@ def test_arguments_of_each_benchmark_of_the_row(tmp_path, monkeypatch, quick):
     assert ("bytes" in rows) == (not quick) and not rows.get("bytes")
 
 
-def test_the_benchmarks_take_these_arguments(monkeypatch):
-    taken = {}
-    monkeypatch.setattr(
-        main, "_speed", lambda *values: taken.update({values[0]: values})
-    )
-    monkeypatch.setattr(main, "_single", lambda *v: taken.update({v[0]: v}))
-    for name in (*all_in_turn.MANY_CASES, "scan", "start"):
-        words = all_in_turn.arguments_of(name, turns=3, minutes=9.0, quick=False)
-        main.app.cli(args=[name, *words], use_underscores=True)
-    assert taken["train"] == ("train", "", 9.0, 3, None)
-    assert taken["scan"] == ("scan", 3, None)
+def test_the_benchmarks_take_these_arguments():
+    for quick in (True, False):
+        for name in all_in_turn.ROW:
+            words = all_in_turn.arguments_of(name, turns=3, minutes=9.0, quick=quick)
+            call = command_line.parse(main.COMMANDS[name], words, "benchmarks")
+            assert call.keywords.get("turns", 3) == 3
+    words = all_in_turn.arguments_of("search", turns=3, minutes=9.0, quick=True)
+    call = command_line.parse(main.COMMANDS["search"], words, "benchmarks")
+    assert (call.keywords["database"], call.keywords["forms"]) == (20_000, ())
 
 
 def test_a_row_that_is_interrupted_keeps_what_was_measured(tmp_path, monkeypatch):
@@ -52,7 +51,7 @@ def test_a_row_that_is_interrupted_keeps_what_was_measured(tmp_path, monkeypatch
 
     def run_apart(name, arguments):
         if name == "scan":
-            return None, "no room"
+            return None, "no memory"
         if name == "start":
             seen.append(json.loads(written.read_text()))
             raise KeyboardInterrupt
@@ -64,7 +63,7 @@ def test_a_row_that_is_interrupted_keeps_what_was_measured(tmp_path, monkeypatch
         all_in_turn.run(2, 9.0, True, written)
     assert seen == [json.loads(written.read_text())]
     assert list(seen[0]["results"]) == ["inference", "train", "extract"]
-    assert seen[0]["failed"] == {"scan": "no room"}
+    assert seen[0]["failed"] == {"scan": "no memory"}
     assert {target["verdict"] for target in seen[0]["targets"]} == {"not measured"}
     assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]
 
@@ -93,11 +92,11 @@ wait
 ALL = """
 import signal, sys
 from benchmarks import __main__ as main
-from tokret.errors import exit_status
+from tokret import command_line
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job may ignore both
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-sys.executable, sys.argv = sys.argv[1], ["benchmarks", "all", "--quick"]
-sys.exit(exit_status(main.main))
+sys.executable = sys.argv[1]
+sys.exit(command_line.run(main.COMMANDS, ["all", "--quick"], "benchmarks"))
 """
 
 
@@ -117,18 +116,6 @@ def test_nothing_still_runs_after_a_row_that_was_ended(tmp_path, number):
         assert row.wait(timeout=60) == 128 + number
     for process in pids.read_text().split():
         _wait_until(_has_ended, process)  # long before it would end by itself
-
-
-@pytest.mark.parametrize(("name", "at_once"), [("bytes", True), ("scan", False)])
-def test_commands_that_compile_for_minutes_end_at_once(monkeypatch, name, at_once):
-    """Python's own handlers wait until the compiler returns."""
-    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
-    taken = []
-    monkeypatch.setattr(signal, "signal", lambda number, _: taken.append(number))
-    monkeypatch.setattr(main.app, "cli", lambda **_: None)
-    monkeypatch.setattr(sys, "argv", ["benchmarks", name])
-    main.main()
-    assert taken == ([] if at_once else [signal.SIGTERM, signal.SIGHUP])
 
 
 def _wait_until(true, *arguments):

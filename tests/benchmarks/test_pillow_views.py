@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.pillow_views import MAKER
-from benchmarks.targets import with_targets
+from benchmarks.rivals import InstalledRivals
 from tokret.benchmark import input_pipeline
 from tokret.benchmark.input_pipeline import OURS, STEPS
 from tokret.benchmark.noise_photos import noise_photo
@@ -47,7 +47,8 @@ def drawn_up(whole):
     photos = {"what": "noise", "count": 2, "width": 80, "height": 60, "kilobytes": 3}
     size = {"size": 32, "views": 4, "turns": 2}
     facts = {"environment": environment, "photos": photos, **size}
-    return with_targets({"benchmark": "input", **facts, **summary})
+    found = {"benchmark": "input", **facts, **summary}
+    return InstalledRivals().judge(found, "")[0]
 
 
 @pytest.mark.parametrize(("whole", "verdict"), [(5.5, "reached"), (10.0, "missed")])

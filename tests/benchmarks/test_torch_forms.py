@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks import torch_forms  # noqa: E402 (torch may be missing)
-from benchmarks.torch_forms import Form, TorchRivals  # noqa: E402
+from benchmarks.torch_forms import Form  # noqa: E402
 from benchmarks.torch_tiny import TinyToken  # noqa: E402
 from tokret.models.build import build_model  # noqa: E402
 
@@ -36,16 +36,4 @@ def test_forms_infer_and_train(form):
 
 def test_one_at_a_time_takes_any_shape():
     photos = [np.zeros((side, 40, 3), np.uint8) for side in (33, 48)]
-    torch_forms.extraction("tiny", photos, (1.0, 2**-0.5))()
-
-
-def test_every_trunk_with_a_form_is_compared():
-    rivals, images = TorchRivals(), np.zeros((1, 32, 32, 3), np.float32)
-    for dtype, forms in torch_forms.FORMS.items():
-        assert set(rivals.inference("tiny", dtype, images)) == set(forms)
-    labels = np.zeros(1, np.int32)
-    assert set(rivals.training("tiny", "float32", images, labels, 3, 1)) == set(
-        torch_forms.FORMS["float32"]
-    )
-    assert not rivals.inference("efficientnet_lite0", "float32", images)
-    assert len(rivals.extraction("tiny", [images[0]], (1.0,))) == 1
+    torch_forms.extraction("tiny", Form(), photos, (1.0, 2**-0.5))()

@@ -115,7 +115,7 @@ def time_case(case: Case, settings: Settings) -> dict[str, Any]:
 def warm_up(calls: Mapping[str, Call]) -> None:
     """Runs all calls in turns until the process allocates no new memory.
 
-    On a CPU, XLA and PyTorch share one heap. Where memory that was used before is
+    On a CPU, XLA and PyTorch use the same heap. Where memory that was used before is
     taken, the system provides other pages, which it fills with zeros first: that takes
     a second of a ResNet's training step of half a second, in up to four turns.
     """

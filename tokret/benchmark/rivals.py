@@ -1,17 +1,19 @@
-"""Other programs of the same models, which comparisons time beside tokret."""
+"""Other programs of the same work, which comparisons time beside tokret."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 Call = Callable[[], object]
 Makers = Mapping[str, Callable[[], Call]]  # by form: makes the call that is timed
+Search = Callable[[np.ndarray], object]  # of [Q, D] queries
 
 
 class Rivals:
     """No other programs: tokret alone is timed.
 
-    A clone's `benchmarks` package has a subclass with PyTorch's forms of the models.
+    A clone's `benchmarks` package has a subclass with PyTorch, Pillow, faiss and NumPy.
 
     Attributes:
       packages: installed packages whose versions results record.
@@ -43,8 +45,20 @@ class Rivals:
         """Returns calls that extract multi-scale descriptors of photos [h, w, 3]."""
         return {}
 
+    def views(self) -> Any:
+        """Returns an `input_pipeline.ViewMaker`; None for none."""
+        return None
+
+    def searches(self, database: np.ndarray, k: int) -> Mapping[str, Search]:
+        """Returns exact searches for the best k of a database [N, D], by name."""
+        return {}
+
     def release(self) -> None:
-        """Returns the device memory that nothing refers to any more."""
+        """Frees the device memory that nothing refers to any more."""
+
+    def judge(self, result: dict[str, Any], report: str) -> tuple[dict[str, Any], str]:
+        """Returns a benchmark's result and report, perhaps with targets added."""
+        return result, report
 
 
 NO_RIVALS = Rivals()

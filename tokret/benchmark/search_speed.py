@@ -8,13 +8,14 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tokret.arguments import within
+from tokret.benchmark.rivals import NO_RIVALS, Rivals
 from tokret.benchmark.synthetic_descriptors import (
     LABELLED,
     make_queries,
@@ -39,15 +40,6 @@ from tokret.retrieval.compression.database import check_codec
 from tokret.retrieval.compression.product import import_faiss
 from tokret.retrieval.exact_search.top_k import top_k
 
-Search = Callable[[np.ndarray], object]  # of [Q, D] queries
-# Programs of exact search, by name, from a database [N, D] and k.
-Searches = Callable[[np.ndarray, int], Mapping[str, Search]]
-
-
-def exact_search(database: np.ndarray, k: int) -> dict[str, Search]:
-    """Returns tokret's exact search for the best k of a database [N, D]."""
-    return {OURS: lambda queries: top_k(queries, database, k)[1]}
-
 
 def peak_gigabytes() -> float:
     """The most memory that this process ever used, including mapped files."""
@@ -62,7 +54,7 @@ def run(
     turns: int,
     scratch: Path | None,
     forms: Sequence[str],
-    searches: Searches = exact_search,
+    rivals: Rivals = NO_RIVALS,
 ) -> dict[str, Any]:
     """Times search.
 
@@ -74,7 +66,7 @@ def run(
       scratch: folder of the file of descriptors until the end; None takes the system's
         temporary folder.
       forms: of compression.
-      searches: what is timed; tokret's own among them.
+      rivals: other programs, timed in the same turns.
 
     Returns:
       What was measured, of what and where, as JSON takes it.
@@ -102,7 +94,7 @@ def run(
         vectors = make_queries(queries, dims)
         write_descriptors(path, vectors, distractors)
         database = np.asarray(np.load(path, mmap_mode="r"))
-        return measure(vectors, database, turns, forms, searches)
+        return measure(vectors, database, turns, forms, rivals)
 
 
 def measure(
@@ -110,7 +102,7 @@ def measure(
     database: np.ndarray,
     turns: int,
     forms: Sequence[str],
-    searches: Searches,
+    rivals: Rivals,
 ) -> dict[str, Any]:
     """Times search of queries [Q, D] in a database [N, D]; see `run`."""
     truth, k = make_truth(len(queries)), min(K, len(database))
@@ -122,7 +114,10 @@ def measure(
     ranked = time_in_turns({OURS: evaluate}, lambda: [queries], turns)[OURS]
     top_k(queries, database, k)
     peak = peak_gigabytes()  # before another program allocates memory
-    cases = searches(database, k)
+    cases = {
+        OURS: lambda queries: top_k(queries, database, k)[1],
+        **rivals.searches(database, k),
+    }
     exact = {
         f"{len(queries)} at once": time_in_turns(cases, lambda: [queries], turns),
         "one": time_in_turns(cases, lambda: [queries[:1]], turns),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from tokret.benchmark.rivals import Rivals
 from tokret.errors import UserError
 from tokret.io.atomic_files import require_writable, write_whole
 from tokret.runtime.allocation import keep_freed_memory
@@ -60,94 +61,122 @@ def keep_memory() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-def _cases(name: str, summary: str) -> Callable[..., None]:
-    """Returns the command of a benchmark of many cases."""
+class Timings:
+    """Commands that time tokret on this machine.
 
-    def command(
-        cases: str = "", minutes: float = 10.0, turns: int = 7, json: Path | None = None
+    Args:
+      rivals: other programs that are timed in the same turns.
+    """
+
+    def __init__(self, rivals: Rivals) -> None:
+        self.rivals = rivals
+
+    def _cases(self, name: str, summary: str) -> Callable[..., None]:
+        """Returns the command of a benchmark of many cases."""
+
+        def command(
+            cases: str = "",
+            minutes: float = 10.0,
+            turns: int = 7,
+            json: Path | None = None,
+        ) -> None:
+            def run() -> tuple[Result, str]:
+                keep_memory()
+                from tokret.benchmark import speed
+                from tokret.benchmark.cases import Settings
+
+                settings = Settings(turns, self.rivals)
+                result = speed.run(name, settings, cases=cases, minutes=minutes)
+                return self.rivals.judge(result, speed.report(result))
+
+            measure(run, json, ends_at_once=False)
+
+        command.__doc__ = summary + CASES_ARGS
+        return command
+
+    def _single(self, name: str, summary: str) -> Callable[..., None]:
+        """Returns the command of a benchmark of one case."""
+
+        def command(turns: int = 7, json: Path | None = None) -> None:
+            def run() -> tuple[Result, str]:
+                keep_memory()
+                from tokret.benchmark import speed
+
+                result = speed.run_single(name, turns)
+                return self.rivals.judge(result, speed.report(result))
+
+            measure(run, json, ends_at_once=False)
+
+        command.__doc__ = summary + TIMED_ARGS
+        return command
+
+    def training_input(
+        self, photos: Path | None = None, turns: int = 7, json: Path | None = None
     ) -> None:
-        def run() -> tuple[Result, str]:
-            keep_memory()
-            from tokret.benchmark import speed
-            from tokret.benchmark.cases import Settings
+        """Time training's input on one core.
 
-            result = speed.run(name, Settings(turns), cases=cases, minutes=minutes)
-            return result, speed.report(result)
+        Args:
+          photos: a folder of photos; None: noise.
+          turns: how often each case is timed.
+          json: a file for the figures.
+        """
+        if photos is not None and not photos.is_dir():
+            raise UserError(f"photos={photos} is not a folder")
+
+        def run() -> tuple[Result, str]:
+            from tokret.benchmark import input_pipeline
+
+            result = input_pipeline.run(photos, turns, self.rivals.views())
+            return self.rivals.judge(result, input_pipeline.report(result))
 
         measure(run, json, ends_at_once=False)
 
-    command.__doc__ = summary + CASES_ARGS
-    return command
+    def search(
+        self,
+        database: int = 1_000_000,
+        dim: int = 1024,
+        queries: int = 70,
+        forms: tuple[str, ...] = ("bf16", "int8", "pq128", "pq1024"),
+        scratch: Path | None = None,
+        turns: int = 7,
+        json: Path | None = None,
+    ) -> None:
+        """Time the search of a million descriptors, exact and compressed.
 
+        Args:
+          database: distractors behind 6,322 labelled images.
+          dim: dimensions.
+          queries: queries, which are also searched one by one.
+          forms: compressions to measure; none if empty.
+          scratch: a folder for the descriptors until the end (4.1 GB for a million).
+          turns: how often each case is timed.
+          json: a file for the figures.
+        """
 
-def _single(name: str, summary: str) -> Callable[..., None]:
-    """Returns the command of a benchmark of one case."""
-
-    def command(turns: int = 7, json: Path | None = None) -> None:
         def run() -> tuple[Result, str]:
-            keep_memory()
-            from tokret.benchmark import speed
+            from tokret.benchmark import search_speed
 
-            result = speed.run_single(name, turns)
-            return result, speed.report(result)
+            chosen = (database, dim, queries, turns, scratch, list(forms))
+            result = search_speed.run(*chosen, self.rivals)
+            return self.rivals.judge(result, search_speed.report(result))
 
         measure(run, json, ends_at_once=False)
 
-    command.__doc__ = summary + TIMED_ARGS
-    return command
-
-
-def training_input(
-    photos: Path | None = None, turns: int = 7, json: Path | None = None
-) -> None:
-    """Time training's input on one core.
-
-    Args:
-      photos: a folder of photos; None: noise.
-      turns: how often each case is timed.
-      json: a file for the figures.
-    """
-    if photos is not None and not photos.is_dir():
-        raise UserError(f"photos={photos} is not a folder")
-
-    def run() -> tuple[Result, str]:
-        from tokret.benchmark import input_pipeline
-
-        result = input_pipeline.run(photos, turns)
-        return result, input_pipeline.report(result)
-
-    measure(run, json, ends_at_once=False)
-
-
-def search(
-    database: int = 1_000_000,
-    dim: int = 1024,
-    queries: int = 70,
-    forms: tuple[str, ...] = ("bf16", "int8", "pq128", "pq1024"),
-    scratch: Path | None = None,
-    turns: int = 7,
-    json: Path | None = None,
-) -> None:
-    """Time the search of a million descriptors, exact and compressed.
-
-    Args:
-      database: distractors behind 6,322 labelled images.
-      dim: dimensions.
-      queries: queries, which are also searched one by one.
-      forms: compressions to measure; none if empty.
-      scratch: a folder for the descriptors until the end (4.1 GB for a million).
-      turns: how often each case is timed.
-      json: a file for the figures.
-    """
-
-    def run() -> tuple[Result, str]:
-        from tokret.benchmark import search_speed
-
-        chosen = (database, dim, queries, turns, scratch, list(forms))
-        result = search_speed.run(*chosen)
-        return result, search_speed.report(result)
-
-    measure(run, json, ends_at_once=False)
+    def table(self) -> dict[str, Callable[..., None]]:
+        """Returns the commands by name."""
+        return {
+            "inference": self._cases("inference", "Time descriptors of a batch."),
+            "train": self._cases("train", "Time training steps of a batch."),
+            "extract": self._cases(
+                "extract", "Time three-scale descriptors of mixed shapes."
+            ),
+            "scan": self._single("scan", "Time search beside reading the database."),
+            "start": self._single(
+                "start", "Time compiling in a first and in a second start."
+            ),
+            "input": self.training_input,
+            "search": self.search,
+        }
 
 
 def plan(
@@ -209,13 +238,4 @@ def plan(
     measure(run, json, ends_at_once=True)
 
 
-COMMANDS = {
-    "inference": _cases("inference", "Time descriptors of a batch on the device."),
-    "train": _cases("train", "Time training steps of a batch on the device."),
-    "extract": _cases("extract", "Time three-scale descriptors of mixed shapes."),
-    "scan": _single("scan", "Time search on the device beside reading the database."),
-    "start": _single("start", "Time compiling in a first and in a second start."),
-    "input": training_input,
-    "search": search,
-    "plan": plan,
-}
+COMMANDS = {**Timings(Rivals()).table(), "plan": plan}
