@@ -65,18 +65,23 @@ def long():
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory):
-    """Returns a function that starts a script, or a command of tokret, as a user."""
+def environment(tmp_path_factory):
+    """The environment of programs, which share what they compile."""
     # Workers of pytest-xdist have folders of their own in one that is the run's.
     own = tmp_path_factory.getbasetemp()
     cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
-    environment = {
+    return {
         **os.environ,
         "XLA_FLAGS": COMPILE_FAST,
         # Programs that many tests start are compiled once.
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+
+
+@pytest.fixture(scope="session")
+def start(environment):
+    """Returns a function that starts a script, or a command of tokret, as a user."""
 
     def popen(program, *arguments, devices=1):
         script = str(ROOT / program)
