@@ -63,7 +63,7 @@ class Model:
         # Full batches; a few photos compute no more than they need.
         most = min(system.settings.batch_size, 1 << (len(views) - 1).bit_length())
         settings = dataclasses.replace(system.settings, batch_size=most)
-        found = extract(system.extract, system.variables, views, settings)
+        found = extract(system.embed, system.variables, views, settings)
         return found.astype(np.float32)
 
     def attention(self, photos: Sequence[Photo]) -> list[Float[np.ndarray, "l h w"]]:
