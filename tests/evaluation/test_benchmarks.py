@@ -102,13 +102,14 @@ def test_labelled_photos_have_no_distractors_and_no_expanded_database():
 
 def answers_of(benchmark, queries, database):
     names = tuple(f"{i}.jpg" for i in range(len(database)))
+    count = len(benchmark.images["query"])
     found = {
-        "query": DescriptorSet(names[: len(queries)], queries, {}),
+        "query": DescriptorSet(names[:count], queries[:count], {}),
         "database": DescriptorSet(names, database, {}),
     }
-    ranking = benchmark.ranking(queries, database)
+    benchmark = benchmark.select(found, skip_bad=False)
     ranks = benchmark.ranks(queries, database)
-    return benchmark.answers(found, ranking, ranks, Costs(1.0, 8, 0.1, 4, 16))
+    return benchmark.answers(ranks, Costs(1.0, 8, 0.1, 4, 16))
 
 
 @pytest.fixture

@@ -164,9 +164,9 @@ def test_rows_show_what_was_found():
         "query": DescriptorSet(("x", "y"), queries, {}),
         "database": DescriptorSet(tuple("abcd"), database, {}),
     }
-    ranking = benchmark.ranking(queries, database)
     ranks = benchmark.ranks(queries, database)
-    answers = benchmark.answers(found, ranking, ranks, Costs(0.0, 0, 0.1, 4, 16))
+    benchmark = benchmark.select(found, skip_bad=False)
+    answers = benchmark.answers(ranks, Costs(0.0, 0, 0.1, 4, 16))
     rows = ranking_rows(answers)
     # Without the junk before it, the second hit of the first query is its second.
     assert [row.caption for row in rows] == ["AP 100.0", "AP 100.0"]

@@ -12,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tokret.data.datasets import Dataset
-from tokret.errors import UserError
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
 from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
 from tokret.evaluation.report_inputs import costs_of
@@ -33,14 +32,19 @@ class Benchmark(Protocol):
     def check(self, steps: Sequence[Step], distractors: bool) -> None:
         """Raises a UserError for re-rankings or distractors that do not suit it."""
 
-    def queries(self, found: Mapping[str, DescriptorSet]) -> DescriptorSet:
-        """The queries' descriptors, in the order of the ground truth."""
+    def select(self, found: Mapping[str, DescriptorSet], skip_bad: bool) -> "Benchmark":
+        """The benchmark with descriptors of its images, without bad queries.
 
-    def keep(self, rows: Sequence[int]) -> "Benchmark":
-        """The benchmark with only these of its queries."""
+        Args:
+          found: the descriptors, by set.
+          skip_bad: as of `DescriptorSet.good_rows`.
+        """
 
-    def ranking(self, queries: np.ndarray, database: np.ndarray) -> Ranking:
-        """The kept queries and the database, given all descriptors."""
+    def num_bad(self) -> int:
+        """The number of bad queries."""
+
+    def ranking(self) -> Ranking:
+        """The selected queries and the database."""
 
     def ranks(
         self,
@@ -61,13 +65,7 @@ class Benchmark(Protocol):
     def numbers(self, ranks: Any) -> dict[str, Any]:
         """The metrics of `ranks`, as fractions, by protocol."""
 
-    def answers(
-        self,
-        found: Mapping[str, DescriptorSet],
-        ranking: Ranking,
-        ranks: Any,
-        costs: Costs,
-    ) -> Answers:
+    def answers(self, ranks: Any, costs: Costs) -> Answers:
         """What a report shows of `ranks`."""
 
 
@@ -117,14 +115,13 @@ def evaluate(
         name: dataclasses.replace(each, descriptors=variants.whiten(each.descriptors))
         for name, each in found.items()
     }
-    queries, database = benchmark.queries(found), found["database"]
-    benchmark = benchmark.keep(good_queries(queries, skip_bad))
-    ranking = benchmark.ranking(queries.descriptors, database.descriptors)
+    benchmark = benchmark.select(found, skip_bad)
+    ranking = benchmark.ranking()
     start = time.perf_counter()
     ranks = benchmark.ranks(np.asarray(ranking.queries), ranking.database)
     costs = costs_of(found, time.perf_counter() - start)
     if report is not None:
-        report(benchmark.answers(found, ranking, ranks, costs))
+        report(benchmark.answers(ranks, costs))
 
     def measure(*search: Any) -> dict[str, Any]:
         return benchmark.numbers(benchmark.ranks(*search))
@@ -132,29 +129,5 @@ def evaluate(
     numbers = benchmark.numbers(ranks)
     numbers |= measure_reranking(steps, ranking, measure)
     numbers |= variants.measure(np.asarray(ranking.queries), ranking.database, measure)
-    bad = {"database": len(database.bad), "queries": len(queries.bad)}
+    bad = {"database": len(found["database"].bad), "queries": benchmark.num_bad()}
     return numbers | ({"bad": bad} if any(bad.values()) else {})
-
-
-def good_queries(queries: DescriptorSet, skip_bad: bool) -> list[int]:
-    """Lists the queries that have a descriptor.
-
-    Args:
-      queries: all of them.
-      skip_bad: whether the others are skipped.
-
-    Raises:
-      UserError: a query has none and is not to be skipped; or all have none.
-    """
-    bad = queries.bad
-    if bad and not skip_bad:
-        first = min(bad)
-        raise UserError(
-            f"skip_bad: {len(bad)} of {len(queries.names)} queries have no descriptor, "
-            f"the first is {queries.names[first]} ({bad[first]}); repair the photos, "
-            "or skip such queries by this option"
-        )
-    kept = [row for row in range(len(queries.names)) if row not in bad]
-    if not kept:
-        raise UserError(f"no query has a descriptor; of the first: {bad[min(bad)]}")
-    return kept

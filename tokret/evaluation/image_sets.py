@@ -10,6 +10,7 @@ from tokret.data.datasets import Dataset
 from tokret.data.ground_truth import from_revisited
 from tokret.data.records import RecordViews
 from tokret.data.views import Box, View
+from tokret.errors import UserError
 from tokret.shapes import Float
 
 ImageSets = Mapping[str, Sequence[View]]  # by name, such as query and database
@@ -32,6 +33,28 @@ class DescriptorSet:
     bad: Mapping[int, str]
     num_extracted: int = 0
     seconds: float = 0.0
+
+    def good_rows(self, skip_bad: bool) -> list[int]:
+        """Lists the queries that have a descriptor.
+
+        Args:
+          skip_bad: whether the others are skipped.
+
+        Raises:
+          UserError: a query has none and is not to be skipped; or all have none.
+        """
+        bad = self.bad
+        if bad and not skip_bad:
+            first = min(bad)
+            raise UserError(
+                f"skip_bad: {len(bad)} of {len(self.names)} queries have no "
+                f"descriptor, the first is {self.names[first]} ({bad[first]}); repair "
+                "the photos, or skip such queries by this option"
+            )
+        good = [row for row in range(len(self.names)) if row not in bad]
+        if not good:
+            raise UserError(f"no query has a descriptor; of the first: {bad[min(bad)]}")
+        return good
 
     def report_bad(self, name: str, shown: int = 5) -> Iterator[str]:
         """Yields lines on the bad images of the set, with the first few reasons."""

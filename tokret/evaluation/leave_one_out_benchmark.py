@@ -36,14 +36,16 @@ class LeaveOneOutBenchmark:
       class_names: by label.
       images: "database", and as "query" the photos that have a box.
       boxed: their rows in the database.
-      rows: of the kept queries; None if all are kept.
+      found: descriptors of the "query" and "database", once they are selected.
+      rows: of the selected queries.
     """
 
     labels: Sequence[int]
     class_names: Sequence[str]
     images: ImageSets
     boxed: Sequence[int]
-    rows: Sequence[int] | None = None
+    found: Mapping[str, DescriptorSet] = dataclasses.field(default_factory=dict)
+    rows: Sequence[int] = ()
 
     @classmethod
     def of(
@@ -77,24 +79,34 @@ class LeaveOneOutBenchmark:
                 "photos that are queries to one another would take them for positives"
             )
 
-    def queries(self, found: Mapping[str, DescriptorSet]) -> DescriptorSet:
-        """The photos' descriptors, of the box for those that have one."""
+    def select(
+        self, found: Mapping[str, DescriptorSet], skip_bad: bool
+    ) -> "LeaveOneOutBenchmark":
+        """The benchmark with descriptors of its images, without bad queries.
+
+        Queries are photos of the database, by the descriptor of the box for those that
+        have one.
+        """
         database = found["database"]
-        if not self.boxed:
-            return database
-        descriptors, bad = np.array(database.descriptors), dict(database.bad)
-        descriptors[self.boxed] = found["query"].descriptors
-        bad |= {self.boxed[row]: why for row, why in found["query"].bad.items()}
-        return DescriptorSet(database.names, descriptors, bad)
+        descriptors, bad = database.descriptors, dict(database.bad)
+        if self.boxed:
+            descriptors = np.array(descriptors)
+            descriptors[self.boxed] = found["query"].descriptors
+            bad |= {self.boxed[row]: why for row, why in found["query"].bad.items()}
+        queries = DescriptorSet(database.names, descriptors, bad)
+        rows = queries.good_rows(skip_bad)
+        found = {"query": queries, "database": database}
+        return dataclasses.replace(self, found=found, rows=rows)
 
-    def keep(self, rows: Sequence[int]) -> "LeaveOneOutBenchmark":
-        """The benchmark with only these photos as queries."""
-        return dataclasses.replace(self, rows=rows)
+    def num_bad(self) -> int:
+        """The number of bad queries."""
+        return len(self.found["query"].bad)
 
-    def ranking(self, queries: np.ndarray, database: np.ndarray) -> Ranking:
-        """All photos as queries: `ranks` skips those that are not kept."""
+    def ranking(self) -> Ranking:
+        """All photos as queries: `ranks` skips those that are bad."""
+        database = self.found["database"].descriptors
         own = np.arange(len(database), dtype=np.int32)
-        return Ranking(queries, database, own)
+        return Ranking(self.found["query"].descriptors, database, own)
 
     def ranks(
         self,
@@ -117,18 +129,12 @@ class LeaveOneOutBenchmark:
         """The metrics, under "all"."""
         return {"all": leave_one_out.leave_one_out_metrics(ranks)}
 
-    def answers(
-        self,
-        found: Mapping[str, DescriptorSet],
-        ranking: Ranking,
-        ranks: Ranks,
-        costs: Costs,
-    ) -> Answers:
+    def answers(self, ranks: Ranks, costs: Costs) -> Answers:
         """What a report shows."""
         items = sorted(ranks)
         mine = [ranks[item] for item in items]
         average = [leave_one_out.plain_average_precision(rank) for rank in mine]
-        database = ShownViews(self.images["database"], found["database"].bad)
+        database = ShownViews(self.images["database"], self.found["database"].bad)
         boxed = {item: row for row, item in enumerate(self.boxed)}
         classes = [str(self.class_names[label]) for label in self.labels]
 
@@ -149,7 +155,7 @@ class LeaveOneOutBenchmark:
             positives=[{"": rank} for rank in mine],
             num_ranked=[len(database) - 1] * len(mine),
             verdict=verdict,
-            best=functools.partial(_best_others, ranking, np.array(items)),
+            best=functools.partial(_best_others, self.ranking(), np.array(items)),
             costs=costs,
         )
 

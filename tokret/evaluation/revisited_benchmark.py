@@ -9,7 +9,7 @@ import numpy as np
 
 from tokret.data.datasets import Dataset
 from tokret.data.ground_truth import GroundTruth, from_revisited, keep_queries
-from tokret.data.views import LazyViews, SelectedViews
+from tokret.data.views import SelectedViews
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
 from tokret.evaluation.report_inputs import ShownViews, best_of
 from tokret.retrieval import metrics
@@ -27,14 +27,16 @@ class RevisitedBenchmark:
     """A benchmark with queries; see `benchmarks.Benchmark`.
 
     Attributes:
-      truth: of the kept queries.
+      truth: of the queries.
       images: "query" and "database"; empty for descriptors from files.
-      rows: of the kept queries among all; None if all are kept.
+      found: their descriptors, once they are selected.
+      rows: of the selected queries among all.
     """
 
     truth: GroundTruth
     images: ImageSets = dataclasses.field(default_factory=dict)
-    rows: Sequence[int] | None = None
+    found: Mapping[str, DescriptorSet] = dataclasses.field(default_factory=dict)
+    rows: Sequence[int] = ()
 
     @classmethod
     def of(cls, dataset: Dataset, images: ImageSets) -> "RevisitedBenchmark":
@@ -45,18 +47,22 @@ class RevisitedBenchmark:
     def check(self, steps: Sequence[Step], distractors: bool) -> None:
         """All re-rankings and distractors suit it."""
 
-    def queries(self, found: Mapping[str, DescriptorSet]) -> DescriptorSet:
-        """The queries' descriptors."""
-        return found["query"]
-
-    def keep(self, rows: Sequence[int]) -> "RevisitedBenchmark":
-        """The benchmark with only these of its queries."""
+    def select(
+        self, found: Mapping[str, DescriptorSet], skip_bad: bool
+    ) -> "RevisitedBenchmark":
+        """The benchmark with descriptors of its images, without bad queries."""
+        rows = found["query"].good_rows(skip_bad)
         truth = keep_queries(self.truth, rows)
-        return dataclasses.replace(self, truth=truth, rows=rows)
+        return dataclasses.replace(self, truth=truth, found=found, rows=rows)
 
-    def ranking(self, queries: np.ndarray, database: np.ndarray) -> Ranking:
-        """The kept queries and the database."""
-        return Ranking(queries if self.rows is None else queries[self.rows], database)
+    def num_bad(self) -> int:
+        """The number of bad queries."""
+        return len(self.found["query"].bad)
+
+    def ranking(self) -> Ranking:
+        """The selected queries and the database."""
+        queries = self.found["query"].descriptors[list(self.rows)]
+        return Ranking(queries, self.found["database"].descriptors)
 
     def ranks(
         self,
@@ -75,13 +81,7 @@ class RevisitedBenchmark:
         """The metrics by protocol: easy, medium and hard."""
         return metrics.evaluate_ranks(ranks, self.truth).means
 
-    def answers(
-        self,
-        found: Mapping[str, DescriptorSet],
-        ranking: Ranking,
-        ranks: Int[np.ndarray, "q l"],
-        costs: Costs,
-    ) -> Answers:
+    def answers(self, ranks: Int[np.ndarray, "q l"], costs: Costs) -> Answers:
         """What a report shows."""
         truth = self.truth
         average = metrics.evaluate_ranks(ranks, truth).average_precision
@@ -96,14 +96,12 @@ class RevisitedBenchmark:
                 for each in lists
             ]
             protocols[name] = ProtocolRanks(average[name], positives)
-        database = ShownViews(self.images["database"], found["database"].bad)
-        queries: LazyViews = ShownViews(self.images["query"], found["query"].bad)
-        if self.rows is not None:
-            queries = SelectedViews(queries, self.rows)
+        database = ShownViews(self.images["database"], self.found["database"].bad)
+        queries = ShownViews(self.images["query"], self.found["query"].bad)
         return Answers(
             protocols=protocols,
             main="medium",
-            queries=queries,
+            queries=SelectedViews(queries, self.rows),
             database=database,
             classes=[""] * len(lists),
             class_of=lambda item: "",
@@ -116,7 +114,7 @@ class RevisitedBenchmark:
             ],
             num_ranked=[len(database) - len(each["junk"]) for each in lists],
             verdict=self.verdict,
-            best=functools.partial(best_of, ranking),
+            best=functools.partial(best_of, self.ranking()),
             costs=costs,
         )
 

@@ -76,7 +76,8 @@ def environment(precision: str) -> dict[str, Any]:
       commit, versions, platform, device (kind, count and backend) and precision.
     """
     device = jax.devices()[0]
-    versions = {name: _version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
+    packages = ("jax", "jaxlib", "flax", "numpy")
+    versions = {name: metadata.version(name) for name in packages}
     return {
         "commit": commit(Path(tokret.__file__).resolve().parents[1]),
         "versions": {
@@ -113,13 +114,6 @@ def commit(root: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return f"{head}-dirty" if changes else head
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _git(root: Path, *arguments: str) -> str:

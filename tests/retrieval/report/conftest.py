@@ -36,8 +36,8 @@ def answers_of(benchmark, queries, database, costs):
         "query": DescriptorSet(names[: len(queries)], queries, {}),
         "database": DescriptorSet(names, database, {}),
     }
-    ranking = benchmark.ranking(queries, database)
-    return benchmark.answers(found, ranking, benchmark.ranks(queries, database), costs)
+    benchmark = benchmark.select(found, skip_bad=False)
+    return benchmark.answers(benchmark.ranks(queries, database), costs)
 
 
 @pytest.fixture(scope="session")
