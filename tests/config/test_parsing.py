@@ -107,6 +107,9 @@ def test_a_wrong_field_is_one_line(field, value, message):
         (UpdatesConfig, {"max_nonfinite_steps": -1}),
         (ExtractionConfig, {"longest_side": 0}),
         (ExtractionConfig, {"canvases": 13}),
+        (ExtractionConfig, {"canvases": -1}),
+        (ExtractionConfig, {"scales": ()}),
+        (ExtractionConfig, {"scales": ("a",)}),
         (RunConfig, {"keep": 0}),
         (RunConfig, {"max_skipped_fraction": 1.5}),
     ],
@@ -119,6 +122,20 @@ def test_ranges_of_groups(kind, fields):
     (name,) = fields
     with pytest.raises(UserError, match=f"^{name} is "):
         parse_group(kind, good | fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "gldv2", "manual": "x"}, "did you mean config.data.manual_dir"),
+        ({"name": "roxford5k", "resize": 512}, "config.data.resize is not a field"),
+        ({"name": "synthetic_landmarks", "landmark": 3}, "mean config.data.landmarks"),
+        ({"name": "image_folder", "benchmark_fraction": 1.0}, r"must be in \[0, 1\)"),
+    ],
+)
+def test_fields_of_datasets(fields, message):
+    with pytest.raises(UserError, match=message):
+        parse(demo.get_config().to_dict() | {"data": fields})
 
 
 @pytest.mark.parametrize(
