@@ -90,17 +90,15 @@ def vary(image: Image, changes: Sequence[Change]) -> Image:
             continue
         if name == "contrast":
             mean = mean_colour(image)
-            change = contrast(amount, mean if waiting is None else _on(waiting, mean))
+            if waiting is not None:
+                mean = np.asarray(waiting[:, :3] @ mean + waiting[:, 3])
+            change = contrast(amount, mean)
         else:
             change = {"brightness": brightness, "saturation": saturation}[name](amount)
         waiting = change if waiting is None else _after(waiting, change)
         if amount > 1:
             image, waiting = apply(waiting, image), None
     return image if waiting is None else apply(waiting, image)
-
-
-def _on(change: Affine, colour: np.ndarray) -> np.ndarray:
-    return np.asarray(change[:, :3] @ colour + change[:, 3])
 
 
 def _after(first: Affine, then: Affine) -> Affine:

@@ -172,7 +172,7 @@ def test_a_killed_worker_is_reported_and_the_rest_kept(folder, undisturbed, tmp_
 def test_a_defect_in_a_worker_comes_with_its_traceback(tmp_path):
     task = shards.ShardTask(str(tmp_path / "s"), str(tmp_path / "j"), None, None, None)
     with pytest.raises(RuntimeError, match="in digest"):
-        list(workers.write_shards([task] * 2, 2, print))
+        list(workers.run(shards.write_shard, [task] * 2, 2, print))
 
 
 class TestOneProcess:
@@ -198,7 +198,7 @@ class TestOneProcess:
             written.append(Path(task.path).name)
             return real(task, progress)
 
-        monkeypatch.setattr(workers, "write_shard", count)
+        monkeypatch.setattr(dataset_writer, "write_shard", count)
         return written
 
     def test_a_second_time_nothing_is_done(self, monkeypatch, capsys):

@@ -35,6 +35,7 @@ from tokret.data.preparing.shards import (
     ShardTask,
     WriteError,
     read_report,
+    write_shard,
 )
 from tokret.data.preparing.tfds_layout import (
     VERSION,
@@ -42,7 +43,7 @@ from tokret.data.preparing.tfds_layout import (
     list_shards,
     write_dataset_info,
 )
-from tokret.data.preparing.workers import count_cores, write_shards
+from tokret.data.preparing.workers import count_cores, run
 from tokret.errors import UserError
 
 FEW = 256  # photos; starting processes for them does not pay
@@ -225,7 +226,7 @@ class _Writer:
                 disable=None,
             ) as bar,
             contextlib.closing(
-                write_shards(tasks, workers, bar.update, (self.lock,))
+                run(write_shard, tasks, workers, bar.update, (self.lock,))
             ) as written,
         ):
             for path, report in written:

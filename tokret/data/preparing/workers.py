@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 import cv2
 
 import tokret
-from tokret.data.preparing.shards import ShardReport, ShardTask, WriteError, write_shard
+from tokret.data.preparing.shards import WriteError
 from tokret.errors import UserError
 
 PROGRESS_INTERVAL = 0.2  # seconds between two reports of progress
@@ -52,16 +52,6 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def write_shards(
-    tasks: Iterable[ShardTask],
-    workers: int,
-    progress: Progress,
-    open_files: tuple[int, ...] = (),
-) -> Generator[tuple[str, ShardReport], None, None]:
-    """Writes shards; see `run`."""
-    return run(write_shard, tasks, workers, progress, open_files)
 
 
 def run(
@@ -113,10 +103,15 @@ def _running(
 ) -> Iterator[Messages]:
     """Runs workers and yields their messages; at exit they are killed."""
     processes = [_start(open_files) for _ in range(workers)]
-    waiting = _Tasks((function, task) for task in tasks)
+    waiting, lock = ((function, task) for task in tasks), threading.Lock()
     messages: Messages = queue.SimpleQueue()
+
+    def take() -> Any:
+        with lock:
+            return next(waiting, None)
+
     threads = [
-        threading.Thread(target=_drive, args=(process, waiting, messages), daemon=True)
+        threading.Thread(target=_drive, args=(process, take, messages), daemon=True)
         for process in processes
     ]
     for thread in threads:
@@ -135,18 +130,6 @@ def _running(
                     pipe.close()
 
 
-class _Tasks:
-    """An iterator that several threads take from."""
-
-    def __init__(self, tasks: Iterable[Any]):
-        self._tasks = iter(tasks)
-        self._lock = threading.Lock()
-
-    def take(self) -> Any:
-        with self._lock:
-            return next(self._tasks, None)
-
-
 def _start(open_files: tuple[int, ...]) -> "subprocess.Popen[bytes]":
     # This very tokret, wherever the program was started.
     root = str(Path(tokret.__file__).resolve().parents[1])
@@ -161,12 +144,12 @@ def _start(open_files: tuple[int, ...]) -> "subprocess.Popen[bytes]":
 
 
 def _drive(
-    process: "subprocess.Popen[bytes]", tasks: _Tasks, messages: Messages
+    process: "subprocess.Popen[bytes]", take: Callable[[], Any], messages: Messages
 ) -> None:
     """Feeds one worker and passes its messages on; the last one is None."""
     assert process.stdin is not None and process.stdout is not None
     try:
-        while (task := tasks.take()) is not None:
+        while (task := take()) is not None:
             _send(process.stdin, task)
             message: Any = 0
             while isinstance(message, int):
