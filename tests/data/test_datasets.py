@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from tokret.config.datasets import DATASETS as CONFIGS
+from tokret.config.parsing import parse_group
 from tokret.data import datasets
 from tokret.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_names_and_fields_are_checked(tmp_path):
+def test_names_and_numbers_are_checked(tmp_path):
     for options, message in (
         ({"name": "imagenet"}, "image_folder, oxford5k, paris6k, revisitop1m"),
         ({"name": "gldv2"}, "manual_dir: .* no prepared gldv2 clean-original"),
@@ -19,6 +21,17 @@ def test_names_and_fields_are_checked(tmp_path):
         with pytest.raises(UserError, match=message):
             datasets.prepare(str(tmp_path), **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_unknown_fields_are_named():
+    for name, field, message in (
+        ("gldv2", "manual", "data.manual is not .* did you mean data.manual_dir"),
+        ("roxford5k", "resize", "data.resize is not a field"),
+        ("image_folder", "rot", "data.rot is not .* did you mean data.root"),
+        ("synthetic_landmarks", "landmark", "did you mean data.landmarks"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse_group(CONFIGS[name], {"name": name, field: "x"}, "data")
 
 
 def test_preparing_logs_one_line_once(photo_folder, tmp_path, capsys):

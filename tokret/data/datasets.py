@@ -136,7 +136,7 @@ def prepare(data_dir: str, *, name: str, **options: Any) -> Dataset:
       **options: arguments of the dataset's function.
 
     Raises:
-      UserError: if the name or a field is unknown, or the data is not there.
+      UserError: if the name is unknown, or the data is missing.
     """
     folder = Path(data_dir).expanduser()
     builder = prepare_function(name)(folder, **options)

@@ -127,5 +127,3 @@ def test_folders_that_cannot_be(tmp_path):
             prepare(tmp_path / "d", root)
     with pytest.raises(UserError, match="validation_fraction"):
         prepare(tmp_path / "d", tmp_path, validation_fraction=1.0)
-    with pytest.raises(UserError, match="did you mean config.data.root"):
-        datasets.prepare(str(tmp_path), name="image_folder", rot="x", root="y")
