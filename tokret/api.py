@@ -18,7 +18,7 @@ from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
 from tokret.search.catalogue import ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor, load_extractor
-from tokret.search.photos import UnreadableView, read_view
+from tokret.search.photos import view_of
 from tokret.search.querying import SearchResults, query_index
 from tokret.shapes import Float
 
@@ -114,19 +114,13 @@ class _Photos(LazyViews):
         return len(self._photos)
 
     def read(self, row: int) -> View:
-        """Reads a file, or encodes an array without loss.
-
-        The view of an unreadable file raises an error when it is used.
-        """
+        """Reads a file, as `view_of`, or encodes an array without loss."""
         photo, side = self._photos[row], self._longest_side
         if isinstance(photo, np.ndarray):
             encoded = io.BytesIO()
             Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
             return View(encoded.getvalue(), f"photos[{row}]", None, side)
-        try:
-            return read_view(Path(photo), str(photo), None, side)
-        except UserError as error:
-            return UnreadableView(b"", str(photo), None, side, str(error))
+        return view_of(Path(photo), str(photo), side)
 
 
 class Index:

@@ -105,6 +105,14 @@ class UnreadableView(View):
         raise UserError(self.error)
 
 
+def view_of(path: Path, name: str, longest_side: int) -> View:
+    """Reads a whole photo; the view of an unreadable one raises an error when used."""
+    try:
+        return read_view(path, name, None, longest_side)
+    except UserError as error:
+        return UnreadableView(b"", name, None, longest_side, str(error))
+
+
 class PhotoViews(LazyViews):
     """Views of photos in a folder."""
 
@@ -124,9 +132,6 @@ class PhotoViews(LazyViews):
         return len(self.names)
 
     def read(self, row: int) -> View:
-        """Reads a photo; the view of an unreadable one raises an error when used."""
+        """Reads a photo, as `view_of`."""
         name = self.names[row]
-        try:
-            return read_view(self._root / name, name, None, self._side)
-        except UserError as error:
-            return UnreadableView(b"", name, None, self._side, str(error))
+        return view_of(self._root / name, name, self._side)

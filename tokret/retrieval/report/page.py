@@ -9,7 +9,6 @@ from tokret.data.views import View
 from tokret.retrieval.answers import Answers, RankedItem, first_miss
 from tokret.retrieval.html import pages
 from tokret.retrieval.report import charts
-from tokret.retrieval.report.curves import precision_recall
 from tokret.retrieval.tables import TableRow, columns
 
 
@@ -87,7 +86,7 @@ def render(
     curves = {
         name: charts.curve_points(curve)
         for name, protocol in answers.protocols.items()
-        if (curve := precision_recall(protocol.ranks)) is not None
+        if (curve := charts.precision_recall(protocol.ranks)) is not None
     }
     precision = answers.precision[answers.precision == answers.precision]
     views = views_of(cards)

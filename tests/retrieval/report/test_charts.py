@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokret.retrieval.report.curves import POINTS, precision_recall
+from tokret.retrieval.report.charts import RECALLS, precision_recall
 
 FEW = settings(derandomize=True, deadline=None, max_examples=60)
 RANKS = st.sets(st.integers(0, 60), min_size=1, max_size=12).map(
@@ -19,7 +19,7 @@ def slowly(rank):
     ]
     return [
         max(p for recall, p in points if recall >= hundredth / 100 - 1e-12)
-        for hundredth in range(POINTS)
+        for hundredth in range(RECALLS)
     ]
 
 
@@ -33,4 +33,4 @@ def test_the_mean_of_interpolated_precisions(ranks):
 def test_queries_without_positives_are_skipped():
     none = np.array([], np.int32)
     assert precision_recall([none]) is None
-    assert precision_recall([none, np.array([0, 1])]) == pytest.approx(np.ones(POINTS))
+    assert precision_recall([none, np.array([0, 1])]) == pytest.approx(np.ones(RECALLS))
