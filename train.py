@@ -34,17 +34,19 @@ from tokret.training.reporting import Reporter
 from tokret.training.retention import Retention
 
 if TYPE_CHECKING:
-    from tokret.training.setup import TrainingRun
+    from tokret.training.setup import TrainingSetup
     from tokret.training.state import TrainState
 
 
-def validate(run: "TrainingRun", state: Any, photos: PhotoInput) -> dict[str, float]:
+def validate(
+    setup: "TrainingSetup", state: Any, photos: PhotoInput
+) -> dict[str, float]:
     """Returns mean loss, top1 and top5 over all validation photos."""
     batches, skipped = photos.validation()
     sums: dict[str, float] = {}
     for batch in batches:
         arrays = (batch[name] for name in ("images", "labels", "weights"))
-        found = run.programs.validate(state, *arrays)
+        found = setup.programs.validate(state, *arrays)
         sums = {k: sums.get(k, 0.0) + float(v) for k, v in found.items()}
     skipped.report()
     count = sums.pop("count")
@@ -68,13 +70,13 @@ def check_finite(
 
 
 def restore_newest(
-    run: "TrainingRun", workdir: Path, checkpoints: Checkpoints
+    abstract: Any, workdir: Path, checkpoints: Checkpoints
 ) -> "TrainState | None":
     """Restores the newest checkpoint that can be read, None if there is none."""
     for step in reversed(list_steps(workdir)):
         state, problem = None, ""
         try:
-            state = checkpoints.restore(run.programs.abstract, step)
+            state = checkpoints.restore(abstract, step)
         except UnreadableError as error:
             problem = str(error)
         # If one process cannot read it, none of them uses it.
@@ -97,11 +99,11 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
 
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"workdir: {workdir} is a file; name a folder")
-    run = prepare_run(config)
+    dataset, setup = prepare_run(config)
     keep_compiled(config.run.compilation_cache)
-    state = None if list_steps(workdir) else initial_state(run)
+    state = None if list_steps(workdir) else initial_state(config, setup.programs)
     cluster.wait("all have listed the workdir's checkpoints")
-    config = dataclasses.replace(config, dataset=run.dataset.identity())
+    config = dataclasses.replace(config, dataset=dataset.identity())
     retention = Retention(keep=config.run.keep, keep_best=config.run.keep_best)
 
     # From here on something is written into the workdir.
@@ -116,32 +118,36 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
             stored.record(config, workdir / "config.json", recorded)
         # A resumed run starts from its newest checkpoint; a new one from the weights
         # that config.init names, of the whole model or its trunk, else the seed's.
-        state = state or restore_newest(run, workdir, checkpoints)
-        state = state or initial_state(run)
+        state = state or restore_newest(setup.programs.abstract, workdir, checkpoints)
+        state = state or initial_state(config, setup.programs)
         first = int(state.step)
         print(
-            f"{run.dataset.name}: {len(run.dataset.records('train'))} photos of "
-            f"{run.dataset.classes} classes; steps {first} to {run.schedule.steps}, "
-            f"{run.epoch_steps} an epoch; {run.mesh.size} "
+            f"{dataset.name}: {len(dataset.records('train'))} photos of "
+            f"{dataset.classes} classes; steps {first} to {setup.schedule.steps}, "
+            f"{setup.epoch_steps} an epoch; {setup.mesh.size} "
             f"{jax.devices()[0].device_kind}"
-            + ("" if first else f"; begins with {weights_source(config.init)}"),
+            + ("" if first else f"; starts from {weights_source(config.init)}"),
             flush=True,
         )
         reporter = Reporter(
             workdir,
             first_step=first,
-            steps=run.schedule.steps,
+            steps=setup.schedule.steps,
             batch_size=config.batch_size,
             nonfinite_steps=int(state.nonfinite_steps),
-            peak_images=run.peak_images,
+            peak_images=setup.peak_images,
         )
+        photos = PhotoInput(config, dataset, setup.mesh, reporter.print_line)
         profile = Profile(workdir / "profile", traced)
         with contextlib.closing(reporter), contextlib.closing(profile):
-            take_steps(run, state, reporter, checkpoints, stop_requested, profile)
+            take_steps(
+                setup, photos, state, reporter, checkpoints, stop_requested, profile
+            )
 
 
 def take_steps(
-    run: "TrainingRun",
+    setup: "TrainingSetup",
+    photos: PhotoInput,
     state: "TrainState",
     reporter: Reporter,
     checkpoints: Checkpoints,
@@ -149,33 +155,34 @@ def take_steps(
     profile: Profile,
 ) -> None:
     """Trains from a state to the last step; logs, validates and saves on the way."""
-    first, steps, options = int(state.step), run.schedule.steps, run.config.run
-    photos = PhotoInput(run.config, run.dataset, run.mesh, reporter.print_line)
+    first, steps, run = int(state.step), setup.schedule.steps, photos.config.run
     batches, skipped = photos.training(first)
     for step in range(first + 1, steps + 1):
         with reporter.waiting():
             batch = next(batches)
         # No implicit transfers between host and device.
         with profile.step(step), jax.transfer_guard("disallow"):
-            state, metrics = run.programs.train(state, batch["images"], batch["labels"])
+            state, metrics = setup.programs.train(
+                state, batch["images"], batch["labels"]
+            )
         reporter.advance()
         stops = stop_requested(step)
-        ends_epoch = step % run.epoch_steps == 0
-        validates = ends_epoch and run.dataset.has("validation")
-        saves = step % options.checkpoint_every == 0 or step == steps or stops
-        saves = saves or (validates and bool(options.keep_best))
-        if step % options.log_every == 0 or saves:
+        ends_epoch = step % setup.epoch_steps == 0
+        validates = ends_epoch and photos.dataset.has("validation")
+        saves = step % run.checkpoint_every == 0 or step == steps or stops
+        saves = saves or (validates and bool(run.keep_best))
+        if step % run.log_every == 0 or saves:
             found = jax.device_get(metrics)
             values = {name: float(value) for name, value in found.items()}
             check_finite(values, reporter, photos, checkpoints.latest_step())
-            values["learning_rate"] = float(run.schedule(step - 1))
+            values["learning_rate"] = float(setup.schedule(step - 1))
             values["skipped"] = skipped.report()
             reporter.train(step, values)
         # Before saving: a run that is killed here validates again.
         measured = {}
         if validates:
-            measured = validate(run, state, photos)
-            reporter.validation(step, step // run.epoch_steps, measured)
+            measured = validate(setup, state, photos)
+            reporter.validation(step, step // setup.epoch_steps, measured)
         if ends_epoch:
             skipped.new_epoch()
         if saves:

@@ -106,8 +106,7 @@ def check_names(
 
     Args:
       path: the checkpoint.
-      wanted: {"params": ..., "batch_stats": ..., "opt_state": ...} of shapes, or some
-        of these.
+      wanted: a training state of shapes, or some of its fields in a dictionary.
       prefixes: only names that start with one of these are compared.
       problem: what the error reports of the checkpoint.
 

@@ -190,14 +190,10 @@ class Checkpoints:
         """
         path = self._folder / str(step)
         read_metadata(path)
-        wanted = {
-            "params": abstract_state.params,
-            "batch_stats": abstract_state.batch_stats,
-        }
-        check_names(path, wanted, ("params/", "batch_stats/"))
+        check_names(path, abstract_state, ("params/", "batch_stats/"))
         check_names(
             path,
-            {"opt_state": abstract_state.opt_state},
+            abstract_state,
             ("opt_state/",),
             "holds the state of another optimiser, or of another version of tokret's; "
             "resume with the version that wrote it, or start another run from the "

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tokret.config.parsing import naming
-from tokret.config.tree import Config, OptimiserConfig, ScheduleConfig
+from tokret.config.tree import Config
 from tokret.data import datasets
 from tokret.data.datasets import Dataset
 from tokret.errors import UserError
@@ -18,12 +18,7 @@ from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.runtime import cluster
 from tokret.training.initial_weights import load_initial_weights
-from tokret.training.optimiser import (
-    Optimiser,
-    Schedule,
-    freeze_modules,
-    make_optimiser,
-)
+from tokret.training.optimiser import Schedule, freeze_modules, make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.state import TrainState, make_classifiers, shardings_of
 from tokret.training.step import CompiledSteps, compile_steps
@@ -49,68 +44,26 @@ class TrainingSetup(NamedTuple):
     peak_images: Callable[[], float | None]
 
 
-class TrainingRun(NamedTuple):
-    """A config, its dataset and what follows from both; see `TrainingSetup`."""
-
-    config: Config
-    dataset: Dataset
-    mesh: Mesh
-    schedule: Schedule
-    programs: CompiledSteps
-    epoch_steps: int
-    peak_images: Callable[[], float | None]
-
-
-def prepare_run(config: Config) -> TrainingRun:
+def prepare_run(config: Config) -> tuple[Dataset, TrainingSetup]:
     """Prepares the dataset and builds what the run calls.
 
-    Raises:
-      UserError: names the field, the file or the photo that is wrong.
-    """
-    dataset = prepare_dataset(config)
-    photos = len(dataset.records("train"))
-    setup = set_up(config, jax.devices(), photos=photos, classes=dataset.classes)
-    programs = setup.programs._replace(
-        train=cluster.compiled_together(setup.programs.train, "training"),
-        validate=cluster.compiled_together(setup.programs.validate, "validation"),
-    )
-    return TrainingRun(config, dataset, *setup._replace(programs=programs))
-
-
-def prepare_dataset(config: Config) -> Dataset:
-    """Prepares the config's dataset; of several processes the first does it alone.
+    Of several processes the first prepares the dataset alone.
 
     Raises:
       UserError: names the field, the file or the photo that is wrong.
     """
     fields = dataclasses.asdict(config.data)
     with naming("config.data", type(config.data)):
-        return cluster.first_alone(
+        dataset = cluster.first_alone(
             lambda: datasets.prepare(config.run.data_dir, **fields), "dataset"
         )
-
-
-def make_schedule(
-    config: ScheduleConfig, *, epochs: int, epoch_steps: int, batch_size: int
-) -> Schedule:
-    """Turns epochs into steps; a reference batch of 0 stands for the global batch."""
-    return Schedule(
-        base_lr=config.base_lr,
-        reference_batch_size=config.reference_batch_size or batch_size,
-        warmup_init_lr=config.warmup_init_lr,
-        warmup_steps=round(config.warmup_epochs * epoch_steps),
-        steps=epochs * epoch_steps,
-        decay=config.decay,
+    photos = len(dataset.records("train"))
+    setup = set_up(config, jax.devices(), photos=photos, classes=dataset.classes)
+    programs = setup.programs._replace(
+        train=cluster.compiled_together(setup.programs.train, "training"),
+        validate=cluster.compiled_together(setup.programs.validate, "validation"),
     )
-
-
-def make_update(
-    schedule: Schedule, epoch_steps: int, config: OptimiserConfig
-) -> Optimiser:
-    """Makes the optimiser; turns the trunk's frozen epochs into steps."""
-    options = dataclasses.asdict(config)
-    frozen_steps = round(options.pop("frozen_epochs") * epoch_steps)
-    return make_optimiser(schedule, frozen_steps=frozen_steps, **options)
+    return dataset, setup._replace(programs=programs)
 
 
 def set_up(
@@ -135,14 +88,15 @@ def set_up(
     """
     mesh = make_mesh(devices, data=config.mesh.data, model=config.mesh.model)
     epoch_steps = count_steps(config, mesh.size, photos)
-    schedule = make_schedule(
-        config.schedule,
-        epochs=config.epochs,
-        epoch_steps=epoch_steps,
-        batch_size=config.batch_size,
-    )
+    fields = dataclasses.asdict(config.schedule)
+    fields["reference_batch_size"] = fields["reference_batch_size"] or config.batch_size
+    warmup_steps = round(fields.pop("warmup_epochs") * epoch_steps)
+    steps = config.epochs * epoch_steps
+    schedule = Schedule(**fields, warmup_steps=warmup_steps, steps=steps)
+    options = dataclasses.asdict(config.optimiser)
+    frozen_steps = round(options.pop("frozen_epochs") * epoch_steps)
+    optimiser = make_optimiser(schedule, frozen_steps=frozen_steps, **options)
     model = model or build_model(**dataclasses.asdict(config.model))
-    optimiser = make_update(schedule, epoch_steps, config.optimiser)
     if model.trunk.frozen_modules:
         optimiser = freeze_modules(optimiser, model.trunk.frozen_modules)
     rows = padded_classes(classes, mesh)
@@ -187,14 +141,13 @@ def count_steps(config: Config, devices: int, photos: int) -> int:
     return photos // config.batch_size
 
 
-def initial_state(run: TrainingRun) -> TrainState:
+def initial_state(config: Config, programs: CompiledSteps) -> TrainState:
     """Makes the state of step 0, with the weights that `config.init` names."""
-    state, abstract = run.programs.new_state(), run.programs.abstract
+    state, abstract = programs.new_state(), programs.abstract
     drawn, shapes = (
         {"params": of.params["model"], "batch_stats": of.batch_stats}
         for of in (state, abstract)
     )
-    config = run.config
     with naming("config.init", type(config.init)):
         weights = load_initial_weights(config.init, config.model, drawn, shapes)
     params = {**state.params, "model": weights["params"]}
