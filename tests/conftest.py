@@ -66,7 +66,7 @@ def long():
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
-    """The environment of programs, which share what they compile."""
+    """The environment of programs, with one compilation cache for all."""
     # Workers of pytest-xdist have folders of their own in one that is the run's.
     own = tmp_path_factory.getbasetemp()
     cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled"
@@ -128,13 +128,13 @@ def tokret(monkeypatch, capsys):
 def refused():
     """Returns a check that a program refused: one line with these words, status 2."""
 
-    def check(result, *says):
+    def check(result, *messages):
         status, out, err = result
         assert status == 2, out + err
         *before, last = err.strip().splitlines()
         assert all(line.startswith("preparing ") for line in before), err
         assert last.startswith("error: ")
-        for word in says:
+        for word in messages:
             assert word in last
 
     return check
@@ -151,7 +151,7 @@ def shared():
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where datasets that the tests prepare lie."""
+    """The folder of datasets that the tests prepare."""
     return tmp_path_factory.mktemp("data")
 
 

@@ -1,4 +1,4 @@
-"""What the README tells to type and to look at works."""
+"""The README's commands run, and its links lead to files."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def blocks(readme, language):
 
 @pytest.fixture
 def weight_file(tmp_path):
-    """Weights of a small Token under the released names; of what kind, it says."""
+    """Weights of a small Token under the released names, whatever the suffix."""
     fields = {"trunk": "tiny", "head": "token", "dim": 8, "width": 8}
     model = build_model(dtype="float32", **fields)
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
@@ -37,7 +37,7 @@ def weight_file(tmp_path):
         lambda x: model.init(jax.random.key(0), x, train=False), images
     )
     ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), dict(shapes))
-    path = tmp_path / "weights.pth"  # what a file is, its content says
+    path = tmp_path / "weights.pth"
     write_safetensors(path, to_released(ones, LAYOUTS["token"]), {})
     return path
 

@@ -36,8 +36,8 @@ class Model:
     def embed(self, photos: Sequence[Photo]) -> Float[np.ndarray, "n d"]:
         """Extracts descriptors.
 
-        Photos of different sizes share batches: they are padded, and the padding is
-        masked, so that a descriptor is that of the photo alone.
+        Photos of different sizes are batched together: they are padded, and the padding
+        is masked, so that a descriptor is that of the photo alone.
 
         Args:
           photos: N paths, turned upright by their EXIF, or uint8 RGB arrays

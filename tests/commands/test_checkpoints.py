@@ -28,8 +28,8 @@ def made(tmp_path_factory):
         folder.parent.mkdir(parents=True, exist_ok=True)
         weights = {"params": {"model": {"w": jnp.arange(5000.0).reshape(50, 100)}}}
         state = {**weights, "step": jnp.array(step)}
-        described = make_metadata(CONFIG, step, measured)
-        ocp.save_checkpointables(folder, {STATE: state}, custom_metadata=described)
+        metadata = make_metadata(CONFIG, step, measured)
+        ocp.save_checkpointables(folder, {STATE: state}, custom_metadata=metadata)
     return workdir
 
 
@@ -39,7 +39,7 @@ def run(made, tmp_path):
 
 
 @pytest.fixture
-def ask(tokret):
+def run_command(tokret):
     return functools.partial(tokret, "checkpoints")
 
 
@@ -76,10 +76,10 @@ DAMAGE = {
 }
 
 
-def test_a_table_of_all(run, ask):
+def test_a_table_of_all(run, run_command):
     (run / "checkpoints" / "13.orbax-checkpoint-tmp").mkdir()
     (run / "damaged" / "2-1\x1b[31m").mkdir(parents=True)
-    status, out, err = ask("list", run)
+    status, out, err = run_command("list", run)
     assert status == 0, err
     head, *rows, torn, aside = out.splitlines()
     assert head.split() == ["step", "written", "MiB", "loss", "top1", "top5"]
@@ -93,14 +93,14 @@ def test_a_table_of_all(run, ask):
 # Orbax leaves the other reads of a damaged checkpoint behind, unfinished.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_told_and_left(run, ask, damage):
+def test_damage_is_reported_and_kept(run, run_command, damage):
     DAMAGE[damage](run / "checkpoints" / "12")
-    status, out, err = ask("list", run)
+    status, out, err = run_command("list", run)
     assert status == 0 and "Traceback" not in err
     (line,) = (row for row in out.splitlines() if row.split()[0] == "12")
     assert "damaged: " in line and len(line) < 500
-    # The newest that is whole stays, whatever lies behind it.
-    status, out, err = ask("prune", run, "--keep=1")
+    # The newest that is whole stays, whatever is after it.
+    status, out, err = run_command("prune", run, "--keep=1")
     assert status == 0 and "step 12 is damaged and left" in out
     assert list_steps(run) == [8, 12] and out.endswith("kept: 8\n")
 
@@ -114,51 +114,59 @@ def test_an_array_may_claim_more_than_there_is(made, monkeypatch):
     assert not inspection.inspect_checkpoint(found.path, read_all=False).problem
 
 
-def test_one_is_shown(run, ask):
-    status, out, err = ask("show", run, "--step=best")
+def test_one_is_shown(run, run_command):
+    status, out, err = run_command("show", run, "--step=best")
     assert status == 0, err
     assert "checkpoints/4: " in out and '"trunk": "tiny"' in out
     line = next(li for li in out.splitlines() if "params/model/w" in li)
     assert line.split() == ["params/model/w", "float32", "50x100", "20,000"]
     assert out.endswith("2 arrays, 20,004 bytes\n")
     alone = (run / "checkpoints" / "8").rename(run.parent / "alone")
-    status, out, err = ask("show", alone)
+    status, out, err = run_command("show", alone)
     assert status == 0 and "step: 8" in out
 
 
-def test_what_is_not_to_be_kept_is_removed(run, ask):
-    status, out, err = ask("prune", run, "--keep=1", "--keep_best=run", "--dry_run")
+def test_what_is_not_to_be_kept_is_removed(run, run_command):
+    status, out, err = run_command(
+        "prune", run, "--keep=1", "--keep_best=run", "--dry_run"
+    )
     assert status == 0 and "would remove" in out and "kept: 4, 12" in out
     assert list_steps(run) == [4, 8, 12]
-    status, out, err = ask("prune", run, "--keep=1", "--keep_best=loss")
+    status, out, err = run_command("prune", run, "--keep=1", "--keep_best=loss")
     assert status == 0 and f"removing {run / 'checkpoints' / '4'}" in out
     assert list_steps(run) == [8, 12]
-    status, out, err = ask("prune", run, "--keep=1")
+    status, out, err = run_command("prune", run, "--keep=1")
     left = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert status == 0 and left == ["12"]
 
 
-def test_while_a_run_trains_nothing_is_removed(run, ask, refused):
+def test_while_a_run_trains_nothing_is_removed(run, run_command, refused):
     with lock_workdir(run):
-        refused(ask("prune", run, "--keep=1"), "another run is training", str(run))
-        assert ask("prune", run, "--keep=1", "--dry_run")[0] == 0
+        refused(
+            run_command("prune", run, "--keep=1"), "another run is training", str(run)
+        )
+        assert run_command("prune", run, "--keep=1", "--dry_run")[0] == 0
     assert list_steps(run) == [4, 8, 12]
 
 
-def test_links_among_checkpoints_are_neither_followed_nor_removed(run, ask, tmp_path):
+def test_links_among_checkpoints_are_neither_followed_nor_removed(
+    run, run_command, tmp_path
+):
     shutil.move(run / "checkpoints" / "4", tmp_path / "4")
     (run / "checkpoints" / "4").symlink_to(tmp_path / "4")
-    assert ask("prune", run, "--keep=1")[0] == 0
+    assert run_command("prune", run, "--keep=1")[0] == 0
     assert (tmp_path / "4" / FILE).exists() and (run / "checkpoints" / "4").is_symlink()
 
 
-def test_mistakes_are_one_line(run, ask, refused, tmp_path):
-    refused(ask(), "needs one of: list, show, prune")
-    refused(ask("list", tmp_path / "nowhere"), "has no checkpoint")
-    refused(ask("show", tmp_path), "it has no _CHECKPOINT_METADATA")
-    refused(ask("show", run / "checkpoints" / "4" / FILE), "has no checkpoint")
-    refused(ask("show", run, "--step=5"), "no checkpoint 5", "4, 8, 12")
-    refused(ask("prune", run), "--keep")
-    refused(ask("prune", run, "--keep=0"), "keep is 0; it must be at least 1")
-    refused(ask("prune", run, "--keep=1", "--keep_best=mAP"), "keep_best", "top1")
+def test_mistakes_are_one_line(run, run_command, refused, tmp_path):
+    refused(run_command(), "needs one of: list, show, prune")
+    refused(run_command("list", tmp_path / "nowhere"), "has no checkpoint")
+    refused(run_command("show", tmp_path), "it has no _CHECKPOINT_METADATA")
+    refused(run_command("show", run / "checkpoints" / "4" / FILE), "has no checkpoint")
+    refused(run_command("show", run, "--step=5"), "no checkpoint 5", "4, 8, 12")
+    refused(run_command("prune", run), "--keep")
+    refused(run_command("prune", run, "--keep=0"), "keep is 0; it must be at least 1")
+    refused(
+        run_command("prune", run, "--keep=1", "--keep_best=mAP"), "keep_best", "top1"
+    )
     assert list_steps(run) == [4, 8, 12]

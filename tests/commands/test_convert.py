@@ -80,7 +80,7 @@ def test_there_and_back_bit_for_bit(weights, convert, tmp_path, head):
     status, out, err = convert("to-torch", tmp_path / "run", f"--output={back}")
     assert status == 0, out + err
     assert_identical(read_weights(back).tensors, weights[head])
-    # What tokret wrote says itself what it is, also what no shape shows.
+    # What tokret wrote messages itself what it is, also what no shape shows.
     status, out, _ = convert("inspect", back)
     assert status == 0 and f"layout {head}" in out and "take all of it" in out
     for name, value in MODELS[head].items():
@@ -165,7 +165,7 @@ def spoil(tensors, change):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "messages"),
     [
         ("renamed", ("tr.query is missing", "tr.querry is not the model's")),
         ("missing", ("backbone.block3.0.bn1.running_var is missing",)),
@@ -176,12 +176,14 @@ def spoil(tensors, change):
     ],
 )
 def test_nothing_is_skipped_and_nothing_written(
-    weights, convert, refused, tmp_path, change, says
+    weights, convert, refused, tmp_path, change, messages
 ):
     source, output = tmp_path / "bad.safetensors", tmp_path / "run"
     write_safetensors(source, spoil(weights["token"], change), {})
-    refused(convert("from-torch", source, f"--output={output}", "--num_heads=2"), *says)
-    refused(convert("inspect", source, "--num_heads=2"), "would be refused", *says)
+    refused(
+        convert("from-torch", source, f"--output={output}", "--num_heads=2"), *messages
+    )
+    refused(convert("inspect", source, "--num_heads=2"), "would be refused", *messages)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.safetensors"]
 
 

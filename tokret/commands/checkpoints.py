@@ -77,12 +77,12 @@ def table(found: dict[int, Inspection], measure: str) -> str:
         numbers = measured.get(step, {})
         written = time.strftime("%Y-%m-%d %H:%M", time.localtime(it.written))
         loss = f"{numbers['loss']:.3f}" if "loss" in numbers else "-"
-        shares = (
+        top1, top5 = (
             f"{numbers[n]:.1%}" if n in numbers else "-" for n in ("top1", "top5")
         )
         state = f"damaged: {printable(it.problem)}" if it.problem else "whole"
         state += f", best {measure}" if step == best else ""
-        size, (top1, top5) = it.size / MIB, shares
+        size = it.size / MIB
         lines.append(
             f"{step:>9}  {written:<16}  {size:>8.1f}  {loss:>7}  {top1:>6}  {top5:>6}  "
             f"{state}"
@@ -108,7 +108,7 @@ def list_all(workdir: Folder) -> None:
     for path in sorted((workdir / "damaged").glob("*")):
         print(
             f"damaged/{printable(path.name)}: {size_of(path) / MIB:.1f} MiB that a "
-            "start could not read and put aside; remove it yourself"
+            "start could not read and moved; remove it yourself"
         )
 
 

