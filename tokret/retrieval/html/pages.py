@@ -6,6 +6,7 @@ File, class and dataset names are untrusted: jinja2 escapes every value, and bef
 """
 
 import base64
+import functools
 import hashlib
 import math
 from importlib import resources
@@ -56,6 +57,19 @@ def render(package: str, page: str, /, **values: Any) -> str:
     Returns:
       HTML in which every value is escaped.
     """
+    style = _text(__package__, "base.css") + _text(package, f"{page}.css")
+    return (
+        _environment(package)
+        .get_template(f"{page}.html")
+        .render(
+            style=Markup(style), script=Markup(_text(package, f"{page}.js")), **values
+        )
+    )
+
+
+@functools.cache
+def _environment(package: str) -> Environment:
+    """Compiles the templates of a package, and the shared ones, once."""
     loaders = [PackageLoader(package, ""), PackageLoader(__package__, "")]
     environment = Environment(
         loader=ChoiceLoader(loaders),
@@ -75,10 +89,7 @@ def render(package: str, page: str, /, **values: Any) -> str:
         "digest": _digest,
         "thousands": thousands,
     }
-    style = _text(__package__, "base.css") + _text(package, f"{page}.css")
-    return environment.get_template(f"{page}.html").render(
-        style=Markup(style), script=Markup(_text(package, f"{page}.js")), **values
-    )
+    return environment
 
 
 def _text(package: str, name: str) -> str:
