@@ -140,7 +140,7 @@ def test_queries_from_the_best_to_the_worst():
     assert pick_queries(np.array([np.nan])) == []
 
 
-def test_the_median_stands_in_the_middle():
+def test_the_median_is_in_the_middle():
     picked = pick_queries(np.linspace(0, 1, 101))
     assert (picked[0], picked[len(picked) // 2], picked[-1]) == (100, 50, 0)
 
