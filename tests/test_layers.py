@@ -20,7 +20,7 @@ LAYERS = [
     {"tokret.evaluation", "tokret.comparison"},
     {"tokret.search"},
     {"tokret.api"},
-    {"tokret.benchmark"},
+    {"tokret.benchmark", "tokret.api"},
     {"tokret.command_line"},
     {"tokret.commands"},
     {"train", "eval", "benchmarks", "tokret.configs"},
