@@ -92,8 +92,8 @@ def restore_newest(
 
 def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     """Starts or resumes a run, and trains to its end."""
-    # Flax, Optax and the model take as long to import as JAX: not before the command
-    # line and the config are checked.
+    # Flax, Optax and the model are imported once the command line and the config are
+    # checked.
     from tokret.training.initial_weights import weights_source
     from tokret.training.setup import initial_state, prepare_run
 
