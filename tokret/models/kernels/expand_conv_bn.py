@@ -5,6 +5,7 @@ last ones of bottlenecks, are most of it.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,10 @@ def expand_conv_bn(
     which has the dtype of `x`.
     """
     by_outputs = functools.partial(conv_bn_by_outputs, epsilon=epsilon)
-    forms = {}
+    forms: dict[str, Callable[..., Normalised]] = {
+        "tpu": by_outputs,
+        "cuda": by_outputs,
+    }
     if x.dtype in MOMENT_DTYPES:
         # Only sums over outputs need the shift.
         forms["tpu"] = lambda *arrays: bn_by_moments(*arrays[:4], epsilon)
