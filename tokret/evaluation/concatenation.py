@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
 from tokret.data.views import LazyViews, View
@@ -45,15 +46,8 @@ class ConcatenatedViews(LazyViews):
 def _slice(photos: ScannedPhotos, rows: range) -> ScannedPhotos:
     images, part = photos.images, slice(rows.start, rows.stop)
     bad = {row - rows.start: why for row, why in photos.bad.items() if row in rows}
-    return ScannedPhotos(
-        Images(
-            images.names[part],
-            images.sizes[part],
-            images.boxes[part],
-            images.digests[part],
-        ),
-        bad,
-    )
+    columns = (column[part] for column in msgspec.structs.astuple(images))
+    return ScannedPhotos(Images(*columns), bad)
 
 
 class ConcatenatedRows:
