@@ -98,7 +98,7 @@ FIELDS = {"sgd": {"momentum": 0.9}, "adamw": {}}
     ],
     ids=[*OPTIMISERS, "everything"],
 )
-def test_an_unhealthy_gradient_leaves_the_state_to_the_bit(options):
+def test_a_non_finite_gradient_leaves_the_state_to_the_bit(options):
     leaf = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     params = {"model": {"trunk": {"stem": leaf, "block0": leaf}, "head": leaf}}
     made = make_optimiser(lambda step: 0.1 * step, weight_decay=0.1, **options)
@@ -106,9 +106,9 @@ def test_an_unhealthy_gradient_leaves_the_state_to_the_bit(options):
     update = jax.jit(optimiser.update)
     _, before = update(params, optimiser.init(params), params)
     bad = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
-    _, after = update(bad, before, params, healthy=jnp.array(False))
+    _, after = update(bad, before, params, finite=jnp.array(False))
     jax.tree.map(np.testing.assert_array_equal, before, after)
-    _, moved = update(params, before, params, healthy=jnp.array(True))
+    _, moved = update(params, before, params, finite=jnp.array(True))
     assert all(
         np.any(np.asarray(old) != new)
         for old, new in zip(

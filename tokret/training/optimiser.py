@@ -1,6 +1,6 @@
 """The released recipe: SGD, Nesterov momentum, warm-up, cosine or linear decay.
 
-The updates of all optimisers here take one more argument, `healthy`: where it is False,
+The updates of all optimisers here take one more argument, `finite`: where it is False,
 the state does not change, and the returned updates must not be used.
 """
 
@@ -19,7 +19,7 @@ from tokret.shapes import Array, Bool
 
 Rate = Callable[[jax.Array | int], Array]
 Optimiser: TypeAlias = optax.GradientTransformationExtraArgs
-Healthy = Bool[Array, ""] | bool
+Finite = Bool[Array, ""] | bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,13 +72,13 @@ def decays(params: Any) -> Any:
 
 
 def guarded(inner: optax.GradientTransformation) -> Optimiser:
-    """Keeps the state of a transformation where an update is not healthy."""
+    """Keeps the state of a transformation where an update is not finite."""
 
     def update(
-        updates: Any, state: Any, params: Any = None, *, healthy: Healthy = True
+        updates: Any, state: Any, params: Any = None, *, finite: Finite = True
     ) -> tuple[Any, Any]:
         updates, after = inner.update(updates, state, params)
-        chosen = functools.partial(jnp.where, healthy)
+        chosen = functools.partial(jnp.where, finite)
         return updates, jax.tree.map(chosen, after, state)
 
     return Optimiser(inner.init, update)
@@ -106,10 +106,10 @@ def decayed_momentum(*, momentum: float, weight_decay: float) -> Optimiser:
         return optax.TraceState(optax.tree.zeros_like(params))
 
     def update(
-        grads: Any, state: Any, params: Any = None, *, healthy: Healthy = True
+        grads: Any, state: Any, params: Any = None, *, finite: Finite = True
     ) -> tuple[Any, optax.TraceState]:
         def follow(grad: Array, old: Array) -> Array:
-            return jnp.where(healthy, grad + momentum * old, old)
+            return jnp.where(finite, grad + momentum * old, old)
 
         trace = jax.tree.map(follow, decayed(grads, params), state.trace)
         # XLA would otherwise compute the momentum again for the weights.

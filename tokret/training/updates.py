@@ -69,7 +69,7 @@ def apply_update(
 ) -> TrainState:
     """Returns the state after a step; a non-finite step changes only counters."""
     updates, opt_state = optimiser.update(
-        grads, state.opt_state, state.params, healthy=finite
+        grads, state.opt_state, state.params, finite=finite
     )
     params = optax.apply_updates(state.params, updates)
     ema_params = state.ema_params
