@@ -86,8 +86,8 @@ DELETED = object()
         ("model.num_heads", 3, "model.num_heads is 3; it must divide width, 128"),
         (
             "schedule.warmup_epochs",
-            17.0,
-            "schedule.warmup_epochs is 17.0; it must be at most epochs, 16",
+            16.0,
+            "schedule.warmup_epochs is 16.0; it must be less than epochs, 16",
         ),
     ],
 )

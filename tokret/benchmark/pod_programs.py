@@ -17,7 +17,7 @@ from tokret.models.retrieval_net import RetrievalNet
 from tokret.retrieval.embedding import make_embed_fn
 from tokret.retrieval.exact_search.blocks import BLOCK, QUERIES
 from tokret.retrieval.exact_search.top_k import Best, add_blocks
-from tokret.training.setup import set_up
+from tokret.training.setup import make_mesh_and_model, set_up
 from tokret.training.sharding import BATCH, REPLICATED, make_mesh
 
 # bfloat16 passes of a float32 product of jax.lax.Precision.HIGHEST on a TPU, see
@@ -91,9 +91,10 @@ def training(
     Raises:
       UserError: for a wrong field.
     """
-    setup = set_up(config, pod.devices, photos=photos, classes=classes, model=model)
+    mesh, own = make_mesh_and_model(config, pod.devices)
+    setup = set_up(config, mesh, model or own, photos=photos, classes=classes)
     size, batch = config.augmentation.size, config.batch_size
-    rows = NamedSharding(setup.mesh, BATCH)
+    rows = NamedSharding(mesh, BATCH)
     lowered = cast(Any, setup.programs.train).lower(
         setup.programs.abstract,
         jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=rows),

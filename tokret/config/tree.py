@@ -220,8 +220,8 @@ class Config(InferenceConfig):
     dataset: DatasetIdentity | None = None
 
     def __post_init__(self) -> None:
-        if self.schedule.warmup_epochs > self.epochs:
+        if self.schedule.warmup_epochs >= self.epochs:
             raise UserError(
                 f"schedule.warmup_epochs is {self.schedule.warmup_epochs}; it must be "
-                f"at most epochs, {self.epochs}"
+                f"less than epochs, {self.epochs}"
             )

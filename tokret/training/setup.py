@@ -52,13 +52,15 @@ def prepare_run(config: Config) -> tuple[Dataset, TrainingSetup]:
     Raises:
       UserError: names the field, the file or the photo that is wrong.
     """
+    # First what needs no photos, since preparing them may take hours.
+    mesh, model = make_mesh_and_model(config, jax.devices())
     fields = dataclasses.asdict(config.data)
     with naming("config.data", type(config.data)):
         dataset = cluster.first_alone(
             lambda: datasets.prepare(config.run.data_dir, **fields), "dataset"
         )
     photos = len(dataset.records("train"))
-    setup = set_up(config, jax.devices(), photos=photos, classes=dataset.classes)
+    setup = set_up(config, mesh, model, photos=photos, classes=dataset.classes)
     programs = setup.programs._replace(
         train=cluster.compiled_together(setup.programs.train, "training"),
         validate=cluster.compiled_together(setup.programs.validate, "validation"),
@@ -66,28 +68,47 @@ def prepare_run(config: Config) -> tuple[Dataset, TrainingSetup]:
     return dataset, setup._replace(programs=programs)
 
 
+def make_mesh_and_model(
+    config: Config, devices: Sequence[Any]
+) -> tuple[Mesh, RetrievalNet]:
+    """Makes the mesh of some devices, and the model.
+
+    Raises:
+      UserError: for fields that do not fit the devices or one another.
+    """
+    with naming("config.mesh", type(config.mesh)):
+        mesh = make_mesh(devices, data=config.mesh.data, model=config.mesh.model)
+    steps = config.updates.grad_accum_steps
+    if config.batch_size % (mesh.size * steps):
+        raise UserError(
+            f"config.batch_size is {config.batch_size}; it must be a multiple of "
+            f"{mesh.size} devices times {steps} config.updates.grad_accum_steps"
+        )
+    with naming("config.model", type(config.model)):
+        return mesh, build_model(**dataclasses.asdict(config.model))
+
+
 def set_up(
-    config: Config,
-    devices: Sequence[Any],
-    *,
-    photos: int,
-    classes: int,
-    model: RetrievalNet | None = None,
+    config: Config, mesh: Mesh, model: RetrievalNet, *, photos: int, classes: int
 ) -> TrainingSetup:
     """Builds what a run calls; nothing is compiled, and no device is touched.
 
     Args:
       config: the run's.
-      devices: those of the mesh.
+      mesh: the devices.
+      model: the descriptor model.
       photos: number of training photos.
       classes: their classes.
-      model: replaces the config's model.
 
     Raises:
-      UserError: for fields that do not fit the devices or the photos.
+      UserError: if there are too few photos.
     """
-    mesh = make_mesh(devices, data=config.mesh.data, model=config.mesh.model)
-    epoch_steps = count_steps(config, mesh.size, photos)
+    if config.batch_size > photos:
+        raise UserError(
+            f"config.batch_size is {config.batch_size}; it must be at most the number "
+            f"of training photos, {photos}"
+        )
+    epoch_steps = photos // config.batch_size
     fields = dataclasses.asdict(config.schedule)
     fields["reference_batch_size"] = fields["reference_batch_size"] or config.batch_size
     warmup_steps = round(fields.pop("warmup_epochs") * epoch_steps)
@@ -96,19 +117,17 @@ def set_up(
     options = dataclasses.asdict(config.optimiser)
     frozen_steps = round(options.pop("frozen_epochs") * epoch_steps)
     optimiser = make_optimiser(schedule, frozen_steps=frozen_steps, **options)
-    model = model or build_model(**dataclasses.asdict(config.model))
     if model.trunk.frozen_modules:
         optimiser = freeze_modules(optimiser, model.trunk.frozen_modules)
     rows = padded_classes(classes, mesh)
     scale, margin = config.arcface.scale, config.arcface.margin
     classifiers = make_classifiers(model, classes, rows, scale=scale, margin=margin)
-    with naming("config.model", type(config.model)):
-        programs = compile_steps(
-            *(model, classifiers, optimiser, mesh, config.seed),
-            grad_accum_steps=config.updates.grad_accum_steps,
-            ema_decay=config.updates.ema_decay,
-            shard_optimiser=config.mesh.shard_optimiser,
-        )
+    programs = compile_steps(
+        *(model, classifiers, optimiser, mesh, config.seed),
+        grad_accum_steps=config.updates.grad_accum_steps,
+        ema_decay=config.updates.ema_decay,
+        shard_optimiser=config.mesh.shard_optimiser,
+    )
     state = programs.abstract
     peak = functools.partial(
         peak_images,
@@ -119,26 +138,6 @@ def set_up(
         config.augmentation.size,
     )
     return TrainingSetup(mesh, schedule, programs, epoch_steps, peak)
-
-
-def count_steps(config: Config, devices: int, photos: int) -> int:
-    """Returns the steps of an epoch.
-
-    Raises:
-      UserError: if the batch is too large, or does not divide among the devices.
-    """
-    steps = config.updates.grad_accum_steps
-    if config.batch_size % (devices * steps):
-        raise UserError(
-            f"config.batch_size is {config.batch_size}; it must be a multiple of "
-            f"{devices} devices times {steps} config.updates.grad_accum_steps"
-        )
-    if config.batch_size > photos:
-        raise UserError(
-            f"config.batch_size is {config.batch_size}; it must be at most the number "
-            f"of training photos, {photos}"
-        )
-    return photos // config.batch_size
 
 
 def initial_state(config: Config, programs: CompiledSteps) -> TrainState:

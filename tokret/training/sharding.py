@@ -38,7 +38,7 @@ def make_mesh(devices: Sequence[Any], *, data: int, model: int) -> Mesh:
         data = count // model
     if model < 1 or data * model != count:
         raise UserError(
-            f"mesh: data x model is {data} x {model}, but there are {count} devices; "
+            f"data x model is {data} x {model}, but there are {count} devices; "
             "choose a model that divides them, and data -1 for the rest"
         )
     # jax.make_mesh splits a pod's physical axes only on v5e: on other kinds it refuses
