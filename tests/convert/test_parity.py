@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from tokret.convert.parity import (  # noqa: E402 (torch comes first)
-    Row,
+    StageDifference,
     compare,
     compare_model,
     random_sizes,
@@ -184,9 +184,9 @@ def test_float32_is_near(state_dict):
 
 def test_nan_and_a_difference_from_zero_are_not_agreement():
     rows = [
-        Row("block1", 0.0, 0.0),
-        Row("block2", float("nan"), 1.0),
-        Row("block3", 1e-12, 0.0),
+        StageDifference("block1", 0.0, 0.0),
+        StageDifference("block2", float("nan"), 1.0),
+        StageDifference("block3", 1e-12, 0.0),
     ]
     last = report(rows).splitlines()[-1]
     assert last.startswith("2 of 3 stages differ by more than 1e-08")
@@ -200,15 +200,15 @@ def test_random_sizes_are_drawn_within_bounds():
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "words"),
     [
         ({"trunk": "tiny", "head": "token"}, "bottleneck"),
         ({"trunk": "resnet50", "head": "token", "width": 64}, "do not fit"),
         ({"trunk": "resnet50", "head": "tokens"}, "must be one of"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(state_dict, fields, says):
-    with pytest.raises(UserError, match=says):
+def test_what_cannot_be_compared_is_refused(state_dict, fields, words):
+    with pytest.raises(UserError, match=words):
         compare(state_dict, fields)
 
 

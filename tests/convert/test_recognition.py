@@ -95,8 +95,8 @@ def test_the_authors_token(released, trunk):
 @pytest.mark.parametrize("head", HEADS)
 def test_the_authors_rivals(released, head):
     shapes = backbone(released["resnet101"]) | HEADS[head]
-    asked = head if head in ("gem", "rmac") else None
-    found = recognise(shapes, asked, None)
+    known = head if head in ("gem", "rmac") else None
+    found = recognise(shapes, known, None)
     assert found.model["head"] == head and found.model["trunk"] == "resnet101"
     assert problems(shapes, wanted_shapes(found, shapes)) == []
 
@@ -142,13 +142,13 @@ def test_a_renamed_tensor_is_named_under_both_names(released):
     ]
 
 
-def test_what_cannot_be_told_is_asked_for(released):
+def test_a_head_that_shapes_do_not_show_is_required(released):
     shapes = backbone(released["resnet50"]) | HEADS["gem"]
-    with pytest.raises(UserError, match="--head=gem or --head=rmac"):
+    with pytest.raises(UserError, match="set head to gem or to rmac"):
         recognise(shapes, None, None)
-    with pytest.raises(UserError, match="--head=gem, but its tensors are token's"):
+    with pytest.raises(UserError, match="head is gem, but its tensors are token's"):
         recognise(released["resnet50"], "gem", None)
-    with pytest.raises(UserError, match="no tensors of a model that tokret knows"):
+    with pytest.raises(UserError, match="no tensors of a known model"):
         recognise({"encoder.layer.0.weight": (3, 3)}, None, None)
 
 
@@ -161,7 +161,7 @@ def test_absurd_shapes_are_problems_like_any_other(released, side):
     ]
 
 
-def test_the_header_says_what_names_cannot():
+def test_the_header_has_what_names_do_not_show():
     found = Found("token", {"trunk": "tiny", "head": "token", "num_heads": 2})
     assert from_header(header(found)) == found
     assert from_header({}) is None

@@ -1,8 +1,8 @@
-"""Converted weights as the folder of a run, and any run's weights back again.
+"""Converted weights as the folder of a run, and a run's weights in a released layout.
 
 DIR/config.json      the model, for eval.py and train.py
-DIR/origin.json      what the file said that the weights do not: names in order,
-dtypes and the counters of PyTorch's batch norms
+DIR/origin.json      what the weights lack of the file: names in order, dtypes, and
+the counters of PyTorch's batch norms
 DIR/checkpoints/0/   Orbax, float32
 """
 
@@ -39,12 +39,12 @@ Tensors = Mapping[str, np.ndarray]
 
 
 def config_of(found: Found) -> InferenceConfig:
-    """Makes the config of a converted model: evaluated as the authors did."""
+    """Makes the config of a converted model, with the authors' evaluation."""
     return InferenceConfig(model=parse_model({"dtype": "float32", **found.model}))
 
 
 def origin_of(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
-    """Records what a round trip needs beside the weights."""
+    """Records what the conversion back needs beside the weights."""
     return {
         "source": source,
         "layout": found.layout,
@@ -60,13 +60,13 @@ def origin_of(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
 def write_checkpoint(
     output: Path, found: Found, tensors: Tensors, origin: dict[str, Any]
 ) -> None:
-    """Writes a folder that eval.py and train.py take, whole or not at all.
+    """Writes a folder that eval.py and train.py take, atomically.
 
     Args:
-      output: the folder; not there yet.
+      output: the folder; it must not exist.
       found: layout and model.
-      tensors: by their released names; checked before.
-      origin: what `origin_of` made.
+      tensors: by their released names; already checked.
+      origin: made by `origin_of`.
     """
     variables = from_released(tensors, LAYOUTS[found.layout])
     float32 = _map(variables, lambda leaf: np.ascontiguousarray(leaf, np.float32))
@@ -81,7 +81,7 @@ def write_checkpoint(
         save_weights(partial, params, float32["batch_stats"], config)
         stored.save(config, partial / "config.json")
         write_whole(partial / "origin.json", json.dumps(origin, indent=2) + "\n")
-        partial.chmod(0o755)  # mkdtemp's is for its owner alone
+        partial.chmod(0o755)  # mkdtemp's is private
         os.replace(partial, output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -104,8 +104,8 @@ def read_checkpoint(
       step: the checkpoint's step, or the word best; None takes the newest.
 
     Returns:
-      Layout and model, and the tensors with the names, order and dtypes of the file
-      they came from; of a model trained by tokret, those the authors' would have.
+      Layout and model, and the tensors with the names, order and dtypes of the
+      original file; of a model that tokret trained, those of the authors' code.
 
     Raises:
       UserError: if there is no checkpoint, or its model has no released layout.
@@ -121,7 +121,7 @@ def read_checkpoint(
     variables = {"params": params.pop("model"), "batch_stats": batch_stats, **params}
     dataset = config.dataset if isinstance(config, Config) else None
     if dataset is not None and "arcface" in params:
-        # Rows beyond the classes only fill the mesh.
+        # Rows beyond the classes only pad to the mesh.
         for name in set(CLASSIFIERS) & set(params):
             variables[name] = _map(params[name], lambda leaf: leaf[: dataset.classes])
     tensors = to_released(variables, LAYOUTS[found.layout])
@@ -137,15 +137,15 @@ def read_checkpoint(
 
 
 def _check_released(model: Mapping[str, Any], layout: str) -> None:
-    """Refuses models that no file of the authors' could mean, whatever its names."""
+    """Refuses models that the authors' code does not have."""
     for field in ("tokenizer", "refinement"):
         if model.get(field, "released") != "released":
             raise UserError(
-                f"config.model.{field} is {model[field]!r}, a form that the authors' "
-                "names stand for in no file; it cannot be written in their layout"
+                f"model.{field} is {model[field]!r}, which the authors' code does not "
+                "have; it cannot be written in their layout"
             )
     if layout not in LAYOUTS:
-        raise UserError(f"config.model.head {layout!r} has no released layout")
+        raise UserError(f"model.head {layout!r} has no released layout")
     if model.get("trunk") == "efficientnet_lite0" != layout:
         raise UserError(
             f"a {layout} head over efficientnet_lite0 has no released layout; only the "
@@ -170,7 +170,7 @@ def _read_origin(path: Path) -> dict[str, Any] | None:
 
 
 def _is_record(name: str, kept: Any) -> bool:
-    """Says whether an entry of origin.json is one that `origin_of` could have made."""
+    """Whether `origin_of` can have made an entry of origin.json."""
     if not isinstance(kept, list) or not kept or not isinstance(kept[0], str):
         return False
     if not name.endswith(COUNTER):
@@ -184,7 +184,7 @@ def _is_record(name: str, kept: Any) -> bool:
 def _as_recorded(
     tensors: dict[str, np.ndarray], record: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Gives tensors the order, dtypes and counters of the file they came from."""
+    """Restores the order, dtypes and counters of the original file."""
     found = {}
     for name, (dtype, *value) in record.items():
         if value:
@@ -196,7 +196,7 @@ def _as_recorded(
 
 
 def _with_counters(tensors: dict[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
-    """Adds the steps that every batch norm has seen, which PyTorch asks for."""
+    """Adds the number of steps of every batch norm, which PyTorch requires."""
     found = {}
     for name, tensor in tensors.items():
         found[name] = tensor

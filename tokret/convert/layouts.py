@@ -1,7 +1,7 @@
 """Names of PyTorch's tensors and of tokret's variables: one table a layout.
 
-Both directions of a conversion read the same rows; `{}` in a row stands for a number. A
-variable is named by its collection and its path there: "params" and "batch_stats" hold
+Both directions of a conversion use the same rows; `{}` in a row matches a number. A
+variable is named by its collection and its path in it: "params" and "batch_stats" have
 the model under trunk, head and local, and every classifier is a collection of its own.
 """
 
@@ -31,17 +31,17 @@ CONVOLUTION = Form(  # [out, in, h, w] <-> [h, w, in, out]
     lambda leaf: leaf.transpose(3, 2, 0, 1),
 )
 LINEAR = Form(np.transpose, np.transpose)  # [out, in] <-> [in, out]
-POINTWISE = Form(  # a 1x1 convolution there, a dense layer here
+POINTWISE = Form(  # a released 1x1 convolution, a dense layer of tokret
     lambda tensor: tensor[:, :, 0, 0].T, lambda leaf: leaf.T[:, :, None, None]
 )
 LEADING = Form(lambda tensor: tensor[0], lambda leaf: leaf[None])  # [1, ...] <-> [...]
 
 
 class Row(NamedTuple):
-    """One kind of tensor in both worlds.
+    """One kind of tensor in both programs.
 
     Attributes:
-      released: its name there.
+      released: its released name.
       collection: the variable's collection.
       path: the variable's path.
       form: how the axes change.
@@ -72,40 +72,41 @@ def _norm(released: str, ours: str) -> list[Row]:
 
 
 def _resnet(stem: tuple[str, str], stages: Iterable[str]) -> list[Row]:
-    """Rows of a ResNet, given its stem's and its stages' names there."""
+    """Rows of a ResNet, given the released names of its stem and its stages."""
     rows = _layer(stem[0], "trunk/conv1", CONVOLUTION) + _norm(stem[1], "trunk/bn1")
     for number, stage in enumerate(stages, 1):
-        there, here = f"{stage}.{{}}", f"trunk/layer{number}_block{{}}"
-        rows += _layer(f"{there}.conv{{}}", f"{here}/conv{{}}", CONVOLUTION)
-        rows += _norm(f"{there}.bn{{}}", f"{here}/bn{{}}")
-        rows += _layer(f"{there}.downsample.0", f"{here}/downsample_conv", CONVOLUTION)
-        rows += _norm(f"{there}.downsample.1", f"{here}/downsample_bn")
+        released, ours = f"{stage}.{{}}", f"trunk/layer{number}_block{{}}"
+        downsample = f"{released}.downsample"
+        rows += _layer(f"{released}.conv{{}}", f"{ours}/conv{{}}", CONVOLUTION)
+        rows += _norm(f"{released}.bn{{}}", f"{ours}/bn{{}}")
+        rows += _layer(f"{downsample}.0", f"{ours}/downsample_conv", CONVOLUTION)
+        rows += _norm(f"{downsample}.1", f"{ours}/downsample_bn")
     return rows
 
 
-def _attention(there: str, here: str) -> list[Row]:
+def _attention(released: str, ours: str) -> list[Row]:
     rows = []
     for name in ("q", "k", "v", "proj"):
-        rows += _layer(f"{there}.{name}", f"{here}/{name}", LINEAR)
+        rows += _layer(f"{released}.{name}", f"{ours}/{name}", LINEAR)
     return rows
 
 
-def _encoder(there: str, here: str) -> list[Row]:
+def _encoder(released: str, ours: str) -> list[Row]:
     """Rows of a layer of local feature self-attention."""
     return [
-        *_attention(f"{there}.attn", f"{here}/attn"),
-        *_norm(f"{there}.bn", f"{here}/bn"),
-        *_layer(f"{there}.mlp", f"{here}/mlp", LINEAR),
+        *_attention(f"{released}.attn", f"{ours}/attn"),
+        *_norm(f"{released}.bn", f"{ours}/bn"),
+        *_layer(f"{released}.mlp", f"{ours}/mlp", LINEAR),
     ]
 
 
-def _second_order(there: str, here: str) -> list[Row]:
+def _second_order(released: str, ours: str) -> list[Row]:
     rows = []
     for name in ("f", "g"):
-        rows += _layer(f"{there}.{name}.0", f"{here}/{name}_conv", CONVOLUTION)
-        rows += _norm(f"{there}.{name}.1", f"{here}/{name}_bn")
+        rows += _layer(f"{released}.{name}.0", f"{ours}/{name}_conv", CONVOLUTION)
+        rows += _norm(f"{released}.{name}.1", f"{ours}/{name}_bn")
     for name in ("h", "v"):
-        rows += _layer(f"{there}.{name}", f"{here}/{name}", CONVOLUTION)
+        rows += _layer(f"{released}.{name}", f"{ours}/{name}", CONVOLUTION)
     return rows
 
 
@@ -167,7 +168,7 @@ _LITE0 = [
     Row("_fc.weight", "imagenet", "kernel", LINEAR),
     Row("_fc.bias", "imagenet", "bias", SAME),
 ]
-# By whose file it is; a path of ours means one released name within each of them.
+# By the file's origin; in each layout one of our paths has one released name.
 LAYOUTS: dict[str, list[Row]] = {
     "token": [*_TRUNK, *_TOKEN, _LABELS],
     "gem": [*_TRUNK, *_WHITEN, _LABELS],

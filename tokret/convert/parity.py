@@ -1,8 +1,8 @@
-"""How far tokret is from its own PyTorch form, stage by stage, on the same weights.
+"""Differences between tokret and its own PyTorch form, by stage, on the same weights.
 
-Two programs written apart from each other see the same random images of several sizes.
-A row's difference includes what the stages before it contributed: the first large one
-is where to look.
+Two independently written programs process the same random images of several sizes. A
+row's difference includes that of the stages before it: an error is in the first stage
+with a large one.
 """
 
 import functools
@@ -34,7 +34,7 @@ HEAD_FIELDS = (
 )
 
 
-class Row(NamedTuple):
+class StageDifference(NamedTuple):
     """One stage of the model, over all images.
 
     Attributes:
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
     @property
     def relative(self) -> float:
-        """The difference as a share of the magnitude; NaN is kept."""
+        """The difference divided by the magnitude; NaN is kept."""
         if self.difference == 0:
             return 0.0
         return self.difference / self.magnitude if self.magnitude else float("inf")
@@ -61,7 +61,7 @@ def compare(
     *,
     sizes: Sequence[tuple[int, int]] | None = None,
     seed: int = 0,
-) -> list[Row]:
+) -> list[StageDifference]:
     """Compares a model named by its config with its PyTorch form, in float64.
 
     Args:
@@ -90,7 +90,7 @@ def compare_model(
     seed: int,
     variables: Any = None,
     dtype: str = "float64",
-) -> list[Row]:
+) -> list[StageDifference]:
     """Runs both models on the same random images, one of each size.
 
     Args:
@@ -116,7 +116,9 @@ def compare_model(
     padded = _tokret_stages(variables, model, images)
     ours = [_alone(padded, i, reference) for i, reference in enumerate(theirs)]
     return [
-        _row(stage, [(a[stage], b[stage]) for a, b in zip(ours, theirs, strict=True)])
+        _stage_difference(
+            stage, [(a[stage], b[stage]) for a, b in zip(ours, theirs, strict=True)]
+        )
         for stage in theirs[0]
     ]
 
@@ -129,17 +131,17 @@ def random_sizes(
     return [(int(height), int(width)) for height, width in drawn]
 
 
-def agree(rows: Sequence[Row], bound: float = BOUND) -> bool:
-    """Says whether no stage differs by more than `bound` of its largest value."""
-    return all(row.relative <= bound for row in rows)  # NaN is not below anything
+def agree(rows: Sequence[StageDifference], bound: float = BOUND) -> bool:
+    """Whether no stage differs by more than `bound` of its largest value."""
+    return all(row.relative <= bound for row in rows)  # NaN is below no bound
 
 
-def report(rows: Sequence[Row], bound: float = BOUND) -> str:
-    """Writes the table of differences, and below it whether all are small.
+def report(rows: Sequence[StageDifference], bound: float = BOUND) -> str:
+    """Formats the table of differences, and below it whether all are small.
 
     Args:
-      rows: what `compare` found.
-      bound: largest difference as a share of its stage's largest value.
+      rows: of `compare`.
+      bound: largest difference, divided by its stage's largest value.
     """
     lines = [f"{'stage':<12}{'difference':>12}{'largest value':>16}{'relative':>12}"]
     lines += [
@@ -157,13 +159,15 @@ def report(rows: Sequence[Row], bound: float = BOUND) -> str:
     return "\n".join([*lines, verdict])
 
 
-def _row(stage: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Row:
+def _stage_difference(
+    stage: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> StageDifference:
     for ours, theirs in pairs:
         assert ours.shape == theirs.shape, (stage, ours.shape, theirs.shape)
     # Not Python's max, which may lose a NaN.
     difference = np.max([np.abs(ours - theirs).max() for ours, theirs in pairs])
     magnitude = np.max([np.abs(theirs).max() for _, theirs in pairs])
-    return Row(stage, float(difference), float(magnitude))
+    return StageDifference(stage, float(difference), float(magnitude))
 
 
 def _torch_stages(
@@ -189,7 +193,7 @@ def _torch_stages(
     }
     try:
         mirror.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:  # it lists all names and shapes that do not match
+    except RuntimeError as error:  # lists all names and shapes that do not match
         raise UserError(f"the weights do not fit the model: {error}") from error
     mirror.eval()
     found = []
@@ -253,13 +257,13 @@ def _run(
 
 
 def _alone(padded: Stages, i: int, reference: Stages) -> Stages:
-    """Takes one image's true area out of a padded batch, in PyTorch's layout.
+    """Extracts one image's true area from a padded batch, in PyTorch's layout.
 
     Args:
       padded: blocks [b, h, w, c], attention [b, tokens, h, w], local and lfsa
-        [b, h * w, d], and what has no positions.
+        [b, h * w, d], and stages without positions.
       i: the image.
-      reference: the same image's stages, whose shapes tell the true area.
+      reference: the same image's stages, whose shapes give the true area.
     """
     canvas = padded["attention"].shape[2:]
     rows, columns = reference["attention"].shape[1:]

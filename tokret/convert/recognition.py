@@ -1,8 +1,8 @@
-"""What a weight file holds: whose layout, which model, and whether it is whole.
+"""Layout and model of a weight file, and whether all its tensors fit.
 
-Names and shapes decide nearly all of it. The number of attention heads leaves no trace
-in either (the released models have 8), and GeM and R-MAC look alike: those two are
-asked for, unless tokret wrote the file and says so in its header.
+Names and shapes decide nearly everything. Neither shows the number of attention heads
+(the released models have 8), and GeM and R-MAC look alike: these two are arguments,
+unless tokret wrote the file and its header has them.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 
 from tokret.config.parsing import parse_model
@@ -25,16 +26,16 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 HEADER = "tokret"  # the entry of a safetensors header with layout and model
-# A trunk alone is evaluated by the mean over positions: nothing is learned there.
+# A trunk alone is evaluated by the mean over positions: that has no parameters.
 MEAN_OVER_POSITIONS = {"head": "gem", "p": 1.0, "whiten": False}
 RELEASED_HEADS = 8  # of every attention
 LOCAL_DIM = 128  # of DELG's local features
-LARGEST_SIDE = 2**16  # of a model that is taken seriously
+LARGEST_SIDE = 2**16  # of a plausible model
 CLASSIFIERS = ("arcface", "arcface_local", "imagenet")
 
 
 class Found(NamedTuple):
-    """What a file is taken for.
+    """Layout and model of a file.
 
     Attributes:
       layout: a name in `LAYOUTS`.
@@ -45,26 +46,26 @@ class Found(NamedTuple):
     model: dict[str, Any]
 
 
+class _Header(msgspec.Struct):
+    layout: str
+    model: dict[str, str | int | float | bool]
+
+
 def from_header(metadata: Mapping[str, str]) -> Found | None:
-    """Reads what tokret wrote into a safetensors header; None if it did not.
+    """Reads tokret's entry in a safetensors header; None if there is none.
 
     Raises:
-      UserError: if it is not what tokret writes.
+      UserError: if the entry is damaged.
     """
     if HEADER not in metadata:
         return None
     try:
-        header = json.loads(metadata[HEADER])
-        found = Found(header["layout"], header["model"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        found = msgspec.json.decode(metadata[HEADER], type=_Header)
+        if found.layout not in LAYOUTS:
+            raise UserError(f"its tokret header has the layout {found.layout!r:.40}")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UserError("its tokret header is damaged; write it again") from error
-    known = isinstance(found.layout, str) and found.layout in LAYOUTS
-    plain = isinstance(found.model, dict) and all(
-        isinstance(value, str | int | float) for value in found.model.values()
-    )
-    if not known or not plain:
-        raise UserError("its tokret header names no known layout; write it again")
-    return found
+    return Found(found.layout, dict(found.model))
 
 
 def header(found: Found) -> dict[str, str]:
@@ -73,15 +74,15 @@ def header(found: Found) -> dict[str, str]:
 
 
 def recognise(shapes: Shapes, head: str | None, num_heads: int | None) -> Found:
-    """Tells layout and model from names and shapes; what they do not say is released.
+    """Derives layout and model from names and shapes; other fields are as released.
 
     Args:
       shapes: of every tensor, by name.
-      head: what a whitened pooling is, gem or rmac; None if not said.
-      num_heads: attention heads; None if not said.
+      head: of a whitened pooling, gem or rmac; None if not known.
+      num_heads: attention heads; None if not known.
 
     Raises:
-      UserError: if nothing of tokret's is there, or `head` has to be said.
+      UserError: if no layout of tokret's fits, or `head` is needed.
     """
     layout = _layout(shapes, head)
     if layout == "efficientnet_lite0":
@@ -108,30 +109,28 @@ def _layout(shapes: Shapes, head: str | None) -> str:
     for start, layout in starts.items():
         if any(name.startswith(start) for name in shapes):
             if head not in (None, layout):
-                raise UserError(f"--head={head}, but its tensors are {layout}'s")
+                raise UserError(f"head is {head}, but its tensors are {layout}'s")
             return layout
     if not any(name.startswith(("whiten.", "backbone.")) for name in shapes):
         some = ", ".join(list(shapes)[:3])
         raise UserError(
-            f"no tensors of a model that tokret knows ({some}, ...); it takes "
-            f"{', '.join(LAYOUTS)}"
+            f"no tensors of a known model ({some}, ...); it takes {', '.join(LAYOUTS)}"
         )
     if head not in ("gem", "rmac"):
         raise UserError(
-            "GeM and R-MAC checkpoints look alike; say which with --head=gem or "
-            "--head=rmac"
+            "GeM and R-MAC checkpoints look alike; set head to gem or to rmac"
         )
     return head
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """Returns one more than the largest number that a name has in a pattern."""
+    """Returns one more than the largest number of a pattern in any name."""
     matches = (re.match(pattern, name) for name in shapes)
     return 1 + max((int(match[1]) for match in matches if match), default=-1)
 
 
 def _trunk(shapes: Shapes) -> str:
-    """Tells the trunk by the depth of its third stage."""
+    """Returns the trunk, by the depth of its third stage."""
     depth = _count(shapes, r"(?:backbone\.block4|layer3)\.(\d{1,2})\.")
     trunk = "resnet101" if depth > 10 else "resnet50" if depth > 1 else "tiny"
     second_order = any(name.startswith("backbone.soa4.") for name in shapes)
@@ -139,13 +138,13 @@ def _trunk(shapes: Shapes) -> str:
 
 
 def _side(shapes: Shapes, name: str, axis: int, otherwise: int) -> int:
-    """Returns a side of a tensor; where it is missing, the released side."""
+    """Returns a side of a tensor; if it is missing, the released side."""
     side = shapes.get(name, ())[axis : axis + 1]
     return side[0] if side and 1 <= side[0] <= LARGEST_SIDE else otherwise
 
 
 def _head_fields(shapes: Shapes, layout: str) -> dict[str, Any]:
-    """Reads a head's fields off the shapes."""
+    """Derives a head's fields from the shapes."""
     if layout == "token":
         return {
             "dim": _side(shapes, "tr.proj.0.weight", 0, 1024),
@@ -172,7 +171,7 @@ def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
 
     Args:
       found: layout and model.
-      shapes: of the file: its classifiers are taken whatever their classes are.
+      shapes: of the file: its classifiers may have any number of classes.
 
     Raises:
       UserError: if the model's fields are wrong, or it has no released names.
@@ -228,11 +227,11 @@ def value_problems(tensors: Mapping[str, np.ndarray]) -> list[str]:
     for name, tensor in tensors.items():
         if name.endswith(COUNTER):
             if tensor.dtype.kind not in "iu":
-                found.append(f"{name} is {tensor.dtype.name}, not a whole number")
+                found.append(f"{name} is {tensor.dtype.name}, not an integer")
         elif not jnp.issubdtype(tensor.dtype, jnp.floating):
             found.append(f"{name} is {tensor.dtype.name}, not floating point")
         elif not (np.abs(tensor) <= np.finfo(np.float32).max).all():
-            found.append(f"{name} holds values that are no numbers in float32")
+            found.append(f"{name} has values that are not finite in float32")
         elif name.endswith("running_var") and (tensor < 0).any():
-            found.append(f"{name} holds a variance below 0")
+            found.append(f"{name} has a variance below 0")
     return found

@@ -13,7 +13,7 @@ from tokret.errors import UserError
 
 Variable = tuple[str, str]  # (collection, path)
 
-COUNTER = "num_batches_tracked"  # of PyTorch's batch norms; nothing here reads it
+COUNTER = "num_batches_tracked"  # of PyTorch's batch norms; not used here
 EVERY_ROW = list(dict.fromkeys(row for rows in LAYOUTS.values() for row in rows))
 
 
@@ -23,7 +23,7 @@ def _pattern(template: str) -> re.Pattern[str]:
 
 
 def _find(name: str, template: str) -> tuple[str, ...] | None:
-    """Returns the numbers in a name, None if it is not of the template."""
+    """Returns the numbers in a name, None if the template does not match."""
     match = _pattern(template).fullmatch(name)
     return None if match is None else match.groups()
 
@@ -61,9 +61,8 @@ def from_released(
     """Turns a released state dict, or a part of one, into variables.
 
     Args:
-      state_dict: tensors by their released names; `num_batches_tracked` carry nothing
-        and are left out.
-      rows: the layout; by default whichever knows a name.
+      state_dict: tensors by their released names; `num_batches_tracked` are skipped.
+      rows: the layout; by default any that has a name.
 
     Returns:
       Nested dictionaries by collection.
@@ -84,7 +83,7 @@ def from_released(
         else:
             flat["/".join(variable)] = form.to_ours(tensor)
     if unknown:
-        raise UserError(f"{len(unknown)} tensors have no place: {', '.join(unknown)}")
+        raise UserError(f"{len(unknown)} tensors are unknown: {', '.join(unknown)}")
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -92,12 +91,12 @@ def to_released(variables: Mapping[str, Any], rows: Iterable[Row]) -> dict[str, 
     """Turns variables into a state dict of a layout.
 
     Args:
-      variables: nested dictionaries by collection, of arrays or of anything that has
-        their transpositions.
+      variables: nested dictionaries by collection, of arrays or of anything with their
+        methods of transposition.
       rows: the layout.
 
     Raises:
-      UserError: if variables have no name there; all of them are listed.
+      UserError: if variables have no name in it; all of them are listed.
     """
     found: dict[str, Any] = {}
     nameless = []
