@@ -171,7 +171,7 @@ def spoil(tensors, change):
         ("renamed", ("tr.query is missing", "tr.querry is not the model's")),
         ("missing", ("backbone.block3.0.bn1.running_var is missing",)),
         ("counted", ("tr.query.num_batches_tracked is not", "has shape [1], not []")),
-        ("overflown", ("tr.query holds values", "tr.conv.0.bias is int32")),
+        ("overflown", ("tr.query has values", "tr.conv.0.bias is int32")),
         ("impossible", ("tr.query has values", "running_var has a variance below")),
         ("misshapen", ("tr.conv.0.weight has shape [16, 5, 1, 1], not [16, 128",)),
     ],
