@@ -200,10 +200,12 @@ class _Writer:
         """Writes the shards that are not finished; returns the reports of all."""
 
         def task(shard: Shard) -> ShardTask:
-            photos = contents.splits[shard.split][shard.first : shard.last]
-            processing, features = self.spec.processing, contents.features
             return ShardTask(
-                str(shard.path), str(shard.journal), photos, processing, features
+                path=str(shard.path),
+                journal=str(shard.journal),
+                photos=contents.splits[shard.split][shard.first : shard.last],
+                processing=self.spec.processing,
+                features=contents.features,
             )
 
         reports = {
@@ -217,20 +219,13 @@ class _Writer:
         workers = max(1, min(workers, len(unfinished)))
         total = sum(shard.last - shard.first for shard in shards)
         tasks = map(task, unfinished.values())
+        counts = {"total": total, "initial": total - left}
         # disable=None: no bar where standard error is not a terminal.
-        with (
-            tqdm(
-                *(None, self.spec.name, total),
-                initial=total - left,
-                unit="photo",
-                disable=None,
-            ) as bar,
-            contextlib.closing(
-                run(write_shard, tasks, workers, bar.update, (self.lock,))
-            ) as written,
-        ):
-            for path, report in written:
-                reports[unfinished[path]] = report
+        with tqdm(desc=self.spec.name, unit="photo", disable=None, **counts) as bar:
+            written = run(write_shard, tasks, workers, bar.update, (self.lock,))
+            with contextlib.closing(written):
+                for path, report in written:
+                    reports[unfinished[path]] = report
         return [reports[shard] for shard in shards]
 
 
