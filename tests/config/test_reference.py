@@ -1,14 +1,14 @@
 import dataclasses
 from pathlib import Path
 
-from tokret.config.reference import write_reference
+from docs.config_reference import write_reference
 from tokret.config.tree import VARIANTS, Config
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_page_is_up_to_date():
-    """If not: python -m tokret.config.reference > docs/config.md."""
+    """If not: python -m docs.config_reference > docs/config.md."""
     assert (ROOT / "docs" / "config.md").read_text() == write_reference()
 
 

@@ -1,5 +1,6 @@
 """Config files: configs/*.py, and changes to them from a command line."""
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -129,24 +130,24 @@ def _change(tree: dict[str, Any], path: str, value: str) -> None:
     *groups, name = path.split(".")
     prefix, kind, fields = "config.", Config, tree
     for group in groups:
-        reject_unknown([group], field_types(kind), prefix, REFERENCE)
-        fields = fields.setdefault(group, {})
-        hint = field_types(kind)[group]
-        if prefix == "config." and group in VARIANTS:
-            key = VARIANTS[group][0]
-            # The deciding field itself is known to every class.
-            kinds = [*VARIANTS[group][1].values()]
-            hint = (
-                kinds[0] if name == key else variant(group, fields, f"config.{group}")
-            )
-        if not hasattr(hint, "__dataclass_fields__"):
+        hint = _field_type(kind, group, prefix)
+        if fields is tree and group in VARIANTS:
+            fields = fields.setdefault(group, {})
+            if name == VARIANTS[group][0]:  # the choice is checked with the group
+                fields[name] = value
+                return
+            hint = variant(group, fields, f"config.{group}")
+        elif dataclasses.is_dataclass(hint):
+            fields = fields.setdefault(group, {})
+        else:
             raise UserError(f"{prefix}{group} is not a group of fields")
         prefix, kind = f"{prefix}{group}.", hint
+    fields[name] = read_value(_field_type(kind, name, prefix), value, f"{prefix}{name}")
+
+
+def _field_type(kind: Any, name: str, prefix: str) -> Any:
     reject_unknown([name], field_types(kind), prefix, REFERENCE)
-    hint = field_types(kind)[name]
-    if groups and name == VARIANTS.get(groups[0], ("",))[0]:
-        hint = str  # the choice is checked with the group
-    fields[name] = read_value(hint, value, f"{prefix}{name}")
+    return field_types(kind)[name]
 
 
 def read_value(hint: Any, text: str, path: str) -> Any:
@@ -156,7 +157,7 @@ def read_value(hint: Any, text: str, path: str) -> Any:
       UserError: if it cannot be.
     """
     kind, _ = plain_type(hint)
-    if hasattr(kind, "__dataclass_fields__") or get_origin(kind) in (Union, UnionType):
+    if dataclasses.is_dataclass(kind) or get_origin(kind) in (Union, UnionType):
         raise UserError(f"{path} is a group of fields; name one of them")
     try:
         if kind is bool:

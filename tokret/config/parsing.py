@@ -167,12 +167,10 @@ def requirement(hint: Any, value: Any = None) -> str:
         return f"numbers {requirement(get_args(kind)[0], 0.0)}, such as (1.0,)"
     if origin in (Union, UnionType) or origin is dict:
         return f"of type {kind}"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or kind not in (int, float) or (kind is int and value != value):
+    right = int | float if kind is float else int
+    is_right = isinstance(value, right) and not isinstance(value, bool)
+    if meta is None or kind not in (int, float) or not is_right:
         return f"of type {kind.__name__}"
-    if kind is int and isinstance(value, float):
-        return "of type int"
-    assert meta is not None
     return number_range(meta, math.isfinite(value))
 
 

@@ -1,6 +1,6 @@
 """docs/config.md: all fields of the config, from their dataclasses.
 
-python -m tokret.config.reference > docs/config.md
+python -m docs.config_reference > docs/config.md
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ HEADER = """\
 `configs/*.py` assign them, and `--config.FIELD=VALUE` of `tokret train` changes one. A
 field with a default may be omitted. `run` and `mesh` may change when a run resumes.
 
-This page is generated: `python -m tokret.config.reference > docs/config.md`.
+This page is generated: `python -m docs.config_reference > docs/config.md`.
 """
 TABLE = "| field | type | values | default | meaning |\n| --- | --- | --- | --- | --- |"
 
