@@ -25,10 +25,10 @@ def choose(table: Mapping[str, Any], name: str, field: str) -> Any:
 def within(
     field: str, value: Number, least: int | float, most: int | float = math.inf
 ) -> Number:
-    """Returns a number in [least, most], which NaN is not.
+    """Returns a number in [least, most]; NaN is in none.
 
     Raises:
-      UserError: if it does not.
+      UserError: if it is not in the range.
     """
     if not least <= value <= most:
         limits = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"

@@ -204,3 +204,9 @@ def test_errors_of_arguments_name_the_field():
     with pytest.raises(UserError, match="^a file is missing"):
         with naming("config.updates", UpdatesConfig):
             raise UserError("a file is missing")
+
+
+def test_long_values_are_cut_short():
+    with pytest.raises(UserError) as caught:
+        parse(changed("model.dim", "x" * 10**6))
+    assert len(str(caught.value)) < 300

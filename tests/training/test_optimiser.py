@@ -37,7 +37,7 @@ def test_linear_decay_comes_to_nothing():
         ({"warmup_steps": 25}, "warmup_steps is 25; it must be less"),
     ],
 )
-def test_schedules_that_cannot_be(change, message):
+def test_wrong_schedules_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         Schedule(**{**RATES, "decay": "cosine", **change})
 

@@ -63,7 +63,7 @@ def parse_group(kind: type[Kind], fields: Any, path: str = "") -> Kind:
       UserError: names the first field that is unknown, missing or wrong.
     """
     if not isinstance(fields, Mapping):
-        raise UserError(f"{path} is {fields!r}; it must be a group of fields")
+        raise UserError(f"{path} is {fields!r:.200}; it must be a group of fields")
     prefix = f"{path}." if path else ""
     hints = field_types(kind)
     reject_unknown(fields, hints, prefix, REFERENCE)
@@ -92,7 +92,7 @@ def _parse_field(name: str, hint: Any, value: Any, path: str) -> Any:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError:
         raise UserError(
-            f"{path} is {value!r}; it must be {requirement(hint, value)}"
+            f"{path} is {value!r:.200}; it must be {requirement(hint, value)}"
         ) from None
 
 
@@ -130,14 +130,14 @@ def variant(group: str, fields: Any, path: str) -> type[Any]:
     """
     key, kinds = VARIANTS[group]
     if not isinstance(fields, Mapping):
-        raise UserError(f"{path} is {fields!r}; it must be a group of fields")
+        raise UserError(f"{path} is {fields!r:.200}; it must be a group of fields")
     field = f"{path}.{key}" if path else key
     if key not in fields:
         raise UserError(f"{field} is missing; {REFERENCE}")
     value = fields[key]
     if not isinstance(value, str) or value not in kinds:
         choices = ", ".join(sorted(kinds))
-        raise UserError(f"{field} is {value!r}; it must be one of: {choices}")
+        raise UserError(f"{field} is {value!r:.200}; it must be one of: {choices}")
     return kinds[value]
 
 
