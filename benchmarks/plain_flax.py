@@ -153,7 +153,8 @@ class PlainTokenHead(nn.Module):
         dim, dtype = self.dim, self.dtype
         x = nn.Conv(dim, (1, 1), dtype=dtype, name="conv")(features)
         x = _norm(train, dtype, "conv_bn")(x).reshape(len(features), -1, dim)
-        x = self._encode(x, train)
+        encode = _PlainEncoder(self.num_heads, self.dropout, dtype, name="encoder0")
+        x = encode(x, train)
         tokenizer = _PlainTokenizer(self.tokens, dtype, name="tokenizer")
         tokens = tokenizer(x)
         for i in range(self.refinement_layers):
@@ -164,11 +165,6 @@ class PlainTokenHead(nn.Module):
         joined = tokens.reshape(len(tokens), -1)
         embedding = nn.Dense(dim, dtype=dtype, name="proj")(joined)
         return _norm(train, dtype, "proj_bn")(embedding), {}
-
-    def _encode(self, x: Float[Array, "b n d"], train: bool) -> Array:
-        layer = _PlainEncoder(self.num_heads, self.dropout, self.dtype, name="encoder0")
-        encoded: Array = layer(x, train)
-        return encoded
 
 
 class _PlainEncoder(nn.Module):

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,57 +16,25 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.runtime.chips import GIB
 
-
-class Row(NamedTuple):
-    """One program of the table.
-
-    Attributes:
-      config: a file of configs/.
-      topology: the pod.
-      model: devices along the mesh's axis `model`.
-      batch: images of all chips, or queries.
-      what: train, extract or search.
-      database: descriptors to search in.
-      store: their dtype.
-    """
-
-    config: str
-    topology: str
-    model: int
-    batch: int
-    what: str = "train"
-    database: int = 1_000_000
-    store: str = "float32"
-
-    @property
-    def key(self) -> str:
-        """Names the row among those that are done."""
-        searched = f" in {self.database} {self.store}" if self.what == "search" else ""
-        return (
-            f"{self.what} {self.config} {self.topology} model {self.model} "
-            f"batch {self.batch}{searched}"
-        )
-
-
-R50, R101 = "configs/gldv2_r50.py", "configs/gldv2_r101.py"
+R50, R101 = "gldv2_r50", "gldv2_r101"
 # The rows that take long, to search for a smaller batch, come last.
 ROWS = (
-    Row(R101, "v5e:16x16", 4, 8192),
-    Row(R101, "v5e:8x8", 4, 4096),
-    Row(R101, "v5e:4x4", 1, 1024),
-    Row(R101, "v5e:4x4", 1, 1024, what="search"),
-    Row(R101, "v5e:4x4", 1, 1024, what="search", store="bfloat16"),
-    Row(R101, "v5e:4x4", 1, 1024, what="search", database=10**8, store="bfloat16"),
-    Row(R101, "v5e:16x16", 1, 1024, what="search", database=10**8),
-    Row(R101, "v5e:16x16", 1, 1024, what="search", database=10**8, store="bfloat16"),
-    Row(R50, "v5e:4x4", 1, 1024),
-    Row(R101, "v6e:4x4", 1, 1024),
-    Row(R101, "v4:2x2x4", 1, 1024),
-    Row(R101, "v5p:2x2x4", 1, 1024),
-    Row(R101, "v5e:4x4", 1, 128, what="extract"),
-    Row(R50, "v5e:16x16", 4, 8192),
-    Row(R101, "v6e:16x16", 4, 8192),
-    Row(R101, "v5e:4x4", 1, 2048),
+    PlanRequest("train", R101, "v5e:16x16", 4, 8192),
+    PlanRequest("train", R101, "v5e:8x8", 4, 4096),
+    PlanRequest("train", R101, "v5e:4x4", 1, 1024),
+    PlanRequest("search", R101, "v5e:4x4", 1, 1024),
+    PlanRequest("search", R101, "v5e:4x4", 1, 1024, store="bfloat16"),
+    PlanRequest("search", R101, "v5e:4x4", 1, 1024, database=10**8, store="bfloat16"),
+    PlanRequest("search", R101, "v5e:16x16", 1, 1024, database=10**8),
+    PlanRequest("search", R101, "v5e:16x16", 1, 1024, database=10**8, store="bfloat16"),
+    PlanRequest("train", R50, "v5e:4x4", 1, 1024),
+    PlanRequest("train", R101, "v6e:4x4", 1, 1024),
+    PlanRequest("train", R101, "v4:2x2x4", 1, 1024),
+    PlanRequest("train", R101, "v5p:2x2x4", 1, 1024),
+    PlanRequest("extract", R101, "v5e:4x4", 1, 128),
+    PlanRequest("train", R50, "v5e:16x16", 4, 8192),
+    PlanRequest("train", R101, "v6e:16x16", 4, 8192),
+    PlanRequest("train", R101, "v5e:4x4", 1, 2048),
 )
 HEAD = """# The released recipe on TPU pods
 
@@ -101,6 +69,15 @@ WORDS: dict[str, tuple[str, ...]] = {
 }
 
 
+def key(row: PlanRequest) -> str:
+    """Names a row among those that are done."""
+    searched = f" in {row.database} {row.store}" if row.what == "search" else ""
+    return (
+        f"{row.what} {row.name} {row.topology} model {row.model} "
+        f"batch {row.batch_size}{searched}"
+    )
+
+
 def run(path: Path) -> int:
     """Compiles for the rows that are not done yet, and writes the table.
 
@@ -123,11 +100,12 @@ def run(path: Path) -> int:
     # Before anything is written, which would be a change since the commit.
     made = environment(*plan.PACKAGES)
     for row in tqdm(ROWS, unit="row", disable=None):
-        if row.key not in done:
-            done[row.key] = _compile(row) | {"environment": made}
+        if key(row) not in done:
+            found = plan.run(files.load_config(row.name), row)
+            done[key(row)] = found | {"environment": made}
             text = json.dumps({"benchmark": "pods", "rows": done}, indent=1)
             write_whole(kept, text + "\n")
-        rows = {row.key: done[row.key] for row in ROWS if row.key in done}
+        rows = {key(row): done[key(row)] for row in ROWS if key(row) in done}
         write_whole(path, markdown(rows, path))
     return len(rows)
 
@@ -211,19 +189,6 @@ def _made(row: dict[str, Any]) -> str:
 def _commit(row: dict[str, Any]) -> str:
     commit: str = row["environment"]["commit"]
     return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
-
-
-def _compile(row: Row) -> dict[str, Any]:
-    request = PlanRequest(
-        what=row.what,
-        name=Path(row.config).stem,
-        topology=row.topology,
-        model=row.model,
-        batch_size=row.batch,
-        database=row.database,
-        store=row.store,
-    )
-    return plan.run(files.load_config(row.config, []), request)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from benchmarks import pod_table
-from benchmarks.pod_table import R101, Row
+from benchmarks.pod_table import R101, key
+from tokret.benchmark.plan import PlanRequest
 from tokret.config import files
 from tokret.errors import UserError
 from tokret.runtime.chips import GIB
@@ -38,16 +39,16 @@ def planned(monkeypatch):
         return {**found, "fits": True, **COST}
 
     rows = (
-        Row(R101, "v5e:4x4", 4, 1024),
-        Row(R101, "v5e:4x4", 4, 2048),
-        Row(R101, "v5e:4x4", 4, 512),
-        Row(R101, "v5e:4x4", 1, 128, what="extract"),
-        Row(R101, "v5e:4x4", 1, 64, what="search", store="bfloat16"),
-        Row(R101, "v5e:4x4", 1, 2048, what="search", database=10**8),
+        PlanRequest("train", R101, "v5e:4x4", 4, 1024),
+        PlanRequest("train", R101, "v5e:4x4", 4, 2048),
+        PlanRequest("train", R101, "v5e:4x4", 4, 512),
+        PlanRequest("extract", R101, "v5e:4x4", 1, 128),
+        PlanRequest("search", R101, "v5e:4x4", 1, 64, store="bfloat16"),
+        PlanRequest("search", R101, "v5e:4x4", 1, 2048, database=10**8),
     )
     monkeypatch.setattr(pod_table.plan, "run", run)
     monkeypatch.setattr(pod_table, "environment", lambda *packages: MADE)
-    monkeypatch.setattr(files, "load_config", lambda file, fields: file)
+    monkeypatch.setattr(files, "load_config", lambda name: name)
     monkeypatch.setattr(pod_table, "ROWS", rows)
     return requests
 
@@ -84,7 +85,7 @@ def test_rows_that_are_done_are_not_compiled_again(planned, tmp_path, monkeypatc
     assert "three scales" not in first and "database" not in first
     kept = tmp_path / "measurements" / "pods.json"
     rows = json.loads(kept.read_text())["rows"]
-    del rows[pod_table.ROWS[1].key]
+    del rows[key(pod_table.ROWS[1])]
     kept.write_text(json.dumps({"rows": rows}))
     del planned[:]
     pod_table.run(path)
@@ -107,6 +108,8 @@ def test_other_files_are_refused(planned, tmp_path):
 
 
 def test_every_row_is_its_own():
-    keys = [row.key for row in pod_table.ROWS]
+    keys = [key(row) for row in pod_table.ROWS]
     assert len(set(keys)) == len(keys)
-    assert any(row[:4] == (R101, "v5e:16x16", 4, 8192) for row in pod_table.ROWS)
+    assert any(
+        row[:5] == ("train", R101, "v5e:16x16", 4, 8192) for row in pod_table.ROWS
+    )
