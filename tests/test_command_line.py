@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -83,6 +85,7 @@ def test_fields_of_the_config_pass_through():
         (("p", "--output=o", "--scales=1,x"), "--scales: could not convert"),
         (("p", "--output="), "--output: it is empty; name a file or folder"),
         (("p", "q", "--output=o"), "q is not an option"),
+        (("p", "--output=o", "--oputut=x,y", "--z=1"), "--oputut is not an option"),
         (("p", "--output=o", "--longest_side=None"), "--longest_side: "),
     ],
 )
@@ -114,6 +117,17 @@ def test_help_has_every_option_and_default(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "Do something." in out and "a file of results. (required)" in out
     assert "(default: 1.0,0.7)" in out and "--no_report" in out and "--side INT" in out
+
+
+def test_help_and_version_are_instant():
+    code = (
+        "import sys; from tokret.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'jax', 'numpy', 'absl'} & set(sys.modules)"
+    )
+    for argument in ("--help", "--version"):
+        subprocess.run([sys.executable, "-c", code, argument], check=True)
 
 
 def test_tables_of_commands(tokret):

@@ -205,7 +205,7 @@ def one_line(box: str, prog: str, options: Sequence[str]) -> str:
     """Reduces tyro's box of lines, titled and with rules between sections, to one."""
     lines = re.sub("[│╭╮╰╯]", " ", box).partition("\n")[2]
     sections = re.split(r"^ *[─-]{5,} *$", lines, flags=re.M)
-    problem = next(section for section in sections if section.strip())
+    problem = next((section for section in sections if section.strip()), box)
     text = " ".join(problem.split())
     hint = f"({prog} --help lists all)"
     if text.startswith("Missing from"):  # names of options, each with its help
@@ -215,7 +215,7 @@ def one_line(box: str, prog: str, options: Sequence[str]) -> str:
     if kind != "Unrecognized options":
         reason = re.sub(r"no type matching .* Got errors: - [^:]*: ", "", text)
         return f"{reason.removeprefix('Error parsing ')} {hint}"
-    names = re.sub(r"=[^,]*", "", names)
+    names = names.partition("=")[0]
     close = difflib.get_close_matches(names.strip("-"), options, 1)
     meant = f"; did you mean --{close[0]}?" if close else ""
     return f"{names} is not an option{meant} {hint}"
@@ -240,39 +240,36 @@ def split_fields(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 @TYPES.primitive_rule
-def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
-    """Paths may begin with a tilde, and are not empty."""
-
-    def read(words: list[str]) -> Path:
-        if not words[0]:
-            raise ValueError("it is empty; name a file or folder")
-        return Path(words[0]).expanduser()
-
-    if info.type is not Path:
+def _read_type(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Paths may begin with a tilde; tuples of any length are written with commas."""
+    kind, *more = get_args(info.type) or (None,)
+    if info.type is Path:
+        return _spec("PATH", Path, _read_path, str)
+    if get_origin(info.type) is not tuple or more != [...]:
         return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="PATH",
-        instance_from_str=read,
-        is_instance=lambda value: isinstance(value, Path),
-        str_from_instance=lambda path: [str(path)],
+    return _spec(
+        f"{kind.__name__.upper()},...",
+        tuple,
+        lambda text: tuple(map(kind, filter(None, text.split(",")))),
+        lambda values: ",".join(map(str, values)),
     )
 
 
-@TYPES.primitive_rule
-def _list(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Tuples of any length are written with commas; file names may have commas."""
-    kind, *more = get_args(info.type) or (None,)
-    if get_origin(info.type) is not tuple or more != [...] or kind is Path:
-        return None
+def _read_path(text: str) -> Path:
+    if not text:
+        raise ValueError("it is empty; name a file or folder")
+    return Path(text).expanduser()
+
+
+def _spec(
+    metavar: str, kind: type, read: Callable[[str], Any], write: Callable[[Any], str]
+) -> PrimitiveConstructorSpec[Any]:
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{kind.__name__.upper()},...",
-        instance_from_str=lambda words: tuple(
-            map(kind, filter(None, words[0].split(",")))
-        ),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda values: [",".join(f"{value}" for value in values)],
+        metavar=metavar,
+        instance_from_str=lambda words: read(words[0]),
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [write(value)],
     )
 
 
