@@ -63,6 +63,13 @@ def test_options_have_types_and_either_spelling():
     assert parse("p", "--output=o", "--scales=")["scales"] == ()
 
 
+def test_several_files_are_several_arguments():
+    def table(results: Annotated[tuple[Path, ...], tyro.conf.Positional]) -> None: ...
+
+    found = command_line.parse(table, ["a,b.json", "c.json"], "tokret table").keywords
+    assert found == {"results": (Path("a,b.json"), Path("c.json"))}
+
+
 def test_fields_of_the_config_pass_through():
     fields = ("--config.a.b=1", "--config.c", "2", "--config.d")
     assert command_line.split_fields(["x", *fields, "--y=3"]) == (

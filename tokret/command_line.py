@@ -241,11 +241,11 @@ def split_fields(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 @TYPES.primitive_rule
 def _read_type(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Paths may begin with a tilde; tuples of any length are written with commas."""
+    """Paths may begin with a tilde; tuples, but of paths, are written with commas."""
     kind, *more = get_args(info.type) or (None,)
     if info.type is Path:
         return _spec("PATH", Path, _read_path, str)
-    if get_origin(info.type) is not tuple or more != [...]:
+    if get_origin(info.type) is not tuple or more != [...] or kind is Path:
         return None
     return _spec(
         f"{kind.__name__.upper()},...",
