@@ -11,15 +11,40 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.torch_tiny import TinyToken
 from tokret.benchmark.rivals import Call
-from tokret.convert.torch_token import Token, embed
+from tokret.convert.torch_token import Token, conv_bn, embed
 from tokret.models.preprocessing import IMAGENET
 
-BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
-TRUNKS = (*BLOCKS, "tiny")
+
+class BasicBlock(nn.Module):
+    """The tiny trunk's two 3x3 convolutions, the first with the stride."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv_bn(inputs, width, 3, stride)
+        self.conv2, self.bn2 = conv_bn(width, width, 3)
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or inputs != width:
+            self.downsample = conv_bn(inputs, width, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[b, inputs, h, w] -> [b, width, h / stride, w / stride]."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        y += self.downsample(x)
+        return F.relu(y, inplace=True)
+
+
+# Arguments of `Token`.
+TRUNKS: dict[str, dict[str, Any]] = {
+    "resnet50": {"blocks": (3, 4, 6, 3)},
+    "resnet101": {"blocks": (3, 4, 23, 3)},
+    "tiny": {"blocks": (1, 1, 1), "trunk_width": 32, "block": BasicBlock},
+}
 
 
 class Form(NamedTuple):
@@ -66,12 +91,8 @@ def release() -> None:
 def _token(trunk: str, form: Form, classes: int | None = None) -> Token:
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
-    if trunk == "tiny":
-        model: Token = TinyToken(num_classes=classes)
-    else:
-        model = Token(blocks=BLOCKS[trunk], num_classes=classes)
     layout = torch.channels_last if form.channels_last else torch.contiguous_format
-    model = model.to(device())
+    model = Token(**TRUNKS[trunk], num_classes=classes).to(device())
     return model.to(memory_format=layout)
 
 

@@ -6,8 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks import torch_forms  # noqa: E402 (torch may be missing)
-from benchmarks.torch_forms import Form  # noqa: E402
-from benchmarks.torch_tiny import TinyToken  # noqa: E402
+from benchmarks.torch_forms import TRUNKS, Form  # noqa: E402
+from tokret.convert.torch_token import Token  # noqa: E402
 from tokret.models.build import build_model  # noqa: E402
 
 
@@ -17,7 +17,7 @@ def test_the_tiny_trunks_are_of_one_size():
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
     )
     ours = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-    theirs = TinyToken().eval()
+    theirs = Token(**TRUNKS["tiny"]).eval()
     assert ours == sum(leaf.numel() for leaf in theirs.parameters())
     features = theirs(torch.zeros(1, 3, 64, 48))[1]["block4"]
     assert features.shape == (1, 128, 4, 3)

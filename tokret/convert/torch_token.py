@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EXPANSION = 4  # a bottleneck's last convolution has 4 times the width of its first
 CLIP = 1e-6  # the released code keeps cosines this far from -1 and 1
 
 
@@ -29,9 +28,11 @@ def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Seque
 class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut."""
 
+    expansion = 4  # its last convolution has 4 times the width of its first
+
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
-        outputs = EXPANSION * width
+        outputs = self.expansion * width
         self.conv1, self.bn1 = conv_bn(inputs, width, 1)
         self.conv2, self.bn2 = conv_bn(width, width, 3, stride)
         self.conv3, self.bn3 = conv_bn(width, outputs, 1)
@@ -53,10 +54,11 @@ class ResNet(nn.ModuleDict):
 
     Args:
       blocks: blocks in each stage; all stages but the first begin with stride 2.
-      width: channels of the stem and width of the first stage's bottlenecks.
+      width: channels of the stem and width of the first stage's blocks.
+      block: a class like `Bottleneck`.
     """
 
-    def __init__(self, blocks: Sequence[int], width: int) -> None:
+    def __init__(self, blocks: Sequence[int], width: int, block: Any) -> None:
         stem = conv_bn(3, width, 7, stride=2)
         stem.extend([nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)])
         stages, channels = {"block1": stem}, width
@@ -64,8 +66,8 @@ class ResNet(nn.ModuleDict):
             stage = nn.Sequential()
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                stage.append(Bottleneck(channels, width * 2**i, stride))
-                channels = EXPANSION * width * 2**i
+                stage.append(block(channels, width * 2**i, stride))
+                channels = block.expansion * width * 2**i
             stages[f"block{i + 2}"] = stage
         super().__init__(stages)
         self.channels = channels
@@ -260,6 +262,7 @@ class Token(nn.Module):
     Args:
       blocks: blocks in each of the trunk's stages; (3, 4, 23, 3) is ResNet-101.
       trunk_width: channels of the trunk's stem.
+      block: class of the trunk's blocks.
       num_classes: rows of the class matrix `classifier`, or None for no classifier.
       **head: arguments of `TokenHead`.
     """
@@ -269,11 +272,12 @@ class Token(nn.Module):
         *,
         blocks: Sequence[int] = (3, 4, 6, 3),
         trunk_width: int = 64,
+        block: Any = Bottleneck,
         num_classes: int | None = None,
         **head: Any,
     ) -> None:
         super().__init__()
-        self.backbone = ResNet(blocks, trunk_width)
+        self.backbone = ResNet(blocks, trunk_width, block)
         self.tr = TokenHead(self.backbone.channels, **head)
         self.classifier = None
         if num_classes is not None:
