@@ -18,7 +18,7 @@ INTERVAL = 0.002  # seconds
 _STATM = Path("/proc/self/statm")
 
 
-class Cost(NamedTuple):
+class StepCost(NamedTuple):
     """The cost of one step.
 
     Attributes:
@@ -31,7 +31,7 @@ class Cost(NamedTuple):
     peak_bytes: int | None
 
 
-def measure_cost(function: Callable[[], Result]) -> tuple[Result, Cost]:
+def measure_cost(function: Callable[[], Result]) -> tuple[Result, StepCost]:
     """Runs a function, which must not return before its work is done.
 
     Args:
@@ -59,9 +59,9 @@ def measure_cost(function: Callable[[], Result]) -> tuple[Result, Cost]:
         watcher.join()
     after, peak = _bytes_in_use()
     if before < 0:
-        return result, Cost(seconds, None)
+        return result, StepCost(seconds, None)
     highest = max(seen[0], after, peak if peak > peak_before else 0)
-    return result, Cost(seconds, highest - before)
+    return result, StepCost(seconds, highest - before)
 
 
 def _bytes_in_use() -> tuple[int, int]:
