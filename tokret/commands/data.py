@@ -1,13 +1,16 @@
 """Datasets from what their hosts distribute, or from photos of your own."""
 
+import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from tokret.config.datasets import DATASETS as CONFIGS
+from tokret.config.parsing import plain_type
 from tokret.data import datasets
 from tokret.data.checking import check as checking
 from tokret.data.datasets import DATA_DIR, DATASETS, prepare_function
@@ -35,33 +38,42 @@ class ByDataset(Mapping[str, Command]):
         return len(DATASETS)
 
 
-def _with_fields(action: Callable[..., None], name: str, function: Any) -> Command:
-    """Returns an action on a dataset with a function's parameters as its options."""
+def _with_fields(
+    action: Callable[..., None], name: str, choice: Collection[str]
+) -> Command:
+    """Returns an action on a dataset with fields of its config as further options."""
 
     def command(**options: Any) -> None:
         action(name, **options)
 
-    fields = [
-        parameter.replace(default="")
-        if parameter.default is parameter.empty
-        else parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.name not in ("data_dir", "report")
-    ]
-    own = [
-        parameter
-        for parameter in inspect.signature(action).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY
-        and parameter.name not in {field.name for field in fields}
-    ]
-    command.__doc__ = inspect.getdoc(getattr(function, "func", function))
-    command.__signature__ = inspect.Signature(own + fields)  # type: ignore[attr-defined]
+    parameters = list(inspect.signature(action).parameters.values())[1:-1]
+    for field in inspect.signature(CONFIGS[name]).parameters.values():
+        if field.name in choice:
+            kind, meta = plain_type(field.annotation)
+            words = tyro.conf.arg(help=meta.description if meta else "")
+            parameters.append(field.replace(annotation=Annotated[kind, words]))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
 
-def prepare(name: str, *, data_dir: DataDir = DATA_DIR, **fields: Any) -> None:
+def _prepare_command(name: str) -> Command:
+    fields = {field.name for field in dataclasses.fields(CONFIGS[name])} - {"name"}
+    command = _with_fields(prepare, name, fields)
+    command.__doc__ = inspect.getdoc(prepare_function(name))
+    return command
+
+
+def _check_command(name: str) -> Command:
+    command = _with_fields(check, name, checking.FIELDS)
+    command.__doc__ = inspect.getdoc(check)
+    return command
+
+
+def prepare(
+    name: str, *, data_dir: DataDir = DATA_DIR, workers: Workers = 0, **fields: Any
+) -> None:
     """Prepares a dataset and prints its folder and the numbers of photos."""
-    dataset = datasets.prepare(data_dir, name=name, **fields)
+    dataset = datasets.prepare(data_dir, workers=workers, name=name, **fields)
     splits = dataset.builder.info.splits
     total = sum(split.num_examples for split in splits.values())
     counts = ", ".join(
@@ -93,17 +105,4 @@ def check(
         sys.exit(1)
 
 
-def _prepared_only() -> None:
-    """Checks what was prepared: this dataset has no sources."""
-
-
-COMMANDS = {
-    "prepare": ByDataset(
-        lambda name: _with_fields(prepare, name, prepare_function(name))
-    ),
-    "check": ByDataset(
-        lambda name: _with_fields(
-            check, name, checking.DOWNLOADS.get(name, _prepared_only)
-        )
-    ),
-}
+COMMANDS = {"prepare": ByDataset(_prepare_command), "check": ByDataset(_check_command)}

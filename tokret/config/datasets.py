@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from tokret.config.annotations import fraction, integer, text
+from tokret.errors import UserError
 
 ManualDir = Annotated[
     str, text('folder of the downloads; "": what was prepared before')
@@ -69,6 +70,13 @@ class ImageFolderConfig:
     quality: Quality = 90
     skip_bad: SkipBad = False
 
+    def __post_init__(self) -> None:
+        fields = ("list", "classes", "fraction", "root")
+        names = (f"benchmark_{field}" for field in fields)
+        given = [name for name in names if getattr(self, name)]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} exclude each other; choose one")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SyntheticLandmarksConfig:
@@ -83,10 +91,10 @@ class SyntheticLandmarksConfig:
     ] = 24
     queries_per_landmark: Annotated[int, integer("of the benchmark", 1)] = 2
     database_photos: Annotated[
-        int, integer("of each of the benchmark's landmarks", 1)
+        int, integer("of each of the benchmark's landmarks", 2)
     ] = 16
     distractors: Annotated[int, integer("photos of a third set of landmarks")] = 400
-    longest_side: Annotated[int, integer("of every photo, in pixels", 1)] = 160
+    longest_side: Annotated[int, integer("of every photo, in pixels", 32)] = 160
     seed: Annotated[int, integer("decides every photo")] = 0
 
 

@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from tokret.arguments import reject_unknown
 from tokret.config.annotations import FINITE
+from tokret.config.datasets import DataConfig
 from tokret.config.tree import VARIANTS, Config, InferenceConfig, ModelConfig
 from tokret.errors import UserError
 
@@ -115,6 +116,11 @@ def naming(path: str, kind: type[Any]) -> Iterator[None]:
 
 def _is_group(kind: Any) -> TypeGuard[type[Any]]:
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+def parse_data(fields: Any, path: str = "") -> DataConfig:
+    """Checks the group `data`, as `parse_group` does."""
+    return parse_group(variant("data", fields, path), fields, path)
 
 
 def parse_model(fields: Any, path: str = "") -> ModelConfig:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokret.arguments import choose
+from tokret.config.parsing import parse_data
 from tokret.config.tree import DatasetIdentity
 from tokret.errors import UserError
 
@@ -16,22 +16,22 @@ DATA_DIR = "~/.cache/tokret"  # of prepared datasets, where no other is named
 DATASETS = {
     "gldv2": "tokret.data.google_landmarks.builder:prepare",
     "image_folder": "tokret.data.image_folder.builder:prepare",
-    "oxford5k": "tokret.data.revisited.builder:oxford5k",
-    "paris6k": "tokret.data.revisited.builder:paris6k",
+    "oxford5k": "tokret.data.revisited.builder:prepare",
+    "paris6k": "tokret.data.revisited.builder:prepare",
     "revisitop1m": "tokret.data.revisited.distractors:prepare",
-    "roxford5k": "tokret.data.revisited.builder:roxford5k",
-    "rparis6k": "tokret.data.revisited.builder:rparis6k",
+    "roxford5k": "tokret.data.revisited.builder:prepare",
+    "rparis6k": "tokret.data.revisited.builder:prepare",
     "synthetic_landmarks": "tokret.data.synthetic_landmarks.builder:prepare",
 }
 
 
 def prepare_function(name: str) -> Callable[..., Any]:
-    """Imports the function that prepares a dataset and returns its TFDS builder.
+    """Imports the function that prepares a dataset.
 
-    Raises:
-      UserError: if no dataset has this name.
+    Its arguments are the dataset's config, the folder of prepared datasets, and the
+    number of workers (0: one per core); it returns the tfds.core.DatasetBuilder.
     """
-    function: Callable[..., Any] = pkgutil.resolve_name(choose(DATASETS, name, "name"))
+    function: Callable[..., Any] = pkgutil.resolve_name(DATASETS[name])
     return function
 
 
@@ -127,17 +127,18 @@ class Dataset:
         return source
 
 
-def prepare(data_dir: str, *, name: str, **options: Any) -> Dataset:
+def prepare(data_dir: str, *, workers: int = 0, **fields: Any) -> Dataset:
     """Prepares a dataset, unless it was prepared before.
 
     Args:
       data_dir: the folder of prepared datasets.
-      name: in `DATASETS`.
-      **options: arguments of the dataset's function.
+      workers: processes or threads; 0 for one per core. Changes no byte.
+      **fields: `name`, in `DATASETS`, and further fields of the dataset's config.
 
     Raises:
-      UserError: if the name is unknown, or the data is missing.
+      UserError: if a field is unknown or wrong, or the data is missing.
     """
+    config = parse_data(fields)
     folder = Path(data_dir).expanduser()
-    builder = prepare_function(name)(folder, **options)
-    return Dataset(name, builder)
+    builder = prepare_function(config.name)(config, folder, workers)
+    return Dataset(config.name, builder)

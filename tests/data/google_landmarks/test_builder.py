@@ -378,7 +378,7 @@ def test_folders_that_cannot_be(tmp_path, hosts, tree):
         (empty, {}, "lacks train_clean.csv"),
         (empty, {"subset": "full"}, "lacks train.csv"),
         (tree / "metadata", {}, "contains no photos of Google Landmarks v2"),
-        (hosts, {"subset": "cleanest"}, "must be one of: clean, full, no_overlap"),
+        (hosts, {"subset": "cleanest"}, "must be one of: clean, no_overlap, full"),
         (hosts, {"subset": "no_overlap"}, "exclude_ids is a file of ids"),
         (hosts, {"exclude_ids": "x.txt"}, "and no other"),
         (hosts, {"split": "/none.csv"}, "split: /none.csv is not a file"),

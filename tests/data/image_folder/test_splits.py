@@ -1,12 +1,14 @@
 """Which photo is in which split: by lists, by fraction, by class."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from tokret.config.datasets import ImageFolderConfig
+from tokret.config.parsing import parse_data
 from tokret.data.image_folder.photo_lists import Photo
 from tokret.data.image_folder.splits import (
-    SplitOptions,
     choose_classes,
     held_out,
     read_list,
@@ -14,7 +16,7 @@ from tokret.data.image_folder.splits import (
 )
 from tokret.errors import UserError
 
-NOTHING = SplitOptions()
+NOTHING = ImageFolderConfig(name="image_folder", validation_fraction=0.0)
 PHOTOS = [
     Photo(f"{label}/{i} ñ, 写.jpg", Path("/x"), label)
     for label in ("ash", "birch", "oak", "yew")
@@ -64,35 +66,37 @@ def test_lists(write, kind, end):
         return write(f"{name}.csv", ["label,path", *lines], end)
 
     held = [PHOTOS[0], PHOTOS[6]]
-    lists = NOTHING._replace(validation_list=listed("v", held))
+    lists = dataclasses.replace(NOTHING, validation_list=listed("v", held))
     splits = split_photos(PHOTOS, lists)
     assert splits.validation == held and len(splits.train) == 18
 
     chosen = PHOTOS[15:]
-    lists = lists._replace(benchmark_list=listed("b", chosen))
+    lists = dataclasses.replace(lists, benchmark_list=listed("b", chosen))
     splits = split_photos(PHOTOS, lists)
     assert splits.benchmark == chosen and splits.classes() == ["ash", "birch", "oak"]
 
     # Of those that are trained on a fraction, and nothing of the others.
     trained = [*PHOTOS[1:4], *PHOTOS[8:10]]
-    lists = NOTHING._replace(train_list=listed("t", trained), validation_fraction=0.2)
+    lists = dataclasses.replace(
+        NOTHING, train_list=listed("t", trained), validation_fraction=0.2
+    )
     splits = split_photos(PHOTOS, lists)
     assert names(splits.train) | names(splits.validation) == names(trained)
     assert len(splits.validation) == 2
 
 
 def test_classes_for_the_benchmark(write):
-    lists = NOTHING._replace(benchmark_classes=write("c", ["oak", "ash"]))
-    splits = split_photos(PHOTOS, lists._replace(validation_fraction=0.2))
+    lists = dataclasses.replace(NOTHING, benchmark_classes=write("c", ["oak", "ash"]))
+    splits = split_photos(PHOTOS, dataclasses.replace(lists, validation_fraction=0.2))
     assert {photo.label for photo in splits.benchmark} == {"ash", "oak"}
     assert {photo.label for photo in splits.train} == {"birch", "yew"}
     assert len(splits.validation) == 2
     # A list that names photos of all classes is as good.
     everything = write("t", [photo.name for photo in PHOTOS])
-    again = split_photos(PHOTOS, lists._replace(train_list=everything))
+    again = split_photos(PHOTOS, dataclasses.replace(lists, train_list=everything))
     assert names(again.benchmark) == names(splits.benchmark)
 
-    lists = NOTHING._replace(benchmark_fraction=0.5)
+    lists = dataclasses.replace(NOTHING, benchmark_fraction=0.5)
     splits = split_photos(PHOTOS, lists)
     assert len(splits.classes()) == 2 and len(splits.benchmark) == 10
 
@@ -135,11 +139,11 @@ def test_lists_that_do_not_fit(write, tmp_path):
         ),
     ):
         with pytest.raises(UserError, match=message):
-            split_photos(PHOTOS, NOTHING._replace(**fields))
+            split_photos(PHOTOS, dataclasses.replace(NOTHING, **fields))
     for fields, message in (
         ({"benchmark_fraction": 1.0}, "benchmark_fraction is 1.0"),
         ({"benchmark_fraction": 0.1, "benchmark_list": "x"}, "exclude each other"),
         ({"benchmark_root": "r", "benchmark_classes": "x"}, "exclude each other"),
     ):
         with pytest.raises(UserError, match=message):
-            NOTHING._replace(**fields).check()
+            parse_data({"name": "image_folder", **fields})

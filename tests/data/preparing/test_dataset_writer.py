@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tokret.config.datasets import ImageFolderConfig
 from tokret.data.image_folder import builder
 from tokret.data.preparing import dataset_writer, shards, tfds_layout, workers
 from tokret.data.preparing.photo_files import PhotoLocation
@@ -25,11 +26,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # Small shards, so that there are many; as a program of its own.
 PREPARE = """
+import pathlib
 import sys
+from tokret.config.datasets import ImageFolderConfig
 from tokret.data.image_folder import builder
 from tokret.data.preparing import tfds_layout
 tfds_layout.PHOTOS_PER_SHARD = 6
-builder.prepare(sys.argv[1], root=sys.argv[2], resize=64, workers=2)
+config = ImageFolderConfig(name="image_folder", root=sys.argv[2], resize=64)
+builder.prepare(config, pathlib.Path(sys.argv[1]), workers=2)
 """
 
 
@@ -72,7 +76,8 @@ def timed(tmp_path_factory, folder):
     start = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tfds_layout, "PHOTOS_PER_SHARD", 6)
-        builder.prepare(data_dir, root=str(folder), resize=64, workers=1)
+        config = ImageFolderConfig(name="image_folder", root=str(folder), resize=64)
+        builder.prepare(config, data_dir, workers=1)
     return sums(data_dir), time.monotonic() - start
 
 
@@ -186,9 +191,10 @@ class TestOneProcess:
         for i in range(12):
             (self.root / "a" / f"{i:02d}.jpg").write_bytes(jpeg(i))
 
-    def prepare(self, **options):
-        options = {"validation_fraction": 0.0, "workers": 1} | options
-        return builder.prepare(self.data_dir, root=str(self.root), **options)
+    def prepare(self, workers=1, **options):
+        options = {"root": str(self.root), "validation_fraction": 0.0} | options
+        config = ImageFolderConfig(name="image_folder", **options)
+        return builder.prepare(config, self.data_dir, workers)
 
     def counted(self, monkeypatch):
         written = []

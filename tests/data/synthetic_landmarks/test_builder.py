@@ -1,11 +1,14 @@
 """The builder: splits, ground truth, determinism, interruption, bad arguments."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tokret.data import ground_truth
+from tokret.config.datasets import SyntheticLandmarksConfig
+from tokret.data import datasets, ground_truth
 from tokret.data.synthetic_landmarks import builder as synthetic_landmarks
 from tokret.data.synthetic_landmarks import photo_series as series
 from tokret.errors import UserError
@@ -23,6 +26,11 @@ FEW = {
 SPLITS = ("train", "validation", "query", "database")
 
 
+def prepare(data_dir, workers=0, **fields):
+    config = SyntheticLandmarksConfig(name="synthetic_landmarks", **fields)
+    return synthetic_landmarks.prepare(config, data_dir, workers)
+
+
 def records(builder, split):
     source = builder.as_data_source(
         split, decoders={"image": tfds.decode.SkipDecoding()}
@@ -32,7 +40,7 @@ def records(builder, split):
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
-    return synthetic_landmarks.prepare(tmp_path_factory.mktemp("few"), **FEW)
+    return prepare(tmp_path_factory.mktemp("few"), **FEW)
 
 
 def test_splits_and_counts(builder):
@@ -88,7 +96,7 @@ def test_portrait_and_landscape_both_occur(builder):
 
 def test_photos_depend_neither_on_counts_nor_on_threads(builder, tmp_path):
     more = {**FEW, "landmarks": 2, "photos": 4, "database_photos": 2, "distractors": 7}
-    other = synthetic_landmarks.prepare(tmp_path, **more, threads=1)
+    other = prepare(tmp_path, workers=1, **more)
     same = 0
     for split in SPLITS:
         known = {r["filename"]: r["image"] for r in records(builder, split)}
@@ -100,7 +108,7 @@ def test_photos_depend_neither_on_counts_nor_on_threads(builder, tmp_path):
 
 
 def test_another_seed_gives_other_photos(builder, tmp_path):
-    other = synthetic_landmarks.prepare(tmp_path, **FEW, seed=1)
+    other = prepare(tmp_path, **FEW, seed=1)
     pairs = zip(records(builder, "train"), records(other, "train"), strict=True)
     assert all(one["image"] != two["image"] for one, two in pairs)
 
@@ -110,7 +118,7 @@ def test_prepared_once_and_read_again(builder, monkeypatch):
         raise AssertionError(f"rendered again: {task}")
 
     monkeypatch.setattr(synthetic_landmarks, "take_series", refuse)
-    again = synthetic_landmarks.prepare(builder.data_path.parent.parent.parent, **FEW)
+    again = prepare(Path(builder.data_path).parents[2], **FEW)
     assert again.data_path == builder.data_path
     truth = builder.info.metadata["ground_truth"]
     assert again.info.metadata["ground_truth"] == truth
@@ -129,9 +137,9 @@ def test_an_interrupted_preparation_is_started_again(builder, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(synthetic_landmarks, "take_series", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            synthetic_landmarks.prepare(tmp_path, **FEW)
+            prepare(tmp_path, **FEW)
     assert not list(tmp_path.glob("*/*/*/dataset_info.json"))
-    whole = synthetic_landmarks.prepare(tmp_path, **FEW)
+    whole = prepare(tmp_path, **FEW)
     assert whole.info.metadata["ground_truth"] == builder.info.metadata["ground_truth"]
     assert len(records(whole, "database")) == 17
 
@@ -148,18 +156,19 @@ def test_an_interrupted_preparation_is_started_again(builder, tmp_path, monkeypa
         ("distractors", -1),
         ("longest_side", 31),
         ("seed", -1),
-        ("threads", 0),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, argument, value):
     with pytest.raises(UserError, match=rf"{argument} is {value}"):
-        synthetic_landmarks.prepare(tmp_path, **{**FEW, argument: value})
+        datasets.prepare(
+            str(tmp_path), name="synthetic_landmarks", **{**FEW, argument: value}
+        )
     assert not list(tmp_path.iterdir())
 
 
 def test_without_validation_photos_there_is_no_such_split(tmp_path):
     none = {**FEW, "validation_photos": 0, "distractors": 0}
-    assert set(synthetic_landmarks.prepare(tmp_path, **none).info.splits) == {
+    assert set(prepare(tmp_path, **none).info.splits) == {
         "train",
         "query",
         "database",

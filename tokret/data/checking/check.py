@@ -1,12 +1,12 @@
 """Checks a dataset's downloaded files, or what was prepared from them."""
 
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from tokret.config.parsing import parse_data
 from tokret.data.checking import downloads, prepared
 from tokret.data.checking.photo_checks import Defect, PhotoToCheck, check_photos
 from tokret.data.checking.report import CheckReport, Digests, format_table
@@ -20,11 +20,12 @@ DOWNLOADS: dict[str, Callable[..., Iterator[PhotoToCheck]]] = {
     "image_folder": downloads.image_folder,
     "revisitop1m": downloads.revisitop1m,
     **{
-        name: functools.partial(downloads.oxford_or_paris, name)
+        name: downloads.oxford_or_paris
         for name in ("oxford5k", "paris6k", "roxford5k", "rparis6k")
     },
 }
-ROOTS = ("manual_dir", "root", "table")  # arguments that name the downloaded files
+ROOTS = ("manual_dir", "root", "table")  # fields that name the downloaded files
+FIELDS = (*ROOTS, "subset", "exclude_ids", "release")  # that decide what is checked
 
 
 def check(
@@ -44,7 +45,7 @@ def check(
       output: the CSV of all defects.
       smallest: the shorter side in pixels below which a photo is tiny.
       workers: processes; 0 for one per core.
-      fields: arguments of the function in `DOWNLOADS`.
+      fields: of the dataset's config, in `FIELDS`.
 
     Returns:
       A table as text, and whether there are no defects.
@@ -55,9 +56,8 @@ def check(
     if output.is_dir() or not output.parent.is_dir():
         raise UserError(f"output: {output} must be a file in an existing folder")
     report = CheckReport()
-    given = {field: value for field, value in fields.items() if value}
-    if any(field in given for field in ROOTS):
-        photos = DOWNLOADS[name](report, **given)
+    if any(fields.get(field) for field in ROOTS):
+        photos = DOWNLOADS[name](parse_data({"name": name, **fields}), report)
     else:
         photos = prepared.list_photos(data_dir, name, report)
     digests, checked = Digests(), 0

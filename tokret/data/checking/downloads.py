@@ -12,6 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tokret.config.datasets import (
+    DistractorsConfig,
+    GoogleLandmarksConfig,
+    ImageFolderConfig,
+    RevisitedConfig,
+)
 from tokret.data.checking.photo_checks import PhotoToCheck
 from tokret.data.checking.report import CheckReport
 from tokret.data.google_landmarks import builder as google_landmarks
@@ -33,25 +39,11 @@ from tokret.errors import UserError
 NamedPhoto = tuple[str, PhotoLocation | bytes]
 
 
-def gldv2(
-    report: CheckReport,
-    *,
-    manual_dir: str,
-    subset: str = "clean",
-    exclude_ids: str = "",
-) -> Iterator[PhotoToCheck]:
-    """Checks Google Landmarks v2: the lists, the tars and the photos in them.
-
-    Args:
-      report: is added to.
-      manual_dir: as for prepare.
-      subset: clean, no_overlap or full.
-      exclude_ids: a file of ids, for no_overlap.
-    """
-    root = Path(manual_dir).expanduser()
-    sources = google_landmarks.find_sources(root, subset, exclude_ids)
+def gldv2(config: GoogleLandmarksConfig, report: CheckReport) -> Iterator[PhotoToCheck]:
+    """Checks Google Landmarks v2: the lists, the tars and the photos in them."""
+    sources = google_landmarks.find_sources(config)
     _, listed = google_landmarks.read_lists(sources)
-    photos, classes = google_landmarks.PUBLISHED[subset]
+    photos, classes = google_landmarks.PUBLISHED[config.subset]
     report.add_count("photos in the lists", len(listed.ids), photos)
     report.add_count("classes", len(np.unique(listed.landmarks)), classes)
     exists = np.zeros(len(listed.ids), bool)
@@ -81,7 +73,7 @@ def gldv2(
             exists[rows[0]] = True
             yield PhotoToCheck(f"{photo_name(photo)}.jpg", location)
     missing = map(photo_name, listed.ids[~exists].tolist())
-    _add_missing((f"{name}.jpg" for name in missing), report, root)
+    _add_missing((f"{name}.jpg" for name in missing), report, sources.root)
 
 
 def _members_of_tars(
@@ -142,20 +134,13 @@ def _add_missing(names: Iterable[str], report: CheckReport, root: Path) -> None:
 
 
 def oxford_or_paris(
-    name: str, report: CheckReport, *, manual_dir: str, release: str = ""
+    config: RevisitedConfig, report: CheckReport
 ) -> Iterator[PhotoToCheck]:
-    """Checks a benchmark: its ground truth, its archives and the photos in them.
-
-    Args:
-      name: of the benchmark.
-      report: is added to.
-      manual_dir: as for prepare.
-      release: original or blurred, where both exist.
-    """
-    root = Path(manual_dir).expanduser()
-    benchmark = revisited.BENCHMARKS[name]
+    """Checks a benchmark: its ground truth, its archives and the photos in them."""
+    root = Path(config.manual_dir).expanduser()
+    benchmark = revisited.BENCHMARKS[config.name]
     city = benchmark.city
-    sources = find_sources(root, city, release)
+    sources = find_sources(root, city, config.release)
     with tempfile.TemporaryDirectory() as folder:  # text files may be in an archive
         truth = benchmark.read_truth(benchmark.truth_files(root), (), Path(folder))
     images, queries = (
@@ -185,14 +170,11 @@ def oxford_or_paris(
     _add_missing((stem for stem in listed if stem not in seen), report, root)
 
 
-def revisitop1m(report: CheckReport, *, manual_dir: str) -> Iterator[PhotoToCheck]:
-    """Checks the distractors: their list, the archives and the photos in them.
-
-    Args:
-      report: is added to.
-      manual_dir: as for prepare.
-    """
-    root = Path(manual_dir).expanduser()
+def revisitop1m(
+    config: DistractorsConfig, report: CheckReport
+) -> Iterator[PhotoToCheck]:
+    """Checks the distractors: their list, the archives and the photos in them."""
+    root = Path(config.manual_dir).expanduser()
     names = distractors.read_list(distractors.find_list(root))
     report.add_count("photos in the list", len(names), distractors.PUBLISHED)
     archives = distractors.find_archives(root)
@@ -211,16 +193,10 @@ def revisitop1m(report: CheckReport, *, manual_dir: str) -> Iterator[PhotoToChec
 
 
 def image_folder(
-    report: CheckReport, *, root: str = "", table: str = ""
+    config: ImageFolderConfig, report: CheckReport
 ) -> Iterator[PhotoToCheck]:
-    """Checks photos of any folder, in class folders or of a table.
-
-    Args:
-      report: is added to.
-      root: as for prepare.
-      table: as for prepare.
-    """
-    _, found = folder_builder.list_photos(root, table)
+    """Checks photos of any folder, in class folders or of a table."""
+    _, found = folder_builder.list_photos(config.root, config.table)
     report.add_count("photos", len(found.photos))
     report.add_count("classes", len({photo.label for photo in found.photos}))
     for photo in found.photos:

@@ -8,14 +8,13 @@ Retrieval", CVPR 2024.
 
 import dataclasses
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tokret.arguments import choose
+from tokret.config.datasets import GoogleLandmarksConfig
 from tokret.data.google_landmarks import photo_lists, photo_locations
 from tokret.data.google_landmarks.classes import Classes, make_classes, write_csvs
 from tokret.data.google_landmarks.photo_lists import ListedPhotos
@@ -74,15 +73,13 @@ class Sources:
         return found + [(name, path) for name, path in given if path]
 
 
-def find_sources(
-    root: Path, subset: str, exclude_ids: str, split: str = "", labels: str = ""
-) -> Sources:
-    """Locates the files in a folder, where the hosts' scripts put them.
+def find_sources(config: GoogleLandmarksConfig) -> Sources:
+    """Locates the files below `manual_dir`, where the hosts' scripts put them.
 
     Raises:
       UserError: names what is missing.
     """
-    name = LISTS[subset]
+    root, name = Path(config.manual_dir).expanduser(), LISTS[config.subset]
     folders = (root, root / "metadata", root / "train")
     table = next((f / name for f in folders if (f / name).is_file()), None)
     if table is None:
@@ -94,14 +91,14 @@ def find_sources(
             f"{root} contains no photos of Google Landmarks v2: neither images_000.tar "
             "and so on nor folders like 0/1/2"
         )
-    if (subset == "no_overlap") != bool(exclude_ids):
+    if (config.subset == "no_overlap") != bool(config.exclude_ids):
         raise UserError(
             "exclude_ids is a file of ids for the subset no_overlap, and no other; "
-            f"the subset is {subset}"
+            f"the subset is {config.subset}"
         )
-    given = {"exclude_ids": exclude_ids, "split": split, "labels": labels}
-    files = {word: _given(word, path) for word, path in given.items()}
-    return Sources(root, subset, table, tars, tree, **files)
+    given = ("exclude_ids", "split", "labels")
+    files = {word: _given(word, getattr(config, word)) for word in given}
+    return Sources(root, config.subset, table, tars, tree, **files)
 
 
 def _given(argument: str, text: str) -> Path | None:
@@ -173,19 +170,13 @@ def _notes(sources: Sources, listed: ListedPhotos, classes: Classes) -> list[str
 
 
 def prepare(
-    data_dir: str | os.PathLike[str],
-    *,
-    manual_dir: str = "",
-    subset: str = "clean",
-    exclude_ids: str = "",
-    split: str = "",
-    labels: str = "",
-    resize: int = 0,
-    quality: int = 90,
-    skip_bad: bool = False,
-    workers: int = 0,
+    config: GoogleLandmarksConfig, data_dir: Path, workers: int = 0
 ) -> tfds.core.DatasetBuilder:
     """Prepares Google Landmarks v2, splits train and validation.
+
+    `manual_dir` contains train_clean.csv or train.csv, and images_000.tar to
+    images_499.tar or the folders 0 to f from them; also as the hosts' scripts arrange
+    them, in metadata/ and train/. "" opens what was prepared before.
 
     Labels are numbers from 0 in the order of the landmarks' ids, which are their names.
     A fifth of each class is for validation, at least one photo; the photo of a class
@@ -195,41 +186,23 @@ def prepare(
     Changes of unpacked photos are detected from the times of their folders: a photo
     that is overwritten, its folder unchanged, is not detected.
 
-    Args:
-      data_dir: the folder of prepared datasets.
-      manual_dir: the folder with train_clean.csv or train.csv and with images_000.tar
-        to images_499.tar, or the folders 0 to f from them; also as the hosts' scripts
-        arrange them, in metadata/ and train/. "" opens what was prepared before.
-      subset: clean, no_overlap (clean without what `exclude_ids` lists) or full.
-      exclude_ids: a file of landmarks' or photos' ids, one a line.
-      split: a CSV (id,split) instead of the choice above.
-      labels: a CSV (label,landmark_id) instead of the choice above.
-      resize: largest shorter side of a photo, in pixels; 0 keeps photos as they are.
-      quality: of the JPEGs that shrunk photos become.
-      skip_bad: skip photos that are missing or broken, with a warning and a list of
-        them.
-      workers: processes; 0 for one per core.
-
     Raises:
       UserError: names what is missing, unreadable or malformed, and the line of it.
     """
-    choose(LISTS, subset, "subset")
-    processing = PhotoProcessing(resize, quality)
-    variant = f"{subset}-{processing.name()}"
-    if not manual_dir:
+    processing = PhotoProcessing(config.resize, config.quality)
+    variant = f"{config.subset}-{processing.name()}"
+    if not config.manual_dir:
         return open_prepared(data_dir, NAME, variant)
-    root = Path(manual_dir).expanduser()
-    sources = find_sources(root, subset, exclude_ids, split, labels)
+    sources = find_sources(config)
+    description = f"Google Landmarks v2, {config.subset}; {processing.description()}"
     spec = DatasetSpec(
         name=NAME,
         variant=variant,
         fingerprint=fingerprint(variant, sources.dated()),
-        description=(
-            f"Google Landmarks v2, {subset}; {processing.description()}; from {root}"
-        ),
+        description=f"{description}; from {sources.root}",
         processing=processing,
         read_contents=functools.partial(
-            _read_contents, sources, Path(data_dir) / NAME / "index"
+            _read_contents, sources, data_dir / NAME / "index"
         ),
     )
-    return prepare_dataset(spec, data_dir, skip_bad=skip_bad, workers=workers)
+    return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)

@@ -9,13 +9,14 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from tokret.config.datasets import ImageFolderConfig
 from tokret.data.image_folder.photo_lists import (
     Photo,
     PhotoList,
     find_photos,
     read_table,
 )
-from tokret.data.image_folder.splits import SplitOptions, Splits, split_photos
+from tokret.data.image_folder.splits import Splits, split_photos
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
     DatasetSpec,
@@ -23,7 +24,7 @@ from tokret.data.preparing.dataset_specs import (
 )
 from tokret.data.preparing.dataset_writer import prepare_dataset
 from tokret.data.preparing.photo_files import PhotoLocation
-from tokret.data.preparing.photo_processing import MAX_PIXELS, PhotoProcessing
+from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import SourcePhoto
 from tokret.errors import UserError
@@ -114,77 +115,41 @@ def leave_one_out(photos: list[Photo]) -> dict[str, Any]:
 
 
 def prepare(
-    data_dir: str | os.PathLike[str],
-    *,
-    root: str = "",
-    table: str = "",
-    validation_fraction: float = 0.2,
-    train_list: str = "",
-    validation_list: str = "",
-    benchmark_list: str = "",
-    benchmark_classes: str = "",
-    benchmark_fraction: float = 0.0,
-    benchmark_root: str = "",
-    exif: bool = True,
-    max_pixels: int = MAX_PIXELS,
-    resize: int = 0,
-    quality: int = 90,
-    skip_bad: bool = False,
-    workers: int = 0,
+    config: ImageFolderConfig, data_dir: Path, workers: int = 0
 ) -> tfds.core.DatasetBuilder:
     """Prepares photos of any folder or table; once for each of their states.
+
+    The folder is ROOT/CLASS/**/PHOTO.jpg (also jpeg, png, webp). A table is a CSV with
+    a heading, path,label and perhaps x0,y0,x1,y1 (a query's box in pixels of the
+    upright photo); its paths are relative to root, or else to the table's folder.
 
     Splits train, validation and, where selected, benchmark: its photos are not trained
     on, and each is a query (with its box, if it has one) whose positives are the other
     photos of its class. Lists have one path a line, as below root or in the table, or
     are a .csv with a column path.
 
-    Args:
-      data_dir: the folder of prepared datasets.
-      root: the folder, ROOT/CLASS/**/PHOTO.jpg (also jpeg, png, webp), or that of the
-        paths in a table.
-      table: a CSV with a heading, path,label and perhaps x0,y0,x1,y1 (a query's box in
-        pixels of the upright photo); paths are relative to root, or else to its folder.
-      validation_fraction: of each class, that is held out for validation; 0 puts every
-        photo into `train`.
-      train_list: a list of photos to train on; the others are not.
-      validation_list: a list of photos for validation, instead of the fraction.
-      benchmark_list: a list of photos for the benchmark.
-      benchmark_classes: a list of classes, one a line, that are for the benchmark.
-      benchmark_fraction: of the classes, that are for the benchmark.
-      benchmark_root: another folder of class folders, whose photos are the benchmark.
-      exif: turn photos according to their EXIF orientation.
-      max_pixels: that a photo may have; a larger one is bad.
-      resize: largest shorter side of a photo, in pixels; 0 keeps photos as they are.
-      quality: of the JPEGs that shrunk photos become.
-      skip_bad: skip missing or broken photos, with a warning and a list of them.
-      workers: processes; 0 for one per core.
-
     Raises:
       UserError: if there are no classes, a list does not fit, or a photo is missing or
         cannot be decoded.
     """
-    options = SplitOptions(
-        *(validation_fraction, train_list, validation_list, benchmark_list),
-        *(benchmark_classes, benchmark_fraction, benchmark_root),
+    processing = PhotoProcessing(
+        config.resize, config.quality, config.exif, config.max_pixels
     )
-    options.check()
-    processing = PhotoProcessing(resize, quality, exif, max_pixels)
-    path, found = list_photos(root, table)
-    splits = split_photos(found.photos, options)
+    path, found = list_photos(config.root, config.table)
+    splits = split_photos(found.photos, config)
     notes = found.notes
     others = len(found.photos) - sum(map(len, splits))
     if others:
         notes = [*notes, f"{others:,} photos are in no list, and in no split"]
-    if benchmark_root:
-        benchmark = _benchmark_photos(benchmark_root, splits)
+    if config.benchmark_root:
+        benchmark = _benchmark_photos(config.benchmark_root, splits)
         splits = splits._replace(benchmark=benchmark.photos)
         notes = notes + benchmark.notes
-    if resize and any(photo.box for photo in splits.benchmark):
+    if config.resize and any(photo.box for photo in splits.benchmark):
         raise UserError(
             f"resize: {path} has boxes in pixels of the original photos; set it to 0"
         )
-    shrunk = f"-{processing.name()}" if resize else ""
+    shrunk = f"-{processing.name()}" if config.resize else ""
     spec = DatasetSpec(
         name="image_folder",
         variant=f"{path.name}{shrunk}",
@@ -193,7 +158,7 @@ def prepare(
         processing=processing,
         read_contents=functools.partial(_read_contents, splits, notes),
     )
-    return prepare_dataset(spec, data_dir, skip_bad=skip_bad, workers=workers)
+    return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)
 
 
 def _benchmark_photos(benchmark_root: str, splits: Splits) -> PhotoList:

@@ -8,36 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tokret.config.datasets import ImageFolderConfig
 from tokret.data.image_folder.photo_lists import Photo
 from tokret.data.preparing import csv_files
 from tokret.errors import UserError
-
-
-class SplitOptions(NamedTuple):
-    """How photos are split, as in `builder.prepare`; "" and 0 select nothing."""
-
-    validation_fraction: float = 0.0
-    train_list: str = ""
-    validation_list: str = ""
-    benchmark_list: str = ""
-    benchmark_classes: str = ""
-    benchmark_fraction: float = 0.0
-    benchmark_root: str = ""
-
-    def check(self) -> None:
-        """Checks the numbers.
-
-        Raises:
-          UserError: if one is out of range, or the benchmark is given in two ways.
-        """
-        for field in ("validation_fraction", "benchmark_fraction"):
-            value = getattr(self, field)
-            if not 0 <= value < 1:
-                raise UserError(f"{field} is {value}; it must be in [0, 1)")
-        fields = [field for field in self._fields if field.startswith("benchmark_")]
-        given = [field for field in fields if getattr(self, field)]
-        if len(given) > 1:
-            raise UserError(f"{' and '.join(given)} exclude each other; choose one")
 
 
 class Splits(NamedTuple):
@@ -52,7 +26,7 @@ class Splits(NamedTuple):
         return sorted({photo.label for photo in self.train})
 
 
-def split_photos(photos: Sequence[Photo], options: SplitOptions) -> Splits:
+def split_photos(photos: Sequence[Photo], config: ImageFolderConfig) -> Splits:
     """Splits photos; where lists are given, photos in none of them are in no split.
 
     Raises:
@@ -61,17 +35,17 @@ def split_photos(photos: Sequence[Photo], options: SplitOptions) -> Splits:
     """
     names = {photo.name for photo in photos}
     listed = {
-        field: read_list(getattr(options, field), names, "photo", paths=True)
+        field: read_list(getattr(config, field), names, "photo", paths=True)
         for field in ("train_list", "validation_list", "benchmark_list")
     }
     _reject_repeated(listed)
-    benchmark = listed["benchmark_list"] or _benchmark_classes(photos, options)
+    benchmark = listed["benchmark_list"] or _benchmark_classes(photos, config)
     rest = [photo for photo in photos if photo.name not in benchmark]
     held = listed["validation_list"]
     train = listed["train_list"] or names - held
     kept = [photo for photo in rest if photo.name in train]
-    if not options.validation_list:
-        held = _validation_fraction(kept, options.validation_fraction)
+    if not config.validation_list:
+        held = _validation_fraction(kept, config.validation_fraction)
     splits = Splits(
         train=[photo for photo in kept if photo.name not in held],
         validation=[photo for photo in rest if photo.name in held],
@@ -120,12 +94,12 @@ def _reject_repeated(listed: dict[str, set[str]]) -> None:
         seen |= dict.fromkeys(names, field)
 
 
-def _benchmark_classes(photos: Sequence[Photo], options: SplitOptions) -> set[str]:
+def _benchmark_classes(photos: Sequence[Photo], config: ImageFolderConfig) -> set[str]:
     """The photos of the classes that are for the benchmark."""
     classes = {photo.label for photo in photos}
-    chosen = read_list(options.benchmark_classes, classes, "class")
-    if options.benchmark_fraction:
-        chosen = choose_classes(classes, options.benchmark_fraction)
+    chosen = read_list(config.benchmark_classes, classes, "class")
+    if config.benchmark_fraction:
+        chosen = choose_classes(classes, config.benchmark_fraction)
     return {photo.name for photo in photos if photo.label in chosen}
 
 

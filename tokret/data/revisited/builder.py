@@ -8,12 +8,12 @@ are shrunk is part of an evaluation.
 
 import dataclasses
 import functools
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from tokret.config.datasets import RevisitedConfig
 from tokret.data.ground_truth import read_ground_truth
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
@@ -135,44 +135,31 @@ BENCHMARKS = {
 
 
 def prepare(
-    name: str,
-    data_dir: str | os.PathLike[str],
-    *,
-    manual_dir: str = "",
-    release: str = "",
-    skip_bad: bool = False,
-    workers: int = 0,
+    config: RevisitedConfig, data_dir: Path, workers: int = 0
 ) -> tfds.core.DatasetBuilder:
     """Prepares a benchmark of Oxford or Paris, of 2007/2008 or revisited in 2018.
 
-    Of Paris 6,412 photos were published, 20 of them corrupted; those are skipped, as is
-    the custom.
+    `manual_dir` contains oxbuild_images.tgz, or paris_1.tgz and paris_2.tgz, or the
+    blurred release (oxbuild_images-v1.tgz, paris_1-v1.tgz and paris_2-v1.tgz), or the
+    photos unpacked; and gnd_NAME.pkl or .json, or for oxford5k and paris6k the text
+    files (all_souls_1_query.txt and so on) or gt_files_170407.tgz or
+    paris_120310.tgz. "" opens what was prepared before.
 
-    Args:
-      name: in `BENCHMARKS`.
-      data_dir: the folder of prepared datasets.
-      manual_dir: the folder of the downloaded files: oxbuild_images.tgz, or paris_1.tgz
-        and paris_2.tgz, or the photos unpacked; and gnd_NAME.pkl or .json, or for
-        oxford5k and paris6k the text files (all_souls_1_query.txt and so on) or
-        gt_files_170407.tgz or paris_120310.tgz. "" opens what was prepared before.
-      release: of the photos, original or blurred (oxbuild_images-v1.tgz, paris_1-v1.tgz
-        and paris_2-v1.tgz), where both exist.
-      skip_bad: skip photos that are missing or broken, with a warning and a list of
-        them; the numbers are then no longer those of the benchmark.
-      workers: processes; 0 for one per core.
+    Of Paris 6,412 photos were published, 20 of them corrupted; those are skipped, as is
+    the custom. With `skip_bad`, the numbers are no longer those of the benchmark.
 
     Raises:
       UserError: names what is missing, unreadable or malformed.
     """
-    benchmark = BENCHMARKS[name]
-    if not manual_dir:
-        return open_prepared(data_dir, name, release)
-    root = Path(manual_dir).expanduser()
-    sources = photo_sources.find_sources(root, benchmark.city, release)
+    benchmark = BENCHMARKS[config.name]
+    if not config.manual_dir:
+        return open_prepared(data_dir, config.name, config.release)
+    root = Path(config.manual_dir).expanduser()
+    sources = photo_sources.find_sources(root, benchmark.city, config.release)
     files = benchmark.truth_files(root)
     dated = [(str(path.relative_to(root)), path) for path in [*sources.all(), *files]]
     spec = DatasetSpec(
-        name=name,
+        name=config.name,
         variant=sources.release,
         fingerprint=fingerprint(sources.release, dated),
         description=(
@@ -180,13 +167,7 @@ def prepare(
         ),
         processing=PhotoProcessing(),
         read_contents=functools.partial(
-            benchmark.read_contents, sources, files, skip_bad
+            benchmark.read_contents, sources, files, config.skip_bad
         ),
     )
-    return prepare_dataset(spec, data_dir, skip_bad=skip_bad, workers=workers)
-
-
-roxford5k = functools.partial(prepare, "roxford5k")
-rparis6k = functools.partial(prepare, "rparis6k")
-oxford5k = functools.partial(prepare, "oxford5k")
-paris6k = functools.partial(prepare, "paris6k")
+    return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)

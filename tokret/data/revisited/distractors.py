@@ -6,7 +6,6 @@ or Paris. One split, `database`, in the order of the published list.
 
 import dataclasses
 import functools
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tokret.config.datasets import DistractorsConfig
 from tokret.data.preparing import csv_files
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
@@ -182,36 +182,27 @@ def _read_contents(
 
 
 def prepare(
-    data_dir: str | os.PathLike[str],
-    *,
-    manual_dir: str = "",
-    skip_bad: bool = False,
-    workers: int = 0,
+    config: DistractorsConfig, data_dir: Path, workers: int = 0
 ) -> tfds.core.DatasetBuilder:
     """Prepares the distractors: 1,001,001 photos.
+
+    `manual_dir` contains revisitop1m.txt, and revisitop1m.1.tar.gz to
+    revisitop1m.100.tar.gz or the photos unpacked, in jpg/ or directly; "" opens what
+    was prepared before. Compressed archives need as much disk space again in
+    `data_dir` until they are prepared.
 
     Changes of unpacked photos are detected from the list and the times of their
     folders: a photo that is overwritten, its folder unchanged, is not detected.
 
-    Args:
-      data_dir: the folder of prepared datasets.
-      manual_dir: the folder with revisitop1m.txt and revisitop1m.1.tar.gz to
-        revisitop1m.100.tar.gz, or with the photos unpacked, in jpg/ or directly; ""
-        opens what was prepared before. Compressed archives need as much disk space
-        again in data_dir until they are prepared.
-      skip_bad: skip photos that are missing or broken, with a warning and a list of
-        them.
-      workers: processes; 0 for one per core.
-
     Raises:
       UserError: names what is missing, unreadable or malformed.
     """
-    if not manual_dir:
+    if not config.manual_dir:
         return open_prepared(data_dir, NAME, "")
-    root = Path(manual_dir).expanduser()
+    root = Path(config.manual_dir).expanduser()
     list_file = find_list(root)
     archives = find_archives(root)
-    dated = [list_file, *(archives or _folders(root, Path(data_dir)))]
+    dated = [list_file, *(archives or _folders(root, data_dir))]
     spec = DatasetSpec(
         name=NAME,
         variant="archives" if archives else "unpacked",
@@ -222,7 +213,7 @@ def prepare(
         processing=PhotoProcessing(),
         read_contents=functools.partial(_read_contents, root, list_file, archives),
     )
-    return prepare_dataset(spec, data_dir, skip_bad=skip_bad, workers=workers)
+    return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)
 
 
 def _folders(root: Path, data_dir: Path) -> list[Path]:

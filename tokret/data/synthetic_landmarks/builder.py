@@ -13,19 +13,20 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from tokret.config.datasets import SyntheticLandmarksConfig
 from tokret.data.synthetic_landmarks.photo_rendering import Photo
 from tokret.data.synthetic_landmarks.photo_series import (
     BENCHMARK,
     DATABASE,
     DISTRACTOR,
-    FIRST,
     QUERY,
     THIRD,
     TRAIN,
@@ -36,41 +37,30 @@ from tokret.data.synthetic_landmarks.photo_series import (
     take_series,
 )
 from tokret.data.synthetic_landmarks.relevance import label_photos
-from tokret.errors import UserError
 
 PHOTOS_PER_DISTRACTOR = 2
 
 _LOCK = threading.Lock()  # standard output and TFDS's bars belong to the process
 
 
-@dataclass(frozen=True)
-class Counts:
-    """The arguments of `prepare` that decide the photos."""
-
-    landmarks: int
-    photos: int
-    validation_photos: int
-    benchmark_landmarks: int
-    queries_per_landmark: int
-    database_photos: int
-    distractors: int
-    longest_side: int
-    seed: int
-
-    def name(self) -> str:
-        """For a folder: readable, and different for different arguments."""
-        digest = hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:8]
-        return f"{self.landmarks}x{self.photos}-{self.longest_side}px-{digest}"
-
-    def total(self) -> int:
-        """Photos in all splits together."""
-        each = self.queries_per_landmark + self.database_photos
-        labelled = self.landmarks * (self.photos + self.validation_photos)
-        return labelled + self.benchmark_landmarks * each + self.distractors
+def _settings(config: SyntheticLandmarksConfig) -> dict[str, int]:
+    """The fields that decide the photos."""
+    settings = asdict(config)
+    del settings["name"]
+    return settings
 
 
-_LEAST = {"validation_photos": 0, "distractors": 0, "seed": 0}  # others 1 or more
-_LEAST |= {"database_photos": len(FIRST[DATABASE]), "longest_side": 32}
+def _config_name(config: SyntheticLandmarksConfig) -> str:
+    """A name for a folder: readable, and different for different settings."""
+    digest = hashlib.sha256(repr(_settings(config)).encode()).hexdigest()[:8]
+    return f"{config.landmarks}x{config.photos}-{config.longest_side}px-{digest}"
+
+
+def _total(config: SyntheticLandmarksConfig) -> int:
+    """Photos in all splits together."""
+    each = config.queries_per_landmark + config.database_photos
+    labelled = config.landmarks * (config.photos + config.validation_photos)
+    return labelled + config.benchmark_landmarks * each + config.distractors
 
 
 class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
@@ -83,7 +73,9 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, counts: Counts, threads: int, **kwargs: Any):
+    def __init__(
+        self, *, counts: SyntheticLandmarksConfig, threads: int, **kwargs: Any
+    ):
         self._counts = counts
         self._threads = threads
         self._queries: list[list[Photo]] = []
@@ -110,7 +102,7 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
         # disable=None: no bar where standard error is not a terminal.
-        total = self._counts.total()
+        total = _total(self._counts)
         self._bar = tqdm(total=total, desc=self.name, unit="photo", disable=None)
         splits = {"train": self._labelled(TRAIN, self._counts.photos)}
         if self._counts.validation_photos:
@@ -197,59 +189,20 @@ def _example(photo: Photo, name: str, label: int) -> dict[str, Any]:
 
 
 def prepare(
-    data_dir: str | os.PathLike[str],
-    *,
-    landmarks: int = 64,
-    photos: int = 24,
-    validation_photos: int = 4,
-    benchmark_landmarks: int = 24,
-    queries_per_landmark: int = 2,
-    database_photos: int = 16,
-    distractors: int = 400,
-    longest_side: int = 160,
-    seed: int = 0,
-    threads: int | None = None,
+    config: SyntheticLandmarksConfig, data_dir: Path, workers: int = 0
 ) -> tfds.core.DatasetBuilder:
-    """Renders the dataset, unless it exists with the same arguments.
-
-    Args:
-      data_dir: the folder of prepared datasets.
-      landmarks: classes of train and validation.
-      photos: of each landmark in train.
-      validation_photos: of each landmark in validation; 0 for no such split.
-      benchmark_landmarks: other landmarks, of the queries.
-      queries_per_landmark: queries of each of them.
-      database_photos: of each of them in the database.
-      distractors: further photos in the database, of a third set of landmarks.
-      longest_side: of every photo in pixels.
-      seed: decides every photo.
-      threads: that render; None for one per CPU. Changes no photo.
-
-    Returns:
-      The builder, to be read by `as_data_source`.
-
-    Raises:
-      UserError: names the argument that is too small.
-    """
-    counts = Counts(
-        *(landmarks, photos, validation_photos, benchmark_landmarks),
-        *(queries_per_landmark, database_photos, distractors, longest_side, seed),
-    )
-    threads = os.cpu_count() or 1 if threads is None else threads
-    for name, value in (asdict(counts) | {"threads": threads}).items():
-        least = _LEAST.get(name, 1)
-        if value < least:
-            raise UserError(f"{name} is {value}; it must be at least {least}")
+    """Renders the dataset, unless it exists with the same settings."""
+    fields = ", ".join(f"{name}={value}" for name, value in _settings(config).items())
     builder = SyntheticLandmarks(
-        counts=counts,
-        threads=threads,
+        counts=config,
+        threads=workers or os.cpu_count() or 1,
         data_dir=os.fspath(data_dir),
         config=tfds.core.BuilderConfig(
-            name=counts.name(), version="1.0.0", description=str(counts)
+            name=_config_name(config), version="1.0.0", description=f"Counts({fields})"
         ),
     )
     if not builder.data_path.exists():
-        _render(builder, counts.total())
+        _render(builder, _total(config))
     return builder
 
 
