@@ -155,7 +155,9 @@ def _gate(builder: MeshBuilder) -> None:
     kind = int(rng.integers(4))
     roof = ("spire", "dome", "battlements")[int(rng.integers(3))]
     if kind == 0:
-        builder.gable_across(-half - pier, half + pier, 0.0, depth, beam, depth * 0.5)
+        builder.gable(
+            -half - pier, half + pier, 0.0, depth, beam, depth * 0.5, across=True
+        )
     elif kind == 1:
         for x in (-half - pier / 2, half + pier / 2):
             top = ring(x, depth / 2, pier * 0.45, 8)

@@ -81,7 +81,7 @@ def add_house(
     if kind == "gable":
         builder.gable(*sides, height, rise)
     elif kind == "across":
-        builder.gable_across(*sides, height, rise)
+        builder.gable(*sides, height, rise, across=True)
     elif kind == "hip":
         builder.prism(
             foot, height, height + rise, ("roof",), top=builder.rng.uniform(0.2, 0.6)

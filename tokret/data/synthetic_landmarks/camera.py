@@ -9,38 +9,26 @@ from tokret.shapes import Float
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera.
+    """A pinhole camera."""
 
-    Attributes:
-      centre: [3] metres.
-      rotation: [3, 3], rows: the world's directions of the photo's right, down, and
-        into the photo.
-      focal: focal length in pixels.
-      principal: x, y in pixels of where the optical axis meets the photo.
-      width: of the photo in pixels.
-      height: of the photo in pixels.
-    """
-
-    centre: Float[np.ndarray, " 3"]
+    centre: Float[np.ndarray, " 3"]  # [3] metres
+    # [3, 3], rows: the world's directions of the photo's right, down, and into the
+    # photo
     rotation: Float[np.ndarray, "3 3"]
-    focal: float
+    focal: float  # focal length in pixels
+    # x, y in pixels of where the optical axis meets the photo
     principal: tuple[float, float]
-    width: int
-    height: int
+    width: int  # of the photo in pixels
+    height: int  # of the photo in pixels
 
 
 def look_at(
     centre: Float[np.ndarray, " 3"], target: Float[np.ndarray, " 3"], roll: float
 ) -> Float[np.ndarray, "3 3"]:
-    """Turns a camera towards a point.
+    """Returns the rotation of a camera that looks at a point.
 
-    Args:
-      centre: [3] where the camera is.
-      target: [3] what it looks at, not straight above or below it.
-      roll: radians by which the horizon is tilted, clockwise.
-
-    Returns:
-      [3, 3] rotation of `Camera`.
+    The point must not be straight above or below it; `roll` tilts the horizon by
+    radians, clockwise.
     """
     forward = (target - centre) / np.linalg.norm(target - centre)
     right = np.cross(forward, (0.0, 0.0, 1.0))
@@ -54,23 +42,16 @@ def homography(camera: Camera) -> Float[np.ndarray, "3 4"]:
     """The matrix that takes (x, y, z, 1) to (u w, v w, w), w the depth in metres."""
     x, y = camera.principal
     intrinsic = np.array([(camera.focal, 0, x), (0, camera.focal, y), (0, 0, 1.0)])
-    moved = np.concatenate([camera.rotation, -camera.rotation @ camera.centre[:, None]],
-                           axis=1)  # fmt: skip
-    return intrinsic @ moved
+    shift = -camera.rotation @ camera.centre[:, None]
+    return intrinsic @ np.concatenate([camera.rotation, shift], axis=1)
 
 
 def project(
     camera: Camera, points: Float[np.ndarray, "*n 3"]
 ) -> tuple[Float[np.ndarray, "*n 2"], Float[np.ndarray, "*n"]]:
-    """Projects points.
+    """Projects [..., 3] points in metres to [..., 2] pixels and [...] depths in metres.
 
-    Args:
-      camera: the camera.
-      points: [..., 3] metres.
-
-    Returns:
-      [..., 2] pixels and [...] depths in metres; a depth that is not positive is behind
-      the camera, and its pixel is meaningless.
+    A depth that is not positive is behind the camera, and its pixel is meaningless.
     """
     matrix = homography(camera)
     image = points @ matrix[:, :3].T + matrix[:, 3]
@@ -80,14 +61,8 @@ def project(
 
 
 def horizon(camera: Camera) -> tuple[float, float]:
-    """The horizon as a line: its height at the photo's middle, and its slope.
-
-    Returns:
-      y in pixels (downwards) at x = principal point, and dy / dx.
-    """
+    """The horizon as a line: y in pixels at the principal point's x, and dy / dx."""
     right, down, forward = camera.rotation[:, 2]
     # Points at infinity have direction d with d_z = 0: right X + down Y + forward = 0.
-    return (
-        camera.principal[1] - camera.focal * forward / down,
-        float(-right / down),
-    )
+    y = camera.principal[1] - camera.focal * forward / down
+    return y, float(-right / down)

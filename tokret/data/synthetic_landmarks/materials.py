@@ -56,17 +56,10 @@ def fill(image: UInt8[np.ndarray, "h w 4"], points: np.ndarray, colour: Colour) 
 def surface(
     rng: np.random.Generator, height: int, width: int, colour: Colour, pattern: str
 ) -> UInt8[np.ndarray, "h w 4"]:
-    """Paints a bare wall or roof.
+    """Paints a bare wall or roof: RGB, and opacity with glow.
 
-    Args:
-      rng: decides stains and the tint of single stones.
-      height: of the texture, in texels (about 8 a metre).
-      width: likewise.
-      colour: of the material.
-      pattern: one of PATTERNS or ROOF_PATTERNS.
-
-    Returns:
-      [height, width, 4] uint8: RGB and opacity with glow.
+    Sides are in texels, about 8 a metre; the pattern is one of PATTERNS or
+    ROOF_PATTERNS; `rng` decides stains and the tint of single stones.
     """
     tint = _tint(rng, height, width)
     tint *= 1 + _MASKS[pattern](rng, height, width)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,39 +17,33 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Mesh:
-    """Flat faces, each with its texture.
+    """Flat faces, each with its texture."""
 
-    Attributes:
-      corners: [F, 4, 3] metres, around each face; a triangle repeats its last corner.
-      plane: [F, 3, 3] columns: the step of one texel to the right, of one texel down,
-        and the texture's upper left corner; metres.
-      normals: [F, 3] outward, length 1.
-      two_sided: [F] seen from behind as well.
-      texture: [F] index into `textures`.
-      textures: by index, by level: [h, w, 4] uint8, each level half the one before.
-    """
-
+    # [F, 4, 3] metres, around each face; a triangle repeats its last corner
     corners: Float[np.ndarray, "f 4 3"]
+    # [F, 3, 3] columns: the step of one texel to the right, of one texel down, and the
+    # texture's upper left corner; metres
     plane: Float[np.ndarray, "f 3 3"]
-    normals: Float[np.ndarray, "f 3"]
-    two_sided: Bool[np.ndarray, " f"]
-    texture: Int[np.ndarray, " f"]
+    normals: Float[np.ndarray, "f 3"]  # [F, 3] outward, length 1
+    two_sided: Bool[np.ndarray, " f"]  # [F] seen from behind as well
+    texture: Int[np.ndarray, " f"]  # [F] index into `textures`
+    # by index, by level: [h, w, 4] uint8, each level half the one before
     textures: tuple[tuple[np.ndarray, ...], ...]
 
 
 def join(meshes: list[Mesh]) -> Mesh:
     """Joins one or more meshes, in order."""
     first = np.cumsum([0] + [len(mesh.textures) for mesh in meshes[:-1]])
-    return Mesh(
-        corners=np.concatenate([mesh.corners for mesh in meshes]),
-        plane=np.concatenate([mesh.plane for mesh in meshes]),
-        normals=np.concatenate([mesh.normals for mesh in meshes]),
-        two_sided=np.concatenate([mesh.two_sided for mesh in meshes]),
-        texture=np.concatenate(
-            [mesh.texture + start for mesh, start in zip(meshes, first, strict=True)]
-        ),
-        textures=tuple(texture for mesh in meshes for texture in mesh.textures),
-    )
+    numbered = [
+        replace(mesh, texture=mesh.texture + start)
+        for mesh, start in zip(meshes, first, strict=True)
+    ]
+    arrays = {
+        name: np.concatenate([getattr(mesh, name) for mesh in numbered])
+        for name in ("corners", "plane", "normals", "two_sided", "texture")
+    }
+    textures = tuple(texture for mesh in meshes for texture in mesh.textures)
+    return Mesh(textures=textures, **arrays)
 
 
 def moved(mesh: Mesh, x: float, y: float, turn: float) -> Mesh:
@@ -92,24 +87,17 @@ class MeshBuilder:
 
     rng: np.random.Generator
     style: Style
-    _corners: list[np.ndarray] = field(default_factory=list)
-    _planes: list[np.ndarray] = field(default_factory=list)
-    _normals: list[np.ndarray] = field(default_factory=list)
-    _two_sided: list[bool] = field(default_factory=list)
-    _texture: list[int] = field(default_factory=list)
+    # corners, plane, normal, two_sided and texture of each face, as in `Mesh`
+    _faces: list[tuple[Any, ...]] = field(default_factory=list)
     _textures: list[np.ndarray] = field(default_factory=list)
     _known: dict[tuple[str, int, int], int] = field(default_factory=dict)
 
     def finish(self) -> Mesh:
         """Returns the mesh."""
-        return Mesh(
-            corners=np.array(self._corners),
-            plane=np.array(self._planes),
-            normals=np.array(self._normals),
-            two_sided=np.array(self._two_sided),
-            texture=np.array(self._texture),
-            textures=tuple(levels(texture) for texture in self._textures),
-        )
+        columns = zip(*self._faces, strict=True)
+        corners, plane, normals, two_sided, texture = map(np.array, columns)
+        textures = tuple(levels(texture) for texture in self._textures)
+        return Mesh(corners, plane, normals, two_sided, texture, textures)
 
     def face(self, corners: list[tuple[float, float, float]], role: str) -> None:
         """Adds a face of three or four corners.
@@ -130,12 +118,9 @@ class MeshBuilder:
         texture = self._paint(role, float(width), float(height))
         rows, columns = self._textures[texture].shape[:2]
         corner = points[0] + across.min() * right + along.max() * up
-        plane = [right * width / columns, -up * height / rows, corner]
-        self._corners.append(points[[0, 1, 2, len(points) - 1]])
-        self._planes.append(np.stack(plane, axis=1))
-        self._normals.append(normal)
-        self._two_sided.append(role in _PIERCED)
-        self._texture.append(texture)
+        steps = (right * width / columns, -up * height / rows, corner)
+        around, plane = points[[0, 1, 2, len(points) - 1]], np.stack(steps, axis=1)
+        self._faces.append((around, plane, normal, role in _PIERCED, texture))
 
     def prism(
         self,
@@ -146,15 +131,11 @@ class MeshBuilder:
         top: float = 1.0,
         cap: bool = True,
     ) -> None:
-        """Adds walls over a footprint, leaning in (top < 1) or out (top > 1).
+        """Adds walls over a footprint, from height z0 to z1.
 
-        Args:
-          footprint: corners, counter-clockwise from above.
-          z0: height of the foot.
-          z1: height of the top.
-          roles: of the sides in order; the last one repeats.
-          top: size of the top relative to the footprint; 0 makes a spire.
-          cap: whether a flat roof closes the top.
+        The footprint is counter-clockwise from above; `roles` are of its sides in
+        order, the last one repeats. `top` is the size of the top relative to the
+        footprint, 0 makes a spire; a flat roof, the cap, closes it.
         """
         middle = np.mean(footprint, axis=0)
         upper = [tuple(middle + top * (np.array(p) - middle)) for p in footprint]
@@ -184,12 +165,8 @@ class MeshBuilder:
     ) -> None:
         """Adds a roof that narrows by a profile: a dome, an onion, a bell.
 
-        Args:
-          footprint: corners of its foot.
-          z0: height of the foot.
-          height: in metres.
-          profile: relative radius at a relative height, 1 at 0.
-          steps: rings of faces.
+        It has `steps` rings of faces; the profile is the relative radius at a relative
+        height, 1 at 0.
         """
         middle = np.mean(footprint, axis=0)
         for step in range(steps):
@@ -199,32 +176,31 @@ class MeshBuilder:
             self.prism(foot, bottom, top, ("roof",), top=high / low, cap=False)
 
     def gable(
-        self, x0: float, x1: float, y0: float, y1: float, z: float, rise: float
+        self,
+        x0: float,
+        x1: float,
+        y0: float,
+        y1: float,
+        z: float,
+        rise: float,
+        across: bool = False,
     ) -> None:
-        """Adds a saddle roof whose ridge runs from front to back."""
-        ridge = (x0 + x1) / 2
-        over = 0.4
-        self.face([(x0, y0, z), (x1, y0, z), (ridge, y0, z + rise)], "blind")
-        self.face([(x1, y1, z), (x0, y1, z), (ridge, y1, z + rise)], "blind")
-        right = [(x1 + over, y0 - over, z), (x1 + over, y1 + over, z)]
-        left = [(x0 - over, y1 + over, z), (x0 - over, y0 - over, z)]
-        front, back = (ridge, y0 - over, z + rise), (ridge, y1 + over, z + rise)
-        self.face([*right, back, front], "roof")
-        self.face([*left, front, back], "roof")
+        """Adds a saddle roof whose ridge runs from front to back, or across that."""
+        # From s0 to s1 across the ridge, and from t0 to t1 along it.
+        (s0, s1), (t0, t1) = ((y0, y1), (x1, x0)) if across else ((x0, x1), (y0, y1))
 
-    def gable_across(
-        self, x0: float, x1: float, y0: float, y1: float, z: float, rise: float
-    ) -> None:
-        """Adds a saddle roof whose ridge runs from left to right."""
-        ridge = (y0 + y1) / 2
-        over = 0.4
-        self.face([(x1, y0, z), (x1, y1, z), (x1, ridge, z + rise)], "blind")
-        self.face([(x0, y1, z), (x0, y0, z), (x0, ridge, z + rise)], "blind")
-        front = [(x0 - over, y0 - over, z), (x1 + over, y0 - over, z)]
-        back = [(x1 + over, y1 + over, z), (x0 - over, y1 + over, z)]
-        left, right = (x0 - over, ridge, z + rise), (x1 + over, ridge, z + rise)
-        self.face([*front, right, left], "roof")
-        self.face([*back, left, right], "roof")
+        def at(s: float, t: float, z: float) -> tuple[float, float, float]:
+            return (t, s, z) if across else (s, t, z)
+
+        ridge, over, top = (s0 + s1) / 2, 0.4, z + rise
+        self.face([at(s0, t0, z), at(s1, t0, z), at(ridge, t0, top)], "blind")
+        self.face([at(s1, t1, z), at(s0, t1, z), at(ridge, t1, top)], "blind")
+        near, far = (t0 + over, t1 - over) if across else (t0 - over, t1 + over)
+        front, back = at(ridge, near, top), at(ridge, far, top)
+        right = [at(s1 + over, near, z), at(s1 + over, far, z), back, front]
+        left = [at(s0 - over, far, z), at(s0 - over, near, z), front, back]
+        for slope in (left, right) if across else (right, left):
+            self.face(slope, "roof")
 
     def battlements(self, footprint: list[Point], z: float, height: float) -> None:
         """Adds pierced parapets along the edges of a flat roof."""
@@ -239,18 +215,15 @@ class MeshBuilder:
         return self._known[key]
 
     def _painted(self, role: str, width: float, height: float) -> np.ndarray:
-        style = self.style
+        rng, style, pierced = self.rng, self.style, role in _PIERCED
+        if role != "roof" and not pierced:
+            return facades.paint_wall(rng, style, width, height, role)
         columns, rows = texture_size(width, height)
-        if role == "roof":
-            return materials.surface(
-                self.rng, rows, columns, style.roof, style.roof_pattern
-            )
-        if role in _PIERCED:
-            plain = materials.surface(
-                self.rng, rows, columns, style.wall, style.pattern
-            )
-            return facades.pierce(plain, style, role, width, height)
-        return facades.paint_wall(self.rng, style, width, height, role)
+        material = (
+            (style.wall, style.pattern) if pierced else (style.roof, style.roof_pattern)
+        )
+        plain = materials.surface(rng, rows, columns, *material)
+        return facades.pierce(plain, style, role, width, height) if pierced else plain
 
 
 _PIERCED = ("screen", "arch", "battlement", "columns")

@@ -13,29 +13,17 @@ RGB = Float[np.ndarray, " 3"]
 
 @dataclass(frozen=True)
 class Light:
-    """The light on the scene; colours as factors, or 0 to 255 for the sky.
+    """The light on the scene; colours as factors, or 0 to 255 for the sky."""
 
-    Attributes:
-      direction: [3] towards the sun, length 1.
-      sun: [3] on a surface that faces the sun.
-      ambient: [3] on every surface.
-      flood: [3] on the landmark's walls at night, from below.
-      glow: brightness of lit windows, 0 to 1.
-      zenith: [3] the sky above.
-      horizon: [3] the sky at the horizon, and the haze.
-      clouds: contrast of the clouds, 0 to 1.
-      haze: opacity of the haze, in the horizon's colour, at the landmark's distance,
-        0 to 1.
-    """
-
-    direction: RGB
-    sun: RGB
-    ambient: RGB
-    flood: RGB
-    glow: float
-    zenith: RGB
-    horizon: RGB
-    clouds: float
+    direction: RGB  # [3] towards the sun, length 1
+    sun: RGB  # [3] on a surface that faces the sun
+    ambient: RGB  # [3] on every surface
+    flood: RGB  # [3] on the landmark's walls at night, from below
+    glow: float  # brightness of lit windows, 0 to 1
+    zenith: RGB  # [3] the sky above
+    horizon: RGB  # [3] the sky at the horizon, and the haze
+    clouds: float  # contrast of the clouds, 0 to 1
+    # opacity of the haze, in the horizon's colour, at the landmark's distance, 0 to 1
     haze: float
 
 
@@ -62,12 +50,9 @@ _KINDS = {
 
 
 def light_of(rng: np.random.Generator, kind: str, viewer: float) -> Light:
-    """Draws the light of a photo.
+    """Draws the light of a photo, one of `photo_planning.LIGHTS`.
 
-    Args:
-      rng: the source of randomness.
-      kind: one of `photo_planning.LIGHTS`.
-      viewer: azimuth of the camera in degrees; the sun is rarely behind the landmark.
+    `viewer` is the camera's azimuth in degrees: the sun is rarely behind the landmark.
     """
     sun, ambient, flood, glow, zenith, horizon, haze = _KINDS[kind]
     azimuth = np.radians(viewer + rng.normal(0, 50))
@@ -121,16 +106,10 @@ def lit(
 def develop(
     rng: np.random.Generator, image: Float[np.ndarray, "h w 3"], light: str, rough: bool
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Turns the light in the lens into a photo with the faults of cameras.
+    """Turns the light in the lens, about 0 to 255, into a photo with a camera's faults.
 
-    Args:
-      rng: draws exposure, white balance, contrast, blur and noise.
-      image: [h, w, 3] float32, about 0 to 255.
-      light: one of `photo_planning.LIGHTS`; rain and snow fall from clouds.
-      rough: whether the photo may be blurred, grey or badly exposed.
-
-    Returns:
-      [h, w, 3] uint8 RGB.
+    Rain and snow fall from clouds (`light` is one of `photo_planning.LIGHTS`); only a
+    rough photo may be grey, and it is blurred and badly exposed more often.
     """
     height, width = image.shape[:2]
     strength = 1.5 if rough else 1.0

@@ -15,55 +15,35 @@ KINDS = ("clear", "easy", "hard", "night", "junk")
 
 @dataclass(frozen=True)
 class Shot:
-    """The plan of one photo.
+    """The plan of one photo."""
 
-    Attributes:
-      azimuth: where the photographer stands, degrees; 0 before the front, positive to
-        the right of it.
-      rise: above eye level, as a fraction of the landmark's height.
-      fill: fraction of the photo's width or height that the landmark shall cover, in
-        its tighter direction; above 1 it is cut off.
-      field: angle of view along the longest side, degrees.
-      shift: of the landmark's middle from the photo's: x and y, as fractions of its
-        sides.
-      roll: of the camera, degrees.
-      portrait: whether the photo is higher than wide.
-      aspect: longest side over shortest.
-      light: one of LIGHTS.
-      crowd: things between photographer and landmark.
-    """
-
+    # where the photographer stands, degrees; 0 before the front, positive to the right
+    # of it
     azimuth: float
-    rise: float
+    rise: float  # above eye level, as a fraction of the landmark's height
+    # fraction of the photo's width or height that the landmark shall cover, in its
+    # tighter direction; above 1 it is cut off
     fill: float
-    field: float
+    field: float  # angle of view along the longest side, degrees
+    # of the landmark's middle from the photo's: x and y, as fractions of its sides
     shift: tuple[float, float]
-    roll: float
-    portrait: bool
-    aspect: float
-    light: str
-    crowd: int
+    roll: float  # of the camera, degrees
+    portrait: bool  # whether the photo is higher than wide
+    aspect: float  # longest side over shortest
+    light: str  # one of LIGHTS
+    crowd: int  # things between photographer and landmark
 
 
 @dataclass(frozen=True)
 class _Range:
-    """The ranges that a kind of photo is drawn from.
+    """The ranges that a kind of photo is drawn from."""
 
-    Attributes:
-      azimuth: largest deviation from the middle of the side, degrees; uniform.
-      fill: smallest and largest.
-      shift: largest, either way.
-      roll: standard deviation in degrees.
-      lights: each with its probability, in the order of LIGHTS.
-      crowd: most things in the way.
-    """
-
-    azimuth: float
-    fill: tuple[float, float]
-    shift: float
-    roll: float
-    lights: tuple[float, ...]
-    crowd: int
+    azimuth: float  # largest deviation from the middle of the side, degrees; uniform
+    fill: tuple[float, float]  # smallest and largest
+    shift: float  # largest, either way
+    roll: float  # standard deviation in degrees
+    lights: tuple[float, ...]  # each with its probability, in the order of LIGHTS
+    crowd: int  # most things in the way
 
 
 # A clear photo is easy and a night photo hard for any clear query: no two clear ones

@@ -1,6 +1,6 @@
 """Renders one photo, from its plan to a JPEG, with its box and its appearance."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -103,7 +103,7 @@ def _light_up(
     # Twice the landmark's distance is twice in the haze. The sky is infinitely far.
     density = np.float32(-np.log(1 - light.haze) / np.linalg.norm(frame.camera.centre))
     clear = np.exp(-density / np.maximum(frame.nearness, 1e-4))
-    drawn = (~scenery.is_sky(frame)).astype(np.float32)
+    drawn = (frame.face != rasteriser.NOTHING).astype(np.float32)
     image, through, solid = (
         np.atleast_3d(cv2.resize(layer, size, interpolation=cv2.INTER_AREA))
         for layer in (bright, clear, drawn)
@@ -119,13 +119,7 @@ def shrunk(camera: Camera, size: tuple[int, int]) -> Camera:
         (camera.principal[0] + 0.5) * x - 0.5,
         (camera.principal[1] + 0.5) * y - 0.5,
     )
-    return replace(
-        camera,
-        focal=camera.focal * y,
-        principal=principal,
-        width=size[0],
-        height=size[1],
-    )
+    return Camera(camera.centre, camera.rotation, camera.focal * y, principal, *size)
 
 
 def _box(

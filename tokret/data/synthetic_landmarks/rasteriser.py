@@ -17,19 +17,14 @@ SHIFT = 4  # cv2 takes corners in sixteenths of a pixel
 
 @dataclass
 class FrameBuffer:
-    """The pixels drawn so far.
+    """The pixels drawn so far."""
 
-    Attributes:
-      camera: whose photo this is.
-      surface: [h, w, 4] uint8, unlit colour, and opacity with glow.
-      nearness: [h, w] float32, 1 / depth in 1 / metres; 0 is infinitely far.
-      face: [h, w] int16 index of the face, or NOTHING.
-    """
-
-    camera: Camera
+    camera: Camera  # whose photo this is
+    # [h, w, 4] uint8, unlit colour, and opacity with glow
     surface: UInt8[np.ndarray, "h w 4"]
+    # [h, w] float32, 1 / depth in 1 / metres; 0 is infinitely far
     nearness: Float[np.ndarray, "h w"]
-    face: Int[np.ndarray, "h w"]
+    face: Int[np.ndarray, "h w"]  # [h, w] int16 index of the face, or NOTHING
 
 
 def empty_frame(camera: Camera) -> FrameBuffer:

@@ -18,19 +18,14 @@ HARD_EXTENT = 0.25
 
 @dataclass(frozen=True)
 class Appearance:
-    """How a photo shows its landmark.
+    """How a photo shows its landmark."""
 
-    Attributes:
-      azimuth: of the camera around the landmark, degrees, 0 in front of it.
-      visible: fraction of the landmark's pixels that are in the photo and not hidden.
-      extent: larger fraction of the photo's width or height that it covers, 0 to 1.
-      adverse: whether night or thick fog changed its appearance.
-    """
-
-    azimuth: float
+    azimuth: float  # of the camera around the landmark, degrees, 0 in front of it
+    # fraction of the landmark's pixels that are in the photo and not hidden
     visible: float
+    # larger fraction of the photo's width or height that it covers, 0 to 1
     extent: float
-    adverse: bool
+    adverse: bool  # whether night or thick fog changed its appearance
 
 
 def angle_between(a: float, b: float) -> float:
@@ -56,14 +51,9 @@ def judge(query: Appearance, photo: Appearance) -> str:
 def label_photos(
     query: Appearance, photos: list[tuple[int, Appearance]]
 ) -> dict[str, list[int]]:
-    """Sorts the photos of a query's landmark into the three lists.
+    """Sorts the photos of a query's landmark (index into the database, appearance).
 
-    Args:
-      query: how the query shows the landmark.
-      photos: index into the database and appearance, for each photo of the landmark.
-
-    Returns:
-      "easy", "hard" and "junk": indices in rising order, each index in one of them.
+    Returns "easy", "hard" and "junk": indices in rising order, each in one of them.
     """
     lists: dict[str, list[int]] = {"easy": [], "hard": [], "junk": []}
     for index, appearance in sorted(photos, key=lambda photo: photo[0]):

@@ -10,9 +10,9 @@ from tokret.data.synthetic_landmarks.building_designs import Landmark
 from tokret.data.synthetic_landmarks.camera import Camera, homography, horizon, project
 from tokret.data.synthetic_landmarks.meshes import Mesh, MeshBuilder, moved, rectangle
 from tokret.data.synthetic_landmarks.photo_effects import Light
-from tokret.data.synthetic_landmarks.rasteriser import NEAREST, NOTHING, FrameBuffer
+from tokret.data.synthetic_landmarks.rasteriser import NEAREST, FrameBuffer
 from tokret.data.synthetic_landmarks.style import invent_style
-from tokret.shapes import Bool, Float, UInt8
+from tokret.shapes import Float, UInt8
 
 # In FrameBuffer.face, below the indices of faces:
 GROUND = -2
@@ -35,7 +35,7 @@ def house(number: int) -> Mesh:
     foot = rectangle(-x, x, -y, y)
     builder.prism(foot, 0.0, height, ("side",))
     if rng.random() < 0.6:
-        builder.gable_across(-x, x, -y, y, height, y * rng.uniform(0.5, 1.0))
+        builder.gable(-x, x, -y, y, height, y * rng.uniform(0.5, 1.0), across=True)
     return builder.finish()
 
 
@@ -148,8 +148,3 @@ def _hills(
     tint = rng.uniform(0.45, 0.85) * rng.uniform((0.85, 0.92, 0.9), (1, 1.05, 1.05))
     image[y > ridge] = light.horizon * tint.astype(np.float32)
     return image
-
-
-def is_sky(frame: FrameBuffer) -> Bool[np.ndarray, "h w"]:
-    """Where nothing was drawn."""
-    return frame.face == NOTHING

@@ -13,45 +13,28 @@ LONGEST_TEXTURE = 360  # texels; larger walls are painted more coarsely
 
 @dataclass(frozen=True)
 class Style:
-    """The common features of one landmark's walls.
+    """The common features of one landmark's walls."""
 
-    Attributes:
-      wall: colour of the main walls.
-      accent: colour of the ground floor, the towers or the stripes.
-      trim: colour of frames, cornices and pilasters.
-      roof: colour of the roofs.
-      pattern: material of the walls.
-      tower_pattern: material of the towers.
-      roof_pattern: material of the roofs.
-      windows: kinds of window from the ground floor up; the last one repeats.
-      tower_window: kind of window of the towers.
-      frame: around the windows.
-      door: kind of door.
-      fill: fractions of its bay that a window covers, across and up.
-      bay: width of a bay in metres.
-      storey: height of a storey in metres.
-      pilasters: whether strips separate the bays.
-      friezes: ornament under the eaves, and above the ground floor; "" for none.
-      crest: over the door: "", "rose", "clock", "niche", "arms".
-    """
-
-    wall: Colour
-    accent: Colour
-    trim: Colour
-    roof: Colour
-    pattern: str
-    tower_pattern: str
-    roof_pattern: str
+    wall: Colour  # colour of the main walls
+    accent: Colour  # colour of the ground floor, the towers or the stripes
+    trim: Colour  # colour of frames, cornices and pilasters
+    roof: Colour  # colour of the roofs
+    pattern: str  # material of the walls
+    tower_pattern: str  # material of the towers
+    roof_pattern: str  # material of the roofs
+    # kinds of window from the ground floor up; the last one repeats
     windows: tuple[str, ...]
-    tower_window: str
-    frame: str
-    door: str
+    tower_window: str  # kind of window of the towers
+    frame: str  # around the windows
+    door: str  # kind of door
+    # fractions of its bay that a window covers, across and up
     fill: tuple[float, float]
-    bay: float
-    storey: float
-    pilasters: bool
+    bay: float  # width of a bay in metres
+    storey: float  # height of a storey in metres
+    pilasters: bool  # whether strips separate the bays
+    # ornament under the eaves, and above the ground floor; "" for none
     friezes: tuple[str, str]
-    crest: str
+    crest: str  # over the door: "", "rose", "clock", "niche", "arms"
 
 
 def invent_style(rng: np.random.Generator) -> Style:

@@ -19,8 +19,7 @@ Texture = UInt8[np.ndarray, "h w 4"]
 Polygon = Float[np.ndarray, "k 2"]  # x to the right, y up, in the unit square
 
 
-def _rectangle() -> Polygon:
-    return np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
+_SQUARE: Polygon = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
 
 
 def _crowned(spring: float, crown: Callable[[np.ndarray], np.ndarray]) -> Polygon:
@@ -53,8 +52,8 @@ _LANCET = _crowned(0.5, _pointed_crown)
 
 # Each window or door is one or several panes in the unit square.
 WINDOWS: dict[str, tuple[Polygon, ...]] = {
-    "square": (_within(_rectangle(), 0.0, 0.1, 1.0, 0.8),),
-    "tall": (_within(_rectangle(), 0.2, 0.0, 0.8, 1.0),),
+    "square": (_within(_SQUARE, 0.0, 0.1, 1.0, 0.8),),
+    "tall": (_within(_SQUARE, 0.2, 0.0, 0.8, 1.0),),
     "arch": (_ARCH,),
     "lancet": (_LANCET,),
     "oculus": (_within(_disc(), 0.05, 0.1, 0.95, 0.9),),
@@ -64,13 +63,13 @@ WINDOWS: dict[str, tuple[Polygon, ...]] = {
         for left, height in ((0.0, 0.75), (0.36, 1.0), (0.72, 0.75))
     ),
     "diamond": (np.array([(0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)]),),
-    "slit": (_within(_rectangle(), 0.38, 0.05, 0.62, 0.95),),
-    "ribbon": (_within(_rectangle(), -0.3, 0.25, 1.3, 0.7),),
+    "slit": (_within(_SQUARE, 0.38, 0.05, 0.62, 0.95),),
+    "ribbon": (_within(_SQUARE, -0.3, 0.25, 1.3, 0.7),),
 }
 DOORS: dict[str, tuple[Polygon, ...]] = {
     "arch": (_ARCH,),
     "lancet": (_LANCET,),
-    "square": (_rectangle(),),
+    "square": (_SQUARE,),
     "triple": tuple(
         _within(_ARCH, left, 0.0, left + width, height)
         for left, width, height in (
@@ -92,15 +91,10 @@ def draw_window_or_door(
     frame: str,
     glow: int = LIT,
 ) -> None:
-    """Draws one window or door with its frame.
+    """Draws one window or door with its frame into a texture.
 
-    Args:
-      texture: changed in place.
-      box: x0, y0 (top), x1, y1 (bottom), in texels.
-      panes: polygons of the catalogue.
-      trim: colour of the frame.
-      frame: one of FRAMES.
-      glow: channel 3 of the glass.
+    Its box is x0, y0 (top), x1, y1 (bottom), in texels; the frame is one of FRAMES, of
+    the colour `trim`; `glow` is channel 3 of the glass.
     """
     x0, y0, x1, y1 = box
     size = np.array([x1 - x0, y1 - y0])
@@ -137,26 +131,20 @@ def _draw_frame(
         roof = np.array([(x0 - 0.2 * width, y0), tip, (x1 + 0.2 * width, y0)])
         fill(texture, roof - (0, 1), trim)
     elif frame == "sill":
-        sill = _within(_rectangle(), x0 - 2, y1, x1 + 2, y1 + 0.12 * height + 1)
+        sill = _within(_SQUARE, x0 - 2, y1, x1 + 2, y1 + 0.12 * height + 1)
         fill(texture, sill, trim)
     elif frame == "shutters":
         for left in (x0 - 0.42 * width, x1 + 0.08 * width):
-            leaf = _within(_rectangle(), left, y0, left + 0.34 * width, y1)
+            leaf = _within(_SQUARE, left, y0, left + 0.34 * width, y1)
             fill(texture, leaf, shade(trim, 0.6))
 
 
 def draw_ornament(
     texture: Texture, top: float, height: float, kind: str, light: Colour, dark: Colour
 ) -> None:
-    """Draws a frieze over the whole width of a wall.
+    """Draws a frieze, one of ORNAMENTS, over the whole width of a wall's texture.
 
-    Args:
-      texture: changed in place.
-      top: upper edge in texels.
-      height: in texels.
-      kind: one of ORNAMENTS.
-      light: colour of the ground.
-      dark: colour of the figures.
+    Its figures are dark on a light ground; `top` and `height` are in texels.
     """
     width = texture.shape[1]
     y0, y1 = int(top), int(top + height)
@@ -174,12 +162,12 @@ def draw_ornament(
 
 _FIGURES: dict[str, tuple[Polygon, ...]] = {
     "checker": (
-        _within(_rectangle(), 0.0, 0.0, 0.5, 0.5),
-        _within(_rectangle(), 0.5, 0.5, 1.0, 1.0),
+        _within(_SQUARE, 0.0, 0.0, 0.5, 0.5),
+        _within(_SQUARE, 0.5, 0.5, 1.0, 1.0),
     ),
     "zigzag": (np.array([(0.0, 0.0), (1.0, 0.0), (0.5, 1.0)]),),
     "dots": (_within(_disc(), 0.2, 0.2, 0.8, 0.8),),
-    "lines": (_within(_rectangle(), 0.0, 0.35, 1.0, 0.65),),
+    "lines": (_within(_SQUARE, 0.0, 0.35, 1.0, 0.65),),
     "arcade": (_within(_ARCH, 0.15, 0.0, 0.85, 0.9),),
-    "blocks": (_within(_rectangle(), 0.0, 0.0, 0.5, 1.0),),
+    "blocks": (_within(_SQUARE, 0.0, 0.0, 0.5, 1.0),),
 }
