@@ -151,11 +151,9 @@ def adjust_hue(image: Image, turn: float, out: Image | None = None) -> Image:
 
 
 def _sort(p: _Planes, middle: np.ndarray) -> None:
-    """Computes each pixel's highest and lowest channel, their difference and `middle`.
+    """Computes each pixel's highest and lowest channel, and their difference.
 
-    Args:
-      p: its channels are read.
-      middle: becomes the middle channel, less the lowest.
+    `middle` becomes the middle channel, less the lowest.
     """
     red, green, blue = p.channels
     np.maximum(red, green, out=p.highest)

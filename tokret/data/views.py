@@ -43,19 +43,12 @@ def thumbnail_size(size: Size, limit: float) -> Size:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One photo to extract a descriptor from.
+    """One photo to extract a descriptor from."""
 
-    Attributes:
-      encoded: the file's bytes.
-      name: for errors.
-      box: the part that is used, None for all of it.
-      longest_side: longest side of the whole photo after shrinking, in pixels.
-    """
-
-    encoded: bytes = dataclasses.field(repr=False)
-    name: str
-    box: Box | None
-    longest_side: int
+    encoded: bytes = dataclasses.field(repr=False)  # the file's bytes
+    name: str  # for errors
+    box: Box | None  # the part that is used, None for all of it
+    longest_side: int  # longest side of the whole photo after shrinking, in pixels
 
     def _cropped(self) -> Size | None:
         if self.box is None:

@@ -43,12 +43,12 @@ def test_a_failure_reaches_who_takes_the_results():
 
 
 def test_more_photos_do_not_change_the_first_ones():
-    few = take_series(Series(0, series.BENCHMARK, 1, series.DATABASE, 2, 48))
-    more = take_series(Series(0, series.BENCHMARK, 1, series.DATABASE, 3, 48))
+    few = take_series(Series(0, 1, series.DATABASE, 2, 48))
+    more = take_series(Series(0, 1, series.DATABASE, 3, 48))
     assert few == more[:2]
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"landmark": 2}, {"series": 2}])
 def test_seed_landmark_and_series_each_change_a_photo(change):
-    task = Series(0, series.BENCHMARK, 1, series.DATABASE, 1, 48)
+    task = Series(0, 1, series.DATABASE, 1, 48)
     assert take_series(task) != take_series(task._replace(**change))

@@ -74,24 +74,17 @@ def check_photos(
     count: int,
     progress: Callable[[int], object],
 ) -> Iterator[CheckedPhoto]:
-    """Checks photos in several processes.
+    """Checks photos in `count` processes; yields the results in any order.
 
-    Args:
-      photos: to check.
-      min_side: the shorter side in pixels below which a photo is tiny.
-      count: processes.
-      progress: called with the number of photos that are done.
-
-    Yields:
-      The result for each, in any order.
+    A photo is tiny if its shorter side is below `min_side` pixels; `progress` is called
+    with the number of photos that are done.
     """
     stream = iter(photos)
-    batches = (
-        Batch(batch, min_side)
-        for batch in iter(lambda: list(itertools.islice(stream, BATCH)), [])
+    batches = iter(lambda: list(itertools.islice(stream, BATCH)), [])
+    tasks = (Batch(batch, min_side) for batch in batches)
+    yield from itertools.chain.from_iterable(
+        workers.run(check_batch, tasks, count, progress)
     )
-    for checked in workers.run(check_batch, batches, count, progress):
-        yield from checked
 
 
 def _check(photo: PhotoToCheck, reader: PhotoReader, min_side: int) -> CheckedPhoto:

@@ -119,14 +119,9 @@ def collect(entries: Iterator[tuple[int, int, int]], path: Path) -> Rows:
 
 
 def find(ids: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Looks up ids among others.
+    """Looks up [M] uint64 ids among [N] others, which are in order, N > 0.
 
-    Args:
-      ids: [N] uint64 in order, N > 0.
-      wanted: [M] uint64.
-
-    Returns:
-      [M] int64 rows of `ids`, and [M] bool: whether the row is the wanted one.
+    Returns [M] int64 rows of `ids`, and [M] bool: whether the row is the wanted one.
     """
     rows = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
     return rows, ids[rows] == wanted
@@ -145,21 +140,16 @@ def exclude(listed: ListedPhotos, path: Path) -> ListedPhotos:
     landmarks = set()
     for line, text in _first_fields(path):
         if PHOTO.fullmatch(text):
-            row, known_photo = find(listed.ids, np.array([int(text, 16)], np.uint64))
-            if not known_photo[0]:
-                raise csv_files.line_error(
-                    path, line, f"photo {text} is not in the dataset"
-                )
+            row, found = find(listed.ids, np.array([int(text, 16)], np.uint64))
+            words, is_known = f"photo {text}", bool(found[0])
             kept[row] = False
         else:
-            landmark = csv_files.parse_number(
-                text, path, line, "a landmark's or photo's id"
-            )
-            if landmark not in known:
-                raise csv_files.line_error(
-                    path, line, f"landmark {text} is not in the dataset"
-                )
+            column = "a landmark's or photo's id"
+            landmark = csv_files.parse_number(text, path, line, column)
+            words, is_known = f"landmark {text}", landmark in known
             landmarks.add(landmark)
+        if not is_known:
+            raise csv_files.line_error(path, line, f"{words} is not in the dataset")
     kept &= ~np.isin(listed.landmarks, sorted(landmarks))
     return ListedPhotos(listed.ids[kept], listed.landmarks[kept])
 

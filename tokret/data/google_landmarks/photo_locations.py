@@ -21,13 +21,13 @@ from tokret.data.google_landmarks.photo_lists import PHOTO, find, photo_name
 from tokret.data.preparing.photo_files import PhotoLocations
 from tokret.data.preparing.tar_members import list_members
 from tokret.errors import UserError
+from tokret.io.atomic_files import replacing
 
 ARCHIVE = re.compile(r"images_\d{3}\.tar")
 ARCHIVES = 500  # that were published
 HEX = "[0-9a-f]"
 THREADS = 8  # they wait for the disk
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -91,12 +91,9 @@ def locate_in_tree(ids: np.ndarray, tree: Path) -> np.ndarray:
 def locate_in_archives(
     ids: np.ndarray, tars: Sequence[Path], cache: Path
 ) -> PhotoLocations:
-    """Locates photos in tars.
+    """Locates photos, [N] uint64 ids in order, in the tars from `find_archives`.
 
-    Args:
-      ids: [N] uint64 in order.
-      tars: from `find_archives`.
-      cache: the folder of the tars' indexes.
+    The tars' indexes are stored in the folder `cache`.
 
     Raises:
       UserError: if a tar is damaged, or a photo exists twice.
@@ -127,10 +124,8 @@ def _index(path: Path, cache: Path) -> TarIndex:
             return TarIndex(*(arrays[name] for name in TarIndex._fields))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         index = _read_index(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as file:
+    with replacing(target) as partial, partial.open("wb") as file:
         np.savez(file, **index._asdict())
-    partial.replace(target)
     return index
 
 
@@ -150,7 +145,7 @@ def _read_index(path: Path) -> TarIndex:
 
 
 def _in_threads(
-    function: Callable[[Item], Result], items: Sequence[Item], words: str, unit: str
+    function: Callable[[Path], Result], items: Sequence[Path], words: str, unit: str
 ) -> Iterator[Result]:
     """Calls a function in threads, with a bar; yields the results in order."""
     with ThreadPoolExecutor(THREADS) as threads:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 import numpy as np
 
@@ -64,13 +64,7 @@ class MissingPhotos(Sequence[Problem]):
     def __len__(self) -> int:
         return len(self._ids)
 
-    @overload
-    def __getitem__(self, row: int) -> Problem: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> list[Problem]: ...
-
-    def __getitem__(self, row: int | slice) -> Problem | list[Problem]:
+    def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return [self[i] for i in range(len(self))[row]]
         name = photo_name(int(self._ids[row]))

@@ -24,43 +24,28 @@ class SourcePhotos(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class DatasetContents:
-    """What a dataset contains.
+    """What a dataset contains."""
 
-    Attributes:
-      features: of every split; see `photo_features`.
-      splits: by name, their photos in order.
-      missing: photos that should be in them and were not found.
-      metadata: returns the dataset's metadata, given the skipped rows of each split.
-      write_beside: writes further files into the dataset's folder.
-      notes: oddities of the sources that are not errors.
-    """
-
-    features: tfds.features.FeaturesDict
-    splits: Mapping[str, SourcePhotos]
-    missing: Sequence[Problem] = ()
+    features: tfds.features.FeaturesDict  # of every split; see `photo_features`
+    splits: Mapping[str, SourcePhotos]  # by name, their photos in order
+    missing: Sequence[Problem] = ()  # photos that should be in them and were not found
+    # returns the dataset's metadata, given the skipped rows of each split
     metadata: Callable[[Mapping[str, set[int]]], dict[str, Any]] = lambda _: {}
+    # writes further files into the dataset's folder
     write_beside: Callable[[Path], None] = lambda _: None
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # oddities of the sources that are not errors
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """A dataset before its sources are read.
+    """A dataset before its sources are read."""
 
-    Attributes:
-      name: of the dataset.
-      variant: of the dataset, in a word that a folder's name can contain.
-      fingerprint: of sources and options, from `fingerprint`.
-      description: of the dataset, in words.
-      processing: of each photo.
-      read_contents: lists the contents; its argument is a folder for temporary files.
-    """
-
-    name: str
-    variant: str
-    fingerprint: str
-    description: str
-    processing: PhotoProcessing
+    name: str  # of the dataset
+    variant: str  # of the dataset, in a word that a folder's name can contain
+    fingerprint: str  # of sources and options, from `fingerprint`
+    description: str  # of the dataset, in words
+    processing: PhotoProcessing  # of each photo
+    # lists the contents; its argument is a folder for temporary files
     read_contents: Callable[[Path], DatasetContents]
 
     def config_name(self) -> str:

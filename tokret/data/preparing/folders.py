@@ -11,8 +11,7 @@ from tokret.errors import UserError
 def files_below(root: Path) -> Iterator[Path]:
     """Lists all files below a folder by name, following each link to a folder once.
 
-    Args:
-      root: the folder; if it does not exist, there are no files.
+    If the folder does not exist, there are no files.
 
     Raises:
       UserError: if a folder cannot be read.

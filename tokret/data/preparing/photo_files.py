@@ -16,34 +16,21 @@ class BadPhotoError(Exception):
 
 
 class PhotoLocation(NamedTuple):
-    """Where a photo's bytes are.
+    """Where a photo's bytes are."""
 
-    Attributes:
-      path: a file.
-      offset: of the photo's first byte in the file.
-      size: in bytes; -1 for the whole file.
-    """
-
-    path: str
-    offset: int = 0
-    size: int = -1
+    path: str  # a file
+    offset: int = 0  # of the photo's first byte in the file
+    size: int = -1  # in bytes; -1 for the whole file
 
 
 @dataclasses.dataclass(frozen=True)
 class PhotoLocations:
-    """Locations of N photos as arrays, since there may be millions.
+    """Locations of N photos as arrays, since there may be millions."""
 
-    Attributes:
-      files: that contain them.
-      file: [N] int32 index into `files`, -1 for a photo that is missing.
-      offset: [N] int64 of the photo's first byte in its file.
-      size: [N] int64 in bytes, -1 for the whole file.
-    """
-
-    files: list[str]
-    file: np.ndarray
-    offset: np.ndarray
-    size: np.ndarray
+    files: list[str]  # that contain them
+    file: np.ndarray  # [N] int32 index into `files`, -1 for a photo that is missing
+    offset: np.ndarray  # [N] int64 of the photo's first byte in its file
+    size: np.ndarray  # [N] int64 in bytes, -1 for the whole file
 
     @classmethod
     def unknown(cls, photos: int) -> "PhotoLocations":

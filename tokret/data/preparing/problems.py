@@ -11,17 +11,11 @@ FILE = "problems.csv"
 
 
 class Problem(NamedTuple):
-    """A photo that cannot be used.
+    """A photo that cannot be used."""
 
-    Attributes:
-      photo: its name in the dataset.
-      place: the file or archive that it is in, or should be in.
-      problem: what is wrong, in a few words.
-    """
-
-    photo: str
-    place: str
-    problem: str
+    photo: str  # its name in the dataset
+    place: str  # the file or archive that it is in, or should be in
+    problem: str  # what is wrong, in a few words
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> None:

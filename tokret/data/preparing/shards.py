@@ -54,20 +54,14 @@ class ShardTask(NamedTuple):
 
 
 class ShardReport(msgspec.Struct):
-    """The result of writing a shard; stored as JSON beside it.
+    """The result of writing a shard; stored as JSON beside it."""
 
-    Attributes:
-      digest: of its task.
-      records: number of records in the shard.
-      size: of the records, in bytes.
-      skipped: rows of the task's photos that the shard does not contain.
-      problems: for each of those, what is wrong.
-    """
-
-    digest: str
-    records: int = 0
-    size: int = 0
+    digest: str  # of its task
+    records: int = 0  # number of records in the shard
+    size: int = 0  # of the records, in bytes
+    # rows of the task's photos that the shard does not contain
     skipped: list[int] = msgspec.field(default_factory=list)
+    # for each of those, what is wrong
     problems: list[Problem] = msgspec.field(default_factory=list)
 
 
@@ -91,14 +85,9 @@ def read_report(task: ShardTask) -> ShardReport | None:
 def write_shard(
     task: ShardTask, progress: Callable[[int], object]
 ) -> tuple[str, ShardReport]:
-    """Writes a shard and its report.
+    """Writes a shard and its report; returns its path and the report.
 
-    Args:
-      task: what to write.
-      progress: called with the number of photos that are done.
-
-    Returns:
-      The shard's path, and its report.
+    `progress` is called with the number of photos that are done.
 
     Raises:
       WriteError: if the disk is full or fails; nothing of the shard is left then.

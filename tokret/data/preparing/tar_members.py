@@ -101,7 +101,11 @@ class _Tar:
                 if file_name is None:
                     size = 0  # a folder has no data, whatever its size field
                 else:
-                    self._reject_truncated(start + size, file_name)
+                    if start + size > self._end:
+                        raise self._error(
+                            f"is truncated: {printable(file_name)} ends at byte "
+                            f"{start + size}, the file has {self._end}"
+                        )
                     yield Member(file_name, start, size)
             self._offset = start + -(-size // BLOCK) * BLOCK
 
@@ -195,13 +199,6 @@ class _Tar:
                 f"claims {size} bytes for {printable(name)}, more than {MAX_BYTES}"
             )
         return name
-
-    def _reject_truncated(self, end: int, name: str) -> None:
-        if end > self._end:
-            raise self._error(
-                f"is truncated: {printable(name)} ends at byte {end}, the file has "
-                f"{self._end}"
-            )
 
     def _error(self, problem: str) -> UserError:
         return UserError(f"{self._path} {problem}; download it again")

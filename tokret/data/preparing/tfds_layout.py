@@ -1,5 +1,6 @@
 """A dataset's folder as TFDS reads it: shards, their names, and the files beside."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +26,10 @@ class Shard(NamedTuple):
     journal: Path
 
 
-def shard_lengths(photos: int) -> list[int]:
-    """The number of photos in each shard of a split, by the photos' number alone."""
+def shard_ends(photos: int) -> list[int]:
+    """The first row of each shard of a split, and the number of photos."""
     count = min(MAX_SHARDS, max(1, math.ceil(photos / PHOTOS_PER_SHARD)))
-    ends = [photos * i // count for i in range(count + 1)]
-    return [last - first for first, last in zip(ends, ends[1:], strict=False)]
+    return [photos * i // count for i in range(count + 1)]
 
 
 def list_shards(name: str, lengths: Mapping[str, int], partial: Path) -> list[Shard]:
@@ -37,15 +37,13 @@ def list_shards(name: str, lengths: Mapping[str, int], partial: Path) -> list[Sh
     template = _template(name, partial / "data")
     shards = []
     for split, photos in lengths.items():
-        first, counts = 0, shard_lengths(photos)
-        for number, length in enumerate(counts):
-            named = template.replace(split=split)
+        named, ends = template.replace(split=split), shard_ends(photos)
+        for number, (first, last) in enumerate(itertools.pairwise(ends)):
             path = Path(
-                named.sharded_filepath(shard_index=number, num_shards=len(counts))
+                named.sharded_filepath(shard_index=number, num_shards=len(ends) - 1)
             )
             journal = partial / "journal" / f"{path.name}.json"
-            shards.append(Shard(split, first, first + length, path, journal))
-            first += length
+            shards.append(Shard(split, first, last, path, journal))
     return shards
 
 
@@ -64,12 +62,10 @@ def write_dataset_info(
 ) -> None:
     """Writes the files beside the shards, TFDS's and those of `write_beside`."""
     skipped: dict[str, set[int]] = {split: set() for split in contents.splits}
-    lengths: dict[str, list[int]] = {}
-    sizes: dict[str, int] = {}
+    written: dict[str, list[ShardReport]] = {split: [] for split in contents.splits}
     for shard, report in zip(shards, reports, strict=True):
         skipped[shard.split] |= {shard.first + row for row in report.skipped}
-        lengths.setdefault(shard.split, []).append(report.records)
-        sizes[shard.split] = sizes.get(shard.split, 0) + report.size
+        written[shard.split].append(report)
     info = tfds.core.DatasetInfo(
         builder=tfds.core.DatasetIdentity(
             name=spec.name,
@@ -88,11 +84,11 @@ def write_dataset_info(
     splits = [
         tfds.core.SplitInfo(
             name=split,
-            shard_lengths=lengths[split],
-            num_bytes=sizes[split],
+            shard_lengths=[report.records for report in reports],
+            num_bytes=sum(report.size for report in reports),
             filename_template=_template(spec.name, folder),
         )
-        for split in lengths
+        for split, reports in written.items()
     ]
     info.set_splits(tfds.core.SplitDict(splits))
     contents.write_beside(folder)

@@ -35,28 +35,22 @@ class _StoppedError(Exception):
 def unpack(archives: Sequence[Path], folder: Path) -> list[Path]:
     """Returns uncompressed tars with the contents of archives, compressed or not.
 
-    Args:
-      archives: .tgz, .tar.gz or .tar.
-      folder: for the copies; existing ones are used as they are.
+    Copies are written to a folder; existing ones are used as they are.
 
     Raises:
       UserError: if an archive is damaged, truncated or grows beyond MAX_GROWTH, or
         there is no space for the copies.
       WriteError: if the disk is full or fails.
     """
-    targets = [_target(archive, folder) for archive in archives]
-    waiting = [
-        (archive, target)
-        for archive, target in zip(archives, targets, strict=True)
-        if not target.exists()
-    ]
+    targets = {archive: _target(archive, folder) for archive in archives}
+    waiting = [pair for pair in targets.items() if not pair[1].exists()]
     if waiting:
         folder.mkdir(exist_ok=True)
         for leftover in folder.glob("*.tmp"):
             leftover.unlink()
         _reject_full(sum(a.stat().st_size for a, _ in waiting), folder)
         _copy_all(waiting)
-    return targets
+    return list(targets.values())
 
 
 def _target(archive: Path, folder: Path) -> Path:

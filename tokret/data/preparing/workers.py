@@ -40,13 +40,6 @@ class _Done(NamedTuple):
     result: Any
 
 
-class _Failure(NamedTuple):
-    """A worker's message that a task failed: on the disk, or with a traceback."""
-
-    on_disk: bool
-    message: str
-
-
 def count_cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -154,9 +147,8 @@ def _drive(
             message: Any = 0
             while isinstance(message, int):
                 message = pickle.load(process.stdout)
-                if isinstance(message, _Failure):
-                    kind = WriteError if message.on_disk else RuntimeError
-                    raise kind(message.message)
+                if isinstance(message, Exception):
+                    raise message
                 messages.put(message)
     except (EOFError, BrokenPipeError, pickle.UnpicklingError):
         status = process.wait()
@@ -202,7 +194,8 @@ def _receive(tasks: "queue.SimpleQueue[Any]") -> None:
 
 def _run_task(
     function: Callable[..., Any], task: Any, output: IO[bytes]
-) -> _Done | _Failure:
+) -> _Done | Exception:
+    """Returns the result, or what to raise: not every error can be pickled."""
     waiting, last = 0, time.monotonic()
 
     def progress(photos: int) -> None:
@@ -215,8 +208,8 @@ def _run_task(
     try:
         result = function(task, progress)
     except WriteError as error:
-        return _Failure(True, str(error))
+        return error
     except Exception:
-        return _Failure(False, traceback.format_exc())
+        return RuntimeError(traceback.format_exc())
     _send(output, waiting)
     return _Done(result)

@@ -40,24 +40,16 @@ PARIS_LANDMARKS = (
 
 @dataclasses.dataclass(frozen=True)
 class OxfordParisBenchmark:
-    """A benchmark on a city's photos: of 2007/2008, or revisited in 2018.
+    """A benchmark on a city's photos: of 2007/2008, or revisited in 2018."""
 
-    Attributes:
-      name: of the dataset.
-      city: whose photos it has.
-      photos: of the database, as published, without broken ones.
-      queries: as published.
-      landmarks: of the text files of 2007/2008; none for a revisited benchmark, whose
-        ground truth is gnd_NAME.pkl or .json and names every photo.
-      text_archive: the archive of the text files.
-    """
-
-    name: str
-    city: City
-    photos: int
-    queries: int
+    name: str  # of the dataset
+    city: City  # whose photos it has
+    photos: int  # of the database, as published, without broken ones
+    queries: int  # as published
+    # of the text files of 2007/2008; none for a revisited benchmark, whose ground truth
+    # is gnd_NAME.pkl or .json and names every photo
     landmarks: tuple[str, ...] = ()
-    text_archive: str = ""
+    text_archive: str = ""  # the archive of the text files
 
     def description(self) -> str:
         """For the dataset's description."""

@@ -21,18 +21,14 @@ SUFFIXES = (".tgz", ".tar.gz", ".tar")
 
 @dataclasses.dataclass(frozen=True)
 class City:
-    """The photos of a city.
+    """The photos of a city."""
 
-    Attributes:
-      name: of the city.
-      archives: by release, the archives' names without suffix; all are needed.
-      pattern: of a photo's name without suffix, which no other city's matches.
-      broken: photos that the hosts list as corrupted, which are web pages.
-    """
-
-    name: str
+    name: str  # of the city
+    # by release, the archives' names without suffix; all are needed
     archives: Mapping[str, tuple[str, ...]]
+    # of a photo's name without suffix, which no other city's matches
     pattern: re.Pattern[str]
+    # photos that the hosts list as corrupted, which are web pages
     broken: frozenset[str] = frozenset()
 
 

@@ -5,6 +5,7 @@ distractors come from a seed. Every landmark and every photo has its own random
 generator, so that neither the counts nor the number of threads change a photo.
 """
 
+import collections
 import contextlib
 import hashlib
 import io
@@ -24,36 +25,27 @@ from tqdm import tqdm
 from tokret.config.datasets import SyntheticLandmarksConfig
 from tokret.data.synthetic_landmarks.photo_rendering import Photo
 from tokret.data.synthetic_landmarks.photo_series import (
-    BENCHMARK,
     DATABASE,
     DISTRACTOR,
     QUERY,
-    THIRD,
     TRAIN,
-    TRAINED,
     VALIDATION,
     Series,
     in_order,
     take_series,
 )
-from tokret.data.synthetic_landmarks.relevance import label_photos
+from tokret.data.synthetic_landmarks.relevance import Appearance, label_photos
 
 PHOTOS_PER_DISTRACTOR = 2
+_NAMES = {
+    TRAIN: "landmark_{:04d}_photo_{:03d}.jpg",
+    VALIDATION: "landmark_{:04d}_validation_{:03d}.jpg",
+    QUERY: "building_{:04d}_query_{:03d}.jpg",
+    DATABASE: "building_{:04d}_photo_{:03d}.jpg",
+    DISTRACTOR: "distractor_{:06d}.jpg",
+}
 
 _LOCK = threading.Lock()  # standard output and TFDS's bars belong to the process
-
-
-def _settings(config: SyntheticLandmarksConfig) -> dict[str, int]:
-    """The fields that decide the photos."""
-    settings = asdict(config)
-    del settings["name"]
-    return settings
-
-
-def _config_name(config: SyntheticLandmarksConfig) -> str:
-    """A name for a folder: readable, and different for different settings."""
-    digest = hashlib.sha256(repr(_settings(config)).encode()).hexdigest()[:8]
-    return f"{config.landmarks}x{config.photos}-{config.longest_side}px-{digest}"
 
 
 def _total(config: SyntheticLandmarksConfig) -> int:
@@ -78,7 +70,7 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
     ):
         self._counts = counts
         self._threads = threads
-        self._queries: list[list[Photo]] = []
+        self._queries: list[tuple[int, str, Photo]] = []
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -115,68 +107,58 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> None:
         raise AssertionError("the splits have their own generators")
 
-    def _series(
-        self, group: int, series: int, landmarks: int, photos: int
-    ) -> Iterator[tuple[int, list[Photo]]]:
+    def _rendered(
+        self, series: int, landmarks: int, photos: int
+    ) -> Iterator[tuple[int, str, Photo]]:
+        """Yields a series' photos, each with its landmark and its name."""
         counts = self._counts
         tasks = (
-            Series(counts.seed, group, landmark, series, photos, counts.longest_side)
+            Series(counts.seed, landmark, series, photos, counts.longest_side)
             for landmark in range(landmarks)
         )
         for landmark, taken in enumerate(in_order(take_series, tasks, self._threads)):
             self._bar.update(len(taken))
-            yield landmark, taken
+            for number, photo in enumerate(taken):
+                yield landmark, _NAMES[series].format(landmark, number), photo
 
     def _labelled(self, series: int, photos: int) -> Iterator[Any]:
-        word = {TRAIN: "photo", VALIDATION: "validation"}[series]
-        landmarks = self._counts.landmarks
-        keys = itertools.count()
-        for landmark, taken in self._series(TRAINED, series, landmarks, photos):
-            for number, photo in enumerate(taken):
-                name = f"landmark_{landmark:04d}_{word}_{number:03d}.jpg"
-                yield next(keys), _example(photo, name, landmark)
+        rendered = self._rendered(series, self._counts.landmarks, photos)
+        for key, (landmark, name, photo) in enumerate(rendered):
+            yield key, _example(photo, name, landmark)
 
     def _query(self) -> Iterator[Any]:
-        counts = self._counts
-        self._queries = []
-        keys = itertools.count()
+        counts, self._queries = self._counts, []
         landmarks, photos = counts.benchmark_landmarks, counts.queries_per_landmark
-        for landmark, taken in self._series(BENCHMARK, QUERY, landmarks, photos):
-            self._queries.append(taken)
-            for number, photo in enumerate(taken):
-                yield next(keys), _example(photo, _query_name(landmark, number), -1)
+        for key, query in enumerate(self._rendered(QUERY, landmarks, photos)):
+            self._queries.append(query)
+            yield key, _example(query[2], query[1], -1)
 
     def _database(self) -> Iterator[Any]:
         counts = self._counts
         names: list[str] = []
-        gnd: list[dict[str, Any]] = []
+        shown: dict[int, list[tuple[int, Appearance]]] = collections.defaultdict(list)
         landmarks, photos = counts.benchmark_landmarks, counts.database_photos
-        for landmark, taken in self._series(BENCHMARK, DATABASE, landmarks, photos):
-            shown = [(len(names) + i, p.appearance) for i, p in enumerate(taken)]
-            for query in self._queries[landmark]:
-                lists = label_photos(query.appearance, shown)
-                gnd.append({"bbx": list(query.box), **lists})
-            for number, photo in enumerate(taken):
-                names.append(f"building_{landmark:04d}_photo_{number:03d}.jpg")
-                yield len(names) - 1, _example(photo, names[-1], -1)
+        for landmark, name, photo in self._rendered(DATABASE, landmarks, photos):
+            shown[landmark].append((len(names), photo.appearance))
+            names.append(name)
+            yield len(names) - 1, _example(photo, name, -1)
         groups = -(-counts.distractors // PHOTOS_PER_DISTRACTOR)
-        tasks = self._series(THIRD, DISTRACTOR, groups, PHOTOS_PER_DISTRACTOR)
-        others = itertools.chain.from_iterable(taken for _, taken in tasks)
-        for number, photo in enumerate(itertools.islice(others, counts.distractors)):
-            names.append(f"distractor_{number:06d}.jpg")
+        others = self._rendered(DISTRACTOR, groups, PHOTOS_PER_DISTRACTOR)
+        for number, (*_, photo) in enumerate(
+            itertools.islice(others, counts.distractors)
+        ):
+            names.append(_NAMES[DISTRACTOR].format(number))
             yield len(names) - 1, _example(photo, names[-1], -1)
-        qimlist = [
-            _query_name(landmark, number)
-            for landmark in range(landmarks)
-            for number in range(counts.queries_per_landmark)
-        ]
-        truth = {"imlist": names, "qimlist": qimlist, "gnd": gnd}
-        self.info.metadata["ground_truth"] = truth
+        self.info.metadata["ground_truth"] = {
+            "imlist": names,
+            "qimlist": [name for _, name, _ in self._queries],
+            "gnd": [
+                {"bbx": list(query.box)}
+                | label_photos(query.appearance, shown[landmark])
+                for landmark, _, query in self._queries
+            ],
+        }
         self._bar.close()
-
-
-def _query_name(landmark: int, number: int) -> str:
-    return f"building_{landmark:04d}_query_{number:03d}.jpg"
 
 
 def _example(photo: Photo, name: str, label: int) -> dict[str, Any]:
@@ -192,13 +174,17 @@ def prepare(
     config: SyntheticLandmarksConfig, data_dir: Path, workers: int = 0
 ) -> tfds.core.DatasetBuilder:
     """Renders the dataset, unless it exists with the same settings."""
-    fields = ", ".join(f"{name}={value}" for name, value in _settings(config).items())
+    settings = asdict(config)
+    del settings["name"]
+    digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
+    size = f"{config.landmarks}x{config.photos}-{config.longest_side}px"
+    fields = ", ".join(f"{name}={value}" for name, value in settings.items())
     builder = SyntheticLandmarks(
         counts=config,
         threads=workers or os.cpu_count() or 1,
         data_dir=os.fspath(data_dir),
         config=tfds.core.BuilderConfig(
-            name=_config_name(config), version="1.0.0", description=f"Counts({fields})"
+            name=f"{size}-{digest}", version="1.0.0", description=f"Counts({fields})"
         ),
     )
     if not builder.data_path.exists():

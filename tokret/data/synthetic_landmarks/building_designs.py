@@ -15,7 +15,7 @@ from tokret.data.synthetic_landmarks.building_parts import (
     tower_kind,
 )
 from tokret.data.synthetic_landmarks.meshes import Mesh, MeshBuilder, rectangle, ring
-from tokret.data.synthetic_landmarks.style import invent_style
+from tokret.data.synthetic_landmarks.style import invent_style, pick
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Landmark:
 def design(rng: np.random.Generator) -> Landmark:
     """Designs a landmark; the same generator state gives the same building."""
     builder = MeshBuilder(rng, invent_style(rng))
-    _DESIGNS[int(rng.integers(len(_DESIGNS)))](builder)
+    pick(rng, _DESIGNS)(builder)
     mesh = builder.finish()
     low, high = mesh.corners.min(axis=(0, 1)), mesh.corners.max(axis=(0, 1))
     width, depth, height = (high - [low[0], low[1], 0.0]).tolist()
@@ -110,7 +110,7 @@ def _temple(builder: MeshBuilder) -> None:
     foot = ring(0.0, depth / 2, drum, sides)
     top = height + rng.uniform(3, 7)
     builder.prism(foot, height, top, ("tower",), cap=False)
-    profile = PROFILES[int(rng.integers(len(PROFILES)))]
+    profile = pick(rng, PROFILES)
     builder.dome(foot, top, drum * rng.uniform(0.9, 1.6), profile, steps=5)
     if rng.random() < 0.7:
         add_portico(builder, width * rng.uniform(0.4, 0.9), height * 0.85)
@@ -153,7 +153,7 @@ def _gate(builder: MeshBuilder) -> None:
         builder.face([(-half, y, height * 0.35), (half, y, height * 0.35),
                     (half, y, height), (-half, y, height)], "arch")  # fmt: skip
     kind = int(rng.integers(4))
-    roof = ("spire", "dome", "battlements")[int(rng.integers(3))]
+    roof = pick(rng, ("spire", "dome", "battlements"))
     if kind == 0:
         builder.gable(
             -half - pier, half + pier, 0.0, depth, beam, depth * 0.5, across=True
@@ -229,7 +229,7 @@ def _rotunda(builder: MeshBuilder) -> None:
             builder.prism(foot, z, z + height, ("front", "side"))
         z += height
         radius *= rng.uniform(0.65, 0.9)
-    roof = ("dome", "spire", "battlements")[int(rng.integers(3))]
+    roof = pick(rng, ("dome", "spire", "battlements"))
     add_roof(builder, foot, z, roof)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tokret.data.synthetic_landmarks.meshes import MeshBuilder, Point, rectangle, ring
+from tokret.data.synthetic_landmarks.style import pick
 
 SIDES = ("front", "side", "back", "side")
 
@@ -35,7 +36,7 @@ def add_roof(
             foot, z, z + span * builder.rng.uniform(0.9, 2.2), ("roof",), top=0.0
         )
     elif kind == "dome":
-        profile = PROFILES[int(builder.rng.integers(len(PROFILES)))]
+        profile = pick(builder.rng, PROFILES)
         builder.dome(foot, z, span * builder.rng.uniform(0.6, 1.0), profile)
     elif kind == "battlements":
         builder.battlements(foot, z, max(1.2, 0.14 * span))
@@ -63,7 +64,7 @@ def add_tower(
 def tower_kind(rng: np.random.Generator) -> tuple[int, str]:
     """Draws how many sides a tower has, and its roof."""
     roofs = ("spire", "dome", "battlements", "flat")
-    return int(rng.choice([4, 4, 6, 8])), roofs[int(rng.integers(len(roofs)))]
+    return int(rng.choice([4, 4, 6, 8])), pick(rng, roofs)
 
 
 def add_house(
@@ -76,7 +77,7 @@ def add_house(
     foot = rectangle(*sides)
     span = min(sides[1] - sides[0], sides[3] - sides[2])
     builder.prism(foot, 0.0, height, SIDES)
-    kind = roofs[int(builder.rng.integers(len(roofs)))]
+    kind = pick(builder.rng, roofs)
     rise = span * builder.rng.uniform(0.3, 0.65)
     if kind == "gable":
         builder.gable(*sides, height, rise)
@@ -93,7 +94,7 @@ def add_house(
 def add_portico(builder: MeshBuilder, width: float, height: float) -> None:
     """Columns or arches in front of the origin, under a gable or a flat roof."""
     out = -4.0
-    role = ("columns", "screen")[int(builder.rng.integers(2))]
+    role = pick(builder.rng, ("columns", "screen"))
     half = width / 2
     builder.face([(-half, out, 0.0), (half, out, 0.0), (half, out, height),
                 (-half, out, height)], role)  # fmt: skip

@@ -6,6 +6,7 @@ import numpy as np
 
 from tokret.data.synthetic_landmarks.building_designs import Landmark
 from tokret.data.synthetic_landmarks.camera import Camera, look_at, project
+from tokret.data.synthetic_landmarks.style import pick
 
 LIGHTS = ("sun", "golden", "overcast", "fog", "dusk", "night")
 CORRECTIONS = 4
@@ -68,6 +69,7 @@ def plan_photo(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
     of the landmark decides how likely a portrait is.
     """
     ranges = _RANGES[kind]
+    weights = np.array(ranges.lights)
     behind = 180.0 if kind == "junk" and rng.random() < _BACK else 0.0
     tall = landmark.height / max(landmark.width, landmark.depth)
     # Mostly near the ground; some photos from a hill or a drone.
@@ -83,22 +85,16 @@ def plan_photo(rng: np.random.Generator, kind: str, landmark: Landmark) -> Shot:
         ),
         roll=float(rng.normal(0, ranges.roll)),
         portrait=bool(rng.random() < np.clip(0.9 * tall - 0.25, 0.12, 0.85)),
-        aspect=float(ASPECTS[int(rng.integers(len(ASPECTS)))]),
-        light=LIGHTS[int(rng.choice(len(LIGHTS), p=_normalised(ranges.lights)))],
+        aspect=float(pick(rng, ASPECTS)),
+        light=LIGHTS[int(rng.choice(len(LIGHTS), p=weights / sum(ranges.lights)))],
         crowd=int(rng.integers(ranges.crowd + 1)),
     )
-
-
-def _normalised(weights: tuple[float, ...]) -> np.ndarray:
-    return np.array(weights) / sum(weights)
 
 
 def photo_size(shot: Shot, longest_side: int) -> tuple[int, int]:
     """Width and height of a photo in pixels."""
     shortest = max(16, round(longest_side / shot.aspect))
-    if shot.portrait:
-        return shortest, longest_side
-    return longest_side, shortest
+    return (shortest, longest_side) if shot.portrait else (longest_side, shortest)
 
 
 def place_camera(shot: Shot, landmark: Landmark, size: tuple[int, int]) -> Camera:

@@ -16,7 +16,7 @@ B = TypeVar("B")
 
 # Part of the seeds of random generators: three sets of landmarks, five of photos.
 TRAIN, VALIDATION, QUERY, DATABASE, DISTRACTOR = range(5)
-TRAINED, BENCHMARK, THIRD = range(3)
+_GROUPS = {TRAIN: 0, VALIDATION: 0, QUERY: 1, DATABASE: 1, DISTRACTOR: 2}
 
 # Probability of each kind of photo (photo_planning.KINDS).
 _PROBABILITIES = {
@@ -34,7 +34,6 @@ class Series(NamedTuple):
     """The first photos of one of a landmark's series."""
 
     seed: int
-    group: int
     landmark: int
     series: int
     photos: int
@@ -45,14 +44,13 @@ def take_series(task: Series) -> list[Photo]:
     """Designs a landmark and takes its photos, each from its own generator."""
     # The 1 that is added below makes the photos' generators differ from the landmark's:
     # trailing zeros do not change a seed sequence.
-    landmark = design(np.random.default_rng([task.seed, task.group, task.landmark]))
+    seeds = [task.seed, _GROUPS[task.series], task.landmark]
+    landmark = design(np.random.default_rng(seeds))
     probabilities = _PROBABILITIES[task.series]
     first = FIRST.get(task.series, ())
     photos = []
     for number in range(task.photos):
-        rng = np.random.default_rng(
-            [task.seed, task.group, task.landmark, task.series + 1, number]
-        )
+        rng = np.random.default_rng([*seeds, task.series + 1, number])
         drawn = str(rng.choice(list(probabilities), p=list(probabilities.values())))
         kind = first[number] if number < len(first) else drawn
         photos.append(take_photo(rng, landmark, kind, task.longest_side))

@@ -1,11 +1,15 @@
 """The style of a landmark: the colours, materials and windows of its walls."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from tokret.data.synthetic_landmarks import materials, windows_and_doors
 from tokret.data.synthetic_landmarks.materials import Colour, shade
+
+T = TypeVar("T")
 
 TEXELS_PER_METRE = 8.0
 LONGEST_TEXTURE = 360  # texels; larger walls are painted more coarsely
@@ -37,37 +41,35 @@ class Style:
     crest: str  # over the door: "", "rose", "clock", "niche", "arms"
 
 
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """Draws one of some options."""
+    return options[int(rng.integers(len(options)))]
+
+
 def invent_style(rng: np.random.Generator) -> Style:
     """Draws a style from the catalogues."""
-
-    def one(options: tuple[str, ...]) -> str:
-        return options[int(rng.integers(len(options)))]
-
-    def colour(options: tuple[Colour, ...]) -> Colour:
-        return options[int(rng.integers(len(options)))]
-
     kinds = tuple(windows_and_doors.WINDOWS)
-    wall = colour(materials.WALLS)
+    wall = pick(rng, materials.WALLS)
     ornaments = (*windows_and_doors.ORNAMENTS, "")
-    pattern = one(materials.PATTERNS)
+    pattern = pick(rng, materials.PATTERNS)
     return Style(
         wall=wall,
-        accent=shade(wall, 0.75) if rng.random() < 0.5 else colour(materials.WALLS),
-        trim=colour(materials.TRIMS),
-        roof=colour(materials.ROOFS),
+        accent=shade(wall, 0.75) if rng.random() < 0.5 else pick(rng, materials.WALLS),
+        trim=pick(rng, materials.TRIMS),
+        roof=pick(rng, materials.ROOFS),
         pattern=pattern,
-        tower_pattern=pattern if rng.random() < 0.5 else one(materials.PATTERNS),
-        roof_pattern=one(materials.ROOF_PATTERNS),
-        windows=tuple(one(kinds) for _ in range(3)),
-        tower_window=one(kinds),
-        frame=one(windows_and_doors.FRAMES),
-        door=one(tuple(windows_and_doors.DOORS)),
+        tower_pattern=pattern if rng.random() < 0.5 else pick(rng, materials.PATTERNS),
+        roof_pattern=pick(rng, materials.ROOF_PATTERNS),
+        windows=tuple(pick(rng, kinds) for _ in range(3)),
+        tower_window=pick(rng, kinds),
+        frame=pick(rng, windows_and_doors.FRAMES),
+        door=pick(rng, tuple(windows_and_doors.DOORS)),
         fill=(float(rng.uniform(0.35, 0.7)), float(rng.uniform(0.5, 0.78))),
         bay=float(rng.uniform(3.0, 6.0)),
         storey=float(rng.uniform(3.8, 7.0)),
         pilasters=bool(rng.random() < 0.45),
-        friezes=(one(ornaments), one(ornaments)),
-        crest=one(("", "rose", "clock", "niche", "arms")),
+        friezes=(pick(rng, ornaments), pick(rng, ornaments)),
+        crest=pick(rng, ("", "rose", "clock", "niche", "arms")),
     )
 
 
