@@ -58,7 +58,7 @@ def test_a_gradient_costs_two_products():
 def test_a_pointwise_convolution_is_a_convolution(stride, side):
     x = jnp.asarray(np.random.default_rng(1).standard_normal((2, side, side, 3)))
     ours = PointwiseConv(
-        4, jnp.float64, stride, nn.initializers.normal(), nn.initializers.ones
+        4, jnp.float64, stride, nn.initializers.normal(), True, nn.initializers.ones
     )
     theirs = nn.Conv(
         *(4, (1, 1), (stride, stride)),

@@ -42,7 +42,8 @@ class Conv(nn.Module):
     ) -> Float[Array, "b h2 w2 d"]:
         """Convolves; sides n, before the padding, become ceil(n / stride)."""
         shape = (self.side, self.side, x.shape[-1], self.channels)
-        kernel = self.param("kernel", he_normal, shape, jnp.float32).astype(self.dtype)
+        kernel = self.param("kernel", he_normal, shape, jnp.float32)
+        kernel = jnp.asarray(kernel, self.dtype)  # weights may be NumPy arrays
         x = x.astype(self.dtype)
         if self.side == 7:
             return stem_conv(x, kernel)

@@ -7,6 +7,7 @@ so where a window starts depends on an image's own sides, not on its canvas's: p
 is explicit here and shifts every image of a batch by the parity of its true sides.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -125,7 +126,7 @@ class EfficientNetLite(Trunk):
     groups: tuple[BlockGroup, ...] = LITE0
     stem: int = 32
     head: int = 1280
-    pixels: PixelScale = LITE
+    pixels: PixelScale = dataclasses.field(default=LITE, kw_only=True)
 
     @property
     def num_stages(self) -> int:
