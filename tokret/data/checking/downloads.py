@@ -29,7 +29,7 @@ from tokret.data.google_landmarks.photo_locations import (
 )
 from tokret.data.image_folder import builder as folder_builder
 from tokret.data.preparing.photo_files import MAX_BYTES, PhotoLocation
-from tokret.data.preparing.tar_members import list_members, printable
+from tokret.data.preparing.tar_members import locate_members, printable
 from tokret.data.revisited import builder as revisited
 from tokret.data.revisited import distractors
 from tokret.data.revisited.photo_sources import find_sources, stem_of
@@ -82,8 +82,7 @@ def _members_of_tars(
     """The files in uncompressed tars; of a damaged one those before the damage."""
     for path in tars:
         try:
-            for member in list_members(path):
-                yield member.name, PhotoLocation(str(path), member.offset, member.size)
+            yield from locate_members(path)
         except (UserError, OSError) as error:
             report.add_defect(path.name, "archive", str(error))
 

@@ -17,17 +17,19 @@ import tensorflow_datasets as tfds
 from tokret.config.datasets import GoogleLandmarksConfig
 from tokret.data.google_landmarks import photo_lists, photo_locations
 from tokret.data.google_landmarks.classes import Classes, make_classes, write_csvs
-from tokret.data.google_landmarks.photo_lists import ListedPhotos
-from tokret.data.google_landmarks.split_photos import LandmarkPhotos, MissingPhotos
+from tokret.data.google_landmarks.photo_lists import ListedPhotos, photo_name
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
     DatasetSpec,
+    LazyList,
     fingerprint,
     photo_features,
 )
 from tokret.data.preparing.dataset_writer import open_prepared, prepare_dataset
-from tokret.data.preparing.photo_files import PhotoLocations
+from tokret.data.preparing.photo_files import PhotoLocation, PhotoLocations
 from tokret.data.preparing.photo_processing import PhotoProcessing
+from tokret.data.preparing.problems import Problem
+from tokret.data.preparing.shards import SourcePhoto
 from tokret.errors import UserError
 
 NAME = "gldv2"
@@ -132,26 +134,51 @@ def _read_contents(sources: Sources, cache: Path, _: Path) -> DatasetContents:
     classes = make_classes(listed, everything, sources.labels, sources.split)
     locations: PhotoLocations | Path
     if sources.tree:
-        locations, exists = (
-            sources.tree,
-            photo_locations.locate_in_tree(listed.ids, sources.tree),
-        )
+        locations = sources.tree
+        exists = photo_locations.locate_in_tree(listed.ids, locations)
     else:
         locations = photo_locations.locate_in_archives(listed.ids, sources.tars, cache)
         exists = locations.file >= 0
-    photos = LandmarkPhotos(listed.ids, classes.labels, locations)
     masks = (~classes.held_out & exists, classes.held_out & exists)
+    missing = listed.ids[~exists]
     return DatasetContents(
         features=photo_features([str(name) for name in classes.landmarks.tolist()]),
         splits={
-            name: photos.take(np.flatnonzero(mask))
+            name: _photos(listed.ids, classes.labels, locations, np.flatnonzero(mask))
             for name, mask in zip(("train", "validation"), masks, strict=True)
             if mask.any()
         },
-        missing=MissingPhotos(listed.ids[~exists], sources.root),
+        missing=LazyList(
+            len(missing),
+            lambda row: Problem(_file(missing[row]), str(sources.root), "missing"),
+        ),
         write_beside=functools.partial(write_csvs, listed=listed, classes=classes),
         notes=_notes(sources, listed, classes),
     )
+
+
+def _file(photo: np.uint64) -> str:
+    return f"{photo_name(int(photo))}.jpg"
+
+
+def _photos(
+    ids: np.ndarray, labels: np.ndarray, places: PhotoLocations | Path, rows: np.ndarray
+) -> LazyList[SourcePhoto]:
+    """The photos of some rows, in the order in which they are read fastest."""
+    if isinstance(places, PhotoLocations):
+        # Each tar from its start to its end, once a split.
+        rows = rows[np.lexsort((places.offset[rows], places.file[rows]))]
+
+    def photo(number: int) -> SourcePhoto:
+        row = int(rows[number])
+        if isinstance(places, PhotoLocations):
+            location = places[row]
+        else:
+            path = photo_locations.tree_path(places, int(ids[row]))
+            location = PhotoLocation(path)
+        return SourcePhoto(_file(ids[row]), location, {"label": int(labels[row])})
+
+    return LazyList(len(rows), photo)
 
 
 def _notes(sources: Sources, listed: ListedPhotos, classes: Classes) -> list[str]:

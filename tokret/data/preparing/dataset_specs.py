@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
 
@@ -12,14 +12,23 @@ from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import SourcePhoto
 
+T = TypeVar("T")
 
-@runtime_checkable
-class SourcePhotos(Protocol):
-    """An ordered list of photos that need not be in memory."""
 
-    def __len__(self) -> int: ...
+class LazyList(Sequence[T]):
+    """Items that are made when they are read, since there may be millions."""
 
-    def __getitem__(self, rows: slice, /) -> Sequence[SourcePhoto]: ...
+    def __init__(self, length: int, make: Callable[[int], T]) -> None:
+        self._rows, self._make = range(length), make
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        rows = self._rows[row]
+        return (
+            self._make(rows) if isinstance(rows, int) else list(map(self._make, rows))
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +36,7 @@ class DatasetContents:
     """What a dataset contains."""
 
     features: tfds.features.FeaturesDict  # of every split; see `photo_features`
-    splits: Mapping[str, SourcePhotos]  # by name, their photos in order
+    splits: Mapping[str, Sequence[SourcePhoto]]  # by name, their photos in order
     missing: Sequence[Problem] = ()  # photos that should be in them and were not found
     # returns the dataset's metadata, given the skipped rows of each split
     metadata: Callable[[Mapping[str, set[int]]], dict[str, Any]] = lambda _: {}

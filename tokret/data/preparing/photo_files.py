@@ -62,12 +62,6 @@ class PhotoLocations:
         self.offset[rows] = offset
         self.size[rows] = size
 
-    def take(self, rows: np.ndarray) -> "PhotoLocations":
-        """The locations of some rows, in this order."""
-        return PhotoLocations(
-            self.files, self.file[rows], self.offset[rows], self.size[rows]
-        )
-
 
 class PhotoReader(contextlib.AbstractContextManager["PhotoReader"]):
     """Reads photos; keeps the last file open, as an archive contains many in a row."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tokret.data.preparing.photo_files import MAX_BYTES
+from tokret.data.preparing.photo_files import MAX_BYTES, PhotoLocation
 from tokret.errors import UserError
 
 BLOCK = 512
@@ -61,6 +61,12 @@ def list_members(path: Path) -> Iterator[Member]:
             yield member
     finally:
         os.close(file)
+
+
+def locate_members(path: Path) -> Iterator[tuple[str, PhotoLocation]]:
+    """Lists the names and locations of a tar's files, as `list_members` does."""
+    for member in list_members(path):
+        yield member.name, PhotoLocation(str(path), member.offset, member.size)
 
 
 def printable(name: str) -> str:

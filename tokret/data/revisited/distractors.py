@@ -4,8 +4,8 @@ Radenovic et al., CVPR 2018, section 3.2: 1,001,001 photos without landmarks of 
 or Paris. One split, `database`, in the order of the published list.
 """
 
-import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from tokret.data.preparing import csv_files
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
     DatasetSpec,
+    LazyList,
     fingerprint,
     photo_features,
 )
@@ -27,7 +28,7 @@ from tokret.data.preparing.photo_files import PhotoLocation, PhotoLocations
 from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import SourcePhoto
-from tokret.data.preparing.tar_members import list_members, printable
+from tokret.data.preparing.tar_members import locate_members, printable
 from tokret.data.preparing.unpacked_archives import unpack
 from tokret.errors import UserError
 
@@ -60,23 +61,6 @@ def read_list(path: Path) -> list[str]:
 def plain_name(name: str) -> str:
     """A path without the folders that only some archives have."""
     return name.removeprefix("./").removeprefix(f"{FOLDER}/")
-
-
-@dataclasses.dataclass(frozen=True)
-class DistractorPhotos:
-    """Photos in the list's order, and their locations."""
-
-    names: Sequence[str]
-    locations: PhotoLocations
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, rows: slice) -> list[SourcePhoto]:
-        return [
-            SourcePhoto(self.names[row], self.locations[row], {})
-            for row in range(len(self))[rows]
-        ]
 
 
 def locate(
@@ -150,21 +134,16 @@ def unpacked_photos(root: Path) -> Iterator[tuple[str, PhotoLocation]]:
         yield path.relative_to(folder).as_posix(), PhotoLocation(str(path))
 
 
-def _archived_photos(
-    archives: Sequence[Path], partial: Path
-) -> Iterator[tuple[str, PhotoLocation]]:
-    for path in unpack(archives, partial / "plain"):
-        for member in list_members(path):
-            yield member.name, PhotoLocation(str(path), member.offset, member.size)
-
-
 def _read_contents(
     root: Path, list_file: Path, archives: Sequence[Path], partial: Path
 ) -> DatasetContents:
     names = read_list(list_file)
-    photos = _archived_photos(archives, partial) if archives else unpacked_photos(root)
+    photos = unpacked_photos(root)
+    if archives:
+        plain = unpack(archives, partial / "plain")
+        photos = itertools.chain.from_iterable(map(locate_members, plain))
     locations = locate(names, photos)
-    known = np.flatnonzero(locations.file >= 0)
+    known = np.flatnonzero(locations.file >= 0).tolist()
     unknown = np.flatnonzero(locations.file < 0).tolist()
     notes = []
     if len(names) != PUBLISHED:
@@ -172,8 +151,9 @@ def _read_contents(
     return DatasetContents(
         features=photo_features(),
         splits={
-            "database": DistractorPhotos(
-                [names[row] for row in known.tolist()], locations.take(known)
+            "database": LazyList(
+                len(known),
+                lambda i: SourcePhoto(names[known[i]], locations[known[i]], {}),
             )
         },
         missing=[Problem(names[row], str(root), "missing") for row in unknown],

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokret.data.preparing.folders import files_below
 from tokret.data.preparing.photo_files import PhotoLocation
-from tokret.data.preparing.tar_members import list_members, printable
+from tokret.data.preparing.tar_members import locate_members, printable
 from tokret.data.preparing.unpacked_archives import unpack
 from tokret.errors import UserError
 
@@ -85,11 +85,8 @@ class CitySources:
         """
         found = [(path.name, PhotoLocation(str(path))) for path in self.files]
         if not self.files:
-            found = [
-                (member.name, PhotoLocation(str(path), member.offset, member.size))
-                for path in unpack(self.archives, partial / "plain")
-                for member in list_members(path)
-            ]
+            plain = unpack(self.archives, partial / "plain")
+            found = [photo for path in plain for photo in locate_members(path)]
         locations: dict[str, PhotoLocation] = {}
         for name, location in found:
             stem = stem_of(name, self.city)
