@@ -1,5 +1,6 @@
 """Photos checked one by one: can they be read and decoded, are they large enough?"""
 
+import functools
 import hashlib
 import io
 import itertools
@@ -51,19 +52,14 @@ class CheckedPhoto(NamedTuple):
     defect: Defect | None
 
 
-class Batch(NamedTuple):
-    """Photos for one worker, and the shorter side below which one is tiny."""
-
-    photos: Sequence[PhotoToCheck]
-    min_side: int
-
-
-def check_batch(batch: Batch, progress: Callable[[int], object]) -> list[CheckedPhoto]:
+def check_batch(
+    min_side: int, photos: Sequence[PhotoToCheck], progress: Callable[[int], object]
+) -> list[CheckedPhoto]:
     """Checks photos, in any process."""
     checked = []
     with PhotoReader() as reader:
-        for photo in batch.photos:
-            checked.append(_check(photo, reader, batch.min_side))
+        for photo in photos:
+            checked.append(_check(photo, reader, min_side))
             progress(1)
     return checked
 
@@ -81,9 +77,9 @@ def check_photos(
     """
     stream = iter(photos)
     batches = iter(lambda: list(itertools.islice(stream, BATCH)), [])
-    tasks = (Batch(batch, min_side) for batch in batches)
+    check = functools.partial(check_batch, min_side)
     yield from itertools.chain.from_iterable(
-        workers.run(check_batch, tasks, count, progress)
+        workers.run(check, batches, count, progress)
     )
 
 

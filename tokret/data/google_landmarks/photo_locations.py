@@ -135,10 +135,8 @@ def _read_index(path: Path) -> TarIndex:
         photo = photo_number(member.name.rpartition("/")[2])
         if photo is not None:
             rows.append((photo, member.offset, member.size))
-    ids, offsets, sizes = zip(*rows, strict=True) if rows else ((), (), ())
-    index = TarIndex(
-        np.array(ids, np.uint64), np.array(offsets, np.int64), np.array(sizes, np.int64)
-    )
+    ids, offsets, sizes = np.array(rows, np.uint64).reshape(-1, 3).T
+    index = TarIndex(ids, offsets.astype(np.int64), sizes.astype(np.int64))
     if len(np.unique(index.ids)) < len(rows):
         raise UserError(f"{path} contains a photo twice, in different folders")
     return index

@@ -56,13 +56,10 @@ def split_photos(photos: Sequence[Photo], config: ImageFolderConfig) -> Splits:
 
 
 def read_list(text: str, known: set[str], kind: str, paths: bool = False) -> set[str]:
-    """Reads a list, one entry a line, or the column `path` of a .csv.
+    """Reads a list of known entries, one a line; "" is an empty list.
 
-    Args:
-      text: the file's path; "" for no entries.
-      known: the possible entries.
-      kind: of the entries, for errors.
-      paths: whether entries are paths, and `.csv` files are tables.
+    With `paths`, entries are paths, and a .csv file has them in its column `path`;
+    `kind` names an entry in errors.
 
     Raises:
       UserError: if it cannot be read, or a line is unknown or repeated.

@@ -74,9 +74,8 @@ def photo_features(labels: Sequence[str] | None = None) -> tfds.features.Feature
 def fingerprint(options: object, files: Iterable[tuple[str, Path]]) -> str:
     """Identifies a state of the sources; other files, sizes or times change it.
 
-    Args:
-      options: everything else that decides the dataset; its `repr` counts.
-      files: files or folders, each with the name that counts.
+    Files and folders come with the name that counts; `options` is everything else that
+    decides the dataset, its `repr` counts.
 
     Raises:
       OSError: if one of them does not exist.

@@ -28,6 +28,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from tokret.data.preparing import problems
+from tokret.data.preparing.csv_files import write_rows
 from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import (
@@ -175,7 +176,7 @@ class _Writer:
             raise UserError(f"{name}: no photo can be used; check the sources")
         bad = [*contents.missing, *broken]
         if bad:
-            problems.write_problems(data / problems.FILE, bad)
+            write_rows(data / problems.FILE, Problem._fields, bad)
             _log(
                 f"warning: {name}: {len(bad):,} photos skipped: "
                 f"{problems.summary(bad)}; {self.final / problems.FILE} lists them"
@@ -187,7 +188,7 @@ class _Writer:
         if not bad or self.skip_bad:
             return
         path = self.partial / problems.FILE
-        problems.write_problems(path, bad)
+        write_rows(path, Problem._fields, bad)
         raise UserError(
             f"{self.spec.name}: {len(bad):,} of {total:,} photos are {kind}: "
             f"{problems.summary(bad)}; {path} lists them; download them again, or skip "

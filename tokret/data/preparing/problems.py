@@ -1,10 +1,7 @@
 """Photos that a dataset cannot contain: named in one line, listed in a CSV."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
-
-from tokret.data.preparing.csv_files import write_rows
 
 FIRST = 10  # photos that a message names
 FILE = "problems.csv"
@@ -16,11 +13,6 @@ class Problem(NamedTuple):
     photo: str  # its name in the dataset
     place: str  # the file or archive that it is in, or should be in
     problem: str  # what is wrong, in a few words
-
-
-def write_problems(path: Path, problems: Sequence[Problem]) -> None:
-    """Writes a CSV (photo,place,problem), whole or not at all."""
-    write_rows(path, Problem._fields, problems)
 
 
 def summary(problems: Sequence[Problem]) -> str:

@@ -66,11 +66,7 @@ def plain_name(name: str) -> str:
 def locate(
     names: Sequence[str], photos: Iterable[tuple[str, PhotoLocation]]
 ) -> PhotoLocations:
-    """Locates the listed photos among existing ones.
-
-    Args:
-      names: from `read_list`.
-      photos: paths and locations; those that are not listed are skipped.
+    """Locates the photos of `read_list` among existing ones; others are skipped.
 
     Raises:
       UserError: if a listed photo exists twice.

@@ -23,12 +23,7 @@ def _bell(t: float) -> float:
 PROFILES = (_half_sphere, _onion, _bell)
 
 
-def add_roof(
-    builder: MeshBuilder,
-    foot: list[Point],
-    z: float,
-    kind: str,
-) -> None:
+def add_roof(builder: MeshBuilder, foot: list[Point], z: float, kind: str) -> None:
     """Closes a tower: "spire", "dome" or "battlements"; any other kind is flat."""
     span = float(np.ptp(np.array(foot)[:, 0]))
     if kind == "spire":
@@ -43,11 +38,7 @@ def add_roof(
 
 
 def add_tower(
-    builder: MeshBuilder,
-    at: Point,
-    span: float,
-    height: float,
-    kind: tuple[int, str],
+    builder: MeshBuilder, at: Point, span: float, height: float, kind: tuple[int, str]
 ) -> None:
     """A tower of a span of metres; kind: number of sides, roof."""
     sides, roof = kind

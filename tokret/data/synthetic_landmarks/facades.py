@@ -153,11 +153,7 @@ def _paint_crest(
 
 
 def pierce(
-    wall: Texture,
-    style: Style,
-    role: str,
-    width: float,
-    height: float,
+    wall: Texture, style: Style, role: str, width: float, height: float
 ) -> Texture:
     """Cuts holes into a copy of a bare wall of a width and height in metres.
 

@@ -107,10 +107,7 @@ def _cutout(kind: int, number: int) -> Sprite:
 
 
 def add_occluders(
-    rng: np.random.Generator,
-    frame: FrameBuffer,
-    landmark: Landmark,
-    crowd: int,
+    rng: np.random.Generator, frame: FrameBuffer, landmark: Landmark, crowd: int
 ) -> None:
     """Draws cut-outs into the scene.
 
@@ -138,10 +135,7 @@ def add_occluders(
 
 
 def _draw_cutout(
-    rng: np.random.Generator,
-    frame: FrameBuffer,
-    at: np.ndarray,
-    kind: int,
+    rng: np.random.Generator, frame: FrameBuffer, at: np.ndarray, kind: int
 ) -> None:
     """Draws one upright cut-out with its foot at a point of the ground."""
     camera, image = frame.camera, _cutout(kind, int(rng.integers(EACH)))
