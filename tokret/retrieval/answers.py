@@ -24,84 +24,54 @@ Best = Callable[
 
 @dataclass(frozen=True)
 class ProtocolRanks:
-    """The ranks of positives by one protocol.
+    """The ranks of positives by one protocol."""
 
-    Attributes:
-      average_precision: [Q], NaN where a query has no positives.
-      ranks: of each query's positives, from 0 and rising, without the items
-        that the protocol ignores.
-    """
-
+    # [Q], NaN where a query has no positives
     average_precision: Float[np.ndarray, " q"]
+    # of each query's positives, from 0 and rising, without the items that the protocol
+    # ignores
     ranks: Sequence[Ranks]
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Times and sizes.
+    """Times and sizes."""
 
-    Attributes:
-      extraction_seconds: from views to descriptors, compilation included.
-      num_extracted: descriptors computed; the others were in a store.
-      search_seconds: from descriptors to ranks, compilation included.
-      dims: of a descriptor.
-      item_bytes: of a descriptor as it is searched.
-    """
-
-    extraction_seconds: float
-    num_extracted: int
-    search_seconds: float
-    dims: int
-    item_bytes: int
+    extraction_seconds: float  # from views to descriptors, compilation included
+    num_extracted: int  # descriptors computed; the others were in a store
+    search_seconds: float  # from descriptors to ranks, compilation included
+    dims: int  # of a descriptor
+    item_bytes: int  # of a descriptor as it is searched
 
 
 class RankedItem(NamedTuple):
-    """A database item in a query's ranking.
+    """A database item in a query's ranking."""
 
-    Attributes:
-      item: its index.
-      view: its photo.
-      verdict: whether it is a positive, by the main protocol.
-      score: its similarity to the query.
-      rank: from 1; None for junk, which is not ranked.
-    """
-
-    item: int
+    item: int  # its index
     view: View
-    verdict: Verdict
-    score: float
-    rank: int | None
+    verdict: Verdict  # whether it is a positive, by the main protocol
+    score: float  # its similarity to the query
+    rank: int | None  # from 1; None for junk, which is not ranked
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Rankings of a database of N items by Q queries.
+    """Rankings of a database of N items by Q queries."""
 
-    Attributes:
-      protocols: by name, the protocols; `main` is the one by which queries are sorted.
-      main: a name in `protocols`.
-      queries: Q photos, those with a box cropped to it.
-      database: N photos.
-      classes: each query's class; "" where there are none.
-      class_of: a database item's class, as `classes`.
-      positives: for each query, by kind of positive ("easy", "hard", or ""), the ranks
-        by the main protocol.
-      num_ranked: of each query, how many items the main protocol ranks.
-      verdict: (query, item) -> whether it is a positive, by the main protocol.
-      best: (queries, k) -> scores and items of the first k of each.
-      costs: times and sizes.
-    """
-
+    # by name, the protocols; `main` is the one by which queries are sorted
     protocols: Mapping[str, ProtocolRanks]
-    main: str
-    queries: Sequence[View]
-    database: Sequence[View]
-    classes: Sequence[str]
-    class_of: Callable[[int], str]
+    main: str  # a name in `protocols`
+    queries: Sequence[View]  # Q photos, those with a box cropped to it
+    database: Sequence[View]  # N photos
+    classes: Sequence[str]  # each query's class; "" where there are none
+    class_of: Callable[[int], str]  # a database item's class, as `classes`
+    # for each query, by kind of positive ("easy", "hard", or ""), the ranks by the main
+    # protocol
     positives: Sequence[Mapping[str, Ranks]]
-    num_ranked: Sequence[int]
+    num_ranked: Sequence[int]  # of each query, how many items the main protocol ranks
+    # (query, item) -> whether it is a positive, by the main protocol
     verdict: Callable[[int, int], Verdict]
-    best: Best
+    best: Best  # (queries, k) -> scores and items of the first k of each
     costs: Costs
 
     @property

@@ -17,17 +17,11 @@ Shape = tuple[int, int]  # height, width
 
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-    """A padded shape and its views.
+    """A padded shape and its views."""
 
-    Attributes:
-      height: in pixels.
-      width: in pixels.
-      rows: indices of the views.
-    """
-
-    height: int
-    width: int
-    rows: tuple[int, ...]
+    height: int  # in pixels
+    width: int  # in pixels
+    rows: tuple[int, ...]  # indices of the views
 
     def batches(self, batch_size: int) -> list["Canvas"]:
         """Divides the views into batches of this canvas, in order."""

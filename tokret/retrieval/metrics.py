@@ -35,16 +35,13 @@ PROTOCOLS: Mapping[str, RevisitedProtocol] = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of a ranking.
+    """The metrics of a ranking."""
 
-    Attributes:
-      means: by protocol (easy, medium, hard), then by metric ("mAP", "mP@1", "mP@5",
-        "mP@10"): the mean over the queries that have positives there, as a fraction;
-        NaN where no query has any.
-      average_precision: by protocol, [Q] float64, NaN for a query without positives.
-    """
-
+    # by protocol (easy, medium, hard), then by metric ("mAP", "mP@1", "mP@5", "mP@10"):
+    # the mean over the queries that have positives there, as a fraction; NaN where no
+    # query has any
     means: dict[str, dict[str, float]]
+    # by protocol, [Q] float64, NaN for a query without positives
     average_precision: dict[str, Float[np.ndarray, " q"]]
 
 

@@ -32,34 +32,22 @@ MARK = 20
 
 @dataclass(frozen=True)
 class Result:
-    """One item of a ranking.
+    """One item of a ranking."""
 
-    Attributes:
-      image: [H, W, 3] uint8, RGB.
-      verdict: whether it is a positive.
-      score: its similarity to the query, or None to omit it.
-    """
-
-    image: UInt8[np.ndarray, "h w 3"]
-    verdict: Verdict
-    score: float | None = None
+    image: UInt8[np.ndarray, "h w 3"]  # [H, W, 3] uint8, RGB
+    verdict: Verdict  # whether it is a positive
+    score: float | None = None  # its similarity to the query, or None to omit it
 
 
 @dataclass(frozen=True)
 class RankingRow:
-    """One query and the beginning of its ranking.
+    """One query and the beginning of its ranking."""
 
-    Attributes:
-      image: [H, W, 3] uint8, RGB, the whole photo.
-      box: [4] x0, y0, x1, y1 in the photo's pixels; None where all of it is the query.
-      caption: a few words, such as "AP 71.3".
-      results: best first; the first ten are shown.
-    """
-
-    image: UInt8[np.ndarray, "h w 3"]
+    image: UInt8[np.ndarray, "h w 3"]  # [H, W, 3] uint8, RGB, the whole photo
+    # [4] x0, y0, x1, y1 in the photo's pixels; None where all of it is the query
     box: Float[np.ndarray, " 4"] | None
-    caption: str
-    results: Sequence[Result]
+    caption: str  # a few words, such as "AP 71.3"
+    results: Sequence[Result]  # best first; the first ten are shown
 
 
 def pick_queries(

@@ -18,16 +18,12 @@ from tokret.io.atomic_files import write_whole
 
 
 class Results(msgspec.Struct, omit_defaults=True):
-    """The content of results.json.
+    """The content of results.json."""
 
-    Attributes:
-      benchmarks: by name, the numbers as fractions; null where nothing was measured.
-      environment: what `environment` collects.
-      baselines: by system, its own `benchmarks`, measured in the same run.
-    """
-
+    # by name, the numbers as fractions; null where nothing was measured
     benchmarks: dict[str, Any]
-    environment: dict[str, Any]
+    environment: dict[str, Any]  # what `environment` collects
+    # by system, its own `benchmarks`, measured in the same run
     baselines: dict[str, dict[str, Any]] = {}
 
 

@@ -21,33 +21,20 @@ _NUMBER_WIDTH = 7
 
 @dataclass(frozen=True)
 class TableRow:
-    """One system on one benchmark.
+    """One system on one benchmark."""
 
-    Attributes:
-      system: what was measured, such as "R50-Token".
-      benchmark: on what, such as "roxford5k".
-      numbers: fractions by protocol, or those of leave-one-out.
-    """
-
-    system: str
-    benchmark: str
-    numbers: Mapping[str, Any]
+    system: str  # what was measured, such as "R50-Token"
+    benchmark: str  # on what, such as "roxford5k"
+    numbers: Mapping[str, Any]  # fractions by protocol, or those of leave-one-out
 
 
 class Column(NamedTuple):
-    """One metric of all rows of a table.
+    """One metric of all rows of a table."""
 
-    Attributes:
-      protocol: "easy", "medium" or "hard"; "" for leave-one-out.
-      metric: such as "mAP".
-      values: one a row; NaN where nothing was measured.
-      best: the largest of them; None where there is none.
-    """
-
-    protocol: str
-    metric: str
-    values: list[float]
-    best: float | None
+    protocol: str  # "easy", "medium" or "hard"; "" for leave-one-out
+    metric: str  # such as "mAP"
+    values: list[float]  # one a row; NaN where nothing was measured
+    best: float | None  # the largest of them; None where there is none
 
 
 def table_rows(

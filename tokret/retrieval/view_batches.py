@@ -30,15 +30,10 @@ def decoding_threads() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class ScannedPhotos:
-    """What is known of photos before they are decoded.
+    """What is known of photos before they are decoded."""
 
-    Attributes:
-      images: names, sizes, boxes and digests.
-      bad: by row, why a photo cannot be read.
-    """
-
-    images: Images
-    bad: Mapping[int, str]
+    images: Images  # names, sizes, boxes and digests
+    bad: Mapping[int, str]  # by row, why a photo cannot be read
 
     @property
     def sizes(self) -> Int[np.ndarray, "n 2"]:

@@ -28,15 +28,10 @@ _SMALLEST = 1e-9
 
 @dataclass(frozen=True)
 class Whitening:
-    """A projection.
+    """A projection."""
 
-    Attributes:
-      mean: [D] float32.
-      projection: [D, E] float32, E at most D.
-    """
-
-    mean: Float[np.ndarray, " d"]
-    projection: Float[np.ndarray, "d e"]
+    mean: Float[np.ndarray, " d"]  # [D] float32
+    projection: Float[np.ndarray, "d e"]  # [D, E] float32, E at most D
 
     def __call__(self, descriptors: Shaped[np.ndarray, "n d"]) -> np.ndarray:
         """Whitens [N, D] descriptors: [N, E] float32 of length 1; NaN stays NaN."""

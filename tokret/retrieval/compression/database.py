@@ -34,19 +34,13 @@ FORMAT = "tokret compressed descriptors 1"
 
 @dataclass(frozen=True)
 class Compressed:
-    """A database of N images in fewer bytes.
+    """A database of N images in fewer bytes."""
 
-    Attributes:
-      codec: "pq128", "int8", "bf16" or the like.
-      codes: [N, bytes] uint8 of product codes, [N, D] int8 or [N, D] bfloat16.
-      scale: [D] of int8, else None.
-      quantiser: of product codes, else None.
-    """
-
-    codec: str
+    codec: str  # "pq128", "int8", "bf16" or the like
+    # [N, bytes] uint8 of product codes, [N, D] int8 or [N, D] bfloat16
     codes: Shaped[np.ndarray, "n b"]
-    scale: Float[np.ndarray, " d"] | None = None
-    quantiser: product.ProductQuantiser | None = None
+    scale: Float[np.ndarray, " d"] | None = None  # [D] of int8, else None
+    quantiser: product.ProductQuantiser | None = None  # of product codes, else None
 
     @property
     def image_bytes(self) -> int:

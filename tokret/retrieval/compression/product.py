@@ -45,14 +45,10 @@ def import_faiss() -> ModuleType:
 
 @dataclass(frozen=True)
 class ProductQuantiser:
-    """Centroids of each part.
+    """Centroids of each part."""
 
-    Attributes:
-      centroids: [M, 256, S] float32: M parts, so M bytes an image. Where M does not
-        divide D, some parts have a dimension less, and a zero behind it.
-      dims: D.
-    """
-
+    # [M, 256, S] float32: M parts, so M bytes an image. Where M does not divide D, some
+    # parts have a dimension less, and a zero behind it
     centroids: Float[np.ndarray, "m 256 s"]
     dims: int
 

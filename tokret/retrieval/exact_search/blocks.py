@@ -135,24 +135,17 @@ def read_in_blocks(
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """A database cut into blocks of one shape.
+    """A database cut into blocks of one shape."""
 
-    Attributes:
-      total: N, its number of rows.
-      rows: rows of each block; the last one starts with rows of the one before, or
-        where it is the only one, ends with rows of zeros.
-      dtype: of a block: float32, bfloat16, int8, or uint8 for product codes.
-      devices: that the blocks are spread over, of all processes.
-      load: gives block i as [rows, D] on its device, which must be this process's.
-      prefetch: called with the number of the next block, to read it from the disk
-        meanwhile.
-    """
-
-    total: int
+    total: int  # N, its number of rows
+    # rows of each block; the last one starts with rows of the one before, or where it
+    # is the only one, ends with rows of zeros
     rows: int
-    dtype: np.dtype
-    devices: tuple[jax.Device, ...]
+    dtype: np.dtype  # of a block: float32, bfloat16, int8, or uint8 for product codes
+    devices: tuple[jax.Device, ...]  # that the blocks are spread over, of all processes
+    # gives block i as [rows, D] on its device, which must be this process's
     load: Callable[[int], Array]
+    # called with the number of the next block, to read it from the disk meanwhile
     prefetch: Callable[[int], None]
 
     def __len__(self) -> int:

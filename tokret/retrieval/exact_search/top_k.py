@@ -35,14 +35,11 @@ SCORES, BYTES, BLOCKS = 2**27, 2**31, 16
 
 
 class Best(NamedTuple):
-    """The best items so far of each query.
+    """The best items so far of each query."""
 
-    Attributes:
-      scores: [Q, k] falling; the lowest number where there are fewer items.
-      items: [Q, k] int32 indices into the database; -1 where there are fewer items.
-    """
-
+    # [Q, k] falling; the lowest number where there are fewer items
     scores: Shaped[Array, "q k"]
+    # [Q, k] int32 indices into the database; -1 where there are fewer items
     items: Int[Array, "q k"]
 
 

@@ -14,47 +14,30 @@ from tokret.retrieval.tables import TableRow, columns
 
 @dataclass(frozen=True)
 class Summary:
-    """What the page shows beside the queries.
+    """What the page shows beside the queries."""
 
-    Attributes:
-      system: what was measured, such as "token".
-      rows: the table of metrics, that system first.
-      environment: nested plain values, as in results.json.
-    """
-
-    system: str
-    rows: Sequence[TableRow]
-    environment: Mapping[str, Any]
+    system: str  # what was measured, such as "token"
+    rows: Sequence[TableRow]  # the table of metrics, that system first
+    environment: Mapping[str, Any]  # nested plain values, as in results.json
 
 
 class Card(NamedTuple):
-    """A query to show.
+    """A query to show."""
 
-    Attributes:
-      number: its index in the benchmark.
-      view: its photo.
-      box: x0, y0, x1, y1 as fractions of the photo's sides; None for the whole photo.
-      top: the first of its ranking.
-    """
-
-    number: int
+    number: int  # its index in the benchmark
     view: View
+    # x0, y0, x1, y1 as fractions of the photo's sides; None for the whole photo
     box: tuple[float, float, float, float] | None
-    top: Sequence[RankedItem]
+    top: Sequence[RankedItem]  # the first of its ranking
 
 
 class Thumbnail(NamedTuple):
-    """A thumbnail.
+    """A thumbnail."""
 
-    Attributes:
-      width: in pixels.
-      height: in pixels.
-      content: for the page's script: "photo", a WebP in base64, and of its tokens
-        "maps", PNGs in base64, and "fractions", percentages.
-    """
-
-    width: int
-    height: int
+    width: int  # in pixels
+    height: int  # in pixels
+    # for the page's script: "photo", a WebP in base64, and of its tokens "maps", PNGs
+    # in base64, and "fractions", percentages
     content: Mapping[str, Any]
 
 

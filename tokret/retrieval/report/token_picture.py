@@ -28,17 +28,11 @@ from tokret.shapes import Float, UInt8
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A photo and its maps.
+    """A photo and its maps."""
 
-    Attributes:
-      image: [H, W, 3] uint8, RGB, what the model saw.
-      maps: [L, h, w], weights from 0 to 1.
-      caption: a few words, such as "query, AP 71.3".
-    """
-
-    image: UInt8[np.ndarray, "h w 3"]
-    maps: Maps
-    caption: str
+    image: UInt8[np.ndarray, "h w 3"]  # [H, W, 3] uint8, RGB, what the model saw
+    maps: Maps  # [L, h, w], weights from 0 to 1
+    caption: str  # a few words, such as "query, AP 71.3"
 
 
 def token_rows(

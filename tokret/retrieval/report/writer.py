@@ -30,16 +30,11 @@ MAX_BYTES = 48 * 2**20  # what a browser opens without a pause
 
 @dataclass(frozen=True, kw_only=True)
 class ReportLimits:
-    """How much a report shows.
+    """How much a report shows."""
 
-    Attributes:
-      queries: most queries.
-      side: longest side of a photo, in pixels.
-      max_bytes: of the file; fewer queries are shown where it would be larger.
-    """
-
-    queries: int
-    side: int
+    queries: int  # most queries
+    side: int  # longest side of a photo, in pixels
+    # of the file; fewer queries are shown where it would be larger
     max_bytes: int = MAX_BYTES
 
     def __post_init__(self) -> None:

@@ -19,15 +19,11 @@ _STATM = Path("/proc/self/statm")
 
 
 class StepCost(NamedTuple):
-    """The cost of one step.
+    """The cost of one step."""
 
-    Attributes:
-      seconds: wall time, compilation included.
-      peak_bytes: peak memory above that before the step: of the first device, or, on a
-        CPU, of the process, compilation included; None where neither is known.
-    """
-
-    seconds: float
+    seconds: float  # wall time, compilation included
+    # peak memory above that before the step: of the first device, or, on a CPU, of the
+    # process, compilation included; None where neither is known
     peak_bytes: int | None
 
 

@@ -35,14 +35,10 @@ METHODS: Mapping[str, Callable[..., Ranking]] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One re-ranking of a pipeline.
+    """One re-ranking of a pipeline."""
 
-    Attributes:
-      name: one of METHODS.
-      arguments: all of its arguments, including defaults.
-    """
-
-    name: str
+    name: str  # one of METHODS
+    # all of its arguments, including defaults
     arguments: Mapping[str, int | float | str]
 
     @property

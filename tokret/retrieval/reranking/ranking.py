@@ -33,19 +33,17 @@ class Ranking:
     By falling dot products, ties by index, except that the items of `reranked` come
     first and in its order. They are the first M by dot products too, so the order
     behind them does not change.
-
-    Attributes:
-      queries: [Q, D] descriptors of length 1 (or of zeros).
-      database: [N, D] descriptors of length 1 (or of zeros); may be memory-mapped.
-      query_items: [Q] the database item that each query is itself, in leave-one-out;
-        that item neither votes nor is ranked. None where queries are no items.
-      reranked: [Q, M] indices into the database, none twice in a row; None where the
-        dot products alone decide.
     """
 
+    # [Q, D] descriptors of length 1 (or of zeros)
     queries: Shaped[Array | np.ndarray, "q d"]
+    # [N, D] descriptors of length 1 (or of zeros); may be memory-mapped
     database: Shaped[Array | np.ndarray, "n d"]
+    # [Q] the database item that each query is itself, in leave-one-out; that item
+    # neither votes nor is ranked. None where queries are no items
     query_items: Int[np.ndarray, " q"] | None = None
+    # [Q, M] indices into the database, none twice in a row; None where the dot products
+    # alone decide
     reranked: Int[np.ndarray, "q m"] | None = None
 
 

@@ -8,17 +8,11 @@ import msgspec
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """A batch whose descriptors are on the disk.
-
-    Attributes:
-      rows: of the batch.
-      bad: those whose image has no descriptor, and why.
-      checksum: CRC-32 of the descriptors, in the order of `rows`.
-    """
+    """A batch whose descriptors are on the disk."""
 
     rows: tuple[int, ...]
-    bad: dict[int, str]
-    checksum: int
+    bad: dict[int, str]  # those whose image has no descriptor, and why
+    checksum: int  # CRC-32 of the descriptors, in the order of `rows`
 
 
 def to_line(entry: Entry) -> bytes:

@@ -23,30 +23,21 @@ REMEDY = "remove the folder and extract again"
 
 
 class UnfinishedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of `unfinished.json`.
+    """The content of `unfinished.json`."""
 
-    Attributes:
-      format: raised whenever the same weights would give other descriptors, so that
-        old stores are refused.
-      record: of the store.
-    """
-
+    # raised whenever the same weights would give other descriptors, so that old stores
+    # are refused
     format: Literal[1] = 1
     record: Record
 
 
 class StoreFile(UnfinishedFile, frozen=True, kw_only=True):
-    """The content of `store.json`.
+    """The content of `store.json`."""
 
-    Attributes:
-      dimensions: D.
-      bad: by row, why an image has no descriptor.
-      checksum: CRC-32 of all descriptors.
-    """
-
-    dimensions: int
+    dimensions: int  # D
+    # by row, why an image has no descriptor
     bad: dict[Annotated[int, msgspec.Meta(ge=0)], str]
-    checksum: int
+    checksum: int  # CRC-32 of all descriptors
 
     def __post_init__(self) -> None:
         """Checks the bad rows."""
@@ -56,20 +47,13 @@ class StoreFile(UnfinishedFile, frozen=True, kw_only=True):
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """A complete store.
-
-    Attributes:
-      path: its folder.
-      record: which model's descriptors they are, of which images, made how.
-      descriptors: [N, D] float32, mapped from the disk and read-only; NaN where the
-        image is bad.
-      bad: by row, why an image has no descriptor.
-    """
+    """A complete store."""
 
     path: Path
-    record: Record
+    record: Record  # which model's descriptors they are, of which images, made how
+    # [N, D] float32, mapped from the disk and read-only; NaN where the image is bad
     descriptors: Float[np.ndarray, "n d"]
-    bad: Mapping[int, str]
+    bad: Mapping[int, str]  # by row, why an image has no descriptor
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -13,20 +13,14 @@ Digest = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Images(msgspec.Struct, frozen=True):
-    """N images, in the order of the rows.
-
-    Attributes:
-      names: of the images.
-      sizes: height and width of the view, in pixels; 0, 0 where the photo could not be
-        read.
-      boxes: the part of the photo that is the view, x0, y0, x1, y1; None for all.
-      digests: of each encoded photo.
-    """
+    """N images, in the order of the rows."""
 
     names: tuple[str, ...]
+    # height and width of the view, in pixels; 0, 0 where the photo could not be read
     sizes: tuple[tuple[Side, Side], ...]
+    # the part of the photo that is the view, x0, y0, x1, y1; None for all
     boxes: tuple[Box | None, ...]
-    digests: tuple[Digest, ...]
+    digests: tuple[Digest, ...]  # of each encoded photo
 
     def __post_init__(self) -> None:
         """Checks the lengths."""
@@ -44,18 +38,11 @@ class Images(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What two rows must have in common to be in one store.
+    """What two rows must have in common to be in one store."""
 
-    Attributes:
-      model: the model's fields in the config.
-      weights: `weights_digest` of its variables.
-      preprocessing: longest side, scales, interpolation.
-      images: the list of images.
-    """
-
-    model: dict[str, Any]
-    weights: str
-    preprocessing: dict[str, Any]
+    model: dict[str, Any]  # the model's fields in the config
+    weights: str  # `weights_digest` of its variables
+    preprocessing: dict[str, Any]  # longest side, scales, interpolation
     images: Images
 
     def difference(self, other: "Record") -> str | None:

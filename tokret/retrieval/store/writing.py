@@ -61,12 +61,9 @@ def write_store(folder: Path, record: Record) -> Iterator["StoreWriter"]:
 
 
 class StoreWriter:
-    """A store that is being written; `write_store` returns one.
+    """A store that is being written; `write_store` returns one."""
 
-    Attributes:
-      finished: [N] which rows are on the disk; all of them if it is complete.
-    """
-
+    # [N] which rows are on the disk; all of them if it is complete
     finished: Bool[np.ndarray, " n"]
 
     def __init__(self, folder: Path, record: Record) -> None:
