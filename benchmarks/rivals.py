@@ -1,7 +1,7 @@
 """The other programs that are installed here: PyTorch, Pillow, faiss and NumPy."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -22,42 +22,22 @@ class InstalledRivals(Rivals):
             "" if found else "PyTorch is not installed: pip install tokret[torch]"
         )
 
-    def _by_form(self, work: str, trunk: str, dtype: str, *inputs: Any) -> Makers:
-        """Returns one call for each of PyTorch's forms, if it has the trunk."""
+    def forms(self, work: str, trunk: str, dtype: str, *inputs: Any) -> Makers:
+        """Returns one call for each of PyTorch's forms, if it has the trunk.
+
+        Extraction is the released loop: one photo at a time, eager, float32.
+        """
         if not self.packages:
             return {}
         from benchmarks import torch_forms
 
         forms = torch_forms.FORMS[dtype] if trunk in torch_forms.TRUNKS else {}
+        if work == "extraction" and forms:
+            forms = {"one at a time, eager float32": torch_forms.Form()}
         make = getattr(torch_forms, work)
         return {
             name: partial(make, trunk, form, *inputs) for name, form in forms.items()
         }
-
-    def inference(self, trunk: str, dtype: str, images: np.ndarray) -> Makers:
-        """Returns one call for each of PyTorch's forms."""
-        return self._by_form("inference", trunk, dtype, images)
-
-    def training(
-        self,
-        trunk: str,
-        dtype: str,
-        images: np.ndarray,
-        labels: np.ndarray,
-        classes: int,
-        steps: int,
-    ) -> Makers:
-        """Returns one call for each of PyTorch's forms."""
-        inputs = (images, labels, classes, steps)
-        return self._by_form("training", trunk, dtype, *inputs)
-
-    def extraction(
-        self, trunk: str, photos: Sequence[np.ndarray], scales: Sequence[float]
-    ) -> Makers:
-        """Returns the released loop: one photo at a time, eager, float32."""
-        forms = self._by_form("extraction", trunk, "float32", photos, scales)
-        eager = "eager"
-        return {f"one at a time, {eager} float32": forms[eager]} if forms else {}
 
     def views(self) -> Any:
         """Returns plain Pillow."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokret.benchmark import search_speed, synthetic_descriptors
-from tokret.benchmark.rivals import NO_RIVALS
+from tokret.benchmark.rivals import Rivals
 from tokret.errors import UserError
 from tokret.retrieval import metrics
 from tokret.retrieval.compression import costs
@@ -36,7 +36,7 @@ def test_without_faiss_the_rest_is_measured(small, monkeypatch):
     queries, database = small
     monkeypatch.setattr(costs, "ALONE", 2)
     result = search_speed.measure(
-        *(queries, np.asarray(database), 1, ["int8", "pq8"], NO_RIVALS),
+        *(queries, np.asarray(database), 1, ["int8", "pq8"], Rivals()),
     )
     assert result["missing"] == ["faiss"] and set(result["compressed"]) == {"int8"}
     assert all(set(each["seconds"]) == {"tokret"} for each in result["exact"].values())

@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks.rivals import InstalledRivals
 from tokret.benchmark import synthetic_descriptors
-from tokret.benchmark.rivals import NO_RIVALS
+from tokret.benchmark.rivals import Rivals
 from tokret.retrieval.exact_search.top_k import top_k
 
 
@@ -35,7 +35,7 @@ def test_targets_are_reached_or_missed():
     met = [case["met"] for target in judged["targets"] for case in target["cases"]]
     assert met == [True, False, False, True, False]
     assert report.startswith("first\n\nmissed: ") and report.count("\n") == 10
-    assert NO_RIVALS.judge(result, "first") == (result, "first")
+    assert Rivals().judge(result, "first") == (result, "first")
 
 
 def test_every_trunk_with_a_form_is_compared():
@@ -45,13 +45,15 @@ def test_every_trunk_with_a_form_is_compared():
     rivals, images = InstalledRivals(), np.zeros((1, 32, 32, 3), np.float32)
     assert rivals.packages == ("torch",) and not rivals.note
     for dtype, forms in FORMS.items():
-        assert set(rivals.inference("tiny", dtype, images)) == set(forms)
+        assert set(rivals.forms("inference", "tiny", dtype, images)) == set(forms)
     labels = np.zeros(1, np.int32)
-    training = rivals.training("tiny", "float32", images, labels, 3, 1)
+    training = rivals.forms("training", "tiny", "float32", images, labels, 3, 1)
     assert set(training) == set(FORMS["float32"])
-    assert not rivals.inference("efficientnet_lite0", "float32", images)
+    assert not rivals.forms("inference", "efficientnet_lite0", "float32", images)
     photos = [np.zeros((32, 40, 3), np.uint8)]
-    ((name, make),) = rivals.extraction("tiny", photos, (1.0,)).items()
+    ((name, make),) = rivals.forms(
+        "extraction", "tiny", "float32", photos, (1.0,)
+    ).items()
     assert name == "one at a time, eager float32"
     make()()
 
@@ -60,5 +62,6 @@ def test_without_pytorch_tokret_is_timed_alone(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     rivals = InstalledRivals()
     assert "pip install" in rivals.note and not rivals.packages
-    assert not rivals.inference("tiny", "float32", np.zeros((1, 32, 32, 3), np.float32))
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    assert not rivals.forms("inference", "tiny", "float32", images)
     rivals.release()

@@ -7,15 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from tqdm import tqdm
 
-from tokret.benchmark.compiled_program import CompiledProgram, peak_bytes
-from tokret.benchmark.device_limits import make_limits
-from tokret.benchmark.rivals import NO_RIVALS, Call, Makers, Rivals
+from tokret.benchmark.compiled_program import CompiledProgram
+from tokret.benchmark.rivals import Call, Makers, Rivals
 from tokret.benchmark.timing import OURS, ratios, spread, time_calls
 from tokret.errors import UserError
+from tokret.models.kernels.matmul import project
 
-MATMUL, STREAM = "matrix products alone", "a stream alone"
+# Of what measures a device's limits: the side of the square matrices, and the float32
+# in each of three arrays.
+SIDES = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
+STREAM = {"cpu": 2**25, "gpu": 2**27, "tpu": 2**27}
 ROUNDS = 6  # of warming up, at most
 FEW_PAGES = 2_048  # 8 MB of memory that a round of calls may still allocate
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory")
@@ -32,7 +36,7 @@ class Settings(NamedTuple):
     """
 
     turns: int = 7
-    rivals: Rivals = NO_RIVALS
+    rivals: Rivals = Rivals()
     matrix_side: int | None = None
 
 
@@ -56,6 +60,33 @@ class Case(NamedTuple):
     runs: int = 1
 
 
+def make_limits(dtype: str, side: int | None) -> dict[str, tuple[Call, int]]:
+    """Makes work that one limit of the first device bounds, and its FLOP or bytes.
+
+    A data sheet does not know clocks, virtual cores and other users, so both limits are
+    measured in turns with the program: square products of a dtype, as models compute
+    them (float32 is not TF32), and a + 2 b, written to a third array.
+
+    Args:
+      dtype: of the products.
+      side: of their matrices; the stream has as many elements as 8 of them. None takes
+        what fills the device.
+    """
+    kind = jax.default_backend()
+    length = 8 * side**2 if side else STREAM.get(kind, STREAM["cpu"])
+    side = side or SIDES.get(kind, SIDES["cpu"])
+    matrix = jax.random.normal(jax.random.key(0), (side, side)).astype(dtype)
+    multiply, add = jax.jit(project), jax.jit(lambda a, b: a + 2.0 * b)
+    one, two = jnp.ones(length, jnp.float32), jnp.ones(length, jnp.float32)
+    return {
+        "matrix products alone": (
+            lambda: multiply(matrix, matrix).block_until_ready(),
+            2 * side**3,
+        ),
+        "a stream alone": (lambda: add(one, two).block_until_ready(), 12 * length),
+    }
+
+
 def time_case(case: Case, settings: Settings) -> dict[str, Any]:
     """Times a case.
 
@@ -71,16 +102,12 @@ def time_case(case: Case, settings: Settings) -> dict[str, Any]:
     case.ours()  # its memory is allocated before rivals take what there is
     calls, skipped = _ready(case.rivals, settings.rivals)
     limits = make_limits(case.facts["dtype"], settings.matrix_side)
-    calls = {
-        OURS: case.ours,
-        **calls,
-        MATMUL: limits.matrix.call,
-        STREAM: limits.bandwidth.call,
-    }
+    calls = {OURS: case.ours, **calls} | {n: call for n, (call, _) in limits.items()}
     warm_up(calls)
     times = time_calls(calls, settings.turns, warm=True)
-    rates = [limits.matrix.amount / s for s in times.pop(MATMUL)]
-    widths = [limits.bandwidth.amount / s for s in times.pop(STREAM)]
+    rates, widths = (
+        [amount / s for s in times.pop(name)] for name, (_, amount) in limits.items()
+    )
     times = {name: [s / case.runs for s in taken] for name, taken in times.items()}
     ours = times.pop(OURS)
     rivals = {
@@ -98,7 +125,7 @@ def time_case(case: Case, settings: Settings) -> dict[str, Any]:
         "flop": program.flop,
         "bytes": accessed,
         "memory": program.memory,
-        "peak_bytes": peak_bytes(jax.devices()[0]),
+        "peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         "matrix_rate": spread(rates),
         "bandwidth": spread(widths),
         "matrix_fraction": spread(ratios([program.products / s for s in ours], rates)),
@@ -136,18 +163,15 @@ def _ready(makers: Makers, rivals: Rivals) -> tuple[dict[str, Call], dict[str, s
     calls: dict[str, Call] = {}
     failed: dict[str, str] = {}
     for form, make in makers.items():
-        call: Call | None = None
         try:
-            call = make()
-            call()
+            calls[form] = make()
+            calls[form]()
+            continue
         # A missing compiler, too little memory: each library raises its own errors.
         except Exception as error:
             first = str(error).strip().splitlines() or [""]
             failed[form] = f"{type(error).__name__}: {first[0]}"[:200]
-        if form not in failed and call is not None:
-            calls[form] = call
-            continue
-        call = None
+        calls.pop(form, None)
         rivals.release()  # the memory of the failed form, now that nothing refers to it
     return calls, failed
 

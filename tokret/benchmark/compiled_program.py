@@ -41,17 +41,17 @@ def compile_program(function: Any, *arguments: Any) -> CompiledProgram:
     traced = function.trace(*arguments)
     compiled = traced.lower().compile()
     seconds = time.perf_counter() - start
-    cost = compiled.cost_analysis() or {}
-    memory = _memory(compiled.memory_analysis())
-    _require_memory(memory)
+    cost, found = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    memory = found and _memory(found)
+    if jax.default_backend() == "cpu" and memory is not None:
+        _require_memory(memory)
     products = product_flop(traced.jaxpr.jaxpr)
     flop, accessed = cost.get("flops"), cost.get("bytes accessed")
     return CompiledProgram(compiled, seconds, products, flop, accessed, memory)
 
 
-def _memory(found: Any) -> int | None:
-    if found is None:
-        return None
+def _memory(found: Any) -> int:
+    """Bytes of arguments, results and temporaries of XLA's analysis of a program."""
     # What is donated is both an argument and a result.
     return int(
         found.argument_size_in_bytes
@@ -61,9 +61,7 @@ def _memory(found: Any) -> int | None:
     )
 
 
-def _require_memory(needed: int | None) -> None:
-    if jax.default_backend() != "cpu" or needed is None:
-        return
+def _require_memory(needed: int) -> None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -72,8 +70,3 @@ def _require_memory(needed: int | None) -> None:
     left = int(figures["MemAvailable"].split()[0]) * 1024
     if needed > left / 2:
         raise MemoryError(f"out of memory: {needed} of {left} bytes")
-
-
-def peak_bytes(device: jax.Device) -> int | None:
-    """The most memory of a device that this process ever used; None if unknown."""
-    return (device.memory_stats() or {}).get("peak_bytes_in_use")

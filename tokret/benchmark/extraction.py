@@ -159,7 +159,7 @@ def make_case(
         "masks_cost": masks_cost(model, variables, batches[0].images, settings.turns),
     }
     runs = [programs[batch.images.shape] for batch in batches]
-    rivals = settings.rivals.extraction(trunk, photos, SCALES)
+    rivals = settings.rivals.forms("extraction", trunk, dtype, photos, SCALES)
     return Case(facts, _total(runs, list(programs.values())), extract, rivals, count)
 
 

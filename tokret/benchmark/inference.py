@@ -65,6 +65,6 @@ def make_case(
         {"trunk": trunk, "dtype": dtype, "batch": batch, "side": list(side)},
         program,
         lambda: program.call(variables, on_device).block_until_ready(),
-        settings.rivals.inference(trunk, dtype, images),
+        settings.rivals.forms("inference", trunk, dtype, images),
         images=batch,
     )

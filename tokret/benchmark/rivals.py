@@ -1,6 +1,6 @@
 """Other programs of the same work, which comparisons time beside tokret."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,26 +23,16 @@ class Rivals:
     packages: tuple[str, ...] = ()
     note = "tokret alone; a clone's `python -m benchmarks` times PyTorch beside it"
 
-    def inference(self, trunk: str, dtype: str, images: np.ndarray) -> Makers:
-        """Returns calls that extract descriptors of normalised images [b, h, w, 3]."""
-        return {}
+    def forms(self, work: str, trunk: str, dtype: str, *inputs: Any) -> Makers:
+        """Returns other programs of the same work, by form.
 
-    def training(
-        self,
-        trunk: str,
-        dtype: str,
-        images: np.ndarray,
-        labels: np.ndarray,
-        classes: int,
-        steps: int,
-    ) -> Makers:
-        """Returns calls of some training steps on images [b, h, w, 3], labels [b]."""
-        return {}
-
-    def extraction(
-        self, trunk: str, photos: Sequence[np.ndarray], scales: Sequence[float]
-    ) -> Makers:
-        """Returns calls that extract multi-scale descriptors of photos [h, w, 3]."""
+        Args:
+          work: inference, training or extraction.
+          trunk: a name in TRUNKS.
+          dtype: tokret's.
+          *inputs: normalised images [b, h, w, 3]; or images [b, h, w, 3] uint8, labels
+            [b], numbers of classes and steps; or photos [h, w, 3] and scales.
+        """
         return {}
 
     def views(self) -> Any:
@@ -59,6 +49,3 @@ class Rivals:
     def judge(self, result: dict[str, Any], report: str) -> tuple[dict[str, Any], str]:
         """Returns a benchmark's result and report, perhaps with targets added."""
         return result, report
-
-
-NO_RIVALS = Rivals()

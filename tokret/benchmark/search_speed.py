@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tokret.arguments import within
-from tokret.benchmark.rivals import NO_RIVALS, Rivals
+from tokret.benchmark.rivals import Rivals
 from tokret.benchmark.synthetic_descriptors import (
     LABELLED,
     make_queries,
@@ -54,7 +54,7 @@ def run(
     turns: int,
     scratch: Path | None,
     forms: Sequence[str],
-    rivals: Rivals = NO_RIVALS,
+    rivals: Rivals,
 ) -> dict[str, Any]:
     """Times search.
 

@@ -82,7 +82,8 @@ def make_case(
         jax.block_until_ready((state, metrics))
 
     facts = {"trunk": trunk, "dtype": dtype, "batch": batch, "side": [side, side]}
-    rivals = settings.rivals.training(trunk, dtype, images, labels, classes, steps)
+    work = (images, labels, classes, steps)
+    rivals = settings.rivals.forms("training", trunk, dtype, *work)
     return Case({**facts, "classes": classes}, program, step, rivals, batch, steps)
 
 
