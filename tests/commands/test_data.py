@@ -62,6 +62,7 @@ def test_errors_are_one_line_and_status_2(run, hosts, tmp_path):
             "--resiz is not an option; did you mean --resize?",
         ),
         (("prepare", "image_folder"), "--root is empty"),
+        (("check", "image_folder", f"--root={hosts}", "--workers=-1"), "--workers is"),
         (("prepare", "roxford5k", "--resize=512"), "--resize is not an option"),
         (("prepare", "gldv2", data), "no prepared gldv2"),
         (("prepare", "rparis6k", data, f"--manual_dir={hosts}"), "no photos of Paris"),

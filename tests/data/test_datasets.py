@@ -17,6 +17,7 @@ def test_names_and_numbers_are_checked(tmp_path):
         ({"name": "imagenet"}, "image_folder, oxford5k, paris6k, revisitop1m"),
         ({"name": "gldv2"}, "manual_dir: .* no prepared gldv2 clean-original"),
         ({"name": "synthetic_landmarks", "landmarks": 0}, "landmarks is 0"),
+        ({"name": "synthetic_landmarks", "workers": -1}, "workers is -1"),
     ):
         with pytest.raises(UserError, match=message):
             datasets.prepare(str(tmp_path), **options)

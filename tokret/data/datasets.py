@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokret.arguments import within
 from tokret.config.parsing import parse_data
 from tokret.config.tree import DatasetIdentity
 from tokret.errors import UserError
@@ -139,6 +140,7 @@ def prepare(data_dir: str, *, workers: int = 0, **fields: Any) -> Dataset:
       UserError: if a field is unknown or wrong, or the data is missing.
     """
     config = parse_data(fields)
+    within("workers", workers, 0)
     folder = Path(data_dir).expanduser()
     builder = prepare_function(config.name)(config, folder, workers)
     return Dataset(config.name, builder)

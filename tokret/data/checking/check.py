@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from tokret.arguments import within
 from tokret.config.parsing import parse_data
 from tokret.data.checking import downloads
 from tokret.data.checking.photo_checks import Defect, PhotoToCheck, check_photos
@@ -63,7 +64,7 @@ def check(
     else:
         photos = list_prepared_photos(data_dir, name, report)
     digests, checked = Digests(), 0
-    workers = workers or count_cores()
+    workers = within("workers", workers, 0) or count_cores()
     with tqdm(desc=name, unit="photo", disable=None) as bar:
         for photo in check_photos(photos, smallest, workers, bar.update):
             checked += 1
