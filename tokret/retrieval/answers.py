@@ -97,10 +97,6 @@ class Answers:
 
 
 def first_miss(ranks: Ranks) -> int:
-    """The rank, from 0, of the first item that is no positive.
-
-    Args:
-      ranks: of all the positives, from 0 and rising.
-    """
+    """The first rank not among those of all positives, which are from 0 and rising."""
     gaps = np.flatnonzero(ranks != np.arange(len(ranks)))
     return int(gaps[0]) if len(gaps) else len(ranks)

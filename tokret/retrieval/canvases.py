@@ -34,18 +34,12 @@ class Canvas:
 def plan_canvases(
     sizes: Int[np.ndarray, "n 2"], limit: int, batch_size: int = 1, step: int = 32
 ) -> list[Canvas]:
-    """Chooses at most `limit` canvases with little padding.
+    """Chooses at most `limit` canvases with little padding; each costs a compilation.
 
     Sides are rounded up to multiples of `step`. Then, while there are too many
     canvases, or while it reduces the number of computed pixels, the two are merged that
-    add the fewest pixels. Empty places in a last batch are computed, too.
-
-    Args:
-      sizes: heights and widths; 0, 0 for a photo that cannot be read, which gets no
-        canvas.
-      limit: most canvases; each costs a compilation.
-      batch_size: views a batch.
-      step: canvases' sides are multiples of it.
+    add the fewest pixels. Empty places in a last batch are computed, too. A photo of
+    size 0, 0, which cannot be read, gets no canvas.
     """
     groups: dict[Shape, list[int]] = {}
     for row, (height, width) in enumerate((-(-sizes // step) * step).tolist()):

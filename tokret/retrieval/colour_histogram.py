@@ -16,16 +16,11 @@ RANGES = (0, 180, 0, 256, 0, 256)
 def colour_histogram(
     image: UInt8[np.ndarray, "h w 3"],
 ) -> Float[np.ndarray, " 128"]:
-    """Computes an image's descriptor: how often each of 128 colours occurs.
+    """Computes how often each of 128 colours occurs in an image [H, W, 3] uint8, RGB.
 
     The square root (Hellinger's kernel; Arandjelovic and Zisserman, CVPR 2012, use it
-    on SIFT) keeps one large uniform surface from outweighing everything else.
-
-    Args:
-      image: [H, W, 3] uint8, RGB.
-
-    Returns:
-      [128] float32 of length 1: hue changes slowest, then saturation, then value.
+    on SIFT) keeps one large uniform surface from outweighing everything else. Returns
+    [128] float32 of length 1: hue changes slowest, then saturation, then value.
     """
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     counts = cv2.calcHist([hsv], [0, 1, 2], None, BINS, RANGES)

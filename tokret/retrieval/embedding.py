@@ -28,13 +28,8 @@ def interpolation(
     """Makes the matrices that rescale one axis bilinearly, one an image.
 
     Half-pixel centres, no antialiasing, sampling step exactly 1 / scale, edges
-    repeated: PyTorch's `interpolate(scale_factor=scale)`, within each true size.
-
-    Args:
-      sizes: true sides along the axis.
-      inputs: the canvas's side.
-      outputs: the canvas's side after rescaling.
-      scale: factor of the sides.
+    repeated: PyTorch's `interpolate(scale_factor=scale)`, within each true size. The
+    canvas's side is `inputs` before and `outputs` after rescaling.
     """
     position = jnp.maximum((jnp.arange(outputs) + 0.5) / scale - 0.5, 0.0)
     last = sizes[:, None] - 1  # [b, 1]
@@ -71,15 +66,10 @@ def scaled_sizes(
 def make_embed_fn(
     model: RetrievalNet, scales: Sequence[float], platform: str | None = None
 ) -> EmbedFn:
-    """Jits multi-scale extraction of descriptors.
+    """Jits multi-scale extraction: a descriptor per scale, then their normalised mean.
 
-    On a CPU or GPU it has its own compiler options, so no other jit can call it.
-
-    Args:
-      model: images to (descriptors, intermediates).
-      scales: factors of the sides; each gives a descriptor, and their normalised mean
-        is the result.
-      platform: to compile for; None for that of jax's default backend.
+    On a CPU or GPU it has its own compiler options (those of jax's default backend
+    where `platform` is None), so no other jit can call it.
 
     Returns:
       A function of (variables, images [b, h, w, 3] uint8, their sizes [b, 2], their
@@ -109,12 +99,8 @@ def batch_shardings(
 ) -> tuple[NamedSharding, NamedSharding, NamedSharding]:
     """Splits a batch over as many devices as divide it.
 
-    Args:
-      batch_size: images a batch.
-      devices: of which only some may be used.
-
-    Returns:
-      The shardings of arrays [b, ...], of arrays [s, b, 2], and of replicated arrays.
+    Returns the shardings of arrays [b, ...], of arrays [s, b, 2], and of replicated
+    arrays.
     """
     used = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
     mesh = Mesh(np.array(devices[:used]), ("views",))

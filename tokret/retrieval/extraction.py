@@ -39,13 +39,7 @@ class DescriptorWriter(Protocol):
 
 
 class MemoryWriter:
-    """Keeps descriptors in memory.
-
-    Attributes:
-      finished: [N] which rows are written.
-      descriptors: [N, D], after the first batch.
-      bad: by row, why an image has no descriptor.
-    """
+    """Keeps descriptors [N, D], and the reasons of bad rows, in memory."""
 
     def __init__(self, count: int) -> None:
         """Starts with N rows, none of them written."""

@@ -25,28 +25,17 @@ from tokret.shapes import Array, Int, Shaped
 def plain_average_precision(rank: Int[np.ndarray, " p"]) -> float:
     """Average precision without interpolation: the mean of precision at each positive.
 
-    Args:
-      rank: [P] ranks of all the positives, from 0, in any order; P is at least 1.
-
-    Returns:
-      A fraction.
+    `rank` [P] are the ranks of all positives, from 0, in any order; P is at least 1.
     """
     return float(np.mean(np.arange(1, len(rank) + 1) / (np.sort(rank) + 1)))
 
 
 def average_precision_at(rank: Int[np.ndarray, " p"], k: int) -> float:
-    """Average precision of the first k places alone.
+    """Average precision of the first k places alone; `rank` as above.
 
     The sum of the precision at each positive among them, divided by as many positives
     as they could hold (Weyand et al., "Google Landmarks Dataset v2", CVPR 2020, section
     5.1: mAP@100).
-
-    Args:
-      rank: [P] ranks of all the positives, from 0, in any order; P is at least 1.
-      k: the cutoff.
-
-    Returns:
-      A fraction.
     """
     place = np.sort(rank) + 1
     precision = np.arange(1, len(place) + 1) / place
@@ -58,13 +47,7 @@ def leave_one_out(
 ) -> dict[str, float]:
     """Measures the search of each item for the others of its label.
 
-    Args:
-      descriptors: as for `leave_one_out_ranks`.
-      labels: as for `leave_one_out_ranks`.
-      **options: its other arguments.
-
-    Returns:
-      `leave_one_out_metrics` of the ranks.
+    Takes the arguments of `leave_one_out_ranks`, and returns `leave_one_out_metrics`.
     """
     return leave_one_out_metrics(leave_one_out_ranks(descriptors, labels, **options))
 
@@ -73,9 +56,6 @@ def leave_one_out_metrics(
     ranks: Mapping[int, Int[np.ndarray, " _"]],
 ) -> dict[str, float]:
     """Measures the rankings of `leave_one_out_ranks`.
-
-    Args:
-      ranks: by query item.
 
     Returns:
       "mAP": the mean of the plain average precision; "recall@k" for k of 1, 5 and 10:

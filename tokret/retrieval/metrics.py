@@ -60,9 +60,6 @@ def evaluate(
         follow as distractors.
       truth: the benchmark.
       block: database rows on the device at once.
-
-    Returns:
-      The means and each query's average precision.
     """
     ranks = count_ranks(queries, database, labelled_items(truth), block)
     return evaluate_ranks(ranks, truth)
@@ -71,11 +68,7 @@ def evaluate(
 def labelled_items(truth: GroundTruth) -> Int[np.ndarray, "q l"]:
     """The items whose ranks matter: easy, hard, junk in a row, padded with -1.
 
-    Args:
-      truth: a benchmark of Q queries.
-
-    Returns:
-      [Q, L] int32 indices into the database, L the longest row.
+    Returns [Q, L] int32 indices into the database, L the longest row.
     """
     rows = [
         np.concatenate(lists)
@@ -85,15 +78,7 @@ def labelled_items(truth: GroundTruth) -> Int[np.ndarray, "q l"]:
 
 
 def evaluate_ranks(ranks: Int[np.ndarray, "q l"], truth: GroundTruth) -> Evaluation:
-    """Measures rankings, given the ranks of the labelled items.
-
-    Args:
-      ranks: [Q, L] ranks of `labelled_items(truth)`, from 0.
-      truth: the benchmark.
-
-    Returns:
-      The means and each query's average precision.
-    """
+    """Measures rankings by the ranks [Q, L], from 0, of `labelled_items(truth)`."""
     by_list = [split_ranks(row, truth, query) for query, row in enumerate(ranks)]
     means, average = {}, {}
     for name, protocol in PROTOCOLS.items():
@@ -109,16 +94,7 @@ def evaluate_ranks(ranks: Int[np.ndarray, "q l"], truth: GroundTruth) -> Evaluat
 def split_ranks(
     ranks: Int[np.ndarray, " l"], truth: GroundTruth, query: int
 ) -> dict[str, Int[np.ndarray, " _"]]:
-    """Splits a row in the order of `labelled_items` by list.
-
-    Args:
-      ranks: [L] of the query's labelled items, from 0, and padding behind them.
-      truth: the benchmark.
-      query: its index.
-
-    Returns:
-      Ranks by list: easy, hard, junk.
-    """
+    """Splits a query's row, in the order of `labelled_items`: easy, hard and junk."""
     easy, hard = len(truth.easy[query]), len(truth.hard[query])
     junk = len(truth.junk[query])
     return {
@@ -131,15 +107,7 @@ def split_ranks(
 def without_junk(
     positive: Int[np.ndarray, " p"], junk: Int[np.ndarray, " j"]
 ) -> Int[np.ndarray, " p"]:
-    """Ranks of the positives as if the junk had never been in the database.
-
-    Args:
-      positive: [P] ranks from 0, in any order.
-      junk: [J] ranks from 0, in any order.
-
-    Returns:
-      [P] ranks, rising.
-    """
+    """Ranks of the positives, rising, as if the junk had never been in the database."""
     rising = np.sort(positive)
     return rising - np.searchsorted(np.sort(junk), rising)
 
@@ -151,14 +119,8 @@ def average_precision(
 
     Each positive adds 1 / P times the mean of the precision just before it and at it;
     before the very first rank the precision is 1 (Philbin et al., CVPR 2007;
-    the released evaluations of the Revisited protocol keep the rule).
-
-    Args:
-      positive: [P] ranks of all the positives, from 0; P is at least 1.
-      junk: [J] ranks of the ignored items.
-
-    Returns:
-      A fraction.
+    the released evaluations of the Revisited protocol keep the rule). The ranks of all
+    P positives, at least 1, and of the ignored items are from 0.
     """
     rank = without_junk(positive, junk).astype(np.float64)
     found = np.arange(len(rank))
@@ -173,15 +135,7 @@ def precision_at(
     """Precision among the first k, or up to the last positive if that comes sooner.
 
     The released evaluation of the Revisited protocol shortens k in this way: a query of
-    two positives can reach a precision at 10 of 1.
-
-    Args:
-      positive: [P] ranks of all the positives, from 0; P is at least 1.
-      junk: [J] ranks of the ignored items.
-      k: the cutoff.
-
-    Returns:
-      A fraction.
+    two positives can reach a precision at 10 of 1. Ranks as for `average_precision`.
     """
     place = without_junk(positive, junk) + 1
     cutoff = min(int(place.max()), k)
@@ -191,12 +145,7 @@ def precision_at(
 def padded(
     rows: Sequence[Int[np.ndarray, " _"]], width: int
 ) -> Int[np.ndarray, "q {width}"]:
-    """Stacks lists of indices, padded with -1.
-
-    Args:
-      rows: Q lists.
-      width: of the result, at least the longest list's.
-    """
+    """Stacks lists of indices, padded with -1 to one width."""
     filled = np.full((len(rows), width), -1, np.int32)
     for index, row in enumerate(rows):
         filled[index, : len(row)] = row

@@ -53,12 +53,7 @@ class RankingRow:
 def pick_queries(
     average_precision: Float[np.ndarray, " q"], count: int = 9
 ) -> list[int]:
-    """Picks queries evenly from the best to the worst, those with positives only.
-
-    Args:
-      average_precision: of every query, NaN where it has no positives.
-      count: how many at most.
-    """
+    """Picks at most `count` queries with positives, evenly from the best to the worst."""
     order = np.argsort(-average_precision, kind="stable")
     valid = order[~np.isnan(average_precision[order])]
     places = np.linspace(0, len(valid) - 1, min(count, len(valid))).round()
@@ -66,14 +61,7 @@ def pick_queries(
 
 
 def ranking_rows(answers: Answers) -> list[RankingRow]:
-    """Gathers the rankings of a few queries.
-
-    Args:
-      answers: of a system on a benchmark.
-
-    Returns:
-      The best query, the worst, and others evenly between, the median among them.
-    """
+    """The rankings of the best query, the worst, and others evenly between."""
     picked = pick_queries(answers.precision)
     rows = []
     for query, ranking in zip(picked, answers.first(picked, RESULTS), strict=True):
@@ -92,10 +80,6 @@ def whole(view: View) -> UInt8[np.ndarray, "h w 3"]:
 
 def ranking_picture(rows: Sequence[RankingRow], path: str | Path) -> None:
     """Writes a PNG: one row a query, its first ten results beside it, a legend on top.
-
-    Args:
-      rows: the queries to show, at least one.
-      path: the file to write; its folder must exist.
 
     Raises:
       UserError: the file cannot be written.

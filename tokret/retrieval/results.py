@@ -28,13 +28,10 @@ class Results(msgspec.Struct, omit_defaults=True):
 
 
 def write_results(path: Path, results: Results, *, merge: bool = False) -> None:
-    """Writes results.json, atomically.
+    """Writes results.json, atomically; NaN becomes null.
 
-    Args:
-      path: the file; its folder must exist.
-      results: its content; NaN becomes null.
-      merge: keep the numbers of other benchmarks in the file, if they were measured in
-        the same environment.
+    With `merge` the numbers of other benchmarks in the file are kept, if they were
+    measured in the same environment.
 
     Raises:
       UserError: the file cannot be written.
@@ -65,11 +62,8 @@ def _merged(path: Path, new: Results) -> Results:
 def environment(precision: str) -> dict[str, Any]:
     """Collects what a number depends on besides weights and data.
 
-    Args:
-      precision: how descriptors were computed, such as "float32".
-
-    Returns:
-      commit, versions, platform, device (kind, count and backend) and precision.
+    That is commit, versions, platform, device (kind, count and backend) and precision,
+    how descriptors were computed, such as "float32".
     """
     device = jax.devices()[0]
     packages = ("jax", "jaxlib", "flax", "numpy")
@@ -92,14 +86,10 @@ def environment(precision: str) -> dict[str, Any]:
 
 
 def commit(root: Path) -> str:
-    """The git commit of a checkout.
+    """The git commit of a checkout whose top folder is `root`.
 
-    Args:
-      root: the checkout's top folder.
-
-    Returns:
-      The commit's hash, with "-dirty" behind it where tracked files were changed;
-      "unknown" where `root` is not the top of a checkout or git is not installed.
+    It ends in "-dirty" where tracked files were changed, and is "unknown" where `root`
+    is not the top of a checkout or git is not installed.
     """
     try:
         # An installed package may be inside some other project's checkout.

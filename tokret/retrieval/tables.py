@@ -40,12 +40,7 @@ class Column(NamedTuple):
 def table_rows(
     benchmark: str, numbers: Mapping[str, Mapping[str, Any]]
 ) -> list[TableRow]:
-    """Lists systems, each followed by its variants.
-
-    Args:
-      benchmark: on what they were measured.
-      numbers: by system.
-    """
+    """Lists systems by their numbers on a benchmark, each followed by its variants."""
     rows = []
     for system, found in numbers.items():
         name, variants = system, {system: found}
@@ -78,13 +73,9 @@ def columns(rows: Sequence[TableRow]) -> list[Column]:
 
 
 def text_table(rows: Sequence[TableRow]) -> str:
-    """Results as plain text, in percent.
+    """Results of one benchmark as plain text, in percent; a dash for NaN.
 
-    Args:
-      rows: in the order to print, all of one benchmark.
-
-    Returns:
-      Lines of at most 88 characters, no newline at the end; a dash for NaN.
+    Lines have at most 88 characters, and there is no newline at the end.
     """
     by_protocol = "easy" in rows[0].numbers
     shown = _SHOWN if by_protocol else _SHOWN_OF_ALL
@@ -127,11 +118,7 @@ def text_table(rows: Sequence[TableRow]) -> str:
 
 
 def cost_lines(numbers: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What re-ranking and compressed search cost, in a line each.
-
-    Args:
-      numbers: by system.
-    """
+    """What each system's re-ranking and compressed search cost, in a line each."""
     lines = [
         f"{system}, {_reranking_cost(step)}"
         for system, found in numbers.items()

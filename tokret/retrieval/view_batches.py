@@ -54,15 +54,10 @@ def scan_photos(
     progress: Callable[[int], Any] = lambda done: None,
     group: ProcessGroup = ALONE,
 ) -> ScannedPhotos:
-    """Reads all photos once, and decodes none of them.
+    """Reads all photos once, and decodes none of them; processes divide the photos.
 
-    Args:
-      views: the photos; one that cannot be read is noted as bad.
-      progress: called with the number of views done since the last call, here.
-      group: processes that divide the photos.
-
-    Returns:
-      The same in every process.
+    `progress` is called with the number of views done here since the last call. The
+    result is the same in every process; photos that cannot be read are in its `bad`.
     """
 
     def scan(row: int) -> _Scanned:
@@ -116,14 +111,9 @@ def load_batches(
 ) -> Iterator[Loaded]:
     """Decodes batches; while one is used, the next are being decoded.
 
-    Args:
-      views: all views.
-      batches: the canvas and the rows of each batch.
-      sizes: of all views.
-      batch_size: images a batch; missing ones are black.
-
     Yields:
-      A batch, its padded images, and by row why a photo of it is bad.
+      A batch, its images [batch_size, H, W, 3] uint8, padded with black, and by row why
+      a photo of it is bad.
     """
     threads = decoding_threads()
     ahead = 1 + -(-threads // batch_size)  # batches: enough work for every thread

@@ -48,9 +48,7 @@ class Whitening:
 def learn(descriptors: Database, dims: int | None = None) -> Whitening:
     """Learns a whitening; sums are float64, and one block is in memory at a time.
 
-    Args:
-      descriptors: [N, D] of many images; rows of NaN are skipped.
-      dims: E, the dimensions that are kept; None keeps all.
+    Of the descriptors [N, D] rows of NaN are skipped; `dims` is E, None for D.
 
     Raises:
       ValueError: E is not in 1 to D.

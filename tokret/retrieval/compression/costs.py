@@ -22,11 +22,6 @@ def measure_compression(
 
     Product codes are searched by faiss, which is the fastest on a CPU.
 
-    Args:
-      codec: as of `Compressed`.
-      queries: [Q, D] descriptors.
-      database: [N, D].
-
     Returns:
       The database, and: `image_bytes` and `all_bytes`; `build_seconds`; `by`, the
       searching library; seconds of one query alone, `one` [median, 99th

@@ -69,12 +69,8 @@ class Compressed:
 def check_codec(codec: str, dims: int | None = None) -> str:
     """Returns the codec if it exists.
 
-    Args:
-      codec: from a user.
-      dims: D, where it is known.
-
     Raises:
-      UserError: it is unknown, or has more bytes than dimensions.
+      UserError: it is unknown, or has more bytes than the `dims` dimensions.
     """
     match = re.fullmatch(r"pq([1-9]\d{0,5})", codec)
     if match is None and codec not in ("int8", "bf16"):
@@ -91,14 +87,10 @@ def check_codec(codec: str, dims: int | None = None) -> str:
 
 
 def compress(database: Database, codec: str) -> Compressed:
-    """Compresses a database.
+    """Compresses a database [N, D], block by block; only the codes are held in memory.
 
     A row of NaN, an image without a descriptor, has no code: it becomes the opposite of
     the mean descriptor, which ranks behind nearly all others.
-
-    Args:
-      database: [N, D], read block by block; only the codes are held in memory.
-      codec: as of `Compressed`.
 
     Raises:
       UserError: the codec is unknown, or it needs faiss and that is missing.
@@ -118,11 +110,7 @@ def compress(database: Database, codec: str) -> Compressed:
 
 
 def training_sample(database: Database) -> Float[np.ndarray, "n d"]:
-    """Samples rows of a database, in 64 runs spread evenly: [N, D] float32.
-
-    Args:
-      database: of any length; all of it where it is short.
-    """
+    """Samples rows in 64 runs spread evenly, or all if they are few: [N, D] float32."""
     total, wanted = len(database), product.TRAINING_ROWS
     if total <= wanted:
         return np.asarray(database[0:total], np.float32)

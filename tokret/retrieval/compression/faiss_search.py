@@ -16,11 +16,7 @@ from tokret.shapes import Float, Int, Shaped
 
 
 class FaissSearch:
-    """Product codes in faiss's own index.
-
-    Args:
-      compressed: product codes.
-      threads: that compute one query; None takes as many as faiss has.
+    """Product codes in faiss's own index; None takes as many threads as faiss has.
 
     Raises:
       UserError: faiss is missing.
@@ -50,15 +46,10 @@ class FaissSearch:
     def top_k(
         self, queries: Shaped[np.ndarray, "q d"], k: int
     ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-        """The best k images of each query.
+        """The best k images, at most all, of each query [Q, D].
 
-        Args:
-          queries: [Q, D] descriptors.
-          k: how many, at most all images.
-
-        Returns:
-          [Q, k] float32 scores, falling, and [Q, k] int64 indices; among equal scores
-          at the end of a list the choice is arbitrary.
+        Returns [Q, k] float32 scores, falling, and [Q, k] int64 indices; among equal
+        scores at the end of a list the choice is arbitrary.
         """
         parts = len(self._centroids)
         cut = split_into_parts(np.asarray(queries, np.float32), parts)

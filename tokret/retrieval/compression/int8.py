@@ -18,11 +18,7 @@ LARGEST = 127  # not -128: both signs reach as far
 
 
 def fit_scale(database: Database) -> Float[np.ndarray, " d"]:
-    """The size of one step in each dimension: [D] float32, above 0.
-
-    Args:
-      database: [N, D], read block by block.
-    """
+    """The size of one step, above 0, in each dimension of a database: [D] float32."""
     largest = np.zeros(database.shape[1], np.float32)
     for _, rows in read_in_blocks(database):
         np.maximum(largest, np.abs(rows).max(axis=0), out=largest)
@@ -33,12 +29,7 @@ def fit_scale(database: Database) -> Float[np.ndarray, " d"]:
 def encode(
     database: Database, scale: Float[np.ndarray, " d"]
 ) -> Shaped[np.ndarray, "n d"]:
-    """Rounds descriptors to [N, D] int8.
-
-    Args:
-      database: [N, D], read block by block.
-      scale: from `fit_scale`.
-    """
+    """Rounds a database, block by block, to [N, D] int8 by the scale of `fit_scale`."""
     codes = aligned_empty(database.shape, np.int8)
     for part, rows in read_in_blocks(database):
         codes[part] = np.clip(np.rint(rows / scale), -LARGEST, LARGEST)
@@ -48,13 +39,9 @@ def encode(
 def encode_queries(
     queries: Shaped[np.ndarray, "q d"], scale: Float[np.ndarray, " d"]
 ) -> Shaped[np.ndarray, "q d"]:
-    """Rounds queries for a search of int8 descriptors: [Q, D] int8.
+    """Rounds queries [Q, D] to int8, for a search of descriptors of the same scale.
 
     Each query has a unit of its own, on which its ranking does not depend.
-
-    Args:
-      queries: [Q, D] descriptors.
-      scale: from `fit_scale`.
     """
     weighted = np.asarray(queries, np.float32) * scale
     largest = np.abs(weighted).max(axis=1, keepdims=True)

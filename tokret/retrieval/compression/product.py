@@ -54,11 +54,9 @@ class ProductQuantiser:
 
 
 def train(sample: Shaped[np.ndarray, "n d"], parts: int) -> ProductQuantiser:
-    """Trains the centroids by k-means on each part.
+    """Trains the centroids by k-means on each of M `parts`, the bytes of an image.
 
-    Args:
-      sample: [N, D] descriptors like those to encode; `TRAINING_ROWS` are enough.
-      parts: M, the bytes of an image, 1 to D.
+    The sample is [N, D] descriptors like those to encode; `TRAINING_ROWS` are enough.
 
     Raises:
       ValueError: M is not in 1 to D.
@@ -83,14 +81,7 @@ def train(sample: Shaped[np.ndarray, "n d"], parts: int) -> ProductQuantiser:
 
 
 def encode(quantiser: ProductQuantiser, database: Database) -> UInt8[np.ndarray, "n m"]:
-    """Gives each part of each row the nearest centroid's number.
-
-    Args:
-      quantiser: of M parts.
-      database: [N, D], read block by block.
-
-    Returns:
-      [N, M] codes.
+    """Gives each part of each row the nearest centroid's number: codes [N, M].
 
     Raises:
       UserError: faiss is missing.
@@ -108,12 +99,7 @@ def encode(quantiser: ProductQuantiser, database: Database) -> UInt8[np.ndarray,
 def tables(
     quantiser: ProductQuantiser, queries: Shaped[np.ndarray, "q d"]
 ) -> Float[np.ndarray, "q m 256"]:
-    """The contribution of each centroid of each part to a query's scores.
-
-    Args:
-      quantiser: of M parts.
-      queries: [Q, D] descriptors.
-    """
+    """Each centroid's contribution, in each part, to the scores of queries [Q, D]."""
     parts = len(quantiser.centroids)
     cut = split_into_parts(np.asarray(queries, np.float32), parts)
     by_part = cut.reshape(len(cut), parts, -1).transpose(1, 0, 2)  # [m, q, s]

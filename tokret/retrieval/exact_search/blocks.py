@@ -54,14 +54,7 @@ class Database(Protocol):
 
 
 class ConcatenatedDatabase:
-    """Rows of several databases, such as a benchmark's images and distractors.
-
-    Only slices are ever in memory.
-
-    Attributes:
-      shape: (N, D).
-      dtype: float32.
-    """
+    """Rows [N, D] of several databases as float32; only slices are ever in memory."""
 
     def __init__(self, pieces: Sequence[Database]) -> None:
         """Concatenates databases of the same D.
@@ -98,12 +91,7 @@ class ConcatenatedDatabase:
 
 
 class MappedDatabase:
-    """A database whose rows pass through a function as they are read.
-
-    Attributes:
-      shape: (N, E).
-      dtype: float32.
-    """
+    """A database [N, E] float32 whose rows pass through a function as they are read."""
 
     def __init__(
         self,
@@ -188,11 +176,9 @@ def stream_blocks(
     On a CPU a float32, bfloat16 or int8 file that is mapped into memory is not copied,
     except for the last block: the program reads the file's own pages.
 
-    Args:
-      database: [N, D] descriptors; a memory-mapped file stays on the disk.
-      block: rows of a block, rounded up to a multiple of 128 and never much over N.
-      devices: that the blocks are spread over; None takes all of this process's. With
-        devices of several processes, each of these must make the same calls.
+    A block has `block` rows, rounded up to a multiple of 128 and never much over N.
+    `devices` None takes all of this process's; with devices of several processes, each
+    of these must make the same calls.
     """
     total = len(database)
     rows = -(-max(1, min(block, total)) // ALIGNMENT) * ALIGNMENT

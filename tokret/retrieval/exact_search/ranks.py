@@ -45,9 +45,7 @@ def count_ranks(
         memory-mapped file a few blocks are in memory at a time.
       labelled: [Q, L] indices into the database, padded with -1.
       block: database rows on a device at once; unused with `Blocks`.
-      devices: that the blocks are spread over; None takes all of this process's. With
-        devices of several processes, each of these must make the same call. Unused with
-        `Blocks`.
+      devices: as for `stream_blocks`; unused with `Blocks`.
 
     Returns:
       [Q, L] int32 ranks from 0; -1 where `labelled` is -1.
@@ -129,13 +127,7 @@ def labelled_scores(
     labelled: Int[Array, "q l"],
     start: Int[Array, ""] | int,
 ) -> Shaped[Array, "q l"]:
-    """The scores of the labelled items in this block; arbitrary for the others.
-
-    Args:
-      scores: [Q, B] of the block.
-      labelled: [Q, L] indices into the database.
-      start: the index of the block's first item.
-    """
+    """The labelled items' scores [Q, L] in this block; arbitrary for other items."""
     column = jnp.clip(labelled - start, 0, scores.shape[1] - 1)
     return jnp.take_along_axis(scores, column, axis=1)
 
@@ -151,16 +143,9 @@ def count_by_comparing(
 ) -> Int[Array, "q l"]:
     """Counts the items before each labelled item by comparing every pair.
 
-    Args:
-      scores: [Q, B] of the block.
-      own: [Q, L] the labelled items' scores.
-      labelled: [Q, L] their indices into the database, padded with -1.
-      start: the index of the block's first item.
-      first: the index of the first one that counts.
-      total: N, the items of the database; later rows of the block do not count.
-
-    Returns:
-      [Q, L] int32; arbitrary where `labelled` is -1.
+    Of the block's scores [Q, B], which start at item `start`, those from item `first`
+    to `total` (exclusive) count; `own` [Q, L] are the labelled items' scores. Returns
+    [Q, L] int32; arbitrary where `labelled` is -1.
     """
     index = start + jnp.arange(scores.shape[1], dtype=jnp.int32)
     exists = (index >= first) & (index < total)

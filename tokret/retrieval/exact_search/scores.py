@@ -25,14 +25,7 @@ Multiply = Callable[[Array, Array], Array]  # queries and a block -> scores
 def queries_like(
     queries: Shaped[Array | np.ndarray, "q ..."], dtype: np.dtype
 ) -> Shaped[np.ndarray, "q ..."]:
-    """Converts queries to the dtype that suits a database's.
-
-    Args:
-      queries: [Q, D] descriptors; [Q, M, 256] tables for product codes.
-      dtype: of the database's blocks.
-
-    Returns:
-      The same in float32, or int8 unchanged.
+    """Converts queries to float32, or leaves them int8, to suit a database's dtype.
 
     Raises:
       ValueError: only one of queries and database is int8, or the queries are tables

@@ -61,12 +61,12 @@ def top_k(
         with `Blocks`.
       devices: as for `count_ranks`.
       recall_target: None for exactness; else the fraction of the best k that a TPU
-        should retrieve, faster, by `jax.lax.approx_max_k`. A CPU and a GPU then
-        retrieve all of them, in no less time, and ties in any order.
+        should retrieve, faster, by `jax.lax.approx_max_k` (Chern et al., "TPU-KNN",
+        NeurIPS 2022). A CPU and a GPU then retrieve all of them, in no less time, and
+        ties in any order.
 
     Returns:
-      [Q, k] scores, falling, float32 or int32, and [Q, k] int32 indices into the
-      database.
+      Scores [Q, k], falling, float32 or int32, and int32 indices into the database.
 
     Raises:
       ValueError: k is not in 1 to N, or only one of queries and database is int8.
@@ -163,19 +163,11 @@ def add_blocks(
     k: int,
     recall_target: float | None = None,
 ) -> Best:
-    """The best k of earlier blocks and of some more.
+    """The best k of earlier blocks and of some more; earlier ones first of equal scores.
 
-    Args:
-      best: of earlier blocks, if there are any; of equal scores these come first.
-      queries: as for `block_scores`.
-      blocks: in order, each as for `block_scores`, of a multiple of 32 rows.
-      starts: the index of each block's first item.
-      firsts: the index of each block's first item that counts.
-      total: N, the items of the database; later rows of a block do not count.
-      k: how many items.
-      recall_target: None for exactness; else the fraction of the best k that
-        `jax.lax.approx_max_k` should retrieve (Chern et al., "TPU-KNN", NeurIPS 2022).
-        It saves time on a TPU only; a CPU and a GPU retrieve all.
+    `blocks` are in order, each as for `block_scores`, of a multiple of 32 rows. Of each
+    the first item's index is in `starts`, and of its first item that counts in
+    `firsts`; rows from index `total` on do not count. `recall_target` as for `top_k`.
     """
     indices, scores = [], []
     for number, block in enumerate(blocks):
@@ -244,13 +236,7 @@ def _exact_top_k(
 def merge_lists(
     scores: Shaped[np.ndarray, "q a"], items: Int[np.ndarray, "q a"], k: int
 ) -> Lists:
-    """The best k of lists in any order, ties by index.
-
-    Args:
-      scores: [Q, A].
-      items: [Q, A] indices; -1 where an item is missing.
-      k: how many, at most the items in the lists.
-    """
+    """The best k of lists [Q, A] in any order, ties by index; item -1 is missing."""
     rows = np.arange(len(scores))[:, None]
     # Two stable sorts: by index, then by falling score; missing items come last.
     order = np.argsort(items, axis=1, kind="stable")

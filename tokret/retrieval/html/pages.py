@@ -21,9 +21,8 @@ MAX_LENGTH = 160  # characters of one value
 def readable(value: object) -> object:
     """Cuts what is very long and replaces characters that cannot be printed.
 
-    Args:
-      value: of any type and origin, also a string with lone surrogates, control and
-        direction characters; numbers and HTML (`Markup`) are returned as they are.
+    The value is of any type and origin, also a string with lone surrogates, control and
+    direction characters; numbers and HTML (`Markup`) are returned as they are.
     """
     if isinstance(value, int | float | Markup):
         return value
@@ -46,16 +45,10 @@ def thousands(number: int | float, places: int = 0) -> str:
 
 
 def render(package: str, page: str, /, **values: Any) -> str:
-    """Renders a page.
+    """Renders a page to HTML in which every value is escaped.
 
-    Args:
-      package: has the template PAGE.html, which extends `base.html`, the style
-        PAGE.css, which is added to `base.css`, and the script PAGE.js, if there is one.
-      page: name of these files.
-      **values: for the template.
-
-    Returns:
-      HTML in which every value is escaped.
+    The package has the template PAGE.html, which extends `base.html`, the style
+    PAGE.css, which is added to `base.css`, and the script PAGE.js, if there is one.
     """
     style = _text(__package__, "base.css") + _text(package, f"{page}.css")
     return (

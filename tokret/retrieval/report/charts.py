@@ -17,18 +17,12 @@ Points = list[tuple[float, float]]
 def precision_recall(
     ranks: Sequence[Int[np.ndarray, " _"]],
 ) -> Float[np.ndarray, " r"] | None:
-    """The mean interpolated precision of queries.
+    """The mean interpolated precision of queries at recalls 0, 0.01 to 1.
 
     A query's interpolated precision at a recall is the best precision at that recall or
     a higher one (Manning, Raghavan and Schuetze, "Introduction to Information
-    Retrieval", section 8.4).
-
-    Args:
-      ranks: of each query's positives, from 0 and rising; queries without any are
-        skipped.
-
-    Returns:
-      At recalls 0, 0.01 to 1, the precision; None if no query has a positive.
+    Retrieval", section 8.4). `ranks` are of each query's positives, from 0 and rising;
+    queries without any are skipped. None if no query has a positive.
     """
     valid = [rank for rank in ranks if len(rank)]
     if not valid:
@@ -47,23 +41,14 @@ def precision_recall(
 def curve_points(
     values: Float[np.ndarray, " n"], across: Float[np.ndarray, " n"] | None = None
 ) -> Points:
-    """The points of a line.
-
-    Args:
-      values: fractions, upwards.
-      across: fractions, to the right; None for even steps from 0 to 1.
-    """
+    """The points of a line of fractions; even steps to the right without `across`."""
     x = LEFT + WIDTH * (np.linspace(0, 1, len(values)) if across is None else across)
     y = TOP + HEIGHT * (1 - values)
     return list(zip(x.round(1).tolist(), y.round(1).tolist(), strict=True))
 
 
 def sorted_points(values: Float[np.ndarray, " q"]) -> Points:
-    """The points of a line of steps, from the largest value to the smallest.
-
-    Args:
-      values: fractions, in any order.
-    """
+    """The points of a line of steps, from the largest fraction to the smallest."""
     # A hundred thousand queries need no more places than a screen has.
     count = min(len(values), STEPS)
     chosen = np.linspace(0, len(values) - 1, count).round().astype(int)
@@ -72,11 +57,7 @@ def sorted_points(values: Float[np.ndarray, " q"]) -> Points:
 
 
 def strip_ticks(items: int) -> list[tuple[str, int]]:
-    """Places, in percent, and ranks of the ticks below a strip of all ranks.
-
-    Args:
-      items: how many are ranked; the axis is logarithmic.
-    """
+    """Places, in percent, and ranks of the ticks of a logarithmic strip of all ranks."""
     end = np.log(max(items, 2))
     ticks = [10**power for power in range(13) if 10**power < 0.6 * items]
     return [(f"{2 + 94 * np.log(tick) / end:.2f}%", tick) for tick in [*ticks, items]]
@@ -85,12 +66,7 @@ def strip_ticks(items: int) -> list[tuple[str, int]]:
 def strip_marks(
     positives: Mapping[str, Int[np.ndarray, " _"]], items: int
 ) -> dict[str, list[int]]:
-    """Places of a query's positives on the strip, 0 to STEPS.
-
-    Args:
-      positives: by kind, ranks from 0.
-      items: how many are ranked.
-    """
+    """Places, 0 to STEPS, of a query's positives on the strip; ranks are from 0."""
     end = np.log(max(items, 2))
     # Thousands of positives fall onto a few hundred places.
     return {

@@ -54,12 +54,12 @@ def render(
     photos: Mapping[View, Thumbnail],
     selection: str,
 ) -> str:
-    """Writes the page.
+    """Writes the page of at least one query, in the benchmark's order.
 
     Args:
       answers: of the system on the benchmark.
       summary: what the page shows beside the queries.
-      cards: the queries, in the benchmark's order; at least one.
+      cards: the queries.
       photos: of the queries, and maybe others.
       selection: which queries these are, in words.
 

@@ -13,14 +13,7 @@ QUALITY = 74  # of WebP
 
 
 def thumbnail(view: View, side: int) -> bytes:
-    """The whole photo of a view, small.
-
-    Args:
-      view: its box is ignored.
-      side: longest side in pixels; a smaller photo is not enlarged.
-
-    Returns:
-      A WebP file without any metadata.
+    """The whole photo of a view as WebP without metadata, at most `side` pixels long.
 
     Raises:
       UserError: if the photo cannot be decoded.
@@ -32,11 +25,7 @@ def thumbnail(view: View, side: int) -> bytes:
 
 
 def box_fractions(view: View) -> tuple[float, float, float, float] | None:
-    """The box of a view, relative to its photo.
-
-    Returns:
-      x0, y0, x1, y1 as fractions of the photo's sides, from 0 to 1; None without a box.
-    """
+    """The box of a view, x0, y0, x1, y1, as fractions of its photo's sides, 0 to 1."""
     if view.box is None:
         return None
     width, height = open_photo(view.encoded, view.name).size

@@ -27,12 +27,7 @@ TokenMapper = Callable[[Sequence[View]], list[Maps] | None]
 def make_token_mapper(
     model: RetrievalNet, variables: Any, settings: ExtractionConfig
 ) -> TokenMapper:
-    """Makes a function that computes the token maps of photos.
-
-    Args:
-      model: images to (descriptors, intermediates).
-      variables: its parameters and statistics.
-      settings: how many views a batch; maps are of scale 1.
+    """Makes a function that computes the token maps of photos at scale 1.
 
     Returns:
       A function of views to maps [L, h, w] of each, within the view's true size; at
@@ -78,14 +73,7 @@ def within_photo(maps: Float[np.ndarray, "l h w"]) -> Maps:
 
 
 def overlay(map_: Float[np.ndarray, "p q"]) -> bytes:
-    """A map as an image to lay over a photo: black, transparent where the map is 1.
-
-    Args:
-      map_: weights, 0 to 1.
-
-    Returns:
-      A PNG of [h, w] pixels.
-    """
+    """A map as a PNG to lay over a photo: black where it is 0, transparent where 1."""
     levels = np.clip(np.round(map_ * (LEVELS - 1)), 0, LEVELS - 1).astype(np.uint8)
     image = Image.frombytes("P", (levels.shape[1], levels.shape[0]), levels.tobytes())
     image.putpalette([0] * 3 * LEVELS)

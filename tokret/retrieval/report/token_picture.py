@@ -38,16 +38,7 @@ class TokenRow:
 def token_rows(
     answers: Answers, queries: Sequence[int], token_maps: TokenMapper
 ) -> list[TokenRow]:
-    """Gathers queries and, below each, the first of its ranking.
-
-    Args:
-      answers: of a system on a benchmark.
-      queries: which of them.
-      token_maps: from views to their maps.
-
-    Returns:
-      Two rows a query; none if the head has no maps.
-    """
+    """Two rows a query: its photo, and the first of its ranking; none without maps."""
     views, captions = [], []
     for query, (first,) in zip(queries, answers.first(queries, 1), strict=True):
         views += [answers.queries[query], first.view]
@@ -65,12 +56,7 @@ def token_rows(
 def shaded(
     image: UInt8[np.ndarray, "h w 3"], map_: Float[np.ndarray, "p q"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A photo that is bright where a map is large and dark elsewhere.
-
-    Args:
-      image: RGB.
-      map_: weights from 0 to 1, enlarged bilinearly.
-    """
+    """A photo that is bright where a map, from 0 to 1, is large and dark elsewhere."""
     size = (image.shape[1], image.shape[0])
     weights = Image.fromarray(map_.astype(np.float32)).resize(
         size, Image.Resampling.BILINEAR
@@ -80,11 +66,7 @@ def shaded(
 
 
 def token_picture(rows: Sequence[TokenRow], path: str | Path) -> None:
-    """Writes a PNG: a row for each photo, with the photo under each token's map.
-
-    Args:
-      rows: what to show, at least one; all with as many maps.
-      path: the file to write; its folder must exist.
+    """Writes a PNG: a row for each photo, at least one, with it under each token's map.
 
     Raises:
       UserError: the file cannot be written.

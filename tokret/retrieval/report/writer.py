@@ -53,13 +53,6 @@ def write_report_and_pictures(
 ) -> None:
     """Writes report.html, queries.png and, for a head that has maps, tokens.png.
 
-    Args:
-      folder: must exist.
-      answers: of the system on the benchmark.
-      summary: what the page shows beside the queries.
-      token_maps: from views to their maps.
-      limits: how much the report shows.
-
     Raises:
       UserError: if a photo cannot be decoded, or a file not be written.
     """
@@ -74,15 +67,9 @@ def write_report_and_pictures(
 
 
 def choose_queries(precision: Float[np.ndarray, " q"], count: int) -> list[int]:
-    """Chooses queries where all are too many: the extremes, and some between.
+    """Chooses at most `count` queries, in rising order, if all with positives are more.
 
-    Args:
-      precision: average precision of each, NaN where a query has no positives.
-      count: how many at most.
-
-    Returns:
-      In rising order: a quarter are the worst, a quarter the best, the others evenly
-      spaced between these.
+    A quarter are the worst, a quarter the best, the others evenly spaced between these.
     """
     order = np.argsort(precision, kind="stable")
     valid = order[~np.isnan(precision[order])]
@@ -115,14 +102,7 @@ def write_report(
     token_maps: TokenMapper | None,
     limits: ReportLimits,
 ) -> None:
-    """Writes the page, atomically.
-
-    Args:
-      path: the file; its folder must exist.
-      answers: of the system on the benchmark.
-      summary: what the page shows beside the queries.
-      token_maps: from views to their maps; None for a system without a model.
-      limits: how much to show.
+    """Writes the page, atomically; `token_maps` is None for a system without a model.
 
     Raises:
       UserError: if a photo cannot be decoded, or the file not be written.

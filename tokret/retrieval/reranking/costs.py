@@ -28,14 +28,7 @@ class StepCost(NamedTuple):
 
 
 def measure_cost(function: Callable[[], Result]) -> tuple[Result, StepCost]:
-    """Runs a function, which must not return before its work is done.
-
-    Args:
-      function: called once.
-
-    Returns:
-      Its result and its cost.
-    """
+    """Runs and measures a function, which must not return before its work is done."""
     before, peak_before = _bytes_in_use()
     seen = [before]
     done = threading.Event()

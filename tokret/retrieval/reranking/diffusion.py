@@ -37,14 +37,13 @@ def diffused_scores(
     kq: int,
     iterations: int,
 ) -> Float[Array, " m"]:
-    """Scores of one query's first M items: f of (I - alpha S) f = y.
+    """Scores [M] of one query's first M items: f of (I - alpha S) f = y.
 
     A(i, j) = max(x_i . x_j, 0)^gamma where each is among the k nearest of the other,
     else 0; only the M items' rows and columns are kept, then S = D^-1/2 A D^-1/2 with D
     the sums of the kept rows; y = max(q . x_i, 0)^gamma on the first kq items, else 0.
     Conjugate gradient from 0, until the residual is 1e-6 of y or `iterations` are done.
-
-    Memory: about 4 M^2 numbers.
+    Items that the query does not reach score 0. Memory: about 4 M^2 numbers.
 
     Args:
       scores: [M] the items' products with the query, falling.
@@ -58,9 +57,6 @@ def diffused_scores(
       k: neighbours in the graph.
       kq: neighbours of the query.
       iterations: of conjugate gradient at most.
-
-    Returns:
-      [M], 0 for items that the query does not reach.
     """
     count = len(items)
     affinity, neighbour = neighbours
@@ -98,26 +94,14 @@ def rerank_diffusion(
     *,
     progress: Progress = lambda done: None,
 ) -> Ranking:
-    """Orders the first items of each query by `diffused_scores`.
+    """Orders the `top` first items of each query by `diffused_scores`.
 
-    Items that the query does not reach stay, in their order, behind the others.
+    Items that the query does not reach stay, in their order, behind the others. A query
+    item is removed from the graph, and the items that had it as a neighbour get their
+    next one.
 
     Memory: N * (k + 1) neighbours and Q * top indices, with their scores, and about
     4 top^2 numbers while it runs; N * N products are computed, never held.
-
-    Args:
-      ranking: a query item is removed from the graph, and the items that had it as a
-        neighbour get their next one.
-      top: M, how many items of each query are kept of the graph, and re-ranked.
-      k: neighbours in the graph.
-      kq: neighbours of the query.
-      alpha: fraction of the score that comes from neighbours.
-      gamma: exponent of products.
-      iterations: of conjugate gradient at most.
-      progress: called after every query.
-
-    Returns:
-      The ranking with its first items re-ranked.
     """
     scores, items = nearest(ranking, top)
     own = ranking.query_items

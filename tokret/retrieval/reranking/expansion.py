@@ -30,13 +30,7 @@ def add_neighbours(
 ) -> Float[Array, "b d"]:
     """Adds weighted neighbours to each row, whose own weight is 1, and normalises.
 
-    Args:
-      rows: [B, D] descriptors.
-      neighbours: [B, n, D] descriptors.
-      weights: [B, n], not negative.
-
-    Returns:
-      [B, D] of length 1; zeros where the sum is zeros.
+    Returns [B, D] of length 1; zeros where the sum is zeros.
     """
     total = rows + jnp.einsum(
         "bn,bnd->bd", weights, neighbours, precision=jax.lax.Precision.HIGHEST
@@ -48,18 +42,11 @@ def expand_queries(ranking: Ranking, n: Count = 10, alpha: Factor = 3.0) -> Rank
     """Alpha query expansion: q' = q + sum over the first n of (q . x)^alpha x.
 
     A query has the weight (q . q)^alpha = 1; a negative product counts as 0. With
-    alpha = 0 it is the plain average. The database stays as it is. Radenovic, Tolias
-    and Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019.
+    alpha = 0 it is the plain average. The database stays as it is, and a query item is
+    no neighbour of itself. Radenovic, Tolias and Chum, "Fine-tuning CNN Image Retrieval
+    with No Human Annotation", TPAMI 2019.
 
     Memory: Q * (D + n) numbers, and 1024 * n * D while it runs.
-
-    Args:
-      ranking: a query item is no neighbour of itself.
-      n: neighbours of each query.
-      alpha: exponent, 0 or more.
-
-    Returns:
-      The search by expanded queries.
     """
     scores, items = nearest(ranking, n)
     weights = np.maximum(scores, 0) ** alpha
@@ -76,18 +63,10 @@ def augment_database(
     everyone should know to improve object retrieval", CVPR 2012. "rank": of
     the k = n + 1 descriptors that are added the r-th has the weight (k - r) / k, the
     item itself r = 0, as in Gordo et al., "End-to-end Learning of Deep Visual
-    Representations for Image Retrieval", IJCV 2017.
+    Representations for Image Retrieval", IJCV 2017. Queries stay as they are.
 
     Memory: N * (D + n) numbers, the new database among them, and 1024 * n * D while it
     runs; N * N products are computed, never held.
-
-    Args:
-      ranking: its queries stay as they are.
-      n: neighbours of each item.
-      weighting: "rank" or "equal".
-
-    Returns:
-      The search in the augmented database.
     """
     _, items = neighbour_graph(ranking.database, n)
     k = items.shape[1] + 1

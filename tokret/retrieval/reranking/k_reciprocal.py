@@ -34,28 +34,19 @@ def k_reciprocal_distances(
     k1: int,
     k2: int,
 ) -> Float[Array, " m"]:
-    """Final distances of one query to its first M items.
+    """Final distances [M] of one query [D] to its first M items; smaller is better.
 
-    Nodes are the query and the candidates, d(i, j) = |x_i - x_j|^2 divided by the
-    largest in row i, as in the released code; N(i, k) is i itself and the k nearest
-    others, R(i, k) those j in N(i, k) with i in N(j, k). R*(i) is R(i, k1) and, for
-    each j in it, R(j, k1 / 2) where at least two thirds of that are in R(i, k1).
-    V(i, j) = exp(-d(i, j)) on R*(i), scaled to sum 1 (released code), then averaged
-    over the k2 nearest of i, itself among them (local query expansion). The distance is
+    Nodes are the query and the candidates [M, D], all of length 1, d(i, j) =
+    |x_i - x_j|^2 divided by the largest in row i, as in the released code; N(i, k) is i
+    itself and the k nearest others, R(i, k) those j in N(i, k) with i in N(j, k). R*(i)
+    is R(i, k1) and, for each j in it, R(j, k1 / 2) where at least two thirds of that
+    are in R(i, k1). V(i, j) = exp(-d(i, j)) on R*(i), scaled to sum 1 (released code),
+    then averaged over the k2 nearest of i, itself among them (local query expansion).
+    With `weight`, lambda in the paper, from 0 to 1, the distance is
 
         (1 - weight) (1 - sum min(V(q), V(i)) / sum max(V(q), V(i))) + weight d(q, i).
 
     Memory: about 6 (M + 1)^2 numbers.
-
-    Args:
-      query: [D] of length 1.
-      candidates: [M, D] of length 1.
-      weight: of the plain distance, lambda in the paper, 0 to 1.
-      k1: neighbours that encode.
-      k2: neighbours that codes are averaged over.
-
-    Returns:
-      [M], smaller is better.
     """
     nodes = jnp.concatenate([query[None], candidates])
     count = len(nodes)
@@ -92,20 +83,10 @@ def rerank_k_reciprocal(
     *,
     progress: Progress = lambda done: None,
 ) -> Ranking:
-    """Orders the first items of each query by `k_reciprocal_distances`.
+    """Orders the `top` first items of each query by `k_reciprocal_distances`.
 
-    Memory: Q * top indices, and about 6 top^2 + top * D numbers while it runs.
-
-    Args:
-      ranking: a query item is no candidate of itself.
-      top: M, how many items of each query are its gallery, and are re-ranked.
-      k1: neighbours that encode.
-      k2: neighbours that codes are averaged over.
-      lambda_: weight of the plain distance.
-      progress: called after every query.
-
-    Returns:
-      The ranking with its first items re-ranked.
+    `lambda_` is the weight of the plain distance; a query item is no candidate of
+    itself. Memory: Q * top indices, and about 6 top^2 + top * D numbers while it runs.
     """
     first = nearest(ranking, top)
     queries = np.asarray(ranking.queries, np.float32)

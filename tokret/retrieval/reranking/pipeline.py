@@ -50,11 +50,7 @@ class Step:
 def parse_pipeline(rerank: str) -> tuple[Step, ...]:
     """Parses names separated by commas, each with its arguments after a colon.
 
-    Args:
-      rerank: such as "aqe", or "dba:n=10,weighting=equal,aqe:n=5,alpha=3,diffusion".
-
-    Returns:
-      The steps in order.
+    Such as "aqe", or "dba:n=10,weighting=equal,aqe:n=5,alpha=3,diffusion".
 
     Raises:
       UserError: a method or an argument does not exist, a value is outside its range,
@@ -83,15 +79,9 @@ def parse_pipeline(rerank: str) -> tuple[Step, ...]:
 def run_step(
     step: Step, ranking: Ranking, progress: Progress = lambda done: None
 ) -> Ranking:
-    """Runs one step.
+    """Runs one step on a ranking that has no `reranked`, since such a step is the last.
 
-    Args:
-      step: from `parse_pipeline`.
-      ranking: its `reranked` is None, since a step that sets it is the last.
-      progress: called after every query of a step that re-ranks the first items.
-
-    Returns:
-      The new ranking.
+    `progress` is called after every query of a step that re-ranks the first items.
     """
     # `lambda` cannot be a parameter's name in Python.
     arguments = {
@@ -103,10 +93,7 @@ def run_step(
 
 
 def check_rankable(ranking: Ranking) -> None:
-    """Checks that the formulas of re-rankings hold.
-
-    Args:
-      ranking: before the first step.
+    """Checks, before the first step, that the formulas of re-rankings hold.
 
     Raises:
       UserError: a descriptor is neither of length 1 nor zeros.

@@ -50,16 +50,12 @@ class Ranking:
 def nearest(ranking: Ranking, count: int) -> Nearest:
     """The first items of each query by dot products, without the query item.
 
-    Memory: Q * count results, and that of `top_k` while it runs.
-
-    Args:
-      ranking: `reranked` is not read.
-      count: how many; where there are fewer items, all of them.
+    `reranked` is not read. Memory: Q * count results, and that of `top_k`.
 
     Returns:
-      [Q, M] float32 scores, falling, and [Q, M] int32 indices. M may be 0. Images
-      without a descriptor (rows of NaN) are skipped: MISSING_SCORE occurs only in rows
-      of queries or items that are NaN themselves.
+      [Q, M] float32 scores, falling, and [Q, M] int32 indices; M is `count` or fewer,
+      maybe 0. Images without a descriptor (rows of NaN) are skipped: MISSING_SCORE
+      occurs only in rows of queries or items that are NaN themselves.
     """
     excluded = ranking.query_items is not None
     count = min(count, len(ranking.database) - excluded)
@@ -82,16 +78,10 @@ def nearest(ranking: Ranking, count: int) -> Nearest:
 def neighbour_graph(
     database: Shaped[Array | np.ndarray, "n d"], count: int
 ) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
-    """The nearest other items of each item of a database.
+    """The nearest other items of each item of a database [N, D], at most `count`.
 
-    Memory: N * count results; all N * N products are computed, and never held together.
-
-    Args:
-      database: [N, D] descriptors.
-      count: how many; where there are fewer other items, all of them.
-
-    Returns:
-      [N, k] float32 scores, falling, and [N, k] int32 indices.
+    Returns [N, k] float32 scores, falling, and [N, k] int32 indices. All N * N products
+    are computed, and never held together.
     """
     everyone = np.arange(len(database), dtype=np.int32)
     return nearest(Ranking(database, database, everyone), count)
@@ -103,17 +93,11 @@ def reorder(
     score: Callable[[int], Float[Array, " m"]],
     progress: Progress,
 ) -> Ranking:
-    """Puts the first items of each query in the order of new scores.
+    """Puts the first items [Q, M] of each query in the order of new scores.
 
-    Args:
-      ranking: whose `reranked` is set.
-      first: [Q, M] products and indices of the first items, from `nearest`.
-      score: index of a query -> its items' new scores, larger is better; equal ones
-        keep their order, and items without a descriptor stay last.
-      progress: called after every query.
-
-    Returns:
-      The new ranking.
+    `score` gives, by the index of a query, its items' new scores, larger is better;
+    equal ones keep their order, and items without a descriptor stay last. `progress` is
+    called after every query.
     """
     products, items = first
     reranked = items.copy()
@@ -129,15 +113,12 @@ def place_reranked(
     labelled: Int[np.ndarray, "q l"],
     reranked: Int[np.ndarray, "q m"],
 ) -> Int[np.ndarray, "q l"]:
-    """Ranks of labelled items after the first M were re-ranked.
+    """Ranks [Q, L] int32 of labelled items after the first M were re-ranked.
 
     Args:
       ranks: [Q, L] by dot products, from 0; -1 where `labelled` is -1.
       labelled: [Q, L] indices into the database, padded with -1.
       reranked: [Q, M] the first items in their new order.
-
-    Returns:
-      [Q, L] int32 ranks; -1 where `labelled` is -1.
     """
     count = reranked.shape[1]
     # Two programs may round products near place M differently: an item that is not

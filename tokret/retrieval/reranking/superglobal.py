@@ -33,9 +33,9 @@ def superglobal_scores(
     *,
     k: int,
 ) -> Float[Array, " m"]:
-    """Scores of one query's first M items.
+    """Scores [M] of one query's [D] first M items, the candidates [M, D].
 
-    With s(x, y) = max(x . y, 0) and N(x) the k other candidates nearest to x:
+    With s(x, y) = max(x . y, 0) and N(x) the k other candidates nearest to x (or all):
 
         x' = (x + beta sum over N(x) of s(x, y) y) / (1 + beta sum over N(x) of s(x, y))
         e  = the largest value in each dimension over the k + 1 refined candidates
@@ -45,15 +45,6 @@ def superglobal_scores(
     Neither x' nor e is normalised. The released code does not clip s at 0.
 
     Memory: M * (M + k * D) numbers.
-
-    Args:
-      query: [D].
-      candidates: [M, D].
-      beta: weight of the neighbours.
-      k: neighbours of each candidate; where there are fewer, all the others.
-
-    Returns:
-      [M].
     """
     count = len(candidates)
     others = min(k, count - 1)
@@ -79,19 +70,10 @@ def rerank_superglobal(
     *,
     progress: Progress = lambda done: None,
 ) -> Ranking:
-    """Orders the first items of each query by `superglobal_scores`.
+    """Orders the `top` first items of each query by `superglobal_scores`.
 
-    Memory: Q * top indices, and top * (top + k * D) numbers while it runs.
-
-    Args:
-      ranking: a query item is no candidate of itself.
-      top: M, how many items of each query are re-ranked.
-      k: neighbours of each of them, and refined items that expand the query, less one.
-      beta: weight of the neighbours.
-      progress: called after every query.
-
-    Returns:
-      The ranking with its first items re-ranked.
+    A query item is no candidate of itself. Memory: Q * top indices, and
+    top * (top + k * D) numbers while it runs.
     """
     first = nearest(ranking, top)
     queries = np.asarray(ranking.queries, np.float32)

@@ -30,11 +30,7 @@ def from_line(line: bytes) -> Entry | None:
 
 
 def read_journal(path: Path) -> tuple[list[Entry], int]:
-    """Reads the finished batches, up to the first torn line.
-
-    Returns:
-      The batches, and the bytes that their lines take.
-    """
+    """Reads the batches up to the first torn line, and their lines' total length."""
     entries: list[Entry] = []
     length = 0
     if path.exists():

@@ -95,12 +95,7 @@ def read_store(path: str | Path) -> Store:
 def map_descriptors(
     folder: Path, shape: tuple[int, Any] | None = None
 ) -> np.memmap | None:
-    """Maps the descriptors; None where they are missing, cut short or something else.
-
-    Args:
-      folder: the store.
-      shape: the expected one; None accepts any.
-    """
+    """Maps [N, D] float32; None if missing, cut short, or not of the expected shape."""
     path = folder / DESCRIPTORS
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

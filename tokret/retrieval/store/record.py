@@ -79,11 +79,7 @@ def _images_difference(ours: Images, theirs: Images) -> str | None:
 
 
 def weights_digest(variables: Any) -> str:
-    """A digest of a model's parameters and statistics.
-
-    Args:
-      variables: a tree of arrays; their names, dtypes, shapes and bytes are digested.
-    """
+    """A digest of a tree of arrays: of their names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(variables)[0]:
         array = np.ascontiguousarray(leaf)

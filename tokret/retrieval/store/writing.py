@@ -39,10 +39,6 @@ class NoReadablePhotoError(UserError):
 def write_store(folder: Path, record: Record) -> Iterator["StoreWriter"]:
     """Starts a store, or resumes it, and locks it until the end.
 
-    Args:
-      folder: the store's; created where it is missing.
-      record: which model's descriptors they are, of which images, made how.
-
     Raises:
       UserError: another process is writing it, it has descriptors of another record, it
         is damaged, or it cannot be written.
@@ -125,12 +121,7 @@ class StoreWriter:
         descriptors: Float[np.ndarray, "b d"],
         bad: Mapping[int, str],
     ) -> None:
-        """Adds a batch; when this returns, it is synchronised to the disk.
-
-        Args:
-          rows: of the batch.
-          descriptors: theirs; NaN for bad ones.
-          bad: by row, why an image has no descriptor.
+        """Adds a batch [B, D], NaN for bad rows; it is synchronised to the disk.
 
         Raises:
           UserError: the disk cannot be written.
