@@ -53,7 +53,7 @@ class RankingRow:
 def pick_queries(
     average_precision: Float[np.ndarray, " q"], count: int = 9
 ) -> list[int]:
-    """Picks at most `count` queries with positives, evenly from the best to the worst."""
+    """Picks at most `count` queries with positives, evenly from best to worst."""
     order = np.argsort(-average_precision, kind="stable")
     valid = order[~np.isnan(average_precision[order])]
     places = np.linspace(0, len(valid) - 1, min(count, len(valid))).round()

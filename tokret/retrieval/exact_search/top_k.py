@@ -163,7 +163,7 @@ def add_blocks(
     k: int,
     recall_target: float | None = None,
 ) -> Best:
-    """The best k of earlier blocks and of some more; earlier ones first of equal scores.
+    """The best k of earlier blocks and of some more; of equal scores the earlier first.
 
     `blocks` are in order, each as for `block_scores`, of a multiple of 32 rows. Of each
     the first item's index is in `starts`, and of its first item that counts in

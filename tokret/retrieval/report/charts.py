@@ -57,7 +57,7 @@ def sorted_points(values: Float[np.ndarray, " q"]) -> Points:
 
 
 def strip_ticks(items: int) -> list[tuple[str, int]]:
-    """Places, in percent, and ranks of the ticks of a logarithmic strip of all ranks."""
+    """Places, in percent, and ranks of the ticks on a logarithmic strip of ranks."""
     end = np.log(max(items, 2))
     ticks = [10**power for power in range(13) if 10**power < 0.6 * items]
     return [(f"{2 + 94 * np.log(tick) / end:.2f}%", tick) for tick in [*ticks, items]]
