@@ -10,13 +10,12 @@ trunk. The released weights reach 79.79 / 62.68 mAP on Revisited Oxford (Medium 
 
 from ml_collections import ConfigDict
 
-from tokret.configs import base, heads
+from tokret.configs import gldv2_r101
 
 
 def get_config(head: str = "token") -> ConfigDict:
     """Returns the config with a head of `heads.HEADS`."""
-    config = base.get_config()
+    config = gldv2_r101.get_config(head)
     config.model.trunk = "resnet50"
     config.init.trunk = "runs/imagenet_resnet50"
-    config.model.dtype = "bfloat16"
-    return heads.set_head(config, head)
+    return config

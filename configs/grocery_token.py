@@ -12,7 +12,8 @@ how the values were chosen, nearly all on classes held out of those trained on.
 
 from ml_collections import ConfigDict
 
-from tokret.configs import base, heads, image_folder
+from tokret.config.datasets import ImageFolderConfig
+from tokret.configs import base, heads
 
 
 def get_config(head: str = "token") -> ConfigDict:
@@ -21,7 +22,7 @@ def get_config(head: str = "token") -> ConfigDict:
     config.batch_size = 32
     config.epochs = 6
 
-    config.data = image_folder.photos()
+    config.data = base.fields(ImageFolderConfig(name="image_folder"))
     config.data.root = "../shared/grocery/train"  # 41 classes
     config.data.benchmark_root = "../shared/grocery/unseen"  # 40 others
     config.data.validation_fraction = 0.0  # no photo can be spared

@@ -7,22 +7,15 @@ columns path,label. With --config.data.benchmark_fraction=0.2 one class in five 
 trained on: in `tokret eval --workdir=DIR` its photos are queries among each other.
 """
 
-import dataclasses
-
 from ml_collections import ConfigDict
 
 from tokret.config.datasets import ImageFolderConfig
-from tokret.configs import demo
+from tokret.configs import base, demo
 
 
 def get_config(head: str = "token") -> ConfigDict:
     """Returns the config with a head of `heads.HEADS`."""
     config = demo.get_config(head)
     config.epochs = 40
-    config.data = photos()
+    config.data = base.fields(ImageFolderConfig(name="image_folder"))
     return config
-
-
-def photos() -> ConfigDict:
-    """Returns `config.data` for one's own photos; docs/config.md documents it."""
-    return ConfigDict(dataclasses.asdict(ImageFolderConfig(name="image_folder")))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from tokret.config.datasets import DATASETS as CONFIGS
-from tokret.config.parsing import plain_type
+from tokret.config.parsing import field_types, plain_type
 from tokret.data import datasets
 from tokret.data.checking import check as checking
 from tokret.data.datasets import DATA_DIR, DATASETS, prepare_function
@@ -47,9 +47,10 @@ def _with_fields(
         action(name, **options)
 
     parameters = list(inspect.signature(action).parameters.values())[1:-1]
+    hints = field_types(CONFIGS[name])
     for field in inspect.signature(CONFIGS[name]).parameters.values():
         if field.name in choice:
-            kind, meta = plain_type(field.annotation)
+            kind, meta = plain_type(hints[field.name])
             words = tyro.conf.arg(help=meta.description if meta else "")
             parameters.append(field.replace(annotation=Annotated[kind, words]))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -1,27 +1,42 @@
-"""Descriptions and ranges of a config's fields, for `typing.Annotated`."""
+"""Fields of a config, as in `size: int = integer(512, "side in pixels", 1)`.
 
+First their default, or ... for a field that must be given; then what they are.
+"""
+
+import dataclasses
 import sys
+from typing import Any
 
 from msgspec import Meta
 
 FINITE = sys.float_info.max  # NaN and infinity are not within it
 
 
-def text(description: str) -> Meta:
-    """Documents a field that takes text, a choice or a truth value."""
-    return Meta(description=description)
+def documented(default: Any, meta: Meta) -> Any:
+    """Returns a field; `parsing.field_types` has its annotation."""
+    default = dataclasses.MISSING if default is ... else default
+    return dataclasses.field(default=default, metadata={"meta": meta})
 
 
-def integer(description: str, least: int = 0, most: int | None = None) -> Meta:
-    """Documents an integer and its range, ends included."""
-    return Meta(description=description, ge=least, le=most)
+def text(default: Any, description: str) -> Any:
+    """Returns a field that takes text, a choice or a truth value."""
+    return documented(default, Meta(description=description))
 
 
-def real(description: str, least: int | float = 0, most: int | float = FINITE) -> Meta:
-    """Documents a finite number and its range, ends included."""
-    return Meta(description=description, ge=least, le=most)
+def integer(
+    default: Any, description: str, least: int = 0, most: int | None = None
+) -> Any:
+    """Returns an integer field with its range, ends included."""
+    return documented(default, Meta(description=description, ge=least, le=most))
 
 
-def fraction(description: str) -> Meta:
-    """Documents a number in [0, 1)."""
-    return Meta(description=description, ge=0.0, lt=1.0)
+def real(
+    default: Any, description: str, least: int | float = 0, most: int | float = FINITE
+) -> Any:
+    """Returns a field of a finite number with its range, ends included."""
+    return documented(default, Meta(description=description, ge=least, le=most))
+
+
+def fraction(default: Any, description: str) -> Any:
+    """Returns a field of a number in [0, 1)."""
+    return documented(default, Meta(description=description, ge=0.0, lt=1.0))

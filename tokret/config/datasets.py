@@ -1,19 +1,10 @@
 """`config.data`: the fields of each dataset."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from tokret.config.annotations import fraction, integer, text
 from tokret.errors import UserError
-
-ManualDir = Annotated[
-    str, text('folder of the downloads; "": what was prepared before')
-]
-SkipBad = Annotated[bool, text("skip missing and broken photos rather than stop")]
-Resize = Annotated[
-    int, integer("longest shorter side in pixels; 0 keeps photos", 0, 2**15)
-]
-Quality = Annotated[int, integer("JPEG quality of the photos that shrink", 1, 95)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,17 +12,16 @@ class GoogleLandmarksConfig:
     """Google Landmarks v2."""
 
     name: Literal["gldv2"]
-    manual_dir: ManualDir = ""
-    subset: Annotated[
-        Literal["clean", "no_overlap", "full"],
-        text("photos; no_overlap: clean without those in exclude_ids"),
-    ] = "clean"
-    exclude_ids: Annotated[str, text("file of ids to exclude, for no_overlap")] = ""
-    split: Annotated[str, text("CSV id,split, instead of one photo in five")] = ""
-    labels: Annotated[str, text("CSV label,landmark_id, instead of by id")] = ""
-    resize: Resize = 0
-    quality: Quality = 90
-    skip_bad: SkipBad = False
+    manual_dir: str = text("", 'folder of the downloads; "": already prepared')
+    subset: Literal["clean", "no_overlap", "full"] = text(
+        "clean", "photos; no_overlap: clean without those in exclude_ids"
+    )
+    exclude_ids: str = text("", "file of ids to exclude, for no_overlap")
+    split: str = text("", "CSV id,split, instead of one photo in five")
+    labels: str = text("", "CSV label,landmark_id, instead of by id")
+    resize: int = integer(0, "most pixels of a shorter side; 0: any number", 0, 2**15)
+    quality: int = integer(90, "JPEG quality of the photos that shrink", 1, 95)
+    skip_bad: bool = text(False, "skip missing and broken photos rather than stop")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,36 +29,20 @@ class ImageFolderConfig:
     """A folder of class folders, or a table of photos."""
 
     name: Literal["image_folder"]
-    root: Annotated[str, text("folder of class folders, or of a table's photos")] = ""
-    table: Annotated[
-        str, text("CSV path,label[,x0,y0,x1,y1], instead of class folders")
-    ] = ""
-    validation_fraction: Annotated[
-        float, fraction("fraction of each class's photos for validation")
-    ] = 0.2
-    train_list: Annotated[str, text("file of paths; no other photo is trained on")] = ""
-    validation_list: Annotated[
-        str, text("file of paths, instead of validation_fraction")
-    ] = ""
-    benchmark_list: Annotated[
-        str, text("file of paths: the benchmark, each a query among the others")
-    ] = ""
-    benchmark_classes: Annotated[
-        str, text("file of class names: the benchmark's classes")
-    ] = ""
-    benchmark_fraction: Annotated[
-        float, fraction("fraction of the classes for the benchmark")
-    ] = 0.0
-    benchmark_root: Annotated[
-        str, text("another folder of class folders: the benchmark's")
-    ] = ""
-    exif: Annotated[bool, text("turn photos by their EXIF orientation")] = True
-    max_pixels: Annotated[int, integer("pixels of a photo; a larger one is bad", 1)] = (
-        100_000_000
-    )
-    resize: Resize = 0
-    quality: Quality = 90
-    skip_bad: SkipBad = False
+    root: str = text("", "folder of class folders, or of a table's photos")
+    table: str = text("", "CSV path,label[,x0,y0,x1,y1], instead of class folders")
+    validation_fraction: float = fraction(0.2, "of each class's photos for validation")
+    train_list: str = text("", "file of paths; no other photo is trained on")
+    validation_list: str = text("", "file of paths, instead of validation_fraction")
+    benchmark_list: str = text("", "file of benchmark paths, each a query")
+    benchmark_classes: str = text("", "file of class names: the benchmark's classes")
+    benchmark_fraction: float = fraction(0.0, "of the classes for the benchmark")
+    benchmark_root: str = text("", "another folder of class folders: the benchmark's")
+    exif: bool = text(True, "turn photos by their EXIF orientation")
+    max_pixels: int = integer(100_000_000, "pixels of a photo; a larger one is bad", 1)
+    resize: int = integer(0, "most pixels of a shorter side; 0: any number", 0, 2**15)
+    quality: int = integer(90, "JPEG quality of the photos that shrink", 1, 95)
+    skip_bad: bool = text(False, "skip missing and broken photos rather than stop")
 
     def __post_init__(self) -> None:
         fields = ("list", "classes", "fraction", "root")
@@ -83,19 +57,15 @@ class SyntheticLandmarksConfig:
     """Rendered photos of landmarks that exist nowhere."""
 
     name: Literal["synthetic_landmarks"]
-    landmarks: Annotated[int, integer("classes", 1)] = 64
-    photos: Annotated[int, integer("training photos of each class", 1)] = 24
-    validation_photos: Annotated[int, integer("of each class")] = 4
-    benchmark_landmarks: Annotated[
-        int, integer("further landmarks, which the queries show", 1)
-    ] = 24
-    queries_per_landmark: Annotated[int, integer("of the benchmark", 1)] = 2
-    database_photos: Annotated[
-        int, integer("of each of the benchmark's landmarks", 2)
-    ] = 16
-    distractors: Annotated[int, integer("photos of a third set of landmarks")] = 400
-    longest_side: Annotated[int, integer("of every photo, in pixels", 32)] = 160
-    seed: Annotated[int, integer("decides every photo")] = 0
+    landmarks: int = integer(64, "classes", 1)
+    photos: int = integer(24, "training photos of each class", 1)
+    validation_photos: int = integer(4, "of each class")
+    benchmark_landmarks: int = integer(24, "other landmarks, of the queries", 1)
+    queries_per_landmark: int = integer(2, "of the benchmark", 1)
+    database_photos: int = integer(16, "of each of the benchmark's landmarks", 2)
+    distractors: int = integer(400, "photos of a third set of landmarks")
+    longest_side: int = integer(160, "of every photo, in pixels", 32)
+    seed: int = integer(0, "decides every photo")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,11 +73,9 @@ class RevisitedConfig:
     """Oxford and Paris, revisited and original: for evaluation."""
 
     name: Literal["roxford5k", "rparis6k", "oxford5k", "paris6k"]
-    manual_dir: ManualDir = ""
-    release: Annotated[
-        str, text('of the photos, original or blurred; "": whichever there is')
-    ] = ""
-    skip_bad: SkipBad = False
+    manual_dir: str = text("", 'folder of the downloads; "": already prepared')
+    release: str = text("", 'photos: original or blurred; "": either')
+    skip_bad: bool = text(False, "skip missing and broken photos rather than stop")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,8 +83,8 @@ class DistractorsConfig:
     """The million distractors of the revisited benchmarks."""
 
     name: Literal["revisitop1m"]
-    manual_dir: ManualDir = ""
-    skip_bad: SkipBad = False
+    manual_dir: str = text("", 'folder of the downloads; "": already prepared')
+    skip_bad: bool = text(False, "skip missing and broken photos rather than stop")
 
 
 DataConfig = (

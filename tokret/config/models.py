@@ -1,7 +1,7 @@
 """`config.model`: the fields of each head."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from tokret.config.annotations import integer, real, text
 from tokret.errors import UserError
@@ -15,13 +15,6 @@ Trunk = Literal[
     "tiny",
 ]
 Form = Literal["released", "paper"]
-Dim = Annotated[int, integer("dimensions of a descriptor", 1)]
-Power = Annotated[float, real("power of the mean over positions; 1: average", 1, 1e3)]
-NumHeads = Annotated[int, integer("heads of every attention", 1)]
-Dropout = Annotated[float, real("dropout rate in attentions and MLPs", 0, 0.99)]
-DropPath = Annotated[
-    float, real("rate at which an example skips a residual branch", 0, 0.99)
-]
 
 
 def check_divides(num_heads: int, name: str, width: int) -> None:
@@ -38,16 +31,12 @@ def check_divides(num_heads: int, name: str, width: int) -> None:
 class ModelConfig:
     """Photos -> descriptors: the fields of every model."""
 
-    trunk: Annotated[Trunk, text("feature extractor")]
-    head: Annotated[str, text("aggregation of the features")]
-    dtype: Annotated[Literal["float32", "bfloat16"], text("dtype of the computation")]
-    dim: Dim = 1024
-    remat: Annotated[
-        bool, text("recompute activations: less memory, a third more work")
-    ] = False
-    frozen_stages: Annotated[
-        int, integer("first stages of the trunk that are frozen")
-    ] = 0
+    trunk: Trunk = text(..., "feature extractor")
+    head: str = text(..., "aggregation of the features")
+    dtype: Literal["float32", "bfloat16"] = text(..., "dtype of the computation")
+    dim: int = integer(1024, "dimensions of a descriptor", 1)
+    remat: bool = text(False, "recompute activations: less memory, a third more work")
+    frozen_stages: int = integer(0, "first stages of the trunk that are frozen")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,30 +44,23 @@ class TokenConfig(ModelConfig):
     """Token."""
 
     head: Literal["token"] = "token"
-    width: Annotated[int, integer("channels of local features and tokens", 1)] = 1024
-    tokens: Annotated[int, integer("number of tokens", 1)] = 4
-    tokenizer: Annotated[Form, text("its equations: the code's or the paper's")] = (
-        "released"
+    width: int = integer(1024, "channels of local features and tokens", 1)
+    tokens: int = integer(4, "number of tokens", 1)
+    tokenizer: Form = text("released", "its equations: the code's or the paper's")
+    query_init_std: float = real(
+        1.0, "standard deviation of the initial queries", 0, 1e3
     )
-    query_init_std: Annotated[
-        float, real("standard deviation of the tokenizer's initial queries", 0, 1e3)
-    ] = 1.0
-    initialiser: Annotated[
-        Literal["released", "lossless"],
-        text("of linear layers; lossless, with small queries, for few classes"),
-    ] = "released"
-    num_heads: NumHeads = 8
-    attention_layers: Annotated[
-        int, integer("layers of self-attention among local features", 0, 1000)
-    ] = 1
-    refinement: Annotated[Form, text("its equations: the code's or the paper's")] = (
-        "released"
+    initialiser: Literal["released", "lossless"] = text(
+        "released", "of linear layers; lossless, with small queries, for few classes"
     )
-    refinement_layers: Annotated[
-        int, integer("layers of refinement of the tokens", 0, 1000)
-    ] = 2
-    dropout: Dropout = 0.1
-    drop_path: DropPath = 0.1
+    num_heads: int = integer(8, "heads of every attention", 1)
+    attention_layers: int = integer(
+        1, "layers of self-attention among local features", 0, 1000
+    )
+    refinement: Form = text("released", "its equations: the code's or the paper's")
+    refinement_layers: int = integer(2, "layers that refine the tokens", 0, 1000)
+    dropout: float = real(0.1, "dropout rate in attentions and MLPs", 0, 0.99)
+    drop_path: float = real(0.1, "rate at which an example skips a branch", 0, 0.99)
 
     def __post_init__(self) -> None:
         check_divides(self.num_heads, "width", self.width)
@@ -89,8 +71,8 @@ class GeMConfig(ModelConfig):
     """Generalised-mean pooling."""
 
     head: Literal["gem"] = "gem"
-    p: Power = 3.0
-    whiten: Annotated[bool, text("whether a linear layer follows")] = True
+    p: float = real(3.0, "power of the mean over positions; 1: average", 1, 1e3)
+    whiten: bool = text(True, "whether a linear layer follows")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,10 +80,10 @@ class RMACConfig(ModelConfig):
     """R-MAC: sums of regions' maxima."""
 
     head: Literal["rmac"] = "rmac"
-    levels: Annotated[int, integer("sizes of regions", 1, 10)] = 3
-    normalise_in_evaluation: Annotated[
-        bool, text("normalise before whitening in evaluation too; released: False")
-    ] = True
+    levels: int = integer(3, "sizes of regions", 1, 10)
+    normalise_in_evaluation: bool = text(
+        True, "normalise before whitening in evaluation too; released: False"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +91,7 @@ class SolarConfig(ModelConfig):
     """SOLAR's head: GeM; its attention is in the trunks *_soa4."""
 
     head: Literal["solar"] = "solar"
-    p: Power = 3.0
+    p: float = real(3.0, "power of the mean over positions; 1: average", 1, 1e3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,10 +99,10 @@ class NetVLADConfig(ModelConfig):
     """NetVLAD after self-attention."""
 
     head: Literal["netvlad"] = "netvlad"
-    clusters: Annotated[int, integer("number of centroids", 1)] = 4
-    num_heads: NumHeads = 8
-    dropout: Dropout = 0.1
-    drop_path: DropPath = 0.1
+    clusters: int = integer(4, "number of centroids", 1)
+    num_heads: int = integer(8, "heads of every attention", 1)
+    dropout: float = real(0.1, "dropout rate in attentions and MLPs", 0, 0.99)
+    drop_path: float = real(0.1, "rate at which an example skips a branch", 0, 0.99)
 
     def __post_init__(self) -> None:
         check_divides(self.num_heads, "dim", self.dim)
@@ -131,8 +113,8 @@ class DELGConfig(ModelConfig):
     """DELG: GeM trained beside local features."""
 
     head: Literal["delg"] = "delg"
-    p: Power = 3.0
-    local_loss: Annotated[bool, text("train the local features' classifier")] = True
+    p: float = real(3.0, "power of the mean over positions; 1: average", 1, 1e3)
+    local_loss: bool = text(True, "train the local features' classifier")
 
 
 # By `config.model.head`.

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import (
+    Annotated,
     Any,
     Literal,
     TypeGuard,
@@ -148,8 +149,12 @@ def variant(group: str, fields: Any, path: str) -> type[Any]:
 
 
 def field_types(kind: Any) -> dict[str, Any]:
-    """Returns the annotated types of a dataclass's fields."""
-    return get_type_hints(kind, include_extras=True)
+    """Returns the types of a dataclass's fields, annotated as `annotations` has it."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        if "meta" in field.metadata:
+            hints[field.name] = Annotated[hints[field.name], field.metadata["meta"]]
+    return hints
 
 
 def plain_type(hint: Any) -> tuple[Any, Meta | None]:
