@@ -40,14 +40,9 @@ def arcface_logits(
     scale: float,
     margin: float,
 ) -> Float[Array, "b k"]:
-    """Scaled cosines between embeddings and classes, with a margin at the labels.
+    """Scales cosines between embeddings and rows of `weight`, vectors of any length.
 
-    Args:
-      embeddings: of any length.
-      weight: one vector a class, of any length.
-      labels: class of each embedding.
-      scale: factor of the cosines.
-      margin: angle in radians added at the label.
+    `margin`, an angle in radians, is added at the labels.
     """
     cosine = jnp.matmul(
         l2_normalise(embeddings),

@@ -26,12 +26,9 @@ def attention_weights(
     keys: Float[Array, "b m h d"],
     key_mask: Bool[Array, "b m"] | None,
 ) -> Float[Array, "b h n m"]:
-    """Returns the softmax over the KEYS of the scaled dot products.
+    """Returns the softmax over the KEYS of the scaled dot products of every head.
 
-    Args:
-      queries: queries of every head.
-      keys: keys of every head.
-      key_mask: True where a key exists; None if all do.
+    `key_mask` is True where a key exists; None if all do.
     """
     logits = einsum("bnhd,bmhd->bhnm", queries, keys, wide=True)
     weights = _softmax(logits, queries.shape[-1] ** -0.5, key_mask)
@@ -144,15 +141,8 @@ class LocalFeatureSelfAttention(nn.Module):
     """One layer of self-attention among the local features.
 
     x + attention(x, x, x), then x + linear(batch_norm(x)): no layer norm, no position
-    encoding, no non-linearity, as released.
-
-    Attributes:
-      num_heads: heads of the attention.
-      dropout: rate in the attention.
-      drop_path: rate at which an example skips a branch.
-      dtype: dtype of the computation.
-      kernel_init: initialiser of the linear layer's kernel.
-      bias_init: initialiser of its bias; None for PyTorch's default.
+    encoding, no non-linearity, as released. Fields: see `Attention`, `DropPath` and
+    `Linear`.
     """
 
     num_heads: int

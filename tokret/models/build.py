@@ -51,17 +51,9 @@ def build_model(
     frozen_stages: int = 0,
     **head_options: Any,
 ) -> RetrievalNet:
-    """Builds a model from plain values, the fields of `config.model`.
+    """Builds a model from plain values, the fields of `tokret.config.models`.
 
-    Args:
-      trunk: a name in `TRUNKS`.
-      head: a name in `HEADS`.
-      dtype: dtype of the computation, a name in `DTYPES`.
-      local_loss: whether DELG's local branch is trained too; it needs a ResNet.
-      remat: whether training recomputes the activations of the trunk's blocks, to save
-        memory.
-      frozen_stages: first stages of the trunk that are frozen in training.
-      **head_options: the head's own fields; see the modules in `HEADS`.
+    DELG's `local_loss` needs a ResNet.
 
     Raises:
       UserError: if a name is unknown, or `frozen_stages` more than there are.

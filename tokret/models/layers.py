@@ -43,14 +43,7 @@ def l2_normalise(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
 
 
 class Linear(nn.Module):
-    """A linear layer with bias, [..., c] -> [..., features].
-
-    Attributes:
-      features: channels of the output.
-      dtype: dtype of the computation.
-      kernel_init: initialiser of the kernel, [c, features].
-      bias_init: initialiser of the bias; None for PyTorch's default.
-    """
+    """A linear layer with bias; a `bias_init` of None is PyTorch's default."""
 
     features: int
     dtype: Any
@@ -79,13 +72,7 @@ def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
 class PointwiseConv(nn.Module):
     """A 1x1 convolution; its kernel is nn.Conv's, [1, 1, in, out].
 
-    Attributes:
-      channels: channels of the output.
-      dtype: dtype of the computation.
-      stride: 1 or 2.
-      kernel_init: initialiser of the kernel.
-      use_bias: whether there is a bias.
-      bias_init: its initialiser; None for PyTorch's default.
+    A `bias_init` of None is PyTorch's default.
     """
 
     channels: int
@@ -157,13 +144,7 @@ class BatchNorm(BatchNormBase):
     def __call__(
         self, x: Float[Array, "b ... c"], *, train: bool, relu: bool = False
     ) -> Float[Array, "b ... c"]:
-        """Normalises `x`.
-
-        Args:
-          x: inputs.
-          train: whether by the batch's own statistics, which update the running ones.
-          relu: whether negative outputs become zero.
-        """
+        """Normalises; in training by the batch's statistics, updating running ones."""
         scale, bias, mean, var = self.weights(x.shape[-1])
         if not train:
             y = normalise(x, scale, bias, mean, var, self.epsilon)
@@ -193,8 +174,7 @@ def local_features(
 class DropPath(nn.Module):
     """Stochastic depth: drops a residual branch of whole examples, scales up the rest.
 
-    Attributes:
-      rate: probability that an example's branch is dropped in training.
+    `rate` is the probability that an example's branch is dropped in training.
     """
 
     rate: float

@@ -14,14 +14,7 @@ from tokret.shapes import Array, Float
 
 
 class RetrievalNet(nn.Module):
-    """A trunk and a head.
-
-    Attributes:
-      trunk: see `tokret.models.trunks.Trunk`.
-      head: see `tokret.models.heads.Head`.
-      local: module from the trunk's stage `STAGE` to intermediates that have a loss of
-        their own; None if there is none.
-    """
+    """A `Trunk`, a `Head`, and a local branch for its loss in training, if any."""
 
     trunk: nn.Module
     head: nn.Module
@@ -42,12 +35,7 @@ class RetrievalNet(nn.Module):
     def __call__(
         self, images: Float[Array, "b h w 3"], sizes: Sizes = None, *, train: bool
     ) -> HeadOutput:
-        """Computes descriptors.
-
-        Args:
-          images: normalised RGB images, padded at the right and the bottom.
-          sizes: true heights and widths, or None if all fill the canvas.
-          train: whether dropout and batch statistics are on.
+        """Computes descriptors; for the arguments see `Trunk`.
 
         Returns:
           L2-normalised descriptors in float32, and the intermediates: the trunk's

@@ -20,12 +20,7 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class SecondOrderAttention(nn.Module):
-    """x + v(softmax over the KEYS of (f(x) . g(x)) h(x)).
-
-    Attributes:
-      width: channels of f, g and h.
-      dtype: dtype of the computation.
-    """
+    """x + v(softmax over the KEYS of (f(x) . g(x)) h(x)); f, g, h have `width`."""
 
     width: int
     dtype: Any

@@ -17,11 +17,8 @@ class Head(nn.Module, kw_only=True):
     """The contract of every head.
 
     An image in a padded batch has the embedding that it has alone: positions outside
-    the true areas have no influence on it.
-
-    Attributes:
-      dim: dimensions of the embedding.
-      dtype: dtype of the computation.
+    the true areas have no influence on it. Fields of all heads: see
+    `tokret.config.models`.
     """
 
     dim: int = 1024
@@ -30,14 +27,8 @@ class Head(nn.Module, kw_only=True):
     def __call__(
         self, features: FeatureMap, sizes: Sizes = None, *, train: bool
     ) -> HeadOutput:
-        """Aggregates a feature map.
+        """Aggregates feature maps, of which `sizes` are the true sizes.
 
-        Args:
-          features: the trunk's output.
-          sizes: true sizes of the feature maps, or None if all fill the canvas.
-          train: whether dropout and batch statistics are on.
-
-        Returns:
-          The embedding, before L2 normalisation, and the intermediates.
+        Returns the embedding, before L2 normalisation, and the intermediates.
         """
         raise NotImplementedError

@@ -30,10 +30,6 @@ class LocalBranch(nn.Module):
 
     Features are L2-normalised over channels. The released code does so over the width
     of the image, an error of the axis: scores and means of its weights differ.
-
-    Attributes:
-      dim: dimensions of a local feature (released: 128).
-      dtype: dtype of the computation.
     """
 
     dim: int = DIM
@@ -41,13 +37,9 @@ class LocalBranch(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b h w c"]) -> Intermediates:
-        """Pools a feature map that fills its canvas, as those in training do.
+        """Pools the output of `STAGE` for images that fill their canvas.
 
-        Args:
-          features: the output of stage `STAGE`.
-
-        Returns:
-          local_attention [b, h, w], the scores, and pooled_local [b, dim].
+        Returns local_attention [b, h, w], the scores, and pooled_local [b, dim].
         """
         x = jax.lax.stop_gradient(features)
         xavier = nn.initializers.xavier_uniform()
@@ -56,8 +48,7 @@ class LocalBranch(nn.Module):
         reduction = PointwiseConv(
             self.dim, self.dtype, 1, uniform_fan_in, use_bias=True, name="reduction"
         )
-        reduced = reduction(x)
-        reduced = l2_normalise(reduced.astype(scores.dtype))
+        reduced = l2_normalise(reduction(x).astype(scores.dtype))
         return {
             "local_attention": scores[..., 0],
             "pooled_local": jnp.mean(scores * reduced, axis=(1, 2)),

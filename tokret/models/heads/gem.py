@@ -44,10 +44,7 @@ def whiten(pooled: Float[Array, "b c"], dim: int, dtype: Any) -> Float[Array, "b
 class GeMHead(Head):
     """Generalised mean, then whitening; DELG's global branch too.
 
-    Attributes:
-      p: the power (released: 3, not learned); 1 is average pooling.
-      whiten: whether there is a whitening; without it nothing is learned, and the
-        embedding has the trunk's channels.
+    Without `whiten` nothing is learned: the embedding has the trunk's channels.
     """
 
     p: float = 3.0

@@ -24,14 +24,8 @@ def residuals(
 ) -> tuple[Float[Array, "b k d"], Float[Array, "b k n"]]:
     """Sums the differences between features and centroids, by soft assignment.
 
-    Args:
-      x: local features.
-      centroids: centres of the clusters, in columns.
-      mask: True where a feature exists; None if all do.
-
-    Returns:
-      Sums over positions of a (x - c), and a, the softmax over the CLUSTERS of x . c,
-      zero where `mask` is False. Both in float32.
+    Returns sums over positions of a (x - c), and a, the softmax over the CLUSTERS of
+    x . c, zero where `mask` is False. Both in float32.
     """
     # In float32: the two terms of the difference may be nearly the same.
     x = x.astype(statistics_dtype(x))
@@ -49,12 +43,6 @@ class NetVLADHead(Head):
     """Local features, their residuals from the centroids, one descriptor.
 
     `dim` is also the number of channels of the local features.
-
-    Attributes:
-      clusters: number of centroids (released: 4).
-      num_heads: heads of the attention.
-      dropout: rate in the attention.
-      drop_path: rate at which an example skips a residual branch.
     """
 
     clusters: int = 4

@@ -140,12 +140,9 @@ def _masked_regional_maxima(
 class RMACHead(Head):
     """Regional maxima, then whitening.
 
-    Attributes:
-      levels: number of sizes of regions (released: 3).
-      normalise_in_evaluation: whether the sum is L2-normalised before whitening in
-        evaluation as in training. The released evaluation does not do it, so that the
-        whitening's bias weighs less than in training: False evaluates as the authors
-        do, True as the weights were trained.
+    The released evaluation does not L2-normalise the sum before whitening, so that the
+    whitening's bias weighs less than in training: with `normalise_in_evaluation` False
+    it evaluates as the authors do, with True as the weights were trained.
     """
 
     levels: int = 3

@@ -38,18 +38,11 @@ def batch_norm(
 ) -> Normalised:
     """Normalises by the inputs' mean and biased variance over all axes but the last.
 
-    Args:
-      x: inputs.
-      scale: of the batch norm.
-      bias: of the batch norm.
-      shift: the running mean. Sums are taken about it, so that the difference of two
-        large numbers does not cancel once training is under way.
-      epsilon: added to the variance.
-      relu: whether negative outputs become zero.
+    Sums are taken about `shift`, the running mean, so that the difference of two large
+    numbers does not cancel once training is under way.
 
-    Returns:
-      Outputs, in the dtype of `x`; and the mean and variance of `x`, in float32 or
-      wider, through which no gradient flows on a GPU.
+    Returns outputs, in the dtype of `x`; and the mean and variance of `x`, in float32
+    or wider, through which no gradient flows on a GPU.
     """
     result: Normalised = jax.lax.platform_dependent(
         *(x, scale, bias, shift),

@@ -56,17 +56,13 @@ def bn_grad_by_moments(
 
 
 class _Products(NamedTuple):
-    """The products, in the form that a platform is fast at.
+    """The products, in the form that a platform is fast at."""
 
-    Attributes:
-      outer_sum: sums x y' over positions, [b, h, w, c] and [b, h, w, d] in one dtype to
-        [c, d] in that of statistics.
-      combine: x B + g A - sums for every position; the second term is the larger one.
-      small: multiplies small matrices of the statistics' dtype.
-    """
-
+    # Sums x y' over positions, in the dtype of statistics, to [c, d].
     outer_sum: Callable[[Array, Array], Array]
+    # x B + g A - sums for every position; the second term is the larger one.
     combine: Callable[[Array, Array, Array, Array, Array], Array]
+    # Multiplies small matrices of the statistics' dtype.
     small: Callable[[Array, Array], Array]
 
 

@@ -125,14 +125,8 @@ def depthwise(
 ) -> Float[Array, "b h2 w2 c"]:
     """Convolves each channel with a kernel of its own, without padding.
 
-    Args:
-      x: inputs, already padded.
-      kernel: a kernel for each channel, laid out as nn.Conv's with
-        feature_group_count = c; of the dtype of `x`.
-      stride: step between outputs, the same for rows and columns.
-
-    Returns:
-      Outputs of sides (n - k) // stride + 1.
+    Kernels are laid out as nn.Conv's with feature_group_count = c, in the dtype of `x`.
+    Sides n become (n - k) // stride + 1.
     """
     return jax.lax.platform_dependent(
         x,

@@ -22,12 +22,7 @@ he_normal_depthwise = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 class Conv(nn.Module):
     """A convolution without bias, padded by side // 2 zeros or already padded.
 
-    Attributes:
-      channels: channels of the output.
-      side: side of the kernel: 3, or 7 with a stride of 2.
-      stride: 1 or 2.
-      dtype: dtype of the computation.
-      padded: whether the inputs of a 3x3 convolution are already padded.
+    Its side is 3, or 7 with a stride of 2; only inputs of a 3x3 one may be `padded`.
     """
 
     channels: int
@@ -53,13 +48,7 @@ class Conv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """A depthwise convolution without padding and bias; its kernel is [k, k, 1, c].
-
-    Attributes:
-      side: side of the kernels.
-      stride: step between outputs.
-      dtype: dtype of the computation.
-    """
+    """A depthwise convolution without padding and bias; its kernel is [k, k, 1, c]."""
 
     side: int
     stride: int
@@ -115,15 +104,7 @@ def expand_and_normalise(
 ) -> Float[Array, "b h w d"]:
     """A 1x1 convolution to more channels and its batch norm.
 
-    The layers are those of the calling module.
-
-    Args:
-      x: inputs.
-      channels: channels of the outputs.
-      dtype: dtype of the computation.
-      conv: name of the convolution.
-      norm: name of the batch norm.
-      train: whether by the batch's own statistics.
+    The layers, named `conv` and `norm`, are those of the calling module.
     """
     kernel = _Kernel(channels, name=conv)(x.shape[-1]).astype(dtype)
     return _ConvBatchNorm(name=norm)(x.astype(dtype), kernel, train=train)

@@ -46,22 +46,13 @@ LITE0 = (
 
 
 def same_padded(
-    x: Float[Array, "b h w c"],
-    sizes: Sizes,
-    kernel: int,
-    stride: int,
+    x: Float[Array, "b h w c"], sizes: Sizes, kernel: int, stride: int
 ) -> Float[Array, "b h2 w2 c"]:
     """Pads with zeros as TensorFlow's SAME does for each image's true area.
 
-    Args:
-      x: inputs; everything outside the true areas is set to zero.
-      sizes: true heights and widths, or None if all fill the canvas.
-      kernel: side of the convolution that follows, odd.
-      stride: its stride, 1 or 2.
-
-    Returns:
-      Inputs for a convolution without padding, which maps sides n of the canvas and of
-      the true areas to ceil(n / stride).
+    Everything outside the true areas is set to zero. The convolution that follows, with
+    an odd side `kernel`, a stride of 1 or 2 and no padding, then maps sides n of the
+    canvas and of the true areas to ceil(n / stride).
     """
     half = kernel // 2
     x = mask_padding(x, sizes)
@@ -84,10 +75,7 @@ def _norm(name: str) -> BatchNorm:
 class InvertedBottleneck(nn.Module):
     """1x1 to more channels, a depthwise convolution, 1x1 to few; a shortcut if it fits.
 
-    Attributes:
-      group: its numbers; with an expansion of 1 there is no first convolution.
-      stride: stride of the depthwise convolution.
-      dtype: dtype of the computation.
+    With an expansion of 1 there is no first convolution.
     """
 
     group: BlockGroup
@@ -115,13 +103,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite(Trunk):
-    """Stem to the last 1x1 convolution.
-
-    Attributes:
-      groups: the blocks, and which of them have strides.
-      stem: channels of the stem.
-      head: channels of the features.
-    """
+    """Stem to the last 1x1 convolution; `head` is the number of its channels."""
 
     groups: tuple[BlockGroup, ...] = LITE0
     stem: int = 32

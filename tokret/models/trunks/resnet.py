@@ -23,10 +23,7 @@ EXPANSION = 4  # a bottleneck's last convolution has 4 times the width of its fi
 class Block(nn.Module):
     """A residual block: (x, true sizes of x, train) -> [b, h2, w2, c2].
 
-    Attributes:
-      width: channels of the 3x3 convolutions.
-      stride: 1 or 2.
-      dtype: dtype of the computation.
+    `width` is the number of channels of its 3x3 convolutions.
     """
 
     width: int
@@ -80,11 +77,10 @@ class BasicBlock(Block):
 
 
 class ResNet(Trunk):
-    """Stem to the last stage.
+    """Stem to the last stage; the first block of every stage but the first strides.
 
     Attributes:
-      blocks: blocks in each stage; the first block of all stages but the first has
-        stride 2.
+      blocks: blocks in each stage.
       block: Bottleneck, or BasicBlock as in ResNet-18.
       width: channels of the stem and `width` of the first stage's blocks.
       second_order: whether a second-order block of a quarter of the channels follows

@@ -32,11 +32,8 @@ from tokret.models.masking import Sizes, valid_mask
 class LinearInitialisers(NamedTuple):
     """Initialisers of linear layers; output projections of attentions are always zero.
 
-    Attributes:
-      main: kernels of layers on the main path.
-      residual: kernels of the last layers of other residual branches.
-      projection: the kernel of the layer after the tokens, given their number.
-      bias: the biases of all these; None for PyTorch's default.
+    Kernels on the main path, those of the last layers of other residual branches, that
+    of the layer after the tokens, given their number; and of all biases.
     """
 
     main: Initializer
@@ -73,21 +70,7 @@ INITIALISERS = {
 
 
 class TokenHead(Head):
-    """Self-attention, tokenizer, refinement and a linear layer over all tokens.
-
-    Attributes:
-      width: channels of local features and tokens (mid_dim in the released code).
-      tokens: number of tokens, L.
-      tokenizer: form of the tokenizer, a name in `TOKENIZERS`.
-      query_init_std: standard deviation of the tokenizer's queries at first.
-      initialiser: initialisers of linear layers, a name in `INITIALISERS`.
-      num_heads: heads of every attention.
-      attention_layers: layers of local feature self-attention.
-      refinement: form of the refinement, a name in `REFINEMENTS`.
-      refinement_layers: layers of refinement.
-      dropout: rate in attentions and MLPs.
-      drop_path: rate at which an example skips a residual branch.
-    """
+    """Self-attention, tokenizer, refinement and a linear layer over all tokens."""
 
     width: int = 1024
     tokens: int = 4

@@ -22,16 +22,10 @@ from tokret.shapes import Array, Bool, Float
 Layer = Callable[[Array], Array]
 
 
-class _Refinement(nn.Module):
-    """One layer of refinement; its forms differ in the order of the branches.
+class RefinementLayer(nn.Module):
+    """Cross-attention to the local features, an MLP, self-attention, as released.
 
-    Attributes:
-      num_heads: heads of both attentions.
-      dropout: rate in the attentions and the MLP.
-      drop_path: rate at which an example skips a branch.
-      dtype: dtype of the computation.
-      kernel_init: initialiser of the kernel of the MLP's last layer, if there is one.
-      bias_init: initialiser of its bias; None for PyTorch's default.
+    The MLP has no norm before it; the initialisers are those of its last layer.
     """
 
     num_heads: int
@@ -65,7 +59,9 @@ class _Refinement(nn.Module):
     def _refine(
         self, tokens: Array, self_attention: Layer, cross_attention: Layer, mlp: Layer
     ) -> Array:
-        raise NotImplementedError
+        tokens = tokens + cross_attention(layer_norm(self.dtype, "norm1")(tokens))
+        tokens = tokens + mlp(tokens)
+        return tokens + self_attention(layer_norm(self.dtype, "norm2")(tokens))
 
     def _mlp(self, tokens: Float[Array, "b l d"], train: bool) -> Float[Array, "b l d"]:
         width = tokens.shape[-1]
@@ -76,21 +72,7 @@ class _Refinement(nn.Module):
         return dropout(Linear(width, self.dtype, *initialisers, name="fc2")(y))
 
 
-class RefinementLayer(_Refinement):
-    """Cross-attention to the local features, an MLP, self-attention, as released.
-
-    The MLP has no norm before it.
-    """
-
-    def _refine(
-        self, tokens: Array, self_attention: Layer, cross_attention: Layer, mlp: Layer
-    ) -> Array:
-        tokens = tokens + cross_attention(layer_norm(self.dtype, "norm1")(tokens))
-        tokens = tokens + mlp(tokens)
-        return tokens + self_attention(layer_norm(self.dtype, "norm2")(tokens))
-
-
-class PaperRefinementLayer(_Refinement):
+class PaperRefinementLayer(RefinementLayer):
     """The paper's own form: self-attention first, norms last, no MLP."""
 
     def _refine(

@@ -28,19 +28,16 @@ def weighted_sum(
     return einsum("bln,bnd->bld", weights.astype(x.dtype), x)
 
 
-class _Tokenizer(nn.Module):
-    """The attributes of both forms.
+class Tokenizer(nn.Module):
+    """Aggregates local features into tokens by their affinity to L learned queries.
 
-    Attributes:
-      tokens: L.
-      query_init_std: standard deviation of the initialiser of the queries, or of the
-        paper's convolution, for which the paper gives none. At 1, as released, the
-        logits' standard deviation is the root of the width: nearly every position
-        belongs to one token alone and little gradient reaches the assignment, which a
-        trunk that is not pretrained has to learn as well.
-      dtype: dtype of the computation.
-      kernel_init: initialiser of the linear layer's kernel, if there is one.
-      bias_init: initialiser of its bias; None for PyTorch's default.
+    A token is the sum over positions of weight times feature, not divided by the sum of
+    the weights, then a linear layer and a layer norm.
+
+    With a `query_init_std` of 1, as released, the logits' standard deviation is the
+    root of the width: nearly every position belongs to one token alone and little
+    gradient reaches the assignment, which a trunk that is not pretrained has to learn
+    as well. Initialisers are those of the linear layer.
     """
 
     tokens: int
@@ -48,14 +45,6 @@ class _Tokenizer(nn.Module):
     dtype: Any
     kernel_init: Initializer = uniform_fan_in
     bias_init: Initializer | None = None
-
-
-class Tokenizer(_Tokenizer):
-    """Aggregates local features into tokens by their affinity to L learned queries.
-
-    A token is the sum over positions of weight times feature, not divided by the sum of
-    the weights, then a linear layer and a layer norm.
-    """
 
     @nn.compact
     def __call__(
@@ -74,11 +63,12 @@ class Tokenizer(_Tokenizer):
         return tokens, weights
 
 
-class PaperTokenizer(_Tokenizer):
+class PaperTokenizer(Tokenizer):
     """The paper's own form: L maps by a 1x1 convolution, and weighted means.
 
     A token is the sum over positions of weight times feature, divided by the sum of the
-    weights; no linear layer and no norm come after.
+    weights; no linear layer and no norm come after. The paper does not give the
+    convolution's initialiser, here of `query_init_std`.
     """
 
     @nn.compact
