@@ -9,7 +9,7 @@ import pytest
 from tokret.config.tree import ExtractionConfig
 from tokret.data.views import View
 from tokret.retrieval.canvases import plan_canvases
-from tokret.retrieval.extraction import MemoryWriter, extract_into
+from tokret.retrieval.extraction import Embedder, MemoryWriter, extract_into
 from tokret.retrieval.view_batches import scan_photos
 from tokret.runtime import process_group as module
 from tokret.runtime.process_group import ALONE, ProcessGroup
@@ -137,7 +137,8 @@ def test_each_reads_and_embeds_its_part(everywhere, jpeg):
             batches[group.index] += 1
             return embed(*arguments)
 
-        extract_into(rows, noted, {}, views, photos, canvases, settings, group=group)
+        embedder = Embedder(noted, {}, settings)
+        extract_into(rows, embedder, views, photos, canvases, group=group)
         return photos, rows, sum(done)
 
     alone, written, _ = work(ALONE)

@@ -20,7 +20,7 @@ from tokret.models.build import build_model
 from tokret.retrieval.canvases import canvas_summary, plan_canvases
 from tokret.retrieval.colour_histogram import colour_histogram
 from tokret.retrieval.embedding import EmbedFn, make_embed_fn
-from tokret.retrieval.extraction import MemoryWriter, extract_into
+from tokret.retrieval.extraction import Embedder, MemoryWriter, extract_into
 from tokret.retrieval.report.token_maps import TokenMapper, make_token_mapper
 from tokret.retrieval.store.record import Images, Record, weights_digest
 from tokret.retrieval.store.writing import write_store
@@ -73,7 +73,8 @@ class ModelSystem:
         with self._bar("reading", len(self.group.part_of(len(views)))) as bar:
             photos = scan_photos(views, bar.update, self.group)
         canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
-        arguments = (self.embed, self.variables, views, photos, canvases, settings)
+        embedder = Embedder(self.embed, self.variables, settings)
+        arguments = (embedder, views, photos, canvases)
         if not self.group.first:
             rows = MemoryWriter(len(views))
             extract_into(rows, *arguments, group=self.group)

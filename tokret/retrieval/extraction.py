@@ -6,7 +6,7 @@ evaluation compiles one program a canvas.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -36,6 +36,14 @@ class DescriptorWriter(Protocol):
         bad: Mapping[int, str],
     ) -> None:
         """Writes a batch; NaN for bad rows, whose reasons are in `bad`."""
+
+
+class Embedder(NamedTuple):
+    """A function of `make_embed_fn`, the model's variables, and its settings."""
+
+    embed: EmbedFn
+    variables: Any
+    settings: ExtractionConfig
 
 
 class MemoryWriter:
@@ -88,9 +96,8 @@ def extract(
     writer = MemoryWriter(len(views))
     if not photos.bad:
         canvases = plan_canvases(photos.sizes, settings.canvases, settings.batch_size)
-        extract_into(
-            writer, embed, variables, views, photos, canvases, settings, progress
-        )
+        embedder = Embedder(embed, variables, settings)
+        extract_into(writer, embedder, views, photos, canvases, progress)
     for why in [*photos.bad.values(), *writer.bad.values()]:
         raise UserError(why)
     assert writer.descriptors is not None
@@ -99,12 +106,10 @@ def extract(
 
 def extract_into(
     writer: DescriptorWriter,
-    embed: EmbedFn,
-    variables: Any,
+    embedder: Embedder,
     views: Sequence[View],
     photos: ScannedPhotos,
     canvases: Sequence[Canvas],
-    settings: ExtractionConfig,
     progress: Callable[[int], Any] = lambda done: None,
     group: ProcessGroup = ALONE,
 ) -> None:
@@ -116,12 +121,10 @@ def extract_into(
 
     Args:
       writer: of the descriptors; used in the first process alone.
-      embed: from `make_embed_fn` for the settings' scales.
-      variables: the model's parameters and statistics.
+      embedder: the model.
       views: the photos.
       photos: from `scan_photos` of the views.
       canvases: from `plan_canvases` of their sizes.
-      settings: how descriptors are made.
       progress: called with the number of views done since the last call.
       group: processes that divide the batches.
 
@@ -129,10 +132,11 @@ def extract_into(
       UserError: if a descriptor is not finite.
     """
     finished = group.broadcast({"rows": writer.finished})["rows"]
-    batches = [b for c in canvases for b in c.batches(settings.batch_size)]
+    size = embedder.settings.batch_size
+    batches = [batch for canvas in canvases for batch in canvas.batches(size)]
     left = [b for b in batches if not finished[list(b.rows)].all()]
     mine = left[group.index :: group.count]
-    embedded = _embed_batches(embed, variables, views, photos, mine, settings)
+    embedded = _embed_batches(embedder, views, photos.sizes, mine)
     for _ in left[:: group.count]:
         together = group.gather(next(embedded, {}))
         if group.first:
@@ -141,30 +145,27 @@ def extract_into(
 
 
 def _embed_batches(
-    embed: EmbedFn,
-    variables: Any,
+    embedder: Embedder,
     views: Sequence[View],
-    photos: ScannedPhotos,
+    sizes: Int[np.ndarray, "n 2"],
     batches: Sequence[Canvas],
-    settings: ExtractionConfig,
 ) -> Iterator[Arrays]:
     """Yields of each batch: rows [b], descriptors [b, d], its bad rows, and why."""
-    sizes, batch_size = photos.sizes, settings.batch_size
+    batch_size = embedder.settings.batch_size
     by_row, by_scale, replicated = batch_shardings(batch_size, jax.local_devices())
-    variables = jax.device_put(variables, replicated)
-    running: tuple[Canvas, dict[int, str], jax.Array] | None = None
+    variables = jax.device_put(embedder.variables, replicated)
+    running: list[tuple[Canvas, dict[int, str], jax.Array]] = []
     for batch, images, bad in load_batches(views, batches, sizes, batch_size):
         padded = np.ones((batch_size, 2), np.int32)
         padded[: len(batch.rows)] = sizes[list(batch.rows)]
-        arrays = images, padded, scaled_sizes(padded, settings.scales)
+        arrays = images, padded, scaled_sizes(padded, embedder.settings.scales)
         on_devices = jax.device_put(arrays, (by_row, by_row, by_scale))
-        following = batch, bad, embed(variables, *on_devices)
+        running.append((batch, bad, embedder.embed(variables, *on_devices)))
         # The devices compute the next batch while this one is written.
-        if running is not None:
-            yield _to_arrays(*running)
-        running = following
-    if running is not None:
-        yield _to_arrays(*running)
+        if len(running) > 1:
+            yield _to_arrays(*running.pop(0))
+    for last in running:
+        yield _to_arrays(*last)
 
 
 def _to_arrays(

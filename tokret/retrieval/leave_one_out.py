@@ -106,14 +106,9 @@ def leave_one_out_ranks(
     classes = _classmates(labels)
     # In the order of class sizes, so that the queries of a block need about the same
     # number of columns.
-    chosen = sorted(
-        (
-            item
-            for item in (range(len(classes)) if query_items is None else query_items)
-            if len(classes[item]) > 1
-        ),
-        key=lambda item: len(classes[item]),
-    )
+    candidates = range(len(classes)) if query_items is None else query_items
+    chosen = [item for item in candidates if len(classes[item]) > 1]
+    chosen.sort(key=lambda item: len(classes[item]))
     rows = min(QUERIES, max(1, blocks.rows // 4))
     vectors = np.asarray(descriptors if queries is None else queries)
     ranks: dict[int, Int[np.ndarray, " _"]] = {}

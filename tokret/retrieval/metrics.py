@@ -95,13 +95,9 @@ def split_ranks(
     ranks: Int[np.ndarray, " l"], truth: GroundTruth, query: int
 ) -> dict[str, Int[np.ndarray, " _"]]:
     """Splits a query's row, in the order of `labelled_items`: easy, hard and junk."""
-    easy, hard = len(truth.easy[query]), len(truth.hard[query])
-    junk = len(truth.junk[query])
-    return {
-        "easy": ranks[:easy],
-        "hard": ranks[easy : easy + hard],
-        "junk": ranks[easy + hard : easy + hard + junk],
-    }
+    ends = np.cumsum([len(x[query]) for x in (truth.easy, truth.hard, truth.junk)])
+    lists = np.split(ranks, ends)  # and the padding
+    return dict(zip(("easy", "hard", "junk"), lists, strict=False))
 
 
 def without_junk(

@@ -5,6 +5,7 @@ of its own devices, and the operating system reads the pages of the next block a
 """
 
 import dataclasses
+import functools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
@@ -208,17 +209,9 @@ def keep_on_devices(blocks: Blocks) -> Blocks:
     )
 
 
-class DeviceCopies:
-    """An array that is copied to a device at its first use there."""
-
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
-        self._copies: dict[jax.Device, Array] = {}
-
-    def __getitem__(self, device: jax.Device) -> Array:
-        if device not in self._copies:
-            self._copies[device] = jax.device_put(self._array, device)
-        return self._copies[device]
+def device_copies(array: np.ndarray) -> Callable[[jax.Device], Array]:
+    """A function that copies an array to a device at its first use there."""
+    return functools.cache(functools.partial(jax.device_put, array))
 
 
 def gather_processes(

@@ -15,7 +15,7 @@ from tokret.retrieval.exact_search.blocks import (
     BLOCK,
     Blocks,
     Database,
-    DeviceCopies,
+    device_copies,
     gather_processes,
     limit_pending,
     query_slices,
@@ -73,7 +73,7 @@ def _count_in(
     queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, items: Int[np.ndarray, "q l"]
 ) -> Int[np.ndarray, "q l"]:
     own = _own_scores(queries, blocks, items)
-    rows, own_copies, labelled = map(DeviceCopies, (queries, own, items))
+    rows, own_copies, labelled = map(device_copies, (queries, own, items))
     on_host = blocks.devices[0].platform == "cpu"
     ranks = np.zeros(items.shape, np.int32)
     counts: dict[jax.Device, Array] = {}
@@ -87,14 +87,14 @@ def _count_in(
     for number, block in blocks.each(range(len(blocks))):
         device = blocks.device(number)
         span = blocks.start(number), blocks.first(number), blocks.total
-        scores = block_scores(rows[device], block)
+        scores = block_scores(rows(device), block)
         if on_host:
             # One block's products are computed while another's are counted.
             scored.append((span, scores))
             if len(scored) > 1:
                 add_oldest()
             continue
-        count = count_by_comparing(scores, own_copies[device], labelled[device], *span)
+        count = count_by_comparing(scores, own_copies(device), labelled(device), *span)
         counts[device] = counts[device] + count if device in counts else count
         limit_pending(pending, count, 2 * len(blocks.devices))
     while scored:
@@ -110,12 +110,12 @@ def _own_scores(
     """The labelled items' scores, each from its block's product."""
     dtype = np.int32 if blocks.dtype == np.int8 else np.float32
     own = np.zeros(items.shape, dtype)
-    rows, labelled = DeviceCopies(queries), DeviceCopies(items)
+    rows, labelled = device_copies(queries), device_copies(items)
     holder = np.where(items >= 0, items // blocks.rows, -1)
     for number, block in blocks.each(np.unique(holder[holder >= 0]).tolist()):
         device = blocks.device(number)
-        scores = block_scores(rows[device], block)
-        found = labelled_scores(scores, labelled[device], blocks.start(number))
+        scores = block_scores(rows(device), block)
+        found = labelled_scores(scores, labelled(device), blocks.start(number))
         own = np.where(holder == number, np.asarray(found), own)
     # Each item's score was read by one process; the others hold 0 there.
     return gather_processes(own, blocks).sum(axis=0, dtype=dtype)

@@ -15,7 +15,7 @@ import numpy as np
 from tokret.retrieval.exact_search.blocks import (
     Blocks,
     Database,
-    DeviceCopies,
+    device_copies,
     gather_processes,
     limit_pending,
     query_slices,
@@ -108,7 +108,7 @@ def _best_of_each_device(
     queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, k: int, target: float | None
 ) -> dict[jax.Device, Best]:
     """The best items of each of this process's devices in its blocks."""
-    rows = DeviceCopies(queries)
+    rows = device_copies(queries)
     best: dict[jax.Device, Best] = {}
     pending: list[Best] = []
     loaded: dict[jax.Device, list[tuple[int, Array]]] = {}
@@ -117,7 +117,7 @@ def _best_of_each_device(
         numbers, arrays = zip(*loaded.pop(device), strict=True)
         best[device] = add_blocks(
             best.get(device),
-            rows[device],
+            rows(device),
             arrays,
             np.array([blocks.start(number) for number in numbers], np.int32),
             np.array([blocks.first(number) for number in numbers], np.int32),

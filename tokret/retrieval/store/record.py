@@ -24,12 +24,7 @@ class Images(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Checks the lengths."""
-        if (
-            not len(self.names)
-            == len(self.sizes)
-            == len(self.boxes)
-            == len(self.digests)
-        ):
+        if len(set(map(len, (self.names, self.sizes, self.boxes, self.digests)))) > 1:
             raise ValueError("names, sizes, boxes and digests differ in length")
 
     def __len__(self) -> int:

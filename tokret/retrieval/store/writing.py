@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder, write_whole
 from tokret.io.file_locks import held
 from tokret.io.json_files import read_json
-from tokret.retrieval.store.journal import Entry, read_journal, to_line, write_all
 from tokret.retrieval.store.reading import (
     DESCRIPTORS,
     JOURNAL,
@@ -29,6 +29,14 @@ from tokret.retrieval.store.reading import (
 )
 from tokret.retrieval.store.record import Record
 from tokret.shapes import Bool, Float, Int
+
+
+class _Batch(msgspec.Struct, frozen=True, array_like=True):
+    """A batch whose descriptors are on the disk: a line of the journal."""
+
+    rows: tuple[int, ...]
+    bad: dict[int, str]  # those whose image has no descriptor, and why
+    checksum: int  # CRC-32 of the descriptors, in the order of `rows`
 
 
 class NoReadablePhotoError(UserError):
@@ -101,18 +109,18 @@ class StoreWriter:
 
     def _resume(self) -> None:
         """Keeps the batches whose rows still have the checksums of the journal."""
-        entries, self._journal_end = read_journal(self._folder / JOURNAL)
+        batches, self._journal_end = _read_journal(self._folder / JOURNAL)
         array = map_descriptors(self._folder)
         if array is None or len(array) != len(self.finished):
             self._journal_end = 0
             return
-        for entry in entries:
-            rows = np.array(entry.rows, np.int64)
+        for batch in batches:
+            rows = np.array(batch.rows, np.int64)
             if ((rows < 0) | (rows >= len(array))).any():
                 continue
-            if checksum(array[row].tobytes() for row in rows) == entry.checksum:
+            if checksum(array[row].tobytes() for row in rows) == batch.checksum:
                 self.finished[rows] = True
-                self._bad |= entry.bad
+                self._bad |= batch.bad
         self._open(array.shape[1])
 
     def write(
@@ -127,13 +135,15 @@ class StoreWriter:
           UserError: the disk cannot be written.
         """
         data = [row.tobytes() for row in np.asarray(descriptors, np.float32)]
-        line = to_line(Entry(tuple(rows.tolist()), dict(bad), checksum(data)))
+        batch = _Batch(tuple(rows.tolist()), dict(bad), checksum(data))
+        text = msgspec.json.encode(batch)
+        line = b"%08x %s\n" % (zlib.crc32(text), text)  # a torn line is recognised
         try:
             store, journal = self._files or self._open(descriptors.shape[1])
             for row, content in zip(rows.tolist(), data, strict=True):
-                write_all(store, content, self._start + row * self._row_bytes)
+                _write_all(store, content, self._start + row * self._row_bytes)
             os.fsync(store)
-            write_all(journal, line, self._journal_end)
+            _write_all(journal, line, self._journal_end)
             os.fsync(journal)
         except OSError as error:
             raise UserError(
@@ -207,3 +217,24 @@ class StoreWriter:
         for file in self._files or ():
             os.close(file)
         self._files = None
+
+
+def _read_journal(path: Path) -> tuple[list[_Batch], int]:
+    """Reads the batches up to the first torn line, and their lines' total length."""
+    batches: list[_Batch] = []
+    length = 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        checksum, _, text = line[:-1].partition(b" ")
+        if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
+            break
+        batches.append(msgspec.json.decode(text, type=_Batch))
+        length += len(line)
+    return batches, length
+
+
+def _write_all(file: int, data: bytes, offset: int) -> None:
+    """Writes all of it at an offset of a file, in as many calls as needed."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(file, view, offset)
+        view, offset = view[done:], offset + done
