@@ -40,16 +40,10 @@ def read_shapes(path: Path) -> dict[str, Any]:
 def load_arrays(
     path: Path, shapes: Any, *, partial: bool = False, padded: bool = False
 ) -> Any:
-    """Loads arrays of a checkpoint.
+    """Loads arrays of a checkpoint, given a tree of shapes, dtypes and shardings.
 
-    Args:
-      path: the checkpoint.
-      shapes: tree of shapes, dtypes and shardings.
-      partial: whether the checkpoint may hold more arrays than `shapes`.
-      padded: whether arrays may be padded with zeros, or cut, to the shapes.
-
-    Returns:
-      The arrays, as a tree of the same structure.
+    With `partial` it may hold more arrays than those; with `padded` arrays are padded
+    with zeros, or cut, to their shapes.
 
     Raises:
       UnreadableError: if the checkpoint is damaged.
@@ -69,11 +63,9 @@ def load_arrays(
 
 
 def start_saving(path: Path, state: Any, metadata: Mapping[str, Any]) -> Any:
-    """Starts to write a checkpoint in the background.
+    """Starts to write a checkpoint in the background; arrays may then be overwritten.
 
-    Returns:
-      Orbax's response, whose `result()` waits until the checkpoint is complete. The
-      arrays may be overwritten as soon as this function returns.
+    Returns Orbax's response, whose `result()` waits until the checkpoint is complete.
 
     Raises:
       OSError: if it cannot be written, as `result()` does; or ValueError.
@@ -102,13 +94,9 @@ def check_names(
 ) -> None:
     """Compares the names and shapes of a checkpoint with those wanted.
 
-    Orbax itself returns the arrays it was given where a name is missing.
-
-    Args:
-      path: the checkpoint.
-      wanted: a training state of shapes, or some of its fields in a dictionary.
-      prefixes: only names that start with one of these are compared.
-      problem: what the error reports of the checkpoint.
+    Only names that start with one of `prefixes` are compared. `wanted` is a training
+    state of shapes, or some of its fields in a dictionary. Orbax itself returns the
+    arrays it was given where a name is missing.
 
     Raises:
       UserError: if the checkpoint cannot be read; or listing names that are missing,

@@ -49,11 +49,9 @@ class Inspection:
 
 
 def inspect_checkpoint(path: Path, *, read_all: bool) -> Inspection:
-    """Inspects a checkpoint.
+    """Inspects a checkpoint's folder.
 
-    Args:
-      path: its folder.
-      read_all: whether every array is read, the only proof that none is damaged.
+    With `read_all` every array is read, the only proof that none is damaged.
 
     Raises:
       UserError: if there is no such folder.
@@ -106,11 +104,6 @@ def _scan(path: Path) -> tuple[int, str]:
 
 
 def _read_arrays(path: Path, shapes: Any) -> None:
-    """Reads every array.
-
-    Raises:
-      UserError: if they do not fit into memory or cannot be read.
-    """
     nbytes = sum(map(nbytes_of, jax.tree.leaves(shapes)))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if nbytes > memory:

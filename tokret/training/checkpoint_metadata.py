@@ -52,13 +52,7 @@ class CheckpointMetadata:
 def make_metadata(
     config: InferenceConfig, step: int, measured: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    """Makes the metadata of a checkpoint, in JSON types.
-
-    Args:
-      config: its `model` builds the model.
-      step: number of steps.
-      measured: metrics of a validation after this step.
-    """
+    """Makes the metadata of a checkpoint, in JSON types."""
     metadata = CheckpointMetadata(
         format=FORMAT,
         tokret=tokret.__version__,
@@ -72,9 +66,6 @@ def make_metadata(
 
 def read_metadata(checkpoint: Path) -> CheckpointMetadata:
     """Reads the metadata of a checkpoint.
-
-    Args:
-      checkpoint: its folder.
 
     Raises:
       UnreadableError: if it is missing, damaged or was made up.
@@ -139,13 +130,8 @@ def check_same_model(source: str, theirs: ModelConfig, ours: ModelConfig) -> Non
 
     Some fields, such as the number of attention heads, show in no name and no shape.
 
-    Args:
-      source: what the weights are called.
-      theirs: fields of the model that they were made with.
-      ours: fields of the model that they are restored into.
-
     Raises:
-      UserError: if the two differ.
+      UserError: that `source` is of another model, if the two differ.
     """
     wanted = dataclasses.asdict(ours)
     for name, value in dataclasses.asdict(theirs).items():

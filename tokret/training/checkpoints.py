@@ -67,13 +67,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, retention: Retention, config: InferenceConfig):
-        """Opens the run's checkpoints.
-
-        Args:
-          workdir: the run's folder, locked by this run.
-          retention: which are kept.
-          config: the run's, which every checkpoint repeats.
-        """
+        """Opens the checkpoints of a folder that this run has locked."""
         self._folder = workdir / "checkpoints"
         self._retention = retention
         self._config = config
@@ -118,11 +112,9 @@ class Checkpoints:
         return max(self._measured, default=None)
 
     def save(self, state: Any, measured: Mapping[str, float] | None = None) -> None:
-        """Saves a state under its step; returns when the state may be overwritten.
+        """Saves a `TrainState` under its step, with metrics of its validation, if any.
 
-        Args:
-          state: a `TrainState`.
-          measured: metrics of a validation of it, None if there was none.
+        It returns when the state may be overwritten.
 
         Raises:
           UserError: if this save, or the one before it, cannot be written.

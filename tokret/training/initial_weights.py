@@ -24,16 +24,13 @@ def load_initial_weights(
     variables: Mapping[str, Any],
     abstract: Mapping[str, Any],
 ) -> Mapping[str, Any]:
-    """Replaces random weights by those that a config names.
+    """Replaces random weights by those that a config names, if it does.
 
     Args:
       init: names a checkpoint, a trunk, or neither.
       model: fields of the model, compared with those of the named weights.
       variables: random {"params": ..., "batch_stats": ...} of the model.
       abstract: their shapes, dtypes and shardings.
-
-    Returns:
-      The variables of the new run; without classifier, whose classes are others.
 
     Raises:
       UserError: if the named weights are missing, or are of another model.

@@ -32,13 +32,7 @@ class SkippedPhotos:
     def __init__(
         self, records: Any, *, max_fraction: float, print_line: Callable[[str], None]
     ):
-        """Starts to count.
-
-        Args:
-          records: of the split.
-          max_fraction: of them that may be skipped in an epoch.
-          print_line: prints a warning.
-        """
+        """Counts up to a fraction of a split's records that an epoch may skip."""
         self._records = records
         self._max = max(MIN_SKIPPED, int(max_fraction * len(records)))
         self._print_line = print_line
@@ -99,14 +93,7 @@ class SkippedPhotos:
 
 
 class PhotoInput(NamedTuple):
-    """The input of a run.
-
-    Attributes:
-      config: the run's.
-      dataset: its photos.
-      mesh: the devices that batches are split over.
-      print_line: prints a warning.
-    """
+    """The input of a run; `print_line` prints warnings."""
 
     config: Config
     dataset: Dataset
@@ -163,12 +150,9 @@ class PhotoInput(NamedTuple):
 def prefetch_to_devices(
     batches: Iterator[Batch], mesh: Mesh, depth: int = 2
 ) -> Batches:
-    """Yields batches on their devices; transfers some before they are needed.
+    """Yields this process's slices of global batches on their devices.
 
-    Args:
-      batches: this process's slices of global batches.
-      mesh: the mesh.
-      depth: batches that wait on the devices, besides the one in use.
+    `depth` batches wait there, besides the one in use.
     """
     waiting: collections.deque[dict[str, jax.Array]] = collections.deque()
     for batch in batches:

@@ -24,13 +24,11 @@ Finite = Bool[Array, ""] | bool
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The learning rate of every step.
+    """The learning rate of every step; other fields are those of `config.schedule`.
 
     Attributes:
-      base_lr: rate after the warm-up, for a batch of 256.
       reference_batch_size: rates are scaled by this / 256. The released script uses
         the batch of ONE GPU here.
-      warmup_init_lr: rate at step 0, for a batch of 256.
       warmup_steps: steps of linear warm-up; the last of them has the full rate.
       steps: all steps, warm-up included; at the end of them the rate would be 0.
       decay: "cosine" as in the released code, or "linear" as in its README.
@@ -90,10 +88,6 @@ def decayed_momentum(*, momentum: float, weight_decay: float) -> Optimiser:
     optax.add_decayed_weights and optax.trace compute the same. But there momentum and
     weights both read the old momentum, which a CPU has to copy for one of them; here
     momentum is written first, and the weights read that (docs/performance.md).
-
-    Args:
-      momentum: fraction of the old momentum that is kept.
-      weight_decay: of the parameters that `decays` marks.
     """
 
     def decayed(grads: Any, params: Any) -> Any:
@@ -127,13 +121,7 @@ def decayed_momentum(*, momentum: float, weight_decay: float) -> Optimiser:
 
 
 def sgd(schedule: Rate, *, momentum: float, weight_decay: float) -> Optimiser:
-    """Makes SGD as PyTorch computes it: decay joins the gradient before momentum.
-
-    Args:
-      schedule: step -> learning rate.
-      momentum: Nesterov's.
-      weight_decay: of the parameters that `decays` marks.
-    """
+    """Makes SGD as PyTorch computes it: decay joins the gradient before momentum."""
     return optax.chain(
         decayed_momentum(momentum=momentum, weight_decay=weight_decay),
         guarded(optax.scale_by_learning_rate(schedule)),
@@ -141,12 +129,7 @@ def sgd(schedule: Rate, *, momentum: float, weight_decay: float) -> Optimiser:
 
 
 def adamw(schedule: Rate, *, weight_decay: float) -> Optimiser:
-    """Makes AdamW, for training from scratch in little time.
-
-    Args:
-      schedule: step -> learning rate.
-      weight_decay: times the learning rate, of the parameters that `decays` marks.
-    """
+    """Makes AdamW, for training from scratch; decay is times the learning rate."""
     return guarded(optax.adamw(schedule, weight_decay=weight_decay, mask=decays))
 
 
@@ -168,12 +151,7 @@ def scale_trunk(factor: Rate) -> Optimiser:
 
 
 def freeze_modules(optimiser: Optimiser, modules: Collection[str]) -> Optimiser:
-    """Freezes modules of the trunk, weight decay included.
-
-    Args:
-      optimiser: of all other parameters; frozen ones have no momentum.
-      modules: names of the trunk's modules.
-    """
+    """Freezes named modules of the trunk, which have no decay and no momentum then."""
 
     def labels(params: Any) -> Any:
         def label(path: tuple[Any, ...], leaf: jax.Array) -> str:
@@ -196,16 +174,10 @@ def make_optimiser(
     frozen_steps: int = 0,
     **options: Any,
 ) -> Optimiser:
-    """Makes an optimiser by name.
+    """Makes an optimiser from the fields of `config.optimiser`.
 
-    Args:
-      schedule: step -> learning rate.
-      name: a name in `OPTIMISERS`.
-      max_grad_norm: largest norm of all gradients together; 0 leaves them as they are.
-      trunk_lr_multiplier: factor of the trunk's learning rate.
-      frozen_steps: first steps in which the trunk's weights are frozen; the running
-        statistics of its batch norms are still updated.
-      **options: the optimiser's own fields.
+    In the first `frozen_steps` the trunk's weights are frozen; the running statistics
+    of its batch norms are still updated. A `max_grad_norm` of 0 clips nothing.
 
     Raises:
       UserError: if the name is unknown.

@@ -102,10 +102,8 @@ class Reporter:
     ) -> None:
         """Reports a non-finite update, unless none was skipped since the last call.
 
-        Args:
-          count: updates skipped so far.
-          step: of the last of them.
-          file_names: returns the names of the photos in its batch.
+        `count` updates were skipped so far, the last at `step`; `file_names` returns
+        the names of the photos in its batch.
         """
         before, self._nonfinite_steps = self._nonfinite_steps, count
         if count <= before:
@@ -118,12 +116,7 @@ class Reporter:
         )
 
     def train(self, step: int, metrics: dict[str, float]) -> None:
-        """Reports a training step.
-
-        Args:
-          step: steps done.
-          metrics: loss in nats, top1 and top5 as fractions, learning_rate.
-        """
+        """Reports the metrics of a training step: those of `train_step`, the rate."""
         last_step, last_time = self._last
         now = time.monotonic()
         speed = (step - last_step) / max(now - last_time, 1e-9)

@@ -38,12 +38,7 @@ class Retention:
 def best_step(measured: Measured, name: str) -> int | None:
     """Returns the best step by a measure, of equals the newest.
 
-    Args:
-      measured: what was measured at each step.
-      name: one of `MEASURES`, or "" for none.
-
-    Returns:
-      The step; None if nothing was measured, or no number came out.
+    It is None for the measure "", and if nothing was measured or no number came out.
     """
     sign = 1 if MEASURES.get(name) else -1
     ranked = [

@@ -91,14 +91,9 @@ def make_mesh_and_model(
 def set_up(
     config: Config, mesh: Mesh, model: RetrievalNet, *, photos: int, classes: int
 ) -> TrainingSetup:
-    """Builds what a run calls; nothing is compiled, and no device is touched.
+    """Builds what a run calls from the numbers of training photos and their classes.
 
-    Args:
-      config: the run's.
-      mesh: the devices.
-      model: the descriptor model.
-      photos: number of training photos.
-      classes: their classes.
+    Nothing is compiled, and no device is touched.
 
     Raises:
       UserError: if there are too few photos.

@@ -83,12 +83,7 @@ def state_shardings(
 
 
 def widest(shape: tuple[int, ...], devices: int) -> PartitionSpec:
-    """Splits the longest axis that divides by the number of devices, if there is one.
-
-    Args:
-      shape: the array's.
-      devices: of the whole mesh.
-    """
+    """Splits the longest axis that divides by the number of devices, if one does."""
     axes = [axis for axis, size in enumerate(shape) if size and size % devices == 0]
     if not axes:
         return REPLICATED

@@ -49,14 +49,10 @@ class TrainState:
 def make_classifiers(
     model: RetrievalNet, classes: int, rows: int, *, scale: float, margin: float
 ) -> dict[str, ArcFace]:
-    """Makes the classifiers that train a model.
+    """Makes the classifiers that train a model, one for its local branch, if any.
 
-    Args:
-      model: the descriptor model; a local branch of it has a classifier of its own.
-      classes: number of classes.
-      rows: of a class matrix, at least `classes`.
-      scale: factor of the descriptors' cosines.
-      margin: angle in radians added at the descriptors' labels.
+    `rows` are those of a class matrix, at least `classes`; scale and margin are of the
+    descriptors' classifier, see `ArcFace`.
     """
     made = {GLOBAL: ArcFace(classes, rows, scale, margin)}
     if model.local is not None:
@@ -81,14 +77,9 @@ def init_state(
     optimiser: Optimiser,
     ema: bool = False,
 ) -> TrainState:
-    """Draws initial weights, as released.
+    """Draws initial weights, as released: the same key draws the same on any mesh.
 
-    Args:
-      key: random key; the same key draws the same weights on any mesh.
-      model: the descriptor model.
-      classifiers: the ArcFace layers.
-      optimiser: whose state is initialised for them.
-      ema: whether an EMA of the weights is kept.
+    With `ema` an EMA of the weights is kept.
     """
     model_key, classifier_key = jax.random.split(key)
     # Fully convolutional up to the head: parameters do not depend on the image's size.
@@ -116,13 +107,7 @@ def init_state(
 def abstract_state(
     initial: Callable[[], TrainState], mesh: Mesh, *, shard_optimiser: bool = False
 ) -> Any:
-    """Returns the shapes, dtypes and shardings of a state.
-
-    Args:
-      initial: makes the state; it is traced, not run.
-      mesh: the mesh that arrays are split over.
-      shard_optimiser: as in `state_shardings`.
-    """
+    """Returns shapes, dtypes and shardings of the state that `initial` would make."""
     shapes = jax.eval_shape(initial)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(

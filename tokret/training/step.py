@@ -149,21 +149,10 @@ def validation_step(
     classifiers: Classifiers,
     mesh: Mesh,
 ) -> Metrics:
-    """Sums loss and correct predictions over a batch; the loss has ArcFace's margin.
+    """Sums loss, top1, top5 and count over a batch; the loss has ArcFace's margin.
 
-    Both are the global classifier's: a local branch is for training.
-
-    Args:
-      state: the state.
-      images: RGB, not yet normalised.
-      labels: class of each image.
-      weights: 1 for an image, 0 for padding of the batch.
-      model: as in `train_step`, with the others.
-      classifiers: those that train the model.
-      mesh: the mesh.
-
-    Returns:
-      Sums of loss, top1, top5 and count over the batch.
+    All are the global classifier's: a local branch is for training. `weights` are 1 for
+    an image, 0 for padding of the batch; for the others see `train_step`.
     """
     variables = {"params": state.params["model"], "batch_stats": state.batch_stats}
     result = model.apply(variables, normalise(images, model.pixels), train=False)
@@ -206,17 +195,8 @@ def compile_steps(
     """Jits initialisation, training and validation over a mesh.
 
     On a CPU or GPU a training step has compiler options of its own: no other jitted
-    function can call it.
-
-    Args:
-      model: the model, and like the next six an argument of `train_step`.
-      classifiers: the ArcFace layers.
-      optimiser: the optimiser.
-      mesh: the mesh.
-      seed: decides the initial weights, too.
-      grad_accum_steps: number of micro-batches.
-      ema_decay: decay of the EMA.
-      shard_optimiser: whether the optimiser's state is split over all devices.
+    function can call it. The arguments are those of `train_step` (the seed decides the
+    initial weights, too) and of `state_shardings`.
     """
     modules: dict[str, Any] = {"model": model, "classifiers": classifiers}
 

@@ -26,12 +26,10 @@ class Events:
     """A file of events in a folder."""
 
     def __init__(self, folder: Path, *, first_step: int):
-        """Opens a new file.
+        """Opens a new file in a folder, which is created if it is missing.
 
-        Args:
-          folder: for the file; created if it is missing.
-          first_step: TensorBoard hides events of this and later steps in older files,
-            which are from before the run was killed.
+        TensorBoard hides events of `first_step` and later ones in older files, which
+        are from before the run was killed.
 
         Raises:
           OSError: if it cannot be written; so do all methods.

@@ -28,17 +28,10 @@ def split_batch(batch: Any, count: int) -> Any:
 def accumulate_gradients(
     loss: Callable[..., Any], state: TrainState, batch: Any, count: int
 ) -> tuple[Any, Any, Metrics]:
-    """Averages gradients and metrics over the micro-batches of a batch.
+    """Averages gradients and metrics over the `count` micro-batches of a batch.
 
-    Args:
-      loss: (params, batch_stats, micro-batch, its index) -> (loss, (batch_stats,
-        metrics)).
-      state: the state before.
-      batch: arrays [b, ...].
-      count: number of micro-batches; it divides b.
-
-    Returns:
-      Gradients, running statistics after the last micro-batch, metrics.
+    `loss` is (params, batch_stats, micro-batch, its index) -> (loss, (batch_stats,
+    metrics)). Returns gradients, statistics after the last micro-batch, and metrics.
     """
     gradient = jax.grad(loss, has_aux=True)
     if count == 1:

@@ -22,17 +22,9 @@ def peak_images(
 ) -> float | None:
     """Returns the images/s of training at the devices' published bfloat16 peak.
 
-    Measured images/s, divided by it, are the model FLOP utilisation (MFU).
-
-    Args:
-      devices: all devices of a run, of one kind.
-      model: the descriptor model.
-      variables: its parameters and statistics, or their shapes.
-      classifiers: the ArcFace layers.
-      size: side of the training square in pixels.
-
-    Returns:
-      The rate; None for devices whose peak is unknown.
+    Measured images/s, divided by it, are the model FLOP utilisation (MFU). It is None
+    for devices, all of one kind, whose peak is unknown. `variables` may be shapes;
+    `size` is the side of the training square in pixels.
     """
     chip = CHIPS.get(devices[0].device_kind)
     if chip is None:
@@ -47,13 +39,7 @@ def training_flop(
 
     It is that of the matrix products and convolutions of the forward and the backward
     pass without `remat`: recomputation does not count, nor do normalisations,
-    activations and the update of the weights.
-
-    Args:
-      model: the descriptor model.
-      variables: its parameters and statistics, or their shapes.
-      classifiers: the ArcFace layers.
-      size: side of the training square in pixels.
+    activations and the update of the weights. For the arguments see `peak_images`.
     """
     once = model.clone(trunk=model.trunk.clone(remat=False))
 

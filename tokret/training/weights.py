@@ -31,10 +31,8 @@ from tokret.training.retention import best_step
 def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
     """Returns the folder of a run's checkpoint.
 
-    Args:
-      workdir: the run's folder.
-      step: its step, as a number or in digits; "best" for the best by the run's
-        `keep_best`, None for the newest.
+    `step` is a number or its digits, "best" for the best by the run's `keep_best`, or
+    None for the newest.
 
     Raises:
       UserError: if there is no such checkpoint.
@@ -80,9 +78,6 @@ def restore_weights(
       part: "" for the whole model; "trunk" where `variables` hold the trunk alone.
       ema: whether the exponential moving average of the parameters is taken for them.
 
-    Returns:
-      The variables.
-
     Raises:
       UserError: if the checkpoint is missing, damaged, or of another model.
     """
@@ -103,14 +98,10 @@ def restore_weights(
 def load_model(
     workdir: Path, step: int | str | None = None
 ) -> tuple[RetrievalNet, Any]:
-    """Loads a model and its weights onto the first device of this process.
+    """Loads the model of a run or a conversion onto the first device of this process.
 
-    Args:
-      workdir: folder of a run or a conversion.
-      step: as in `find_checkpoint`.
-
-    Returns:
-      The model, and the variables that `model.apply` takes.
+    Returns the model, and the variables that `model.apply` takes; for `step` see
+    `find_checkpoint`.
 
     Raises:
       UserError: if there is no such checkpoint, or it is damaged.
@@ -125,10 +116,7 @@ def load_model(
 
 
 def load_weights(checkpoint: Path) -> tuple[Any, Any]:
-    """Loads all weights of a checkpoint as NumPy arrays.
-
-    Returns:
-      Parameters, {"model": ..., "arcface": ...}; running statistics.
+    """Loads a checkpoint as NumPy arrays: {"model": ..., "arcface": ...}, statistics.
 
     Raises:
       UserError: if it cannot be read.
@@ -144,11 +132,7 @@ def save_weights(
 ) -> None:
     """Saves weights from another source than tokret's training, as step 0.
 
-    Args:
-      workdir: a folder.
-      params: {"model": ..., "arcface": ...}.
-      batch_stats: running statistics.
-      config: its `model` builds the model.
+    `params` are {"model": ..., "arcface": ...}; `config.model` builds the model.
     """
     folder = workdir / "checkpoints"
     folder.mkdir()
