@@ -7,8 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tokret.benchmark import plan
-from tokret.benchmark.plan import PlanRequest
-from tokret.benchmark.plan_report import format_traffic
+from tokret.benchmark.plan import PlanRequest, format_traffic
 from tokret.benchmark.pods import CHIPS
 from tokret.benchmark.timing import environment
 from tokret.config import files

@@ -62,7 +62,7 @@ def _compiled(model: RetrievalNet | None) -> ProgramCost:
     config = dataclasses.replace(config, batch_size=IMAGES * len(pod.devices))
     work = training(config, pod, classes=CLASSES, photos=PHOTOS, model=model)
     try:
-        return compile_for_pod(work.programs[0].lowered)
+        return compile_for_pod(work.lowered)
     except TooLargeError as error:
         raise UserError(f"the step for {TOPOLOGY} does not fit: {error}") from error
 

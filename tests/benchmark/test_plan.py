@@ -5,7 +5,7 @@ import pytest
 from tokret.benchmark import plan
 from tokret.benchmark.collectives import Collective
 from tokret.benchmark.plan import PlanRequest
-from tokret.benchmark.pod_programs import PodProgram, Workload
+from tokret.benchmark.pod_programs import Workload
 from tokret.benchmark.pods import Pod, ProgramCost, TooLargeError
 from tokret.config.parsing import parse
 from tokret.configs import demo
@@ -28,34 +28,29 @@ COST = compiled()
 
 
 def test_the_larger_of_two_times_is_the_bound():
-    found = plan.total_cost(Workload([PodProgram(None)], units=64), [compiled()], CHIP)
-    assert (found.compute, found.memory, found.seconds) == (2.0, 3.0, 3.0)
-    assert (found.arguments, found.temporaries) == (3 * GIB, 5 * GIB)
-    slow = plan.total_cost(
-        Workload([PodProgram(None)], units=64), [compiled(flop=8e12)], CHIP
-    )
-    assert slow.seconds == slow.compute == 4.0
+    found = plan.total_cost(Workload(None, units=64), compiled(), CHIP)
+    assert (found["compute"], found["memory"], found["seconds"]) == (2.0, 3.0, 3.0)
+    assert (found["arguments"], found["temporaries"]) == (3 * GIB, 5 * GIB)
+    slow = plan.total_cost(Workload(None, units=64), compiled(flop=8e12), CHIP)
+    assert slow["seconds"] == slow["compute"] == 4.0
 
 
-def test_parts_and_programs_add_up():
-    step = plan.total_cost(
-        Workload([PodProgram(None, iterations=4)], units=64), [compiled()], CHIP
-    )
-    assert (step.flop, step.accessed) == (16e12, 12e9)
-    assert step.arguments == 3 * GIB
-    (summed,) = step.traffic
-    assert (summed.number, summed.bytes) == (5, 4000 + 4 * 40)
-    programs = [PodProgram(None, times=10), PodProgram(None)]
-    costs = [compiled(), compiled(temporaries=GIB, arguments=4 * GIB, flop=1e12)]
-    both = plan.total_cost(Workload(programs, units=1, resident=2 * GIB), costs, CHIP)
-    assert both.flop == 41e12
-    assert (both.arguments, both.temporaries) == (6 * GIB, 5 * GIB)
+def test_iterations_runs_and_resident_arrays_add_up():
+    step = plan.total_cost(Workload(None, units=64, iterations=4), compiled(), CHIP)
+    assert (step["flop"], step["accessed"]) == (16e12, 12e9)
+    assert step["arguments"] == 3 * GIB
+    (summed,) = step["traffic"]
+    assert (summed["number"], summed["bytes"]) == (5, 4000 + 4 * 40)
+    work = Workload(None, units=1, times=10, resident=2 * GIB)
+    many = plan.total_cost(work, compiled(), CHIP)
+    assert many["flop"] == 40e12
+    assert (many["arguments"], many["temporaries"]) == (5 * GIB, 5 * GIB)
 
 
 def test_a_product_in_several_passes_takes_so_much_longer():
-    work = Workload([PodProgram(None, times=2, passes=6)], units=1)
-    found = plan.total_cost(work, [compiled()], CHIP)
-    assert (found.flop, found.compute) == (8e12, 24.0)
+    work = Workload(None, times=2, passes=6, units=1)
+    found = plan.total_cost(work, compiled(), CHIP)
+    assert (found["flop"], found["compute"]) == (8e12, 24.0)
 
 
 @dataclasses.dataclass
@@ -80,7 +75,7 @@ def tried(monkeypatch):
     def attempt(batch):
         batches.append(batch)
         return plan.attempt(
-            lambda size: Workload([PodProgram(Lowered(size))], size, peak=1000.0),
+            lambda size: Workload(Lowered(size), size, peak=1000.0),
             batch,
             Pod("v5e:2x2", CHIP, (None,) * 4),
         )

@@ -1,6 +1,6 @@
 """The text of a plan."""
 
-from tokret.benchmark import plan_report
+from tokret.benchmark import plan
 from tokret.benchmark.plan import PlanRequest
 from tokret.runtime.chips import GIB
 
@@ -17,7 +17,7 @@ def result(**fields):
 
 
 def test_the_report_shows_what_a_chip_does():
-    text = plan_report.report(result())
+    text = plan.report(result())
     for words in (
         "train of gldv2_r101 on v5e:4x4: 16 chips, data 4 x model 4; batch 1,024, 64 a",
         "10.00 GiB a chip: arguments 1.00, temporaries 9.00",
@@ -27,17 +27,17 @@ def test_the_report_shows_what_a_chip_does():
         "3 all-reduce among 16: 3 MB, the largest 2 MB",
     ):
         assert words in text
-    assert "bound by products" in plan_report.report(result(memory=0.01))
-    assert "epoch" not in plan_report.report(result(what="extract"))
+    assert "bound by products" in plan.report(result(memory=0.01))
+    assert "epoch" not in plan.report(result(what="extract"))
 
 
 def test_the_report_of_what_does_not_fit():
     lack = {"fits": False, "needed": 19 * GIB, "available": 15 * GIB}
     smaller = result(batch_size=768)
-    text = plan_report.report(result(**lack, largest=smaller))
+    text = plan.report(result(**lack, largest=smaller))
     assert "does not fit: 19.00 of 15.00 GiB a chip" in text
     assert "the largest batch found that fits: 768" in text and "4,000 images/s" in text
-    search = plan_report.report(result(**lack, what="search"))
+    search = plan.report(result(**lack, what="search"))
     assert "1,024 queries, the best 100 of 1,000,000 descriptors in float32" in search
     assert "19.00 of 15.00 GiB a chip; choose more chips" in search
-    assert "nor did a smaller batch" in plan_report.report(result(**lack, largest=None))
+    assert "nor did a smaller batch" in plan.report(result(**lack, largest=None))

@@ -11,12 +11,12 @@ update, so its updates, about a hundredth of its bytes, count too often.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tokret.benchmark import pod_programs
 from tokret.benchmark.collectives import Traffic, traffic
-from tokret.benchmark.pod_programs import Database, Workload
+from tokret.benchmark.pod_programs import Workload
 from tokret.benchmark.pods import (
     Pod,
     ProgramCost,
@@ -28,7 +28,7 @@ from tokret.benchmark.timing import environment
 from tokret.config.tree import Config
 from tokret.errors import UserError
 from tokret.retrieval.exact_search.blocks import QUERIES
-from tokret.runtime.chips import Chip
+from tokret.runtime.chips import GIB, Chip
 
 # GLDv2-clean: 1,580,470 photos of 81,313 classes, of which one in five is for
 # validation; the author's log has 4,003 steps of 320 an epoch.
@@ -65,52 +65,29 @@ class PlanRequest(NamedTuple):
     store: str = "float32"
 
 
-class Cost(NamedTuple):
-    """What a workload costs each chip of a pod.
+def total_cost(work: Workload, compiled: ProgramCost, chip: Chip) -> dict[str, Any]:
+    """Sums up what a workload costs each chip of a pod.
 
-    Attributes:
-      arguments: bytes of arguments, results and resident arrays.
-      temporaries: bytes of temporary memory.
-      flop: floating-point operations.
-      accessed: bytes read and written.
-      compute: seconds at the peak rate.
-      memory: seconds at the bandwidth.
-      traffic: collectives.
+    Returns:
+      Bytes of arguments (with results and resident arrays) and temporaries; flop;
+      accessed, bytes read and written; seconds at the peak rate (compute) and at the
+      bandwidth (memory), and the larger of them; traffic, of collectives.
     """
-
-    arguments: int
-    temporaries: int
-    flop: float
-    accessed: float
-    compute: float
-    memory: float
-    traffic: list[Traffic]
-
-    @property
-    def seconds(self) -> float:
-        """The lower bound."""
-        return max(self.compute, self.memory)
-
-
-def total_cost(work: Workload, compiled: Sequence[ProgramCost], chip: Chip) -> Cost:
-    """Sums up what the programs of a workload cost."""
-    flop = accessed = products = 0.0
-    found: list[Traffic] = []
-    for program, each in zip(work.programs, compiled, strict=True):
-        runs = program.times * program.iterations
-        flop += runs * each.flop
-        products += runs * program.passes * each.flop
-        accessed += runs * each.accessed
-        found += traffic(each.collectives, program.iterations)
-    return Cost(
-        arguments=work.resident + max(each.arguments for each in compiled),
-        temporaries=max(each.temporaries for each in compiled),
-        flop=flop,
-        accessed=accessed,
-        compute=products / chip.peak,
-        memory=accessed / chip.bandwidth,
-        traffic=found,
-    )
+    runs = work.times * work.iterations
+    flop, accessed = runs * compiled.flop, runs * compiled.accessed
+    compute, memory = work.passes * flop / chip.peak, accessed / chip.bandwidth
+    return {
+        "arguments": work.resident + compiled.arguments,
+        "temporaries": compiled.temporaries,
+        "flop": flop,
+        "accessed": accessed,
+        "compute": compute,
+        "memory": memory,
+        "seconds": max(compute, memory),
+        "traffic": [
+            each._asdict() for each in traffic(compiled.collectives, work.iterations)
+        ],
+    }
 
 
 def lower(config: Config, request: PlanRequest, pod: Pod, batch_size: int) -> Workload:
@@ -118,8 +95,10 @@ def lower(config: Config, request: PlanRequest, pod: Pod, batch_size: int) -> Wo
     if request.what == "extract":
         return pod_programs.extraction(config, pod, batch_size=batch_size)
     if request.what == "search":
-        database = Database(request.database, request.store, NEIGHBOURS)
-        return pod_programs.search(config, pod, database, queries=batch_size)
+        database = {"rows": request.database, "store": request.store, "k": NEIGHBOURS}
+        return pod_programs.search(
+            config.model.dim, pod, queries=batch_size, **database
+        )
     photos, classes = request.photos or PHOTOS, request.classes or CLASSES
     sized = dataclasses.replace(config, batch_size=batch_size)
     return pod_programs.training(sized, pod, classes=classes, photos=photos)
@@ -132,16 +111,15 @@ def attempt(
     work = lower(batch_size)
     result: dict[str, Any] = {"batch_size": batch_size, "fits": False}
     try:
-        compiled = [compile_for_pod(each.lowered) for each in work.programs]
+        compiled = compile_for_pod(work.lowered)
     except TooLargeError as error:
         return result | {"needed": error.needed, "available": error.available}
     cost = total_cost(work, compiled, pod.chip)
-    needed = cost.arguments + cost.temporaries
+    needed = cost["arguments"] + cost["temporaries"]
     if needed > pod.chip.memory:
         return result | {"needed": needed, "available": pod.chip.memory}
-    rate = work.units / cost.seconds
-    result |= {"fits": True, **cost._asdict(), "seconds": cost.seconds, "rate": rate}
-    result["traffic"] = [each._asdict() for each in cost.traffic]
+    rate = work.units / cost["seconds"]
+    result |= {**cost, "fits": True, "rate": rate}
     return result | ({} if work.peak is None else {"mfu": rate / work.peak})
 
 
@@ -218,3 +196,69 @@ def run(config: Config, request: PlanRequest) -> dict[str, Any]:
         **found,
         "environment": environment(*PACKAGES),
     }
+
+
+def report(result: dict[str, Any]) -> str:
+    """Formats what `run` returns."""
+    chips, model, search = result["chips"], result["model"], result["what"] == "search"
+    head = (
+        f"{result['what']} of {result['name']} on {result['topology']}: {chips} chips"
+    )
+    if search:
+        head += (
+            f"; {result['batch_size']:,} queries, the best {NEIGHBOURS} of "
+            f"{result['database']:,} descriptors in {result['store']}"
+        )
+    else:
+        head += (
+            f", data {chips // model} x model {model}; batch {result['batch_size']:,}, "
+            f"{result['batch_size'] // chips} a chip"
+        )
+    if result["fits"]:
+        return "\n".join([head, *_lines(result, result)])
+    needed, available = _gib(result["needed"]), _gib(result["available"])
+    lack = f"does not fit: {needed} of {available} GiB a chip"
+    if search:
+        return "\n".join([head, lack + "; choose more chips, or another store"])
+    fitting = result["largest"]
+    if fitting is None:
+        return "\n".join([head, lack + f"; nor did a smaller batch in {TRIES} tries"])
+    most = f"the largest batch found that fits: {fitting['batch_size']:,}"
+    return "\n".join([head, lack, most, *_lines(result, fitting)])
+
+
+def _lines(result: dict[str, Any], cost: dict[str, Any]) -> list[str]:
+    """Formats what a batch costs."""
+    total = _gib(cost["arguments"] + cost["temporaries"])
+    bound = "memory" if cost["memory"] > cost["compute"] else "products"
+    unit = "queries/s" if result["what"] == "search" else "images/s"
+    lines = [
+        f"memory       {total} GiB a chip: arguments {_gib(cost['arguments'])}, "
+        f"temporaries {_gib(cost['temporaries'])}",
+        f"work         {cost['flop'] / 1e12:.3g} TFLOP and "
+        f"{cost['accessed'] / 1e9:.4g} GB a chip",
+        f"time         at least {cost['seconds'] * 1e3:.4g} ms, bound by {bound}: "
+        f"{cost['compute'] * 1e3:.4g} ms at the peak rate, "
+        f"{cost['memory'] * 1e3:.4g} ms at the bandwidth",
+        f"rate         at most {cost['rate']:,.0f} {unit}"
+        + (f", MFU {cost['mfu']:.0%}" if "mfu" in cost else ""),
+    ]
+    if result["what"] == "train":
+        hours = result["photos"] / cost["rate"] / 3600
+        lines.append(
+            f"epoch        at least {hours:.3g} hours for {result['photos']:,} photos"
+        )
+    collectives = map(format_traffic, cost["traffic"])
+    return lines + [f"collectives  {text}" for text in collectives]
+
+
+def format_traffic(fields: dict[str, Any]) -> str:
+    """Formats the fields of a `Traffic` in a few words."""
+    one = Traffic(**fields)
+    group = f" among {one.group_size}" if one.group_size else ""
+    largest = f", the largest {one.largest / 1e6:.3g} MB" if one.number > 1 else ""
+    return f"{one.number} {one.kind}{group}: {one.bytes / 1e6:.3g} MB{largest}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}"

@@ -217,7 +217,7 @@ def plan(
     os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
 
     def run() -> tuple[Result, str]:
-        from tokret.benchmark import plan, plan_report
+        from tokret.benchmark import plan
         from tokret.config.files import load_config
 
         changes = [field.removeprefix("--config.") for field in fields]
@@ -233,7 +233,7 @@ def plan(
             store=store,
         )
         result = plan.run(load_config(config, fields), request)
-        return result, plan_report.report(result)
+        return result, plan.report(result)
 
     measure(run, json, ends_at_once=True)
 
