@@ -39,18 +39,14 @@ def compile_seconds(folder: str, trunk: str) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def run(turns: int, trunk: str | None = None) -> dict[str, Any]:
+def run(turns: int) -> dict[str, Any]:
     """Starts pairs of processes, each pair with an empty cache.
-
-    Args:
-      turns: pairs.
-      trunk: a name in TRUNKS; None takes one that is worth compiling here.
 
     Returns:
       The trunk, seconds of first and second starts, and the ratio: the second one's,
       the first one's being 1; each [median, lowest, highest].
     """
-    trunk = trunk or TRUNK.get(jax.default_backend(), TRUNK["cpu"])
+    trunk = TRUNK.get(jax.default_backend(), TRUNK["cpu"])
     first, second = [], []
     for _ in range(turns):
         with tempfile.TemporaryDirectory() as folder:

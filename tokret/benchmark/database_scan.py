@@ -12,6 +12,7 @@ import numpy as np
 from tokret.benchmark.timing import ratios, spread, time_calls
 from tokret.retrieval.exact_search.blocks import Blocks
 from tokret.retrieval.exact_search.top_k import top_k
+from tokret.shapes import Array
 
 DIMS, QUERIES, K = 1024, 70, 100
 ROWS = {"cpu": 100_000, "gpu": 1_000_000, "tpu": 1_000_000}
@@ -20,25 +21,16 @@ BLOCK = 2**17
 
 
 def make_blocks(total: int, dims: int, block: int) -> Blocks:
-    """Draws a database on the first device, bfloat16.
+    """Draws bfloat16 [total, dims] on the first device, in blocks of so many rows."""
 
-    Args:
-      total: its rows.
-      dims: of each.
-      block: rows of a block.
-    """
-    draw = jax.jit(
-        lambda key: jax.random.normal(key, (block, dims), jnp.float32).astype(
-            jnp.bfloat16
-        )
-    )
+    @jax.jit
+    def draw(key: Array) -> Array:
+        return jax.random.normal(key, (block, dims), jnp.float32).astype(jnp.bfloat16)
+
     # The last block begins with rows of the one before, which do not count.
     on_device = [draw(jax.random.key(i)) for i in range(-(-total // block))]
     return Blocks(
-        total,
-        block,
-        np.dtype(jnp.bfloat16),
-        (jax.devices()[0],),
+        *(total, block, np.dtype(jnp.bfloat16), (jax.devices()[0],)),
         on_device.__getitem__,
         prefetch=lambda number: None,
     )
@@ -77,7 +69,6 @@ def run(
         "dims": dims,
         "queries": QUERIES,
         "bytes": 2 * rows * dims,
-        "search": spread(times["search"]),
-        "read": spread(times["read"]),
+        **{name: spread(taken) for name, taken in times.items()},
         "ratio": spread(ratios(times["search"], times["read"])),
     }

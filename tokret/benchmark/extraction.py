@@ -44,9 +44,7 @@ CASES: dict[str, list[tuple[str, str, int, int, int]]] = {
 def draw_photos(count: int, longest: int) -> list[UInt8[np.ndarray, "h w 3"]]:
     """Makes noise of mixed shapes, the same every time; sides differ by single pixels.
 
-    Args:
-      count: how many.
-      longest: longest side, in pixels.
+    The longest side is of so many pixels.
     """
     rng = np.random.default_rng(0)
     photos = []
@@ -109,15 +107,16 @@ def masks_cost(
     model: RetrievalNet, variables: Any, images: Array, turns: int
 ) -> Spread:
     """Returns the time of a full batch with masks, without them being 1."""
-    height, width = images.shape[1:3]
-    sizes = np.full((len(images), 2), (height, width), np.int32)
-    rescaled = scaled_sizes(sizes, SCALES)
-    arguments = (variables, images, sizes, rescaled)
-    with_masks, without = make_embed_fn(model, SCALES), unmasked(model)
+    sizes = np.full((len(images), 2), images.shape[1:3], np.int32)
+    arguments = (variables, images, sizes, scaled_sizes(sizes, SCALES))
+    programs: dict[str, Any] = {
+        "on": make_embed_fn(model, SCALES),
+        "off": unmasked(model),
+    }
     times = time_calls(
         {
-            "on": lambda: with_masks(*arguments).block_until_ready(),
-            "off": lambda: without(*arguments).block_until_ready(),
+            name: lambda f=f: f(*arguments).block_until_ready()
+            for name, f in programs.items()
         },
         turns,
     )
@@ -137,28 +136,26 @@ def make_case(
     photos = draw_photos(count, longest)
     batches = make_batches(photos, batch_size, RELEASED.canvases)
     embed: Any = make_embed_fn(model, SCALES)
-    programs: dict[tuple[int, ...], CompiledProgram] = {}
-    for batch in batches:
-        if batch.images.shape not in programs:
-            programs[batch.images.shape] = compile_program(embed, variables, *batch)
+    programs = {
+        shape: compile_program(embed, variables, *batch)
+        for shape, batch in {b.images.shape: b for b in batches}.items()
+    }
+    runs = [programs[batch.images.shape] for batch in batches]
 
     def extract() -> None:
-        found = [programs[b.images.shape].call(variables, *b) for b in batches]
-        jax.device_get(found)
+        pairs = zip(runs, batches, strict=True)
+        jax.device_get([program.call(variables, *batch) for program, batch in pairs])
 
     pixels = sum(photo.shape[0] * photo.shape[1] for photo in photos)
     canvas = sum(batch.images[..., 0].size for batch in batches)
     facts = {
-        "trunk": trunk,
-        "dtype": dtype,
-        "photos": count,
+        **{"trunk": trunk, "dtype": dtype, "photos": count},
         "longest_side": longest,
         "batch": batch_size,
         "canvases": len(programs),
         "padding": canvas / pixels - 1,
         "masks_cost": masks_cost(model, variables, batches[0].images, settings.turns),
     }
-    runs = [programs[batch.images.shape] for batch in batches]
     rivals = settings.rivals.forms("extraction", trunk, dtype, photos, SCALES)
     return Case(facts, _total(runs, list(programs.values())), extract, rivals, count)
 
@@ -167,18 +164,19 @@ def _total(
     runs: Sequence[CompiledProgram], compiled: Sequence[CompiledProgram]
 ) -> CompiledProgram:
     """Adds up work of all runs, and time to compile; memory is the largest."""
-
-    def total(name: str, over: Callable[[list[Any]], Any] = sum) -> Any:
-        values = [getattr(program, name) for program in runs]
-        return None if None in values else over(values)
-
+    # By field: the values of all programs, None if one is unknown.
+    values = {
+        name: None if None in each else each
+        for name, each in zip(
+            CompiledProgram._fields, zip(*runs, strict=True), strict=True
+        )
+    }
+    summed = ("products", "flop", "bytes_accessed")
     return CompiledProgram(
         call=runs[0].call,
         compile_seconds=sum(program.compile_seconds for program in compiled),
-        products=total("products"),
-        flop=total("flop"),
-        bytes_accessed=total("bytes_accessed"),
-        memory=total("memory", max),
+        memory=values["memory"] and max(values["memory"]),
+        **{name: values[name] and sum(values[name]) for name in summed},
     )
 
 

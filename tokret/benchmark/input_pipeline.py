@@ -18,6 +18,7 @@ import numpy as np
 from tokret.benchmark.noise_photos import noise_photo
 from tokret.benchmark.timing import (
     OURS,
+    Spread,
     Times,
     check_turns,
     environment,
@@ -33,7 +34,7 @@ from tokret.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOS = 12
-VIEWS = 48  # in a turn
+VIEWS, SIZE = 48, 512  # in a turn; pixels
 AREA = "crop, INTER_AREA"  # OpenCV's own antialiased resizing
 
 
@@ -43,14 +44,13 @@ class Sample:
 
     Attributes:
       encoded: the photo's bytes.
-      vary: makes the view.
-      rngs: decides the view, alike for tokret and for the other library.
+      vary: makes the view, as `rngs` decide, alike for tokret and the other library.
+      rngs: by library.
       crop: the area of the photo that the view shows.
       image: the decoded photo.
       square: the crop, resized.
       changes: of all colours; the view itself may have none.
-      rival_image: the same as `image`, for the other library.
-      rival_square: the same as `square`, for the other library.
+      rival_image: `image` for the other library; so is rival_square.
     """
 
     encoded: bytes
@@ -78,8 +78,8 @@ class ViewMaker(NamedTuple):
     steps: Mapping[str, Callable[[Sample], object]]
 
 
-def _crop_and_resize(sample: Sample) -> np.ndarray:
-    return make_view(sample.image, Variation(sample.crop, False, ()), sample.vary.size)
+def _resize(image: np.ndarray, crop: tuple[int, int, int, int], side: int) -> Any:
+    return make_view(image, Variation(crop, False, ()), side)
 
 
 def _crop_and_average(sample: Sample) -> np.ndarray:
@@ -91,7 +91,7 @@ def _crop_and_average(sample: Sample) -> np.ndarray:
 
 STEPS: dict[str, Callable[[Sample], object]] = {
     "decode": lambda s: decode_fast(s.encoded, "photo"),
-    "crop, resize": _crop_and_resize,
+    "crop, resize": lambda s: _resize(s.image, s.crop, s.vary.size),
     "colours": lambda s: colour.vary(s.square.copy(), s.changes),
     "whole": lambda s: s.vary.view(s.encoded, "photo", s.rngs[OURS]),
 }
@@ -121,26 +121,20 @@ def make_samples(
     prepare = rival.prepare if rival else lambda image: None
     images = [decode_fast(photo, f"photo {i}") for i, photo in enumerate(photos)]
     prepared = [prepare(image) for image in images]
-    samples = []
-    for view in range(views):
-        i = view % len(photos)
-        rngs = _generators(view, rival)
+
+    def sample(view: int) -> Sample:
+        i, rngs = view % len(photos), _generators(view, rival)
         crop = vary.draw(images[i].shape[:2], rngs[OURS]).crop
         changes = vary.draw_changes(rngs[OURS])
-        square = make_view(images[i], Variation(crop, False, ()), vary.size)
-        samples.append(
-            Sample(
-                *(photos[i], vary, rngs, crop, images[i], square, changes),
-                *(prepared[i], prepare(square)),
-            )
-        )
-    return samples
+        square = _resize(images[i], crop, vary.size)
+        drawn = (photos[i], vary, rngs, crop, images[i], square, changes)
+        return Sample(*drawn, prepared[i], prepare(square))
+
+    return list(map(sample, range(views)))
 
 
-def _generators(
-    seed: int, rival: ViewMaker | None = None
-) -> dict[str, np.random.Generator]:
-    names = [OURS, *([rival.name] if rival else ())]
+def _generators(seed: int, rival: ViewMaker | None) -> dict[str, np.random.Generator]:
+    names = [OURS, rival.name] if rival else [OURS]
     return {name: np.random.default_rng(seed) for name in names}
 
 
@@ -156,11 +150,10 @@ def time_steps(
             for seed, sample in enumerate(samples)
         ]
 
-    cases = {}
-    for name, step in STEPS.items():
-        cases[f"{name} by {OURS}"] = step
-        if rival:
-            cases[f"{name} by {rival.name}"] = rival.steps[name]
+    makers = {OURS: STEPS, **({rival.name: rival.steps} if rival else {})}
+    cases = {
+        f"{name} by {m}": steps[name] for name in STEPS for m, steps in makers.items()
+    }
     cases[AREA] = _crop_and_average
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -181,21 +174,20 @@ def summary(times: Times, views: int, rival: str | None = None) -> dict[str, Any
     """
     steps = {}
     for name in STEPS:
-        ours = times[f"{name} by {OURS}"]
-        steps[name] = {OURS: spread([views / seconds for seconds in ours])}
+        by = {m: times[f"{name} by {m}"] for m in (OURS, rival) if m}
+        steps[name] = {m: spread([views / s for s in taken]) for m, taken in by.items()}
         if rival:
-            theirs = times[f"{name} by {rival}"]
-            steps[name][rival] = spread([views / seconds for seconds in theirs])
-            steps[name]["ratio"] = spread(ratios(theirs, ours))
+            steps[name]["ratio"] = spread(ratios(by[rival], by[OURS]))
     decoding, whole = times[f"decode by {OURS}"], times[f"whole by {OURS}"]
-    beside_area, beside_own = (
-        spread(ratios(whole, [a + b for a, b in zip(decoding, parts, strict=True)]))
-        for parts in (times[AREA], times[f"crop, resize by {OURS}"])
-    )
+
+    def beside(resizing: list[float]) -> Spread:
+        parts = [a + b for a, b in zip(decoding, resizing, strict=True)]
+        return spread(ratios(whole, parts))
+
     return {
         "steps": steps,
-        "beside_inter_area": beside_area,
-        "beside_own_parts": beside_own,
+        "beside_inter_area": beside(times[AREA]),
+        "beside_own_parts": beside(times[f"crop, resize by {OURS}"]),
     }
 
 
@@ -219,32 +211,27 @@ def report(result: dict[str, Any]) -> str:
         ("OpenCV's INTER_AREA", "beside_inter_area"),
         ("tokret's own resizing", "beside_own_parts"),
     ):
-        lines.append(f"whole, beside decoding plus {parts}: {percent(result[name])}")
+        differences = [value - 1 for value in result[name]]
+        median, low, high = (f"{100 * difference:+.1f}" for difference in differences)
+        lines.append(
+            f"whole, beside decoding plus {parts}: {median} % ({low} to {high})"
+        )
     return "\n".join(lines)
 
 
-def percent(values: Sequence[float]) -> str:
-    """Formats ratios as differences from 1."""
-    median, low, high = (f"{100 * (value - 1):+.1f}" for value in values)
-    return f"{median} % ({low} to {high})"
-
-
-def run(
-    folder: Path | None, turns: int, rival: ViewMaker | None = None, size: int = 512
-) -> dict[str, Any]:
+def run(folder: Path | None, turns: int, rival: ViewMaker | None) -> dict[str, Any]:
     """Times training's input.
 
     Args:
       folder: of photos; None takes noise of 1024 x 768 pixels.
       turns: how often every case is timed.
       rival: another library, timed in the same turns.
-      size: side of the views, in pixels.
 
     Returns:
       What was measured, of what and where, as JSON takes it.
     """
     turns, photos = check_turns(turns), read_photos(folder)
-    samples = make_samples(photos, Augmentation(size=size), VIEWS, rival)
+    samples = make_samples(photos, Augmentation(size=SIZE), VIEWS, rival)
     shapes = [read_header(photo, f"photo {i}").shape for i, photo in enumerate(photos)]
     height, width = (
         round(statistics.median(sides)) for sides in zip(*shapes, strict=True)
@@ -260,7 +247,7 @@ def run(
             "height": height,
             "kilobytes": round(sum(map(len, photos)) / len(photos) / 1000),
         },
-        "size": size,
+        "size": SIZE,
         "views": len(samples),
         "turns": turns,
         **summary(times, len(samples), rival.name if rival else None),

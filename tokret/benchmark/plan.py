@@ -95,9 +95,11 @@ def lower(config: Config, request: PlanRequest, pod: Pod, batch_size: int) -> Wo
     if request.what == "extract":
         return pod_programs.extraction(config, pod, batch_size=batch_size)
     if request.what == "search":
-        database = {"rows": request.database, "store": request.store, "k": NEIGHBOURS}
         return pod_programs.search(
-            config.model.dim, pod, queries=batch_size, **database
+            *(config.model.dim, pod, request.database),
+            store=request.store,
+            k=NEIGHBOURS,
+            queries=batch_size,
         )
     photos, classes = request.photos or PHOTOS, request.classes or CLASSES
     sized = dataclasses.replace(config, batch_size=batch_size)
@@ -126,7 +128,7 @@ def attempt(
 def largest(
     attempt: Callable[[int], dict[str, Any]], found: dict[str, Any], step: int
 ) -> dict[str, Any] | None:
-    """Searches for a smaller batch that fits, by compiling.
+    """Searches for a smaller batch that fits, by compiling; None if a few do not.
 
     Memory is taken to grow with the batch, an estimate that is too small, since weights
     do not; and too large, since the compiler saves memory where it must: so it is
@@ -136,9 +138,6 @@ def largest(
       attempt: compiles for a batch.
       found: its result for a batch that does not fit.
       step: batches are multiples of it.
-
-    Returns:
-      The result of the first batch that fits; None if none of a few does.
     """
     for _ in range(TRIES):
         fraction = found["available"] / found["needed"]
@@ -153,41 +152,35 @@ def largest(
 
 
 def run(config: Config, request: PlanRequest) -> dict[str, Any]:
-    """Compiles the requested programs; if they do not fit, those that would.
-
-    Args:
-      config: the whole config.
-      request: what is compiled; its `model` replaces that of `config.mesh`.
+    """Compiles the request; if it does not fit, a smaller batch that does.
 
     Raises:
       UserError: for a wrong field or argument.
     """
     pod = make_pod(request.topology)
-    data = config.data.name
-    if request.what == "train" and data != "gldv2":
-        if request.photos is None or request.classes is None:
-            raise UserError(
-                f"photos and classes are needed: data.name is {data!r}, whose numbers "
-                "of photos and classes are not published"
-            )
+    data, numbers = config.data.name, (request.photos, request.classes)
+    if request.what == "train" and data != "gldv2" and None in numbers:
+        raise UserError(
+            f"photos and classes are needed: data.name is {data!r}, whose numbers of "
+            "photos and classes are not published"
+        )
     mesh = dataclasses.replace(config.mesh, data=-1, model=request.model)
     config = dataclasses.replace(config, mesh=mesh)
-    batch_size = request.batch_size
-    if batch_size is None and request.what == "train":
-        batch_size = config.batch_size
-    elif batch_size is None and request.what == "search":
-        batch_size = QUERIES
-    elif batch_size is None:
-        batch_size = config.evaluation.batch_size * len(pod.devices)
+    usual = {
+        "train": config.batch_size,
+        "search": QUERIES,
+        "extract": config.evaluation.batch_size * len(pod.devices),
+    }
     lowered = functools.partial(lower, config, request, pod)
     attempted = functools.partial(attempt, lowered, pod=pod)
-    found = attempted(batch_size)
-    if not found["fits"] and request.what == "search":
-        found["largest"] = None  # the database does not fit, not the queries
-    elif not found["fits"]:
-        parts = config.updates.grad_accum_steps
-        step = len(pod.devices) * (parts if request.what == "train" else 1)
-        found["largest"] = largest(attempted, found, step)
+    found = attempted(request.batch_size or usual[request.what])
+    if not found["fits"]:
+        parts = config.updates.grad_accum_steps if request.what == "train" else 1
+        found["largest"] = (
+            None  # the database does not fit, not the queries
+            if request.what == "search"
+            else largest(attempted, found, len(pod.devices) * parts)
+        )
     return {
         "benchmark": "plan",
         **request._asdict(),

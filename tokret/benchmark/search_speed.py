@@ -30,6 +30,7 @@ from tokret.benchmark.timing import (
     format_spread,
     ratios,
     spread,
+    time_calls,
     time_in_turns,
 )
 from tokret.data.ground_truth import GroundTruth
@@ -39,12 +40,6 @@ from tokret.retrieval.compression.costs import K, measure_compression
 from tokret.retrieval.compression.database import check_codec
 from tokret.retrieval.compression.product import import_faiss
 from tokret.retrieval.exact_search.top_k import top_k
-
-
-def peak_gigabytes() -> float:
-    """The most memory that this process ever used, including mapped files."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def run(
@@ -107,22 +102,28 @@ def measure(
     """Times search of queries [Q, D] in a database [N, D]; see `run`."""
     truth, k = make_truth(len(queries)), min(K, len(database))
 
-    def evaluate(queries: np.ndarray) -> float:
-        return metrics.evaluate(queries, database, truth).means["medium"]["mAP"]
-
-    value = evaluate(queries)
-    ranked = time_in_turns({OURS: evaluate}, lambda: [queries], turns)[OURS]
+    value = _medium(queries, database, truth)
+    ranking = {OURS: lambda: _medium(queries, database, truth)}
+    ranked = time_calls(ranking, turns)[OURS]
     top_k(queries, database, k)
-    peak = peak_gigabytes()  # before another program allocates memory
+    # With mapped files, before another program allocates memory.
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = most * (1 if sys.platform == "darwin" else 1024) / 1e9
     cases = {
         OURS: lambda queries: top_k(queries, database, k)[1],
         **rivals.searches(database, k),
     }
     exact = {
-        f"{len(queries)} at once": time_in_turns(cases, lambda: [queries], turns),
-        "one": time_in_turns(cases, lambda: [queries[:1]], turns),
+        name: summary(
+            time_in_turns(cases, lambda given=given: [given], turns), len(given)
+        )
+        for name, given in ((f"{len(queries)} at once", queries), ("one", queries[:1]))
     }
-    missing = [] if _has_faiss() else ["faiss"]
+    missing = []
+    try:
+        import_faiss()
+    except UserError:
+        missing.append("faiss")
     compressed = {
         form: _compressed(form, queries, database, truth)
         for form in forms
@@ -135,22 +136,11 @@ def measure(
         "environment": environment(*packages),
         "database": {"rows": rows, "dims": dims, "gigabytes": database.nbytes / 1e9},
         **{"queries": len(queries), "k": k, "turns": turns, "missing": missing},
-        "exact": {
-            name: summary(times, len(queries) if name != "one" else 1)
-            for name, times in exact.items()
-        },
+        "exact": exact,
         "evaluation": {"seconds": spread(ranked), "mAP": value},
         "peak_gigabytes": peak,
         "compressed": compressed,
     }
-
-
-def _has_faiss() -> bool:
-    try:
-        import_faiss()
-    except UserError:
-        return False
-    return True
 
 
 def _compressed(
@@ -158,8 +148,11 @@ def _compressed(
 ) -> dict[str, Any]:
     compressed, costs = measure_compression(form, queries, database)
     encoded = compressed.encode_queries(queries)
-    found = metrics.evaluate(encoded, compressed.codes, truth)
-    return costs | {"mAP": found.means["medium"]["mAP"]}
+    return costs | {"mAP": _medium(encoded, compressed.codes, truth)}
+
+
+def _medium(queries: Any, database: Any, truth: GroundTruth) -> float:
+    return metrics.evaluate(queries, database, truth).means["medium"]["mAP"]
 
 
 def summary(times: Times, queries: int) -> dict[str, Any]:
@@ -167,16 +160,11 @@ def summary(times: Times, queries: int) -> dict[str, Any]:
 
     Figures are [median, lowest, highest].
     """
-    others = {name: values for name, values in times.items() if name != OURS}
-    return {
-        "seconds": {
-            name: spread([value / queries for value in values])
-            for name, values in times.items()
-        },
-        "ratios": {
-            name: spread(ratios(values, times[OURS])) for name, values in others.items()
-        },
-    }
+    each = {name: [s / queries for s in taken] for name, taken in times.items()}
+    compared = {name: spread(ratios(s, times[OURS])) for name, s in times.items()}
+    del compared[OURS]
+    seconds = {name: spread(taken) for name, taken in each.items()}
+    return {"seconds": seconds, "ratios": compared}
 
 
 def report(result: Mapping[str, Any]) -> str:
@@ -206,22 +194,17 @@ def report(result: Mapping[str, Any]) -> str:
         f"peak memory {result['peak_gigabytes']:.2f} GB",
     ]
     if result["compressed"]:
-        lines += ["", *_compressed_table(result)]
-    return "\n".join(lines)
-
-
-def _compressed_table(result: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"{'form':<8}{'by':<8}{'bytes':>7}{'MB':>9}{'build s':>9}{'one ms':>9}"
-        f"{'p99 ms':>9}{'batch ms':>10}{'mAP %':>8}{'lost':>7}"
-    ]
-    exact = result["evaluation"]["mAP"]
+        lines += [
+            "",
+            f"{'form':<8}{'by':<8}{'bytes':>7}{'MB':>9}{'build s':>9}{'one ms':>9}"
+            f"{'p99 ms':>9}{'batch ms':>10}{'mAP %':>8}{'lost':>7}",
+        ]
     for form, row in result["compressed"].items():
         lines.append(
             f"{form:<8}{row['by']:<8}{row['image_bytes']:>7}"
             f"{row['all_bytes'] / 1e6:>9.1f}{row['build_seconds']:>9.1f}"
             f"{1000 * row['one'][0]:>9.1f}{1000 * row['one'][1]:>9.1f}"
             f"{1000 * row['at_once']:>10.2f}{100 * row['mAP']:>8.2f}"
-            f"{100 * (exact - row['mAP']):>7.2f}"
+            f"{100 * (evaluation['mAP'] - row['mAP']):>7.2f}"
         )
-    return lines
+    return "\n".join(lines)

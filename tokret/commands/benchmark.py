@@ -1,5 +1,6 @@
 """Timings of tokret on this machine; plans for TPU pods."""
 
+import importlib
 import json as json_format
 import os
 import signal
@@ -55,12 +56,6 @@ def measure(
     print(report)
 
 
-def keep_memory() -> None:
-    """Keeps freed memory as train does, and a GPU's free; before jax starts."""
-    keep_freed_memory()
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
 class Timings:
     """Commands that time tokret on this machine.
 
@@ -71,6 +66,21 @@ class Timings:
     def __init__(self, rivals: Rivals) -> None:
         self.rivals = rivals
 
+    def _time(
+        self, module: str, run: Callable[[Any], Result], json: Path | None
+    ) -> None:
+        """Runs a benchmark of a module, which is imported first, and reports on it."""
+
+        def judged() -> tuple[Result, str]:
+            if module == "speed":  # keeps freed memory as train does, and a GPU's free
+                keep_freed_memory()
+                os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+            imported = importlib.import_module(f"tokret.benchmark.{module}")
+            result = run(imported)
+            return self.rivals.judge(result, imported.report(result))
+
+        measure(judged, json, ends_at_once=False)
+
     def _cases(self, name: str, summary: str) -> Callable[..., None]:
         """Returns the command of a benchmark of many cases."""
 
@@ -80,16 +90,11 @@ class Timings:
             turns: int = 7,
             json: Path | None = None,
         ) -> None:
-            def run() -> tuple[Result, str]:
-                keep_memory()
-                from tokret.benchmark import speed
-                from tokret.benchmark.cases import Settings
+            def run(speed: Any) -> Result:
+                settings = speed.Settings(turns, self.rivals)
+                return speed.run(name, settings, cases=cases, minutes=minutes)
 
-                settings = Settings(turns, self.rivals)
-                result = speed.run(name, settings, cases=cases, minutes=minutes)
-                return self.rivals.judge(result, speed.report(result))
-
-            measure(run, json, ends_at_once=False)
+            self._time("speed", run, json)
 
         command.__doc__ = summary + CASES_ARGS
         return command
@@ -98,14 +103,7 @@ class Timings:
         """Returns the command of a benchmark of one case."""
 
         def command(turns: int = 7, json: Path | None = None) -> None:
-            def run() -> tuple[Result, str]:
-                keep_memory()
-                from tokret.benchmark import speed
-
-                result = speed.run_single(name, turns)
-                return self.rivals.judge(result, speed.report(result))
-
-            measure(run, json, ends_at_once=False)
+            self._time("speed", lambda speed: speed.run_single(name, turns), json)
 
         command.__doc__ = summary + TIMED_ARGS
         return command
@@ -122,14 +120,8 @@ class Timings:
         """
         if photos is not None and not photos.is_dir():
             raise UserError(f"photos={photos} is not a folder")
-
-        def run() -> tuple[Result, str]:
-            from tokret.benchmark import input_pipeline
-
-            result = input_pipeline.run(photos, turns, self.rivals.views())
-            return self.rivals.judge(result, input_pipeline.report(result))
-
-        measure(run, json, ends_at_once=False)
+        rival = self.rivals.views
+        self._time("input_pipeline", lambda m: m.run(photos, turns, rival()), json)
 
     def search(
         self,
@@ -152,15 +144,8 @@ class Timings:
           turns: how often each case is timed.
           json: a file for the figures.
         """
-
-        def run() -> tuple[Result, str]:
-            from tokret.benchmark import search_speed
-
-            chosen = (database, dim, queries, turns, scratch, list(forms))
-            result = search_speed.run(*chosen, self.rivals)
-            return self.rivals.judge(result, search_speed.report(result))
-
-        measure(run, json, ends_at_once=False)
+        chosen = (database, dim, queries, turns, scratch, forms, self.rivals)
+        self._time("search_speed", lambda m: m.run(*chosen), json)
 
     def table(self) -> dict[str, Callable[..., None]]:
         """Returns the commands by name."""
