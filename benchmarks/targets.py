@@ -15,23 +15,14 @@ Find = Callable[[Result], list[Reached]]
 
 
 class Target(NamedTuple):
-    """A figure that was to be reached.
+    """A figure that was to be reached."""
 
-    Attributes:
-      words: what is to be reached.
-      benchmark: whose result is judged.
-      device: in the name of the device it is for, or "" for any.
-      limit: the figure.
-      at_least: whether figures must be at least the limit, not at most.
-      find: the figures reached, from the benchmark's result.
-    """
-
-    words: str
-    benchmark: str
-    device: str
-    limit: float
-    at_least: bool
-    find: Find
+    words: str  # what is to be reached
+    benchmark: str  # whose result is judged
+    device: str  # in the name of the device it is for, or "" for any
+    limit: float  # the figure
+    at_least: bool  # whether figures must be at least the limit, not at most
+    find: Find  # the figures reached, from the benchmark's result
 
 
 def _chosen(result: Result, **facts: Any) -> list[Mapping[str, Any]]:

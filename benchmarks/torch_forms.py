@@ -48,17 +48,11 @@ TRUNKS: dict[str, dict[str, Any]] = {
 
 
 class Form(NamedTuple):
-    """How PyTorch runs.
+    """How PyTorch runs."""
 
-    Attributes:
-      half: bfloat16 by autocast.
-      channels_last: NHWC memory layout.
-      compiled: by torch.compile.
-    """
-
-    half: bool = False
-    channels_last: bool = False
-    compiled: bool = False
+    half: bool = False  # bfloat16 by autocast
+    channels_last: bool = False  # NHWC memory layout
+    compiled: bool = False  # by torch.compile
 
 
 FORMS: dict[str, dict[str, Form]] = {

@@ -26,38 +26,25 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory")
 
 
 class Settings(NamedTuple):
-    """How cases are timed.
+    """How cases are timed."""
 
-    Attributes:
-      turns: how often.
-      rivals: other programs to time in the same turns.
-      matrix_side: of the products that the matrix rate is measured with; None takes
-        what fills the device.
-    """
-
-    turns: int = 7
-    rivals: Rivals = Rivals()
+    turns: int = 7  # how often
+    rivals: Rivals = Rivals()  # other programs to time in the same turns
+    # of the products that the matrix rate is measured with; None takes what fills the
+    # device
     matrix_side: int | None = None
 
 
 class Case(NamedTuple):
-    """What is timed.
+    """What is timed."""
 
-    Attributes:
-      facts: what the case is, for the JSON; `dtype` chooses the matrix rate.
-      program: tokret's, compiled.
-      ours: runs it once and waits for it.
-      rivals: makes each other program's call.
-      images: that one run of the program processes.
-      runs: of the program, and of what a rival does, in each call.
-    """
-
+    # what the case is, for the JSON; `dtype` chooses the matrix rate
     facts: Mapping[str, Any]
-    program: CompiledProgram
-    ours: Call
-    rivals: Makers
-    images: int
-    runs: int = 1
+    program: CompiledProgram  # tokret's, compiled
+    ours: Call  # runs it once and waits for it
+    rivals: Makers  # makes each other program's call
+    images: int  # that one run of the program processes
+    runs: int = 1  # of the program, and of what a rival does, in each call
 
 
 def make_limits(dtype: str, side: int | None) -> dict[str, tuple[Call, int]]:

@@ -28,20 +28,15 @@ Groups = frozenset[frozenset[int]]
 
 
 class Collective(NamedTuple):
-    """One operation among devices.
+    """One operation among devices."""
 
-    Attributes:
-      kind: its name in HLO, one of `KINDS`.
-      shapes: of its result on a device, each as dtype and sides.
-      groups: devices that take part together, numbered along the mesh, its last axis
-        fastest; none if the text has no groups.
-      looped: whether it is in a loop, and so runs once an iteration.
-    """
-
-    kind: str
+    kind: str  # its name in HLO, one of `KINDS`
+    # of its result on a device, each as dtype and sides
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    # devices that take part together, numbered along the mesh, its last axis fastest;
+    # none if the text has no groups
     groups: Groups
-    looped: bool
+    looped: bool  # whether it is in a loop, and so runs once an iteration
 
     @property
     def bytes(self) -> int:
@@ -56,21 +51,13 @@ class Collective(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """All collectives of one kind among groups of one size.
+    """All collectives of one kind among groups of one size."""
 
-    Attributes:
-      kind: one of `KINDS`.
-      group_size: devices of a group; 0 if not known.
-      number: how many.
-      bytes: of their results on a device, in all.
-      largest: bytes of the largest.
-    """
-
-    kind: str
-    group_size: int
-    number: int
-    bytes: int
-    largest: int
+    kind: str  # one of `KINDS`
+    group_size: int  # devices of a group; 0 if not known
+    number: int  # how many
+    bytes: int  # of their results on a device, in all
+    largest: int  # bytes of the largest
 
 
 def traffic(collectives: Iterable[Collective], iterations: int = 1) -> list[Traffic]:

@@ -11,22 +11,14 @@ from tokret.training.utilisation import product_flop
 
 
 class CompiledProgram(NamedTuple):
-    """A program, ready to run.
+    """A program, ready to run."""
 
-    Attributes:
-      call: takes the arguments it was compiled for.
-      compile_seconds: to trace, lower and compile, nothing being cached.
-      products: FLOP of its matrix products and convolutions as they are written.
-      flop: XLA's count of what it compiled; None where there is none.
-      bytes_accessed: to and from memory, by XLA's count; None likewise.
-      memory: bytes of arguments, results and temporaries together; None likewise.
-    """
-
-    call: Callable[..., Any]
-    compile_seconds: float
-    products: int
-    flop: float | None
-    bytes_accessed: float | None
+    call: Callable[..., Any]  # takes the arguments it was compiled for
+    compile_seconds: float  # to trace, lower and compile, nothing being cached
+    products: int  # FLOP of its matrix products and convolutions as they are written
+    flop: float | None  # XLA's count of what it compiled; None where there is none
+    bytes_accessed: float | None  # to and from memory, by XLA's count; None likewise
+    # bytes of arguments, results and temporaries together; None likewise
     memory: int | None
 
 

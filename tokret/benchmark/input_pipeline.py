@@ -65,16 +65,12 @@ class Sample:
 
 
 class ViewMaker(NamedTuple):
-    """Another library that makes training's views.
+    """Another library that makes training's views."""
 
-    Attributes:
-      name: the library's.
-      prepare: [h, w, 3] uint8 -> the library's own image, untimed.
-      steps: for each name in `STEPS`, what the library does.
-    """
-
-    name: str
+    name: str  # the library's
+    # [h, w, 3] uint8 -> the library's own image, untimed
     prepare: Callable[[np.ndarray], Any]
+    # for each name in `STEPS`, what the library does
     steps: Mapping[str, Callable[[Sample], object]]
 
 

@@ -39,30 +39,19 @@ PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 
 
 class PlanRequest(NamedTuple):
-    """What is compiled.
+    """What is compiled."""
 
-    Attributes:
-      what: train, extract or search.
-      name: the config's, for the report.
-      topology: the pod, as v5e:16x16.
-      model: devices along the mesh's axis `model`.
-      batch_size: images of all devices, or queries; None takes the config's, and as
-        many queries as search takes at once.
-      photos: to train with; None takes GLDv2-clean's.
-      classes: of them; None takes GLDv2-clean's.
-      database: descriptors to search in.
-      store: their dtype.
-    """
-
-    what: str
-    name: str
-    topology: str
-    model: int
+    what: str  # train, extract or search
+    name: str  # the config's, for the report
+    topology: str  # the pod, as v5e:16x16
+    model: int  # devices along the mesh's axis `model`
+    # images of all devices, or queries; None takes the config's, and as many queries as
+    # search takes at once
     batch_size: int | None
-    photos: int | None = None
-    classes: int | None = None
-    database: int = 1_000_000
-    store: str = "float32"
+    photos: int | None = None  # to train with; None takes GLDv2-clean's
+    classes: int | None = None  # of them; None takes GLDv2-clean's
+    database: int = 1_000_000  # descriptors to search in
+    store: str = "float32"  # their dtype
 
 
 def total_cost(work: Workload, compiled: ProgramCost, chip: Chip) -> dict[str, Any]:

@@ -25,25 +25,16 @@ HIGHEST = 6
 
 
 class Workload(NamedTuple):
-    """What a pod does once: a step, a batch, a search.
+    """What a pod does once: a step, a batch, a search."""
 
-    Attributes:
-      lowered: its program, to be compiled.
-      units: images or queries of all devices together.
-      times: that the program runs.
-      iterations: of the loop that is nearly all of it; 1 without a loop.
-      passes: bfloat16 products that compute each of its products.
-      peak: units a second if all devices were at their peak; None if not counted.
-      resident: bytes on each device beside the program's arguments.
-    """
-
-    lowered: Any
-    units: int
-    times: int = 1
-    iterations: int = 1
-    passes: int = 1
+    lowered: Any  # its program, to be compiled
+    units: int  # images or queries of all devices together
+    times: int = 1  # that the program runs
+    iterations: int = 1  # of the loop that is nearly all of it; 1 without a loop
+    passes: int = 1  # bfloat16 products that compute each of its products
+    # units a second if all devices were at their peak; None if not counted
     peak: float | None = None
-    resident: int = 0
+    resident: int = 0  # bytes on each device beside the program's arguments
 
 
 def training(

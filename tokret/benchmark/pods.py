@@ -28,35 +28,21 @@ _SIZES = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
 
 class Pod(NamedTuple):
-    """A pod, or a slice of one.
+    """A pod, or a slice of one."""
 
-    Attributes:
-      name: its kind and topology, as v5e:16x16.
-      chip: the published figures of each chip.
-      devices: one a chip, to compile for.
-    """
-
-    name: str
-    chip: Chip
-    devices: tuple[Any, ...]
+    name: str  # its kind and topology, as v5e:16x16
+    chip: Chip  # the published figures of each chip
+    devices: tuple[Any, ...]  # one a chip, to compile for
 
 
 class ProgramCost(NamedTuple):
-    """What one run of a compiled program costs each device.
+    """What one run of a compiled program costs each device."""
 
-    Attributes:
-      arguments: bytes of its arguments, and of results that do not replace them.
-      temporaries: bytes of temporary memory and of its code.
-      flop: floating-point operations, each loop's body counted once.
-      accessed: bytes read and written in the device's memory, loops likewise.
-      collectives: operations between devices.
-    """
-
-    arguments: int
-    temporaries: int
-    flop: float
-    accessed: float
-    collectives: list[Collective]
+    arguments: int  # bytes of its arguments, and of results that do not replace them
+    temporaries: int  # bytes of temporary memory and of its code
+    flop: float  # floating-point operations, each loop's body counted once
+    accessed: float  # bytes read and written in the device's memory, loops likewise
+    collectives: list[Collective]  # operations between devices
 
 
 class TooLargeError(Exception):

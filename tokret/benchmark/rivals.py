@@ -14,13 +14,10 @@ class Rivals:
     """No other programs: tokret alone is timed.
 
     A clone's `benchmarks` package has a subclass with PyTorch, Pillow, faiss and NumPy.
-
-    Attributes:
-      packages: installed packages whose versions results record.
-      note: why a result has no other program in it, "" if it has.
     """
 
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()  # installed packages whose versions results record
+    # why a result has no other program in it, "" if it has
     note = "tokret alone; a clone's `python -m benchmarks` times PyTorch beside it"
 
     def forms(self, work: str, trunk: str, dtype: str, *inputs: Any) -> Makers:

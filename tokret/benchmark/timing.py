@@ -23,17 +23,11 @@ OURS = "tokret"
 
 
 class Spread(NamedTuple):
-    """A median and the extremes.
+    """A median and the extremes."""
 
-    Attributes:
-      median: over the turns.
-      low: the smallest.
-      high: the largest.
-    """
-
-    median: float
-    low: float
-    high: float
+    median: float  # over the turns
+    low: float  # the smallest
+    high: float  # the largest
 
 
 def check_turns(turns: int) -> int:
