@@ -74,7 +74,7 @@ def test_borders_mark_hits_misses_and_junk_of_the_first_ten(tmp_path):
 
 @pytest.mark.parametrize(("height", "width"), [(100, 50), (50, 100), (1, 900)])
 def test_the_whole_image_is_seen_in_its_own_proportions(tmp_path, height, width):
-    row = RankingRow(plain(9, 9), None, "", [Result(plain(height, width), "hit")])
+    row = RankingRow(plain(9, 9), None, "", [Result(plain(height, width), "hit", 0.5)])
     shown = tile(drawn([row], tmp_path / "p.png"), 0, 0)
     blue = (shown == BLUE).all(axis=-1)
     inner = pictures.TILE - 2 * pictures.BORDER
@@ -87,7 +87,7 @@ def test_the_whole_image_is_seen_in_its_own_proportions(tmp_path, height, width)
 
 def test_the_box_is_where_it_is_in_the_photo(tmp_path):
     # 160 x 80 in a tile of 160: scale 1, 40 rows of ground above.
-    row = RankingRow(plain(80, 160), np.array([20.0, 10, 120, 60]), "AP 5.0", [])
+    row = RankingRow(plain(80, 160), (20.0, 10.0, 120.0, 60.0), "AP 5.0", [])
     picture = drawn([row], tmp_path / "p.png")
     top, left = row_top(0), pictures.MARGIN
     box = ImageColor.getrgb(pictures.BOX_COLOUR)
@@ -102,7 +102,7 @@ def test_the_box_is_where_it_is_in_the_photo(tmp_path):
 )
 def test_a_box_that_leaves_the_photo_or_hardly_exists_is_drawn_too(tmp_path, box):
     plainly = RankingRow(plain(30, 20), None, "", [])
-    boxed = RankingRow(plain(30, 20), np.array(box, float), "", [])
+    boxed = RankingRow(plain(30, 20), tuple(map(float, box)), "", [])
     without = drawn([plainly], tmp_path / "a.png")
     assert (drawn([boxed], tmp_path / "b.png") != without).any()
 

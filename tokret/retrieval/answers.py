@@ -17,8 +17,7 @@ Verdict = Literal["hit", "miss", "junk"]
 Ranks = Int[np.ndarray, " _"]
 # Queries and a number k -> scores [q, k], falling, and items [q, k] of the database.
 Best = Callable[
-    [Sequence[int], int],
-    tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]],
+    [Sequence[int], int], tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]
 ]
 
 

@@ -13,9 +13,7 @@ BINS = (8, 4, 4)  # hue, saturation, value
 RANGES = (0, 180, 0, 256, 0, 256)
 
 
-def colour_histogram(
-    image: UInt8[np.ndarray, "h w 3"],
-) -> Float[np.ndarray, " 128"]:
+def colour_histogram(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " 128"]:
     """Computes how often each of 128 colours occurs in an image [H, W, 3] uint8, RGB.
 
     The square root (Hellinger's kernel; Arandjelovic and Zisserman, CVPR 2012, use it

@@ -96,7 +96,7 @@ def make_embed_fn(
 
 def batch_shardings(
     batch_size: int, devices: Sequence[Any]
-) -> tuple[NamedSharding, NamedSharding, NamedSharding]:
+) -> tuple[NamedSharding, ...]:
     """Splits a batch over as many devices as divide it.
 
     Returns the shardings of arrays [b, ...], of arrays [s, b, 2], and of replicated
@@ -105,5 +105,4 @@ def batch_shardings(
     used = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
     mesh = Mesh(np.array(devices[:used]), ("views",))
     specs = PartitionSpec("views"), PartitionSpec(None, "views"), PartitionSpec()
-    rows, scaled, replicated = (NamedSharding(mesh, spec) for spec in specs)
-    return rows, scaled, replicated
+    return tuple(NamedSharding(mesh, spec) for spec in specs)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tokret.data.decoding import decode_fast
-from tokret.data.views import View
+from tokret.data.views import Box, View
 from tokret.io.atomic_files import write_whole
 from tokret.retrieval.answers import Answers, Verdict
 from tokret.shapes import Float, UInt8
@@ -36,7 +36,7 @@ class Result:
 
     image: UInt8[np.ndarray, "h w 3"]  # [H, W, 3] uint8, RGB
     verdict: Verdict  # whether it is a positive
-    score: float | None = None  # its similarity to the query, or None to omit it
+    score: float  # its similarity to the query
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class RankingRow:
     """One query and the beginning of its ranking."""
 
     image: UInt8[np.ndarray, "h w 3"]  # [H, W, 3] uint8, RGB, the whole photo
-    # [4] x0, y0, x1, y1 in the photo's pixels; None where all of it is the query
-    box: Float[np.ndarray, " 4"] | None
+    box: Box | None  # in the photo's pixels; None where all of it is the query
     caption: str  # a few words, such as "AP 71.3"
     results: Sequence[Result]  # best first; the first ten are shown
 
@@ -67,9 +66,8 @@ def ranking_rows(answers: Answers) -> list[RankingRow]:
     for query, ranking in zip(picked, answers.first(picked, RESULTS), strict=True):
         results = [Result(whole(r.view), r.verdict, r.score) for r in ranking]
         view = answers.queries[query]
-        box = None if view.box is None else np.array(view.box, np.float64)
         caption = f"AP {100 * answers.precision[query]:.1f}"
-        rows.append(RankingRow(whole(view), box, caption, results))
+        rows.append(RankingRow(whole(view), view.box, caption, results))
     return rows
 
 
@@ -112,8 +110,8 @@ def _draw_legend(sheet: Image.Image) -> None:
     left = MARGIN + TILE + QUERY_GAP
     draw.text((left, middle), "best ten, from the left", INK, font(18), anchor="lm")
     right = sheet.width - MARGIN
-    marks = [*((COLOURS[kind], text) for kind, text in MEANINGS.items())]
-    for colour, text in reversed([(BOX_COLOUR, "query box"), *marks]):
+    marks = {"query box": BOX_COLOUR} | {MEANINGS[x]: COLOURS[x] for x in MEANINGS}
+    for text, colour in reversed(marks.items()):
         right -= int(draw.textlength(text, font(16)))
         draw.text((right, middle), text, INK, font(16), anchor="lm")
         right -= side + 8
@@ -134,8 +132,7 @@ def _draw_row(sheet: Image.Image, row: RankingRow, top: int) -> None:
         tile, _ = letterboxed(result.image, inner)
         sheet.paste(tile, (left + BORDER, top + BORDER))
         _draw_mark(draw, result.verdict, left + BORDER, top + BORDER)
-        if result.score is not None:
-            draw_caption(draw, f"{result.score:.3f}", left, top, FAINT)
+        draw_caption(draw, f"{result.score:.3f}", left, top, FAINT)
 
 
 def _draw_mark(
@@ -159,7 +156,7 @@ def _draw_mark(
 def _draw_query(sheet: Image.Image, row: RankingRow, top: int) -> None:
     tile, (x, y, scale) = letterboxed(row.image, TILE)
     if row.box is not None:
-        x0, y0, x1, y1 = row.box.tolist()
+        x0, y0, x1, y1 = row.box
         corners = (x + x0 * scale, y + y0 * scale, x + x1 * scale, y + y1 * scale)
         inside = [min(max(round(side), 0), TILE - 1) for side in corners]
         draw = ImageDraw.Draw(tile)

@@ -7,11 +7,7 @@ database.
 
 import numpy as np
 
-from tokret.retrieval.exact_search.blocks import (
-    Database,
-    aligned_empty,
-    read_in_blocks,
-)
+from tokret.retrieval.exact_search.blocks import Database, aligned_empty, read_in_blocks
 from tokret.shapes import Float, Shaped
 
 LARGEST = 127  # not -128: both signs reach as far

@@ -13,11 +13,7 @@ from types import ModuleType
 import numpy as np
 
 from tokret.errors import UserError
-from tokret.retrieval.exact_search.blocks import (
-    Database,
-    aligned_empty,
-    read_in_blocks,
-)
+from tokret.retrieval.exact_search.blocks import Database, aligned_empty, read_in_blocks
 from tokret.shapes import Float, Shaped, UInt8
 
 CENTROIDS = 256  # a byte

@@ -168,9 +168,7 @@ class Blocks:
 
 
 def stream_blocks(
-    database: Database,
-    block: int = BLOCK,
-    devices: Sequence[jax.Device] | None = None,
+    database: Database, block: int = BLOCK, devices: Sequence[jax.Device] | None = None
 ) -> Blocks:
     """Blocks that are read, and moved to the device, each time they are used.
 

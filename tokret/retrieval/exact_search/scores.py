@@ -133,12 +133,7 @@ def _widened_in_tiles(queries: Queries, block: Block) -> Scores:
     return _in_tiles(_widened, queries, block, ALIGNMENT)
 
 
-def _in_tiles(
-    multiply: Multiply,
-    queries: Queries,
-    block: Block,
-    rows: int,
-) -> Scores:
+def _in_tiles(multiply: Multiply, queries: Queries, block: Block, rows: int) -> Scores:
     tiles = block.reshape(-1, rows, block.shape[1])
     scores = jax.lax.map(lambda tile: multiply(queries, tile), tiles)  # [t, q, tile]
     return scores.transpose(1, 0, 2).reshape(len(queries), len(block))

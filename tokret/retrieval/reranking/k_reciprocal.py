@@ -11,17 +11,8 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import msgspec
-import numpy as np
 
-from tokret.retrieval.reranking.ranking import (
-    Count,
-    Progress,
-    Ranking,
-    Top,
-    nearest,
-    read_rows,
-    reorder,
-)
+from tokret.retrieval.reranking.ranking import Count, Progress, Ranking, Top, rescore
 from tokret.shapes import Array, Bool, Float, Int
 
 
@@ -88,15 +79,11 @@ def rerank_k_reciprocal(
     `lambda_` is the weight of the plain distance; a query item is no candidate of
     itself. Memory: Q * top indices, and about 6 top^2 + top * D numbers while it runs.
     """
-    first = nearest(ranking, top)
-    queries = np.asarray(ranking.queries, np.float32)
 
-    def score(query: int) -> Float[Array, " m"]:
-        candidates = read_rows(ranking.database, first[1][query])
-        row = jnp.asarray(queries[query])
-        return -k_reciprocal_distances(row, candidates, lambda_, k1=k1, k2=k2)
+    def score(query: Float[Array, " d"], near: Float[Array, "m d"]) -> Array:
+        return -k_reciprocal_distances(query, near, lambda_, k1=k1, k2=k2)
 
-    return reorder(ranking, first, score, progress)
+    return rescore(ranking, top, score, progress)
 
 
 def _distances(nodes: Float[Array, "n d"]) -> Float[Array, "n n"]:
@@ -122,9 +109,7 @@ def _expanded(
 ) -> Bool[Array, "n n"]:
     """R* from R(., k1), the lists it is in, R(., k1 / 2) and the lists that is in."""
 
-    def expand(
-        row: tuple[Bool[Array, " n"], Int[Array, " k"]],
-    ) -> Bool[Array, " n"]:
+    def expand(row: tuple[Bool[Array, " n"], Int[Array, " k"]]) -> Bool[Array, " n"]:
         mine, listed = row
         theirs = half[listed]  # [k, h]: the neighbours' lists
         mutual = half_member[listed[:, None], theirs]

@@ -17,7 +17,6 @@ from tokret.retrieval.reranking.expansion import augment_database, expand_querie
 from tokret.retrieval.reranking.k_reciprocal import rerank_k_reciprocal
 from tokret.retrieval.reranking.ranking import Progress, Ranking
 from tokret.retrieval.reranking.superglobal import rerank_superglobal
-from tokret.shapes import Array, Shaped
 
 LENGTH_TOLERANCE = 0.01  # more than half precision on the disk needs
 
@@ -98,8 +97,17 @@ def check_rankable(ranking: Ranking) -> None:
     Raises:
       UserError: a descriptor is neither of length 1 nor zeros.
     """
-    _check_lengths(ranking.queries, "queries")
-    _check_lengths(ranking.database, "database")
+    for name in ("queries", "database"):
+        for part, rows in read_in_blocks(getattr(ranking, name)):
+            length = np.asarray(jnp.linalg.norm(jnp.asarray(rows), axis=1))
+            wrong = (np.abs(length - 1) > LENGTH_TOLERANCE) & (length > 0)
+            if wrong.any():
+                row = int(np.argmax(wrong))
+                raise UserError(
+                    f"rerank: row {part.start + row} of the {name} has length "
+                    f"{length[row]:.4g}; products of descriptors must be cosines: "
+                    "divide each row by its length"
+                )
 
 
 def check_leave_one_out(steps: Sequence[Step]) -> None:
@@ -114,19 +122,6 @@ def check_leave_one_out(steps: Sequence[Step]) -> None:
             "rerank: dba would mix each query photo into the photos it searches; in "
             "leave-one-out use a pipeline without dba"
         )
-
-
-def _check_lengths(descriptors: Shaped[Array | np.ndarray, "n d"], name: str) -> None:
-    for part, rows in read_in_blocks(descriptors):
-        length = np.asarray(jnp.linalg.norm(jnp.asarray(rows), axis=1))
-        wrong = (np.abs(length - 1) > LENGTH_TOLERANCE) & (length > 0)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise UserError(
-                f"rerank: row {part.start + row} of the {name} has length "
-                f"{length[row]:.4g}; products of descriptors must be cosines: divide "
-                "each row by its length"
-            )
 
 
 def _add_argument(

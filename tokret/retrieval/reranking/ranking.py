@@ -108,6 +108,23 @@ def reorder(
     return replace(ranking, reranked=reranked)
 
 
+def rescore(
+    ranking: Ranking,
+    top: int,
+    score: Callable[[Float[Array, " d"], Float[Array, "m d"]], Float[Array, " m"]],
+    progress: Progress,
+) -> Ranking:
+    """`reorder` of the first `top` items; `score` takes a query and descriptors."""
+    first = nearest(ranking, top)
+    queries = np.asarray(ranking.queries, np.float32)
+
+    def score_of(query: int) -> Float[Array, " m"]:
+        candidates = read_rows(ranking.database, first[1][query])
+        return score(jnp.asarray(queries[query]), candidates)
+
+    return reorder(ranking, first, score_of, progress)
+
+
 def place_reranked(
     ranks: Int[np.ndarray, "q l"],
     labelled: Int[np.ndarray, "q l"],

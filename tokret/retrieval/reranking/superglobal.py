@@ -8,7 +8,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tokret.retrieval.reranking.ranking import (
     Count,
@@ -16,9 +15,7 @@ from tokret.retrieval.reranking.ranking import (
     Progress,
     Ranking,
     Top,
-    nearest,
-    read_rows,
-    reorder,
+    rescore,
 )
 from tokret.shapes import Array, Float
 
@@ -75,11 +72,5 @@ def rerank_superglobal(
     A query item is no candidate of itself. Memory: Q * top indices, and
     top * (top + k * D) numbers while it runs.
     """
-    first = nearest(ranking, top)
-    queries = np.asarray(ranking.queries, np.float32)
-
-    def score(query: int) -> Float[Array, " m"]:
-        candidates = read_rows(ranking.database, first[1][query])
-        return superglobal_scores(jnp.asarray(queries[query]), candidates, beta, k=k)
-
-    return reorder(ranking, first, score, progress)
+    score = functools.partial(superglobal_scores, beta=beta, k=k)
+    return rescore(ranking, top, score, progress)

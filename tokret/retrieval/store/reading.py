@@ -102,11 +102,8 @@ def map_descriptors(
     except (OSError, ValueError, SyntaxError, EOFError):
         return None
     right = isinstance(array, np.memmap) and array.ndim == 2
-    if not right or array.dtype != np.float32 or not array.flags.c_contiguous:
-        return None
-    if shape is not None and array.shape != shape:
-        return None
-    return array
+    right = right and array.dtype == np.float32 and array.flags.c_contiguous
+    return array if right and shape in (None, array.shape) else None
 
 
 def checksum(pieces: Iterable[bytes]) -> int:

@@ -77,7 +77,10 @@ class StoreWriter:
         self._files: tuple[int, int] | None = None  # descriptors, journal
         self._row_bytes, self._start, self._journal_end = 0, 0, 0
         self.finished = np.zeros(len(record.images), bool)
-        self._remove_drafts()
+        # Files that a killed process was writing.
+        for name in (RECORD, UNFINISHED, DESCRIPTORS):
+            for draft in folder.glob(f".{name}.*"):
+                draft.unlink(missing_ok=True)
         self._check_same()
         if (folder / RECORD).exists():
             self.finished[:] = True
@@ -88,12 +91,6 @@ class StoreWriter:
 
     def _write_json(self, name: str, content: UnfinishedFile) -> None:
         write_whole(self._folder / name, msgspec.json.encode(content) + b"\n")
-
-    def _remove_drafts(self) -> None:
-        """Removes files that a killed process was writing."""
-        for name in (RECORD, UNFINISHED, DESCRIPTORS):
-            for draft in self._folder.glob(f".{name}.*"):
-                draft.unlink(missing_ok=True)
 
     def _check_same(self) -> None:
         for name in (RECORD, UNFINISHED):
