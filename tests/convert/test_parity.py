@@ -13,7 +13,6 @@ from tokret.convert.parity import (  # noqa: E402 (torch comes first)
     StageDifference,
     compare,
     compare_model,
-    random_sizes,
     report,
 )
 from tokret.convert.released import from_released  # noqa: E402 (torch comes first)
@@ -191,12 +190,6 @@ def test_nan_and_a_difference_from_zero_are_not_agreement():
     last = report(rows).splitlines()[-1]
     assert last.startswith("2 of 3 stages differ by more than 1e-08")
     assert last.endswith("block2")
-
-
-def test_random_sizes_are_drawn_within_bounds():
-    sizes = random_sizes(50, seed=3, smallest=64, largest=66)
-    assert sizes == random_sizes(50, seed=3, smallest=64, largest=66)
-    assert {side for size in sizes for side in size} == {64, 65, 66}
 
 
 @pytest.mark.parametrize(

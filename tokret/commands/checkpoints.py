@@ -1,5 +1,6 @@
 """The checkpoints of a run: list, show, prune."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -25,7 +26,6 @@ from tokret.training.retention import MEASURES, Retention, best_step
 from tokret.training.weights import find_checkpoint
 
 MIB = 2**20
-OWN = "run"  # for --keep_best: the measure of the run's config
 Folder = Annotated[Path, tyro.conf.Positional]
 
 
@@ -40,11 +40,7 @@ def printable(text: str) -> str:
 
 
 def examine_all(workdir: Path) -> dict[int, Inspection]:
-    """Reads all checkpoints of a run, by step.
-
-    Raises:
-      UserError: if it has none.
-    """
+    """Reads all checkpoints of a run, by step; UserError if it has none."""
     find_checkpoint(workdir)
     steps = tqdm(list_steps(workdir), unit="checkpoint", leave=False, disable=None)
     folder = workdir / "checkpoints"
@@ -76,16 +72,15 @@ def table(found: dict[int, Inspection], measure: str) -> str:
     for step, it in found.items():
         numbers = measured.get(step, {})
         written = time.strftime("%Y-%m-%d %H:%M", time.localtime(it.written))
-        loss = f"{numbers['loss']:.3f}" if "loss" in numbers else "-"
-        top1, top5 = (
-            f"{numbers[n]:.1%}" if n in numbers else "-" for n in ("top1", "top5")
+        loss, top1, top5 = (
+            f"{numbers[name]:{form}}" if name in numbers else "-"
+            for name, form in (("loss", ".3f"), ("top1", ".1%"), ("top5", ".1%"))
         )
         state = f"damaged: {printable(it.problem)}" if it.problem else "whole"
         state += f", best {measure}" if step == best else ""
-        size = it.size / MIB
         lines.append(
-            f"{step:>9}  {written:<16}  {size:>8.1f}  {loss:>7}  {top1:>6}  {top5:>6}  "
-            f"{state}"
+            f"{step:>9}  {written:<16}  {it.size / MIB:>8.1f}  {loss:>7}  {top1:>6}  "
+            f"{top5:>6}  {state}"
         )
     return "\n".join(lines)
 
@@ -152,18 +147,15 @@ def prune(
     """
     use_cpu()
     find_checkpoint(workdir)
-    measure = measure_of(workdir) if keep_best == OWN else keep_best
+    measure = measure_of(workdir) if keep_best == "run" else keep_best
     if keep_best and not measure:
         raise UserError(f"keep_best: name one of {', '.join(MEASURES)} for this run")
     retention = Retention(keep=keep, keep_best=measure)
-    if dry_run:
-        _prune(workdir, retention, dry=True)
-        return
-    with lock_workdir(workdir):
-        _prune(workdir, retention, dry=False)
+    with contextlib.nullcontext() if dry_run else lock_workdir(workdir):
+        _prune(workdir, retention, dry_run)
 
 
-def _prune(workdir: Path, retention: Retention, *, dry: bool) -> None:
+def _prune(workdir: Path, retention: Retention, dry: bool) -> None:
     found = examine_all(workdir)
     for step, it in found.items():
         if it.problem:

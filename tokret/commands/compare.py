@@ -63,11 +63,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Given(Comparison):
-    """A comparison with absolute paths: its trials run in processes of their own.
-
-    Attributes:
-      fields: changes to the config, by name.
-    """
+    """A comparison with absolute paths and changes to the config, by name."""
 
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -105,16 +101,22 @@ def _check_paths(given: Given) -> None:
         raise UserError(f"config={given.config} is not a file; name one of configs/")
 
 
-def _trial(given: Given, head: str, name: str, **fields: object) -> Trial:
+def _trial(
+    given: Given, head: str, kind: str, rates: tuple[float, float], **fields: object
+) -> Trial:
+    """Makes a training with rates of the head and of the trunk."""
     places = {"data.root": given.root, "data.benchmark_root": given.unseen}
-    named = {field: place for field, place in places.items() if place}
-    changes = {**named, **given.fields, **fields}
+    changes = {field: place for field, place in places.items() if place}
+    rate, trunk = rates
+    changes |= {
+        **given.fields,
+        "schedule.base_lr": rate,
+        "optimiser.trunk_lr_multiplier": trunk / rate,
+        **fields,
+    }
     config = given.config or CONFIGS / "grocery_heads.py"
-    return Trial(f"{config}:{head}", changes, given.output / head / name)
-
-
-def _rate_fields(rate: float, trunk: float) -> dict[str, object]:
-    return {"schedule.base_lr": rate, "optimiser.trunk_lr_multiplier": trunk / rate}
+    folder = given.output / head / f"{kind}-{rate:g}-{trunk:g}"
+    return Trial(f"{config}:{head}", changes, folder)
 
 
 def choose_rates(given: Given, head: str, bar: tqdm) -> dict[str, Any]:
@@ -124,14 +126,14 @@ def choose_rates(given: Given, head: str, bar: tqdm) -> dict[str, Any]:
       "tried", rows of rate, trunk_lr and mAP or what was refused, and "best".
     """
     tried: list[dict[str, Any]] = []
-    for rate, trunk in itertools.product(given.rates, given.trunk_rates):
-        fields = _rate_fields(rate, trunk) | {
-            "epochs": given.search_epochs,
-            "data.benchmark_fraction": given.held_out,
-            "data.benchmark_root": "",
-        }
-        trial = _trial(given, head, f"rate-{rate:g}-{trunk:g}", **fields)
-        row: dict[str, Any] = {"rate": rate, "trunk_lr": trunk}
+    fields = {
+        "epochs": given.search_epochs,
+        "data.benchmark_fraction": given.held_out,
+        "data.benchmark_root": "",
+    }
+    for rates in itertools.product(given.rates, given.trunk_rates):
+        trial = _trial(given, head, "rate", rates, **fields)
+        row: dict[str, Any] = dict(zip(("rate", "trunk_lr"), rates, strict=True))
         try:
             trial.train()
             row["mAP"] = trial.measure("held-out", ["--scales=1"])["all"]["mAP"]
@@ -151,15 +153,12 @@ def train_seeds(
     """Trains on all classes with the best rates, once a seed, and measures."""
     seeds = []
     for seed in range(given.seeds):
-        fields = _rate_fields(best["rate"], best["trunk_lr"]) | {"seed": seed}
-        name = f"seed-{seed}-{best['rate']:g}-{best['trunk_lr']:g}"
-        trial = _trial(given, head, name, **fields)
+        rates = (best["rate"], best["trunk_lr"])
+        trial = _trial(given, head, f"seed-{seed}", rates, seed=seed)
         trial.train()
-        found: dict[str, Any] = {"seed": seed}
-        for name, arguments in MEASUREMENTS.items():
-            found[name] = trial.measure(name, arguments)
+        found = {name: trial.measure(name, args) for name, args in MEASUREMENTS.items()}
         bar.update()
-        seeds.append(found)
+        seeds.append({"seed": seed, **found})
     return seeds
 
 
@@ -173,8 +172,7 @@ def compare(given: Given) -> None:
         for head in given.heads:
             bar.set_description(head)
             found[head] = choose_rates(given, head, bar)
-            seeds = train_seeds(given, head, found[head]["best"], bar)
-            found[head]["seeds"] = seeds
+            found[head]["seeds"] = train_seeds(given, head, found[head]["best"], bar)
             if given.json:
                 write_whole(given.json, json.dumps(found, indent=1) + "\n")
     rows = {head: figures(result["seeds"]) for head, result in found.items()}
@@ -195,10 +193,8 @@ def main(comparison: Comparison, fields: Sequence[str] = ()) -> None:
       fields: changes to the config.
     """
     changes = dict(text.removeprefix(FIELD).split("=", 1) for text in fields)
-    resolved: dict[str, Any] = {
-        name: value.resolve() if isinstance(value, Path) else value
-        for name, value in vars(comparison).items()
-    }
+    values = vars(comparison).items()
+    resolved = {n: v.resolve() if isinstance(v, Path) else v for n, v in values}
     given = Given(**resolved, fields=changes)
     _check_values(given)
     _check_paths(given)

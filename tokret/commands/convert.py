@@ -2,22 +2,13 @@
 
 import importlib.util
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import tyro
 
-from tokret.convert import checkpoints
-from tokret.convert.recognition import (
-    Found,
-    Shapes,
-    from_header,
-    header,
-    problems,
-    recognise,
-    value_problems,
-    wanted_shapes,
-)
+from tokret.convert import checkpoints, recognition
 from tokret.errors import UserError
 from tokret.io import weight_files
 from tokret.io.weight_files import WeightFile
@@ -32,8 +23,8 @@ class Weights(NamedTuple):
 
     path: Path
     file: WeightFile
-    found: Found
-    shapes: Shapes
+    found: recognition.Found
+    shapes: recognition.Shapes
 
 
 def _find(name: str) -> Path:
@@ -57,10 +48,10 @@ def _read(file: str, head: str | None, num_heads: int | None) -> Weights:
     content = weight_files.read_weights(path)
     shapes = {name: tensor.shape for name, tensor in content.tensors.items()}
     try:
-        found = from_header(content.metadata)
-        if found is None:
-            return Weights(path, content, recognise(shapes, head, num_heads), shapes)
-        for name, value in {"head": head, "num_heads": num_heads}.items():
+        found = recognition.from_header(content.metadata)
+        given = {"head": head, "num_heads": num_heads} if found else {}
+        found = found or recognition.recognise(shapes, head, num_heads)
+        for name, value in given.items():
             if value is not None and value != found.model.get(name):
                 raise UserError(
                     f"--{name}={value}, but its header has {found.model.get(name)}"
@@ -70,27 +61,31 @@ def _read(file: str, head: str | None, num_heads: int | None) -> Weights:
     return Weights(path, content, found, shapes)
 
 
-def _problem(weights: Weights) -> str:
-    """Returns why a file cannot be this model's weights; "" if it can."""
+def _check(weights: Weights, refusal: str) -> None:
+    """Refuses a file that cannot be this model's weights."""
     try:
-        found = problems(weights.shapes, wanted_shapes(weights.found, weights.shapes))
+        wanted = recognition.wanted_shapes(weights.found, weights.shapes)
     except UserError as error:
-        return f"its fields fit no model ({error})"
-    # Values only of what has the right shape: a hostile shape may claim any size.
-    return "; ".join(found or value_problems(weights.file.tensors))
+        found = [f"its fields fit no model ({error})"]
+    else:
+        found = recognition.problems(weights.shapes, wanted)
+        # Values only of what has the right shape: a hostile shape may claim any size.
+        found = found or recognition.value_problems(weights.file.tensors)
+    if found:
+        raise UserError(f"{weights.path} {refusal}: {'; '.join(found)}")
 
 
-def _summarize(weights: Weights) -> str:
+def _print_summary(weights: Weights) -> None:
     file, found = weights.file, weights.found
     size = sum(tensor.nbytes for tensor in file.tensors.values()) / MIB
-    fields = ", ".join(f"{name} {value}" for name, value in found.model.items())
-    lines = [
-        f"{file.kind}: {len(file.tensors)} tensors, {size:.1f} MiB",
-        f"layout {found.layout}: {fields}",
-    ]
+    print(f"{file.kind}: {len(file.tensors)} tensors, {size:.1f} MiB")
+    print(f"layout {found.layout}: {_listed(found.model)}")
     if file.others:
-        lines.append(f"skipped, not weights of a model: {', '.join(file.others)}")
-    return "\n".join(lines)
+        print(f"skipped, not weights of a model: {', '.join(file.others)}")
+
+
+def _listed(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
 def inspect(file: File, head: str | None = None, num_heads: int | None = None) -> None:
@@ -104,7 +99,7 @@ def inspect(file: File, head: str | None = None, num_heads: int | None = None) -
       num_heads: heads of the attentions; None: 8, as released.
     """
     weights = _read(file, head, num_heads)
-    print(_summarize(weights))
+    _print_summary(weights)
     parts: dict[str, list[int]] = {}
     for name, tensor in weights.file.tensors.items():
         count = parts.setdefault(".".join(name.split(".")[:2]), [0, 0])
@@ -112,9 +107,7 @@ def inspect(file: File, head: str | None = None, num_heads: int | None = None) -
         count[1] += tensor.size
     for part, (tensors, values) in parts.items():
         print(f"  {part:<30} {tensors:>4} tensors {values:>12,} values")
-    problem = _problem(weights)
-    if problem:
-        raise UserError(f"{weights.path} would be refused: {problem}")
+    _check(weights, "would be refused")
     print("tokret would take all of it")
 
 
@@ -138,17 +131,19 @@ def from_torch(
         raise UserError(f"output={output} is there already; name a new folder")
     weights = _read(file, head, num_heads)
     found, tensors = weights.found, weights.file.tensors
-    print(_summarize(weights))
-    problem = _problem(weights)
-    if problem:
-        raise UserError(f"{weights.path} does not hold this model: {problem}")
+    _print_summary(weights)
+    _check(weights, "does not hold this model")
     rounded = [name for name, t in tensors.items() if t.dtype.name == "float64"]
     if rounded:
         print(f"{len(rounded)} tensors are float64; their values become float32")
     if parity:
-        _print_parity(weights)
-    origin = checkpoints.origin_of(found, tensors, weights.path.name)
-    checkpoints.write_checkpoint(output, found, tensors, origin)
+        from tokret.convert.parity import compare, disagreeing, report  # imports torch
+
+        rows = compare(tensors, found.model)
+        print(report(rows))
+        if disagreeing(rows):
+            raise UserError("tokret and its PyTorch form disagree; nothing was written")
+    checkpoints.write_checkpoint(output, found, tensors, weights.path.name)
     if "num_heads" in found.model and num_heads is None and not weights.file.metadata:
         print("8 heads of attention assumed, as released: the file has no number")
     name = shlex.quote(str(output))
@@ -157,15 +152,6 @@ def from_torch(
         "--image_folder=PHOTOS, train from it with --config.init.checkpoint or "
         f"--config.init.trunk={name}"
     )
-
-
-def _print_parity(weights: Weights) -> None:
-    from tokret.convert import parity  # imports torch
-
-    rows = parity.compare(weights.file.tensors, weights.found.model)
-    print(parity.report(rows))
-    if not parity.agree(rows):
-        raise UserError("tokret and its PyTorch form disagree; nothing was written")
 
 
 def to_torch(
@@ -190,12 +176,11 @@ def to_torch(
     if output.suffix == ".pth":
         weight_files.write_torch(output, tensors)
     else:
-        weight_files.write_safetensors(output, tensors, header(found))
+        weight_files.write_safetensors(output, tensors, recognition.header(found))
     print(f"written: {output} ({len(tensors)} tensors, layout {found.layout})")
     lost = {name: found.model[name] for name in UNSAID if name in found.model}
     if output.suffix == ".pth" and lost:
-        fields = ", ".join(f"{name} {value}" for name, value in lost.items())
-        print(f"a .pth cannot store: {fields}; a .safetensors does")
+        print(f"a .pth cannot store: {_listed(lost)}; a .safetensors does")
 
 
 COMMANDS = {"inspect": inspect, "from-torch": from_torch, "to-torch": to_torch}

@@ -17,12 +17,7 @@ COLUMNS = {
 
 
 class Figure(NamedTuple):
-    """A metric over the seeds, in percent.
-
-    Attributes:
-      mean: over the seeds.
-      deviation: the sample standard deviation; 0 for one seed.
-    """
+    """A metric in percent: mean and sample standard deviation over the seeds."""
 
     mean: float
     deviation: float
@@ -33,7 +28,7 @@ class Figure(NamedTuple):
 
 
 def figure(values: Sequence[float]) -> Figure:
-    """Returns mean and deviation of a metric of several seeds, given as fractions."""
+    """Returns mean and deviation of fractions; the deviation of one is 0."""
     percents = [100 * value for value in values]
     deviation = statistics.stdev(percents) if len(percents) > 1 else 0.0
     return Figure(statistics.mean(percents), deviation)
@@ -45,18 +40,13 @@ def figures(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     Args:
       seeds: for each, what eval.py wrote, by the name of the evaluation.
     """
-
-    def value(
-        seed: Mapping[str, Any], evaluation: str, reranked: bool, metric: str
-    ) -> float:
-        found = seed[evaluation]
-        numbers = found["reranked"]["numbers"] if reranked else found
-        return float(numbers["all"][metric])
-
-    return {
-        heading: figure([value(seed, *column) for seed in seeds])
-        for heading, column in COLUMNS.items()
-    }
+    row = {}
+    for heading, (evaluation, reranked, metric) in COLUMNS.items():
+        found = [seed[evaluation] for seed in seeds]
+        if reranked:
+            found = [numbers["reranked"]["numbers"] for numbers in found]
+        row[heading] = figure([numbers["all"][metric] for numbers in found])
+    return row
 
 
 def markdown(rows: Mapping[str, Mapping[str, Figure]]) -> str:

@@ -29,12 +29,9 @@ class DivergedError(UserError):
 
 
 class Trial(NamedTuple):
-    """A run of tokret train.
+    """A run of tokret train in a folder, with changes to a config by name.
 
-    Attributes:
-      config: the value of --config, with the head after a colon.
-      fields: changes to it, by name.
-      workdir: the run's folder.
+    The config is the value of --config, with the head after a colon.
     """
 
     config: str
@@ -79,9 +76,7 @@ class Trial(NamedTuple):
                 raise UserError(f"{self.workdir}: no query has another of its class")
             environment = {"environment": found["environment"]}
             write_whole(stored, json.dumps(numbers | environment, indent=1))
-        result = json.loads(stored.read_text())
-        assert isinstance(result, dict)
-        return result
+        return dict(json.loads(stored.read_text()))
 
     def _check(self) -> None:
         """Refuses a folder of another trial; records the trial in a new one."""
@@ -118,14 +113,15 @@ def run(program: str, *arguments: str) -> None:
         except BaseException:
             process.terminate()  # it saves its state
             raise
-    if process.returncode == 0:
+    status = process.returncode
+    if status == 0:
         return
     errors = [line for line in err.splitlines() if line.startswith(ERROR)]
     prefix = f"{program} {' '.join(arguments)}: "
-    if process.returncode < 0:
-        raise UserError(f"{prefix}ended by {signal.Signals(-process.returncode).name}")
-    if process.returncode != REFUSED or not errors:
+    if status < 0:
+        raise UserError(f"{prefix}ended by {signal.Signals(-status).name}")
+    if status != REFUSED or not errors:
         words = (err.strip() or out.strip() or "no output").splitlines()[-1]
-        raise UserError(f"{prefix}status {process.returncode}: {words}")
+        raise UserError(f"{prefix}status {status}: {words}")
     words = errors[-1].removeprefix(ERROR)
     raise (DivergedError if DIVERGED.search(words) else UserError)(prefix + words)

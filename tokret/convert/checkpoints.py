@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import jax
+import msgspec
 import numpy as np
 
 from tokret.config import stored
@@ -26,24 +27,16 @@ from tokret.convert.recognition import CLASSIFIERS, Found
 from tokret.convert.released import COUNTER, from_released, to_released
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.io.json_files import read_json
 from tokret.training.checkpoint_metadata import read_config, read_metadata
-from tokret.training.weights import (
-    find_checkpoint,
-    load_weights,
-    save_weights,
-)
+from tokret.training.weights import find_checkpoint, load_weights, save_weights
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 Tensors = Mapping[str, np.ndarray]
 
 
-def config_of(found: Found) -> InferenceConfig:
-    """Makes the config of a converted model, with the authors' evaluation."""
-    return InferenceConfig(model=parse_model({"dtype": "float32", **found.model}))
-
-
-def origin_of(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
+def _origin(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
     """Records what the conversion back needs beside the weights."""
     return {
         "source": source,
@@ -57,19 +50,19 @@ def origin_of(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
     }
 
 
-def write_checkpoint(
-    output: Path, found: Found, tensors: Tensors, origin: dict[str, Any]
-) -> None:
+def write_checkpoint(output: Path, found: Found, tensors: Tensors, source: str) -> None:
     """Writes a folder that eval.py and train.py take, atomically.
 
     Args:
       output: the folder; it must not exist.
       found: layout and model.
       tensors: by their released names; already checked.
-      origin: made by `origin_of`.
+      source: name of their file.
     """
     variables = from_released(tensors, LAYOUTS[found.layout])
-    float32 = _map(variables, lambda leaf: np.ascontiguousarray(leaf, np.float32))
+    float32 = jax.tree.map(
+        lambda leaf: np.ascontiguousarray(leaf, np.float32), variables
+    )
     params = {name: float32[name] for name in CLASSIFIERS if name in float32}
     params["model"] = float32["params"]
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -77,21 +70,17 @@ def write_checkpoint(
         tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent)
     )
     try:
-        config = config_of(found)
+        model = parse_model({"dtype": "float32", **found.model})
+        config = InferenceConfig(model=model)  # with the authors' evaluation
         save_weights(partial, params, float32["batch_stats"], config)
         stored.save(config, partial / "config.json")
-        write_whole(partial / "origin.json", json.dumps(origin, indent=2) + "\n")
+        origin = json.dumps(_origin(found, tensors, source), indent=2)
+        write_whole(partial / "origin.json", f"{origin}\n")
         partial.chmod(0o755)  # mkdtemp's is private
         os.replace(partial, output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-
-
-def _map(tree: Any, function: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {name: _map(leaf, function) for name, leaf in tree.items()}
-    return function(tree)
 
 
 def read_checkpoint(
@@ -115,7 +104,7 @@ def read_checkpoint(
     model = dataclasses.asdict(config.model)
     del model["dtype"]
     origin = _read_origin(workdir / "origin.json")
-    found = Found(origin["layout"] if origin else config.model.head, model)
+    found = Found(origin.layout if origin else config.model.head, model)
     _check_released(model, found.layout)
     params, batch_stats = load_weights(checkpoint)
     variables = {"params": params.pop("model"), "batch_stats": batch_stats, **params}
@@ -123,17 +112,19 @@ def read_checkpoint(
     if dataset is not None and "arcface" in params:
         # Rows beyond the classes only pad to the mesh.
         for name in set(CLASSIFIERS) & set(params):
-            variables[name] = _map(params[name], lambda leaf: leaf[: dataset.classes])
+            variables[name] = jax.tree.map(
+                lambda leaf: leaf[: dataset.classes], params[name]
+            )
     tensors = to_released(variables, LAYOUTS[found.layout])
     if origin is None:
         return found, _with_counters(tensors, read_metadata(checkpoint).step)
-    recorded = {name for name in origin["tensors"] if not name.endswith(COUNTER)}
+    recorded = {name for name in origin.tensors if not name.endswith(COUNTER)}
     if recorded != set(tensors):
         raise UserError(
             f"{workdir / 'origin.json'} does not list the checkpoint's tensors; "
             "convert the weights again"
         )
-    return found, _as_recorded(tensors, origin["tensors"])
+    return found, _as_recorded(tensors, origin.tensors)
 
 
 def _check_released(model: Mapping[str, Any], layout: str) -> None:
@@ -153,46 +144,42 @@ def _check_released(model: Mapping[str, Any], layout: str) -> None:
         )
 
 
-def _read_origin(path: Path) -> dict[str, Any] | None:
+class _Origin(msgspec.Struct):
+    """What a conversion reads of origin.json: all but the source."""
+
+    layout: str
+    tensors: dict[str, list[str | int]]
+
+
+def _read_origin(path: Path) -> _Origin | None:
     if not path.exists():
         return None
-    try:
-        origin = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        origin = None
-    origin = origin if isinstance(origin, dict) else {}
-    layout, tensors = origin.get("layout"), origin.get("tensors")
-    known = isinstance(layout, str) and layout in LAYOUTS
-    records = tensors if isinstance(tensors, dict) else {"": None}
-    if not known or not all(_is_record(*item) for item in records.items()):
-        raise UserError(f"{path} is damaged; convert the weights again")
+    remedy = "convert the weights again"
+    origin = read_json(path, _Origin, remedy)
+    records = origin.tensors.items()
+    if origin.layout not in LAYOUTS or not all(_is_record(*item) for item in records):
+        raise UserError(f"{path} is damaged; {remedy}")
     return origin
 
 
-def _is_record(name: str, kept: Any) -> bool:
-    """Whether `origin_of` can have made an entry of origin.json."""
-    if not isinstance(kept, list) or not kept or not isinstance(kept[0], str):
-        return False
-    if not name.endswith(COUNTER):
-        return kept[0] in FLOATS and len(kept) == 1
-    if kept[0] not in INTEGERS or len(kept) != 2 or type(kept[1]) is not int:
-        return False
-    limits = np.iinfo(kept[0])
-    return bool(limits.min <= kept[1] <= limits.max)
+def _is_record(name: str, kept: list[str | int]) -> bool:
+    """Whether `_origin` can have made an entry of origin.json."""
+    match kept, name.endswith(COUNTER):
+        case [dtype], False:
+            return dtype in FLOATS
+        case [str(dtype), int(value)], True if dtype in INTEGERS:
+            return bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
+    return False
 
 
 def _as_recorded(
     tensors: dict[str, np.ndarray], record: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Restores the order, dtypes and counters of the original file."""
-    found = {}
-    for name, (dtype, *value) in record.items():
-        if value:
-            found[name] = np.array(value[0], dtype)
-        else:
-            kept = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
-            found[name] = tensors[name].astype(kept)
-    return found
+    return {
+        name: np.array(value[0], dtype) if value else tensors[name].astype(dtype)
+        for name, (dtype, *value) in record.items()
+    }
 
 
 def _with_counters(tensors: dict[str, np.ndarray], step: int) -> dict[str, np.ndarray]:
@@ -201,6 +188,5 @@ def _with_counters(tensors: dict[str, np.ndarray], step: int) -> dict[str, np.nd
     for name, tensor in tensors.items():
         found[name] = tensor
         if name.endswith("running_var"):
-            counter = name.replace("running_var", COUNTER)
-            found[counter] = np.array(step, np.int64)
+            found[name.replace("running_var", COUNTER)] = np.array(step, np.int64)
     return found

@@ -14,12 +14,7 @@ Transform = Callable[[np.ndarray], np.ndarray]
 
 
 class Form(NamedTuple):
-    """How a tensor's axes change.
-
-    Attributes:
-      to_ours: released tensor -> variable.
-      to_released: variable -> released tensor.
-    """
+    """How a tensor's axes change: released tensor -> variable, and back."""
 
     to_ours: Transform
     to_released: Transform
@@ -38,14 +33,7 @@ LEADING = Form(lambda tensor: tensor[0], lambda leaf: leaf[None])  # [1, ...] <-
 
 
 class Row(NamedTuple):
-    """One kind of tensor in both programs.
-
-    Attributes:
-      released: its released name.
-      collection: the variable's collection.
-      path: the variable's path.
-      form: how the axes change.
-    """
+    """A released tensor's name, its variable's collection and path, and its form."""
 
     released: str
     collection: str
@@ -71,24 +59,28 @@ def _norm(released: str, ours: str) -> list[Row]:
     ]
 
 
+def _layer_norm(released: str, ours: str, form: Form) -> list[Row]:
+    """Rows of a layer and its norm, which the released code puts into one sequence."""
+    layer, norm = f"{released}.0", f"{released}.1"
+    return _layer(layer, ours, form) + _norm(norm, f"{ours.removesuffix('_conv')}_bn")
+
+
 def _resnet(stem: tuple[str, str], stages: Iterable[str]) -> list[Row]:
     """Rows of a ResNet, given the released names of its stem and its stages."""
     rows = _layer(stem[0], "trunk/conv1", CONVOLUTION) + _norm(stem[1], "trunk/bn1")
     for number, stage in enumerate(stages, 1):
         released, ours = f"{stage}.{{}}", f"trunk/layer{number}_block{{}}"
-        downsample = f"{released}.downsample"
+        downsample = (f"{released}.downsample", f"{ours}/downsample_conv")
         rows += _layer(f"{released}.conv{{}}", f"{ours}/conv{{}}", CONVOLUTION)
         rows += _norm(f"{released}.bn{{}}", f"{ours}/bn{{}}")
-        rows += _layer(f"{downsample}.0", f"{ours}/downsample_conv", CONVOLUTION)
-        rows += _norm(f"{downsample}.1", f"{ours}/downsample_bn")
+        rows += _layer_norm(*downsample, CONVOLUTION)
     return rows
 
 
 def _attention(released: str, ours: str) -> list[Row]:
-    rows = []
-    for name in ("q", "k", "v", "proj"):
-        rows += _layer(f"{released}.{name}", f"{ours}/{name}", LINEAR)
-    return rows
+    names = ("q", "k", "v", "proj")
+    rows = (_layer(f"{released}.{name}", f"{ours}/{name}", LINEAR) for name in names)
+    return sum(rows, [])
 
 
 def _encoder(released: str, ours: str) -> list[Row]:
@@ -101,13 +93,27 @@ def _encoder(released: str, ours: str) -> list[Row]:
 
 
 def _second_order(released: str, ours: str) -> list[Row]:
-    rows = []
-    for name in ("f", "g"):
-        rows += _layer(f"{released}.{name}.0", f"{ours}/{name}_conv", CONVOLUTION)
-        rows += _norm(f"{released}.{name}.1", f"{ours}/{name}_bn")
-    for name in ("h", "v"):
-        rows += _layer(f"{released}.{name}", f"{ours}/{name}", CONVOLUTION)
-    return rows
+    return [
+        *_layer_norm(f"{released}.f", f"{ours}/f_conv", CONVOLUTION),
+        *_layer_norm(f"{released}.g", f"{ours}/g_conv", CONVOLUTION),
+        *_layer(f"{released}.h", f"{ours}/h", CONVOLUTION),
+        *_layer(f"{released}.v", f"{ours}/v", CONVOLUTION),
+    ]
+
+
+def _reduction(released: str) -> list[Row]:
+    """Rows of a head's first layer and its last."""
+    return [
+        *_layer_norm(f"{released}.conv", "head/conv", CONVOLUTION),
+        *_layer_norm(f"{released}.proj", "head/proj", LINEAR),
+    ]
+
+
+def _imagenet(released: str) -> list[Row]:
+    return [
+        Row(f"{released}.weight", "imagenet", "kernel", LINEAR),
+        Row(f"{released}.bias", "imagenet", "bias", SAME),
+    ]
 
 
 _LABELS = Row("classifier.weight", "arcface", "weight", SAME)
@@ -129,18 +135,12 @@ _TOKEN = [
     *_attention("tr.decoder.{}.cross_attn", "head/decoder{}/cross_attn"),
     *_norm("tr.decoder.{}.bn{}", "head/decoder{}/norm{}"),
     *_layer("tr.decoder.{}.mlp.fc{}", "head/decoder{}/fc{}", LINEAR),
-    *_layer("tr.conv.0", "head/conv", CONVOLUTION),
-    *_norm("tr.conv.1", "head/conv_bn"),
-    *_layer("tr.proj.0", "head/proj", LINEAR),
-    *_norm("tr.proj.1", "head/proj_bn"),
+    *_reduction("tr"),
 ]
 _NETVLAD = [
     Row("vlad.centroids", "params", "head/centroids", LEADING),
     *_encoder("vlad.encoder", "head/encoder0"),
-    *_layer("vlad.conv.0", "head/conv", CONVOLUTION),
-    *_norm("vlad.conv.1", "head/conv_bn"),
-    *_layer("vlad.proj.0", "head/proj", LINEAR),
-    *_norm("vlad.proj.1", "head/proj_bn"),
+    *_reduction("vlad"),
 ]
 _DELG = [
     *_WHITEN,
@@ -151,8 +151,7 @@ _DELG = [
 ]
 _TORCHVISION = [
     *_resnet(("conv1", "bn1"), [f"layer{stage}" for stage in range(1, 5)]),
-    Row("fc.weight", "imagenet", "kernel", LINEAR),
-    Row("fc.bias", "imagenet", "bias", SAME),
+    *_imagenet("fc"),
 ]
 _LITE0 = [
     *_layer("_conv_stem", "trunk/stem_conv", CONVOLUTION),
@@ -165,8 +164,7 @@ _LITE0 = [
     *_norm("_blocks.{}._bn2", "trunk/block{}/project_bn"),
     *_layer("_conv_head", "trunk/head_conv", CONVOLUTION),
     *_norm("_bn1", "trunk/head_bn"),
-    Row("_fc.weight", "imagenet", "kernel", LINEAR),
-    Row("_fc.bias", "imagenet", "bias", SAME),
+    *_imagenet("_fc"),
 ]
 # By the file's origin; in each layout one of our paths has one released name.
 LAYOUTS: dict[str, list[Row]] = {

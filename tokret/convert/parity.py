@@ -6,7 +6,7 @@ with a large one.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,12 +25,7 @@ Stages = dict[str, np.ndarray]  # every stage's output, by name
 
 BOUND = 1e-8  # in float64
 HEAD_FIELDS = (
-    "dim",
-    "width",
-    "tokens",
-    "num_heads",
-    "attention_layers",
-    "refinement_layers",
+    *("dim", "width", "tokens", "num_heads", "attention_layers", "refinement_layers"),
 )
 
 
@@ -56,19 +51,13 @@ class StageDifference(NamedTuple):
 
 
 def compare(
-    state_dict: Mapping[str, np.ndarray],
-    fields: Mapping[str, Any],
-    *,
-    sizes: Sequence[tuple[int, int]] | None = None,
-    seed: int = 0,
+    state_dict: Mapping[str, np.ndarray], fields: Mapping[str, Any]
 ) -> list[StageDifference]:
-    """Compares a model named by its config with its PyTorch form, in float64.
+    """Compares a model with its PyTorch form in float64, on images of three sizes.
 
     Args:
       state_dict: tensors by their released names.
       fields: those of `config.model`.
-      sizes: heights and widths of the images; by default three drawn ones.
-      seed: of images and sizes.
 
     Returns:
       A row a stage, from the stem to the descriptor.
@@ -77,16 +66,15 @@ def compare(
       UserError: if the model has no PyTorch form, or PyTorch is not installed.
     """
     model = build_model(**{**fields, "dtype": "float32"})
-    return compare_model(
-        state_dict, model, sizes=sizes or random_sizes(3, seed), seed=seed
-    )
+    sizes = np.random.default_rng(0).integers(64, 161, (3, 2))
+    return compare_model(state_dict, model, sizes=sizes, seed=0)
 
 
 def compare_model(
     state_dict: Mapping[str, np.ndarray],
     model: RetrievalNet,
     *,
-    sizes: Sequence[tuple[int, int]],
+    sizes: Iterable[Sequence[int]],
     seed: int,
     variables: Any = None,
     dtype: str = "float64",
@@ -115,59 +103,37 @@ def compare_model(
         variables = from_released(state_dict)
     padded = _tokret_stages(variables, model, images)
     ours = [_alone(padded, i, reference) for i, reference in enumerate(theirs)]
-    return [
-        _stage_difference(
-            stage, [(a[stage], b[stage]) for a, b in zip(ours, theirs, strict=True)]
-        )
-        for stage in theirs[0]
-    ]
+    found = []
+    for stage in theirs[0]:
+        a, b = ([stages[stage] for stages in side] for side in (ours, theirs))
+        assert [x.shape for x in a] == [x.shape for x in b], stage
+        # Not Python's max, which may lose a NaN.
+        difference = np.max([np.abs(x - y).max() for x, y in zip(a, b, strict=True)])
+        magnitude = np.max([np.abs(y).max() for y in b])
+        found.append(StageDifference(stage, float(difference), float(magnitude)))
+    return found
 
 
-def random_sizes(
-    count: int, seed: int, smallest: int = 64, largest: int = 160
-) -> list[tuple[int, int]]:
-    """Draws heights and widths, odd ones among them."""
-    drawn = np.random.default_rng(seed).integers(smallest, largest + 1, (count, 2))
-    return [(int(height), int(width)) for height, width in drawn]
+def disagreeing(rows: Sequence[StageDifference]) -> list[str]:
+    """Names the stages that differ by more than `BOUND` of their largest value."""
+    return [row.stage for row in rows if not row.relative <= BOUND]  # NaN does
 
 
-def agree(rows: Sequence[StageDifference], bound: float = BOUND) -> bool:
-    """Whether no stage differs by more than `bound` of its largest value."""
-    return all(row.relative <= bound for row in rows)  # NaN is below no bound
-
-
-def report(rows: Sequence[StageDifference], bound: float = BOUND) -> str:
-    """Formats the table of differences, and below it whether all are small.
-
-    Args:
-      rows: of `compare`.
-      bound: largest difference, divided by its stage's largest value.
-    """
+def report(rows: Sequence[StageDifference]) -> str:
+    """Formats the table of differences, and below it whether all are small."""
     lines = [f"{'stage':<12}{'difference':>12}{'largest value':>16}{'relative':>12}"]
     lines += [
         f"{row.stage:<12}{row.difference:>12.1e}{row.magnitude:>16.3g}"
         f"{row.relative:>12.1e}"
         for row in rows
     ]
-    above = [row.stage for row in rows if not row.relative <= bound]
-    verdict = f"all {len(rows)} stages agree to {bound:.0e} of their largest value"
-    if above:
+    verdict = f"all {len(rows)} stages agree to {BOUND:.0e} of their largest value"
+    if above := disagreeing(rows):
         verdict = (
-            f"{len(above)} of {len(rows)} stages differ by more than {bound:.0e} of "
+            f"{len(above)} of {len(rows)} stages differ by more than {BOUND:.0e} of "
             f"their largest value, the first of them {above[0]}"
         )
     return "\n".join([*lines, verdict])
-
-
-def _stage_difference(
-    stage: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> StageDifference:
-    for ours, theirs in pairs:
-        assert ours.shape == theirs.shape, (stage, ours.shape, theirs.shape)
-    # Not Python's max, which may lose a NaN.
-    difference = np.max([np.abs(ours - theirs).max() for ours, theirs in pairs])
-    magnitude = np.max([np.abs(theirs).max() for _, theirs in pairs])
-    return StageDifference(stage, float(difference), float(magnitude))
 
 
 def _torch_stages(
@@ -257,25 +223,17 @@ def _run(
 
 
 def _alone(padded: Stages, i: int, reference: Stages) -> Stages:
-    """Extracts one image's true area from a padded batch, in PyTorch's layout.
-
-    Args:
-      padded: blocks [b, h, w, c], attention [b, tokens, h, w], local and lfsa
-        [b, h * w, d], and stages without positions.
-      i: the image.
-      reference: the same image's stages, whose shapes give the true area.
-    """
-    canvas = padded["attention"].shape[2:]
+    """Extracts one image's true area from a padded batch, in PyTorch's layout."""
+    canvas = padded["attention"].shape[2:]  # of [b, tokens, h, w]
     rows, columns = reference["attention"].shape[1:]
     found = {}
     for stage, theirs in reference.items():
         x = padded[stage][i]
-        if stage.startswith("block"):
+        if stage.startswith("block"):  # [h, w, c]
             x = x[: theirs.shape[1], : theirs.shape[2]].transpose(2, 0, 1)
         elif stage == "attention":
             x = x[:, :rows, :columns]
-        elif stage in ("local", "lfsa"):
-            x = x.reshape(*canvas, -1)[:rows, :columns]  # [h, w, d]
-            x = x.reshape(rows * columns, -1)
+        elif stage in ("local", "lfsa"):  # [h * w, d]
+            x = x.reshape(*canvas, -1)[:rows, :columns].reshape(rows * columns, -1)
         found[stage] = x
     return found

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ LARGEST_SIDE = 2**16  # of a plausible model
 CLASSIFIERS = ("arcface", "arcface_local", "imagenet")
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True):
     """Layout and model of a file.
 
     Attributes:
@@ -42,11 +42,6 @@ class Found(NamedTuple):
       model: fields of `config.model`.
     """
 
-    layout: str
-    model: dict[str, Any]
-
-
-class _Header(msgspec.Struct):
     layout: str
     model: dict[str, str | int | float | bool]
 
@@ -60,17 +55,17 @@ def from_header(metadata: Mapping[str, str]) -> Found | None:
     if HEADER not in metadata:
         return None
     try:
-        found = msgspec.json.decode(metadata[HEADER], type=_Header)
-        if found.layout not in LAYOUTS:
-            raise UserError(f"its tokret header has the layout {found.layout!r:.40}")
+        found = msgspec.json.decode(metadata[HEADER], type=Found)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UserError("its tokret header is damaged; write it again") from error
-    return Found(found.layout, dict(found.model))
+    if found.layout not in LAYOUTS:
+        raise UserError(f"its tokret header has the layout {found.layout!r:.40}")
+    return found
 
 
 def header(found: Found) -> dict[str, str]:
     """Makes the safetensors header that `from_header` reads."""
-    return {HEADER: json.dumps(found._asdict())}
+    return {HEADER: json.dumps(msgspec.structs.asdict(found))}
 
 
 def recognise(shapes: Shapes, head: str | None, num_heads: int | None) -> Found:
@@ -85,10 +80,8 @@ def recognise(shapes: Shapes, head: str | None, num_heads: int | None) -> Found:
       UserError: if no layout of tokret's fits, or `head` is needed.
     """
     layout = _layout(shapes, head)
-    if layout == "efficientnet_lite0":
-        return Found(layout, {"trunk": layout, **MEAN_OVER_POSITIONS})
-    trunk = _trunk(shapes)
-    if layout == "torchvision":
+    trunk = layout if layout == "efficientnet_lite0" else _trunk(shapes)
+    if layout in ("efficientnet_lite0", "torchvision"):
         return Found(layout, {"trunk": trunk, **MEAN_OVER_POSITIONS})
     fields = _head_fields(shapes, layout)
     if layout in ("token", "netvlad"):
@@ -116,11 +109,9 @@ def _layout(shapes: Shapes, head: str | None) -> str:
         raise UserError(
             f"no tensors of a known model ({some}, ...); it takes {', '.join(LAYOUTS)}"
         )
-    if head not in ("gem", "rmac"):
-        raise UserError(
-            "GeM and R-MAC checkpoints look alike; set head to gem or to rmac"
-        )
-    return head
+    if head in ("gem", "rmac"):
+        return head
+    raise UserError("GeM and R-MAC checkpoints look alike; set head to gem or to rmac")
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
@@ -158,12 +149,12 @@ def _head_fields(shapes: Shapes, layout: str) -> dict[str, Any]:
             "dim": _side(shapes, "vlad.proj.0.weight", 0, 1024),
             "clusters": _side(shapes, "vlad.centroids", 2, 4),
         }
-    fields: dict[str, Any] = {"dim": _side(shapes, "whiten.weight", 0, 2048)}
+    dim = {"dim": _side(shapes, "whiten.weight", 0, 2048)}
     if layout == "rmac":  # as the authors evaluate it; see tokret.models.heads.rmac
-        fields["normalise_in_evaluation"] = False
+        return dim | {"normalise_in_evaluation": False}
     if layout == "delg":
-        fields["local_loss"] = "reduction.weight" in shapes
-    return fields
+        return dim | {"local_loss": "reduction.weight" in shapes}
+    return dim
 
 
 def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
@@ -179,15 +170,12 @@ def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
     fields = parse_model({"dtype": "float32", **found.model})
     model = build_model(**dataclasses.asdict(fields))
     images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    abstract = jax.eval_shape(
-        lambda x: model.init(jax.random.key(0), x, train=False), images
-    )
-    # Of the right shapes, without their memory.
-    variables = jax.tree.map(
-        lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), dict(abstract)
-    )
     rows = LAYOUTS[found.layout]
-    wanted = {name: leaf.shape for name, leaf in to_released(variables, rows).items()}
+    abstract = jax.eval_shape(
+        lambda x: to_released(model.init(jax.random.key(0), x, train=False), rows),
+        images,
+    )
+    wanted = {name: leaf.shape for name, leaf in abstract.items()}
     dims = {
         "arcface": found.model.get("dim"),
         "arcface_local": LOCAL_DIM,

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,57 +22,38 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.escape(template).replace(r"\{\}", r"(\d+)"))
 
 
-def _find(name: str, template: str) -> tuple[str, ...] | None:
-    """Returns the numbers in a name, None if the template does not match."""
-    match = _pattern(template).fullmatch(name)
-    return None if match is None else match.groups()
-
-
-def variable_of(name: str, rows: Iterable[Row] = EVERY_ROW) -> tuple[Variable, Form]:
-    """Returns a released tensor's counterpart.
-
-    Raises:
-      KeyError: if it has none.
-    """
+def variable_of(name: str, rows: Sequence[Row] = EVERY_ROW) -> tuple[Variable, Form]:
+    """Returns a released tensor's counterpart; KeyError if it has none."""
     for row in rows:
-        numbers = _find(name, row.released)
-        if numbers is not None:
-            return (row.collection, row.path.format(*numbers)), row.form
+        if match := _pattern(row.released).fullmatch(name):
+            return (row.collection, row.path.format(*match.groups())), row.form
     raise KeyError(name)
 
 
-def released_name(variable: Variable, rows: Iterable[Row]) -> tuple[str, Form]:
-    """Returns a variable's name in a layout.
-
-    Raises:
-      KeyError: if it has none.
-    """
+def released_name(variable: Variable, rows: Sequence[Row]) -> tuple[str, Form]:
+    """Returns a variable's name in a layout; KeyError if it has none."""
+    collection, path = variable
     for row in rows:
-        if row.collection == variable[0]:
-            numbers = _find(variable[1], row.path)
-            if numbers is not None:
-                return row.released.format(*numbers), row.form
+        match = _pattern(row.path).fullmatch(path)
+        if match and row.collection == collection:
+            return row.released.format(*match.groups()), row.form
     raise KeyError(variable)
 
 
 def from_released(
-    state_dict: Mapping[str, np.ndarray], rows: Iterable[Row] = EVERY_ROW
+    state_dict: Mapping[str, np.ndarray], rows: Sequence[Row] = EVERY_ROW
 ) -> dict[str, Any]:
-    """Turns a released state dict, or a part of one, into variables.
+    """Turns a released state dict, or a part of one, into variables by collection.
 
     Args:
       state_dict: tensors by their released names; `num_batches_tracked` are skipped.
       rows: the layout; by default any that has a name.
 
-    Returns:
-      Nested dictionaries by collection.
-
     Raises:
-      UserError: if names have no counterpart; all of them are listed.
+      UserError: lists the names without a counterpart.
     """
     flat: dict[str, np.ndarray] = {}
     unknown = []
-    rows = list(rows)
     for name, tensor in state_dict.items():
         if name.endswith(COUNTER):
             continue
@@ -87,20 +68,18 @@ def from_released(
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def to_released(variables: Mapping[str, Any], rows: Iterable[Row]) -> dict[str, Any]:
+def to_released(variables: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """Turns variables into a state dict of a layout.
 
     Args:
-      variables: nested dictionaries by collection, of arrays or of anything with their
-        methods of transposition.
+      variables: nested dictionaries by collection, of arrays.
       rows: the layout.
 
     Raises:
-      UserError: if variables have no name in it; all of them are listed.
+      UserError: lists the variables without a name in it.
     """
     found: dict[str, Any] = {}
     nameless = []
-    rows = list(rows)
     for key, leaf in traverse_util.flatten_dict(variables, sep="/").items():
         collection, _, path = key.partition("/")
         try:

@@ -9,6 +9,7 @@ results it needs: other intermediates are then not kept.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,8 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = conv_bn(inputs, width, 1)
         self.conv2, self.bn2 = conv_bn(width, width, 3, stride)
         self.conv3, self.bn3 = conv_bn(width, outputs, 1)
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.downsample = conv_bn(inputs, outputs, 1, stride)
+        same = stride == 1 and inputs == outputs
+        self.downsample = nn.Identity() if same else conv_bn(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, inputs, h, w] -> [b, 4 width, h / stride, w / stride]."""
@@ -138,18 +138,16 @@ class EncoderLayer(nn.Module):
         return x + self.drop_path(self.mlp(y).view_as(x))
 
 
-class MLP(nn.Module):
-    """Two linear layers with an exact GELU between."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, 2 * width)
-        self.fc2 = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[b, l, d] -> [b, l, d]."""
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(x)))))
+def _mlp(width: int, dropout: float) -> nn.Sequential:
+    """Makes two linear layers with an exact GELU between."""
+    layers: dict[str, nn.Module] = {
+        "fc1": nn.Linear(width, 2 * width),
+        "gelu": nn.GELU(),
+        "dropout1": nn.Dropout(dropout),
+        "fc2": nn.Linear(2 * width, width),
+        "dropout2": nn.Dropout(dropout),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 class DecoderLayer(nn.Module):
@@ -162,7 +160,7 @@ class DecoderLayer(nn.Module):
         self.self_attn = Attention(width, num_heads, dropout)
         self.cross_attn = Attention(width, num_heads, dropout)
         self.bn1, self.bn2 = nn.LayerNorm(width), nn.LayerNorm(width)  # as released
-        self.mlp = MLP(width, dropout)
+        self.mlp = _mlp(width, dropout)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, x: Tensor) -> Tensor:
@@ -176,16 +174,8 @@ class DecoderLayer(nn.Module):
 class TokenHead(nn.Module):
     """The trunk's feature map -> the embedding; the defaults are the released ones.
 
-    Args:
-      channels: of the feature map.
-      dim: dimensions of the embedding.
-      width: channels of local features and tokens (mid_dim in the released code).
-      tokens: number of tokens.
-      num_heads: heads of every attention.
-      attention_layers: layers of local feature self-attention.
-      refinement_layers: layers of refinement.
-      dropout: rate in attentions and MLPs, in training.
-      drop_path: rate at which an example skips a residual branch, in training.
+    Arguments are named as in `tokret.models.heads.token.head.TokenHead`; `channels` are
+    the feature map's, and the rates apply in training.
     """
 
     def __init__(
@@ -206,12 +196,9 @@ class TokenHead(nn.Module):
         layer = (width, num_heads, dropout, drop_path)
         self.query = nn.Parameter(torch.randn(1, tokens, width))
         self.token_norm = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
-        self.encoder = nn.ModuleList(
-            EncoderLayer(*layer) for _ in range(attention_layers)
-        )
-        self.decoder = nn.ModuleList(
-            DecoderLayer(*layer) for _ in range(refinement_layers)
-        )
+        encoder = (EncoderLayer(*layer) for _ in range(attention_layers))
+        decoder = (DecoderLayer(*layer) for _ in range(refinement_layers))
+        self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
         self.conv = nn.Sequential(nn.Conv2d(channels, width, 1), nn.BatchNorm2d(width))
         self.proj = nn.Sequential(nn.Linear(tokens * width, dim), nn.BatchNorm1d(dim))
 
@@ -305,23 +292,19 @@ class Token(nn.Module):
 
 @torch.no_grad()
 def embed(model: Token, images: Tensor, scales: Sequence[float]) -> Tensor:
-    """Extracts descriptors at several scales.
+    """Extracts the normalised mean of the descriptors at several scales.
 
     Args:
       model: in evaluation mode.
       images: normalised RGB images [b, 3, h, w].
-      scales: factors of the sides; each gives a descriptor, and their normalised mean
-        is the result.
+      scales: factors of the sides.
 
     Returns:
       L2-normalised descriptors [b, dim].
     """
-    found = []
-    for scale in scales:
-        rescaled = images
-        if scale != 1:
-            rescaled = F.interpolate(
-                images, scale_factor=scale, mode="bilinear", align_corners=False
-            )
-        found.append(model(rescaled)[0])
+    mode: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
+    found = [
+        model(images if s == 1 else F.interpolate(images, scale_factor=s, **mode))[0]
+        for s in scales
+    ]
     return F.normalize(torch.stack(found).mean(dim=0), dim=-1)

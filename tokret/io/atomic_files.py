@@ -11,15 +11,9 @@ from tokret.errors import UserError
 
 
 def write_whole(path: Path, content: str | bytes, draft: Path | None = None) -> None:
-    """Writes a file; a reader sees the old one or the whole new one.
+    """Writes bytes, or text as UTF-8; a reader sees the old file or the whole new one.
 
-    Args:
-      path: the file; its folder must exist. Its permissions stay.
-      content: bytes, or text for UTF-8.
-      draft: as of `replacing`.
-
-    Raises:
-      UserError: the file cannot be written.
+    Arguments and errors are those of `replacing`.
     """
     with replacing(path, draft) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -43,7 +37,6 @@ def replacing(
     """
     # In the same folder: os.replace is atomic only within one file system.
     draft = draft or path.with_name(f".{path.name}.{os.getpid()}")
-    refusals: tuple[type[Exception], ...] = (OSError, *errors)
     try:
         draft.touch()
         mode = stat.S_IMODE((path if path.exists() else draft).stat().st_mode)
@@ -54,7 +47,7 @@ def replacing(
             os.fsync(file.fileno())
         os.replace(draft, path)
         sync_folder(path.parent)
-    except refusals as error:
+    except (OSError, *errors) as error:
         why = getattr(error, "strerror", None) or str(error)[:200]
         raise UserError(f"{path}: cannot be written: {why}") from error
     finally:

@@ -19,7 +19,6 @@ def read_descriptors(
     path: str | Path,
     rows: int | None = None,
     name: str = "descriptors",
-    dims: int | None = None,
 ) -> Shaped[np.ndarray, "n d"]:
     """Opens an .npy file of descriptors and checks that it can be searched.
 
@@ -27,8 +26,6 @@ def read_descriptors(
       path: a file that np.save wrote.
       rows: how many rows it must have, or None.
       name: what the rows belong to, for errors: such as imlist or qimlist.
-      dims: how many columns it must have, as the descriptors it is compared with; or
-        None.
 
     Returns:
       [N, D] float16, float32 or float64, mapped from the disk and not to be written.
@@ -38,7 +35,9 @@ def read_descriptors(
         than required, or has NaN or infinity.
     """
     path = Path(path)
-    _check_header(path, *_header(path), rows, name, dims)
+    shape, dtype = _header(path)
+    if problem := _problem(shape, dtype, rows, name):
+        raise UserError(f"{path}: {problem}")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -66,35 +65,23 @@ def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _check_header(
-    path: Path,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    rows: int | None,
-    name: str,
-    dims: int | None,
-) -> None:
+def _problem(
+    shape: tuple[int, ...], dtype: np.dtype, rows: int | None, name: str
+) -> str:
+    """Returns why an array cannot be the descriptors, "" if it can."""
     if len(shape) != 2:
-        raise UserError(
-            f"{path}: has shape {shape}, descriptors have [rows, dimensions]"
-        )
+        return f"has shape {shape}, descriptors have [rows, dimensions]"
     if dtype.str not in [np.dtype(known).str for known in DTYPES]:
-        raise UserError(
-            f"{path}: has dtype {dtype}, descriptors are {', '.join(DTYPES)} in this "
-            "machine's byte order"
-        )
+        known = f"{', '.join(DTYPES)} in this machine's byte order"
+        return f"has dtype {dtype}, descriptors are {known}"
     if 0 in shape:
-        raise UserError(f"{path}: has shape {shape} and is empty, extract again")
+        return f"has shape {shape} and is empty, extract again"
     if rows is not None and shape[0] != rows:
-        raise UserError(
-            f"{path}: has {shape[0]} rows and {name} has {rows}, there must be one row "
-            "for each, in the same order"
+        return (
+            f"has {shape[0]} rows and {name} has {rows}, there must be one row for "
+            "each, in the same order"
         )
-    if dims is not None and shape[1] != dims:
-        raise UserError(
-            f"{path}: has {shape[1]} dimensions and the others have {dims}; queries "
-            "and database must come from the same model"
-        )
+    return ""
 
 
 def _check_finite(path: Path, array: Shaped[np.ndarray, "n d"]) -> None:

@@ -12,12 +12,8 @@ from tokret.errors import UserError
 def held(path: Path, refusal: str) -> Iterator[None]:
     """Holds a lock file, made if missing; the lock ends with the process at the latest.
 
-    Args:
-      path: the lock file.
-      refusal: the error's text if another process holds it.
-
     Raises:
-      UserError: if another process holds it.
+      UserError: with the text `refusal`, if another process holds it.
     """
     with path.open("a") as file:
         try:

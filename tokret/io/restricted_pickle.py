@@ -30,9 +30,6 @@ class RefusedError(Exception):
 def load(data: bytes) -> Any:
     """Returns the plain data in a pickle of any protocol, Python 2's included.
 
-    Args:
-      data: the whole pickle.
-
     Returns:
       Dicts, lists, tuples, strings (Python 2's byte strings as Latin-1), numbers;
       NumPy's arrays, of one dimension, as lists and its scalars as numbers.
@@ -88,14 +85,6 @@ def _numbers(data: Any, kind: _DType, shape: tuple[int, ...]) -> list[Any]:
     return np.frombuffer(raw, kind.dtype).tolist()
 
 
-def _reconstruct(*_: object) -> _NumberList:
-    return _NumberList()
-
-
-def _from_buffer(data: Any, kind: _DType, shape: tuple[int, ...], _: str) -> list[Any]:
-    return _numbers(data, kind, shape)
-
-
 def _scalar(kind: _DType, data: Any) -> Any:
     return _numbers(data, kind, (1,))[0]
 
@@ -113,9 +102,11 @@ NUMPY_STAND_INS: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _latin1,
 }
 for _package in ("numpy.core", "numpy._core"):
-    NUMPY_STAND_INS[f"{_package}.multiarray", "_reconstruct"] = _reconstruct
-    NUMPY_STAND_INS[f"{_package}.multiarray", "scalar"] = _scalar
-    NUMPY_STAND_INS[f"{_package}.numeric", "_frombuffer"] = _from_buffer
+    NUMPY_STAND_INS |= {
+        (f"{_package}.multiarray", "_reconstruct"): lambda *_: _NumberList(),
+        (f"{_package}.multiarray", "scalar"): _scalar,
+        (f"{_package}.numeric", "_frombuffer"): lambda d, k, s, _: _numbers(d, k, s),
+    }
 
 
 # The unpickler written in Python, a private name of the standard library (checked with
@@ -249,8 +240,6 @@ def check_key(key: object) -> None:
     Tuples hash their members again each time: doubled a hundred times that never ends,
     and nested deep enough it overflows the stack; large integers can all collide.
     """
-    if isinstance(key, str | bytes) or (
-        isinstance(key, int) and -(2**63) <= key < 2**63
-    ):
-        return
-    raise RefusedError(f"a dict's key that is {type(key).__name__}")
+    small = isinstance(key, int) and -(2**63) <= key < 2**63
+    if not small and not isinstance(key, str | bytes):
+        raise RefusedError(f"a dict's key that is {type(key).__name__}")

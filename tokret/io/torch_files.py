@@ -11,7 +11,7 @@ import mmap
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ MAX_PICKLE = 32 * 2**20  # bytes; a thousand tensors take 0.2 MB
 MAX_DIRECTORY = 4 * 2**20  # bytes; a thousand entries take 0.1 MB
 
 
-@dataclass(frozen=True)
-class TorchFile:
+class TorchFile(NamedTuple):
     """A PyTorch file, opened.
 
     Attributes:
@@ -41,14 +40,11 @@ class TorchFile:
 
 
 def open_zip(raw: np.ndarray, file: io.FileIO) -> TorchFile:
-    """Opens a file of the zip format.
+    """Opens a file of the zip format; nothing of the storages is read.
 
     Args:
       raw: uint8 [n], the whole file, mapped.
       file: the same file.
-
-    Returns:
-      Its contents; nothing of the storages is read.
 
     Raises:
       FaultError: it is malformed, or a program (TorchScript).
@@ -68,8 +64,7 @@ def open_zip(raw: np.ndarray, file: io.FileIO) -> TorchFile:
         )
     if f"{root}byteorder" in entries:
         start, size = _extent(raw, entries[f"{root}byteorder"])
-        if raw[start : start + min(size, 16)].tobytes() != b"little":
-            raise FaultError("big-endian; save it again on a little-endian machine")
+        _require_little(raw[start : start + min(size, 16)].tobytes() == b"little")
     start, size = _extent(raw, entries[f"{root}data.pkl"])
     if size > MAX_PICKLE:
         raise FaultError(f"its pickle has {size} bytes; save the state_dict() alone")
@@ -79,6 +74,11 @@ def open_zip(raw: np.ndarray, file: io.FileIO) -> TorchFile:
         for key, storage in storages.items()
     }
     return TorchFile(top, starts)
+
+
+def _require_little(little: bool) -> None:
+    if not little:
+        raise FaultError("big-endian; save it again on a little-endian machine")
 
 
 class _Bounded(io.RawIOBase):
@@ -128,13 +128,11 @@ def _extent(raw: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:
         )
     at = info.header_offset
     header = raw[at : at + 30].tobytes()
-    if at < 0 or len(header) < 30 or not header.startswith(ZIP_MAGIC):
-        raise FaultError(f"truncated or malformed at its entry {name}; get it again")
-    name_length, extra_length = struct.unpack("<HH", header[26:])
-    start = at + 30 + name_length + extra_length
-    if info.file_size != info.compress_size or start + info.file_size > len(raw):
-        raise FaultError(f"truncated or malformed at its entry {name}; get it again")
-    return start, info.file_size
+    if at >= 0 and len(header) == 30 and header.startswith(ZIP_MAGIC):
+        start = at + 30 + sum(struct.unpack("<HH", header[26:]))  # name, extra field
+        if info.file_size == info.compress_size and start + info.file_size <= len(raw):
+            return start, info.file_size
+    raise FaultError(f"truncated or malformed at its entry {name}; get it again")
 
 
 def _storage_start(
@@ -153,18 +151,7 @@ def _storage_start(
 
 
 def open_legacy(raw: np.ndarray, file: io.FileIO) -> TorchFile:
-    """Opens a file of the legacy format.
-
-    Args:
-      raw: uint8 [n], the whole file, mapped.
-      file: the same file.
-
-    Returns:
-      Its contents; of the storages only the lengths are read.
-
-    Raises:
-      FaultError: it is malformed, or a pickle of something else.
-    """
+    """Opens a file of the legacy format, as `open_zip`; reads the storages' lengths."""
     size = min(len(raw), MAX_PICKLE)
     with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as stream:
         magic, _ = read_pickle(stream)
@@ -174,8 +161,8 @@ def open_legacy(raw: np.ndarray, file: io.FileIO) -> TorchFile:
         if type(version) is not int or version != LEGACY_VERSION:
             raise FaultError("of an unknown version; save it with a newer PyTorch")
         machine, _ = read_pickle(stream)
-        if not isinstance(machine, dict) or machine.get("little_endian") is not True:
-            raise FaultError("big-endian; save it again on a little-endian machine")
+        facts = machine if isinstance(machine, dict) else {}
+        _require_little(facts.get("little_endian") is True)
         top, storages = read_pickle(stream)
         keys, _ = read_pickle(stream)
         position = stream.tell()

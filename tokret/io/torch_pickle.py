@@ -45,21 +45,13 @@ class FaultError(Exception):
 
 @dataclass(frozen=True)
 class Storage:
-    """A sequence of elements, of which tensors are views.
+    """A sequence of elements, of which tensors are views."""
 
-    Attributes:
-      key: its name in the file.
-      dtype: of its elements.
-      total: how many elements the file holds under this key.
-      first: the first of them that belongs to this storage.
-      length: how many of them do; only files older than 2018 have parts of storages.
-    """
-
-    key: str
+    key: str  # its name in the file
     dtype: np.dtype
-    total: int
-    first: int
-    length: int
+    total: int  # elements that the file holds under this key
+    first: int  # the first of them that belongs to this storage
+    length: int  # how many do; only files older than 2018 have parts of storages
 
 
 @dataclass(frozen=True)
@@ -97,32 +89,14 @@ class _OrderedDict(StandIn, dict[Any, Any]):
         """Drops the state: `_metadata`, the versions of the model's modules."""
 
 
-def _rebuild_tensor(
-    storage: object, offset: object, shape: object, strides: object, *_: object
-) -> Tensor:
-    return Tensor(storage, offset, shape, strides)
-
-
-def _rebuild_parameter(tensor: object, *_: object) -> object:
-    return tensor
-
-
-def _size(sides: object = ()) -> object:
-    return sides
-
-
-def _device(*_: object) -> None:
-    return None
-
-
 _STAND_INS: dict[tuple[str, str], Any] = {
     **NUMPY_STAND_INS,
     ("collections", "OrderedDict"): _OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "Size"): _size,
-    ("torch", "device"): _device,
+    ("torch._utils", "_rebuild_tensor"): lambda *facts: Tensor(*facts[:4]),
+    ("torch._utils", "_rebuild_tensor_v2"): lambda *facts: Tensor(*facts[:4]),
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    ("torch", "Size"): lambda sides=(): sides,
+    ("torch", "device"): lambda *_: None,
 } | {("torch", name): _StorageClass(dtype) for name, dtype in STORAGE_DTYPES.items()}
 
 
@@ -141,17 +115,16 @@ class _TorchUnpickler(RestrictedUnpickler):
 
     dispatch = RestrictedUnpickler.dispatch | {ord("Q"): load_binpersid}
 
-    def _storage(self, pid: object) -> Storage:
+    def _storage(self, pid: Any) -> Storage:
         """Returns the storage that a persistent id names.
 
         It is ("storage", class, key, device, total), and in the legacy format a sixth
         member: None, or (key of the part, first element, length of the part).
         """
-        if not isinstance(pid, tuple) or len(pid) not in (5, 6):
+        right = isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"
+        if not right or not isinstance(pid[1], _StorageClass):
             raise RefusedError("an object from outside that is no storage")
-        word, kind, key, _, total = pid[:5]
-        if word != "storage" or not isinstance(kind, _StorageClass):
-            raise RefusedError("an object from outside that is no storage")
+        _, kind, key, _, total, *rest = pid
         if not isinstance(key, str) or not is_count(total):
             raise FaultError("names a storage of invalid size; get the file again")
         whole = Storage(key, kind.dtype, total, 0, total)
@@ -159,10 +132,9 @@ class _TorchUnpickler(RestrictedUnpickler):
             raise FaultError(
                 f"defines storage {printable(key)} in two ways; get the file again"
             )
-        part = pid[5] if len(pid) == 6 else None
-        if part is None:
+        if rest in ([], [None]):
             return whole
-        _, first, length = part
+        ((_, first, length),) = rest
         if not is_count(first) or not is_count(length) or first + length > total:
             raise FaultError(
                 f"has a part outside storage {printable(key)}; get the file again"
@@ -204,8 +176,7 @@ def state_dict_of(top: object) -> tuple[Mapping[Any, Tensor], tuple[str, ...]]:
     """Extracts the state dict from a file's pickle.
 
     Args:
-      top: the whole of it: the state dict, or a dict that has it under one of
-        `WRAPPERS` beside other things.
+      top: the state dict, or a dict that has it under one of `WRAPPERS`.
 
     Returns:
       The tensors by their names, and the names of the other things.
@@ -229,7 +200,7 @@ def state_dict_of(top: object) -> tuple[Mapping[Any, Tensor], tuple[str, ...]]:
             f"is at the top or under one of {', '.join(WRAPPERS)}"
         )
     state = top[found[0]] if found else top
-    strange = {name: value for name, value in state.items() if not _is_tensor(value)}
+    strange = {n: value for n, value in state.items() if not isinstance(value, Tensor)}
     if strange:
         raise FaultError(
             f"its state dict holds other than tensors: {_listed(strange)}; save the "
@@ -239,19 +210,15 @@ def state_dict_of(top: object) -> tuple[Mapping[Any, Tensor], tuple[str, ...]]:
     return state, others if found else ()
 
 
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
-
-
 def _has_tensors(value: object) -> bool:
-    return isinstance(value, dict) and any(map(_is_tensor, value.values()))
+    values = value.values() if isinstance(value, dict) else ()
+    return any(isinstance(entry, Tensor) for entry in values)
 
 
-def _listed(entries: Mapping[Any, object], most: int = 8) -> str:
+def _listed(entries: Mapping[Any, object]) -> str:
     """Entries in words, the first few of them."""
-    names = list(entries)[:most]
-    words = [f"{printable(str(n))} ({_kind(entries[n])})" for n in names]
-    more = len(entries) - len(names)
+    words = [f"{printable(str(n))} ({_kind(entries[n])})" for n in list(entries)[:8]]
+    more = len(entries) - len(words)
     return ", ".join(words) + (f" and {more} more" if more else "")
 
 

@@ -8,10 +8,9 @@ import io
 import mmap
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -24,18 +23,10 @@ from tokret.io.atomic_files import replacing
 from tokret.io.torch_pickle import STORAGE_DTYPES, FaultError, state_dict_of
 
 SAFETENSORS_DTYPES: dict[str, np.dtype] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
+    **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (8, 4, 2)},
     "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
+    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (8, 4, 2, 1)},
+    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (8, 4, 2, 1)},
     "BOOL": np.dtype("?"),
 }
 MAX_HEADER = 16 * 2**20  # bytes; a thousand tensors take 0.1 MB
@@ -44,8 +35,7 @@ MAX_NAME = 500  # characters
 PREFIXES = ("module.", "_orig_mod.")
 
 
-@dataclass(frozen=True, eq=False)
-class WeightFile:
+class WeightFile(NamedTuple):
     """The weights in a file.
 
     Attributes:
@@ -66,9 +56,9 @@ def read_weights(path: Path) -> WeightFile:
     """Reads the state dict in a file.
 
     Args:
-      path: a PyTorch file (zip or legacy) of tensors, or a safetensors file. A state
-        dict may stand at the top or under one of `torch_pickle.WRAPPERS`. `PREFIXES`
-        that all names have are removed.
+      path: a PyTorch file (zip or legacy) or a safetensors file. A state dict may stand
+        at the top or under one of `torch_pickle.WRAPPERS`. `PREFIXES` that all names
+        have are removed.
 
     Returns:
       Views of its tensors; no byte of them is read yet.
@@ -148,18 +138,14 @@ def _safetensors(
 
 def _renamed(tensors: Mapping[Any, Any]) -> dict[str, Any]:
     """Checks the names and removes the prefixes that all of them have."""
-    names = list(tensors)
-    _check_names(names)
-    while prefix := next(
-        (p for p in PREFIXES if all(name.startswith(p) for name in names)), ""
-    ):
-        names = [name.removeprefix(prefix) for name in names]
-        _check_names(names)
-    return dict(zip(names, tensors.values(), strict=True))
+    _check_names(tensors)
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            return _renamed({n.removeprefix(prefix): t for n, t in tensors.items()})
+    return dict(tensors)
 
 
-def _check_names(names: Iterable[object]) -> None:
-    names = list(names)
+def _check_names(names: Collection[object]) -> None:
     if not names:
         raise FaultError("holds no tensors; save a model's state_dict()")
     for name in names:
@@ -194,15 +180,10 @@ def write_safetensors(
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes a PyTorch file of an OrderedDict of tensors, atomically.
-
-    Args:
-      path: the file; an existing one is replaced.
-      tensors: arrays of any shape and strides, by their names; they are copied.
+    """Writes a PyTorch file of an OrderedDict of tensors, as `write_safetensors`.
 
     Raises:
-      UserError: PyTorch is missing, the file cannot be written, or state dicts lack a
-        name or a dtype.
+      UserError: in addition, PyTorch is missing.
     """
     try:
         import torch
@@ -229,18 +210,16 @@ def _torch_tensor(torch: Any, array: np.ndarray) -> Any:
 
 
 def _check_writable(
-    path: Path, tensors: Mapping[str, np.ndarray], dtypes: Iterable[np.dtype]
+    path: Path, tensors: Mapping[str, np.ndarray], dtypes: Collection[np.dtype]
 ) -> None:
     if path.is_dir():
         raise UserError(f"{path}: cannot be written: it is a folder; name a file in it")
     try:
         _check_names(tensors)
+        for name, array in tensors.items():
+            if array.dtype.newbyteorder("<") not in dtypes:
+                raise FaultError(
+                    f"tensor {name} is {array.dtype}, which the format lacks; cast it"
+                )
     except FaultError as fault:
         raise UserError(f"{path}: cannot be written: {fault}") from fault
-    known = set(dtypes)
-    for name, array in tensors.items():
-        if array.dtype.newbyteorder("<") not in known:
-            raise UserError(
-                f"{path}: cannot be written: tensor {name} is {array.dtype}, which "
-                "the format lacks; cast it"
-            )

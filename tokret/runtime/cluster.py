@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -44,10 +44,8 @@ _over = threading.Event()  # failures of other processes no longer matter
 
 def is_announced(environment: Mapping[str, str]) -> bool:
     """Whether a platform's own variables may announce several processes."""
-    for name, count in (
-        ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
-        ("SLURM_STEP_NODELIST", "SLURM_NTASKS"),
-    ):
+    mpi = ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE")
+    for name, count in (mpi, ("SLURM_STEP_NODELIST", "SLURM_NTASKS")):
         if name in environment:
             return environment.get(count, "1") != "1"
     # The last is set by JAX itself, on a machine with a TPU.
@@ -126,11 +124,7 @@ def join(
 
 
 def check_arguments(coordinator: str, count: int, index: int) -> None:
-    """Checks the arguments of `join`, all given.
-
-    Raises:
-      UserError: naming the argument that is wrong.
-    """
+    """Checks the arguments of `join`, all given; UserError names the wrong one."""
     match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})", coordinator)
     if not match or not 1 <= int(match[1]) <= 65535:
         raise UserError(
@@ -146,18 +140,15 @@ def check_arguments(coordinator: str, count: int, index: int) -> None:
 
 
 def _give_up(others: str, count: int | None, index: int | None, seconds: float) -> None:
+    """Ends the process from the timer's thread, without waiting for other processes."""
     who = "" if index is None else f" by process {index} of {count}"
-    _end(
-        2,
+    print(  # noqa: T201
         f"error: {others} could not be reached in {seconds:.0f} seconds{who}; start "
         "all processes, and check coordinator, num_processes and process_id",
+        file=sys.stderr,
+        flush=True,
     )
-
-
-def _end(status: int, line: str) -> NoReturn:
-    """Ends the process from any thread, without waiting for other processes."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
-    os._exit(status)
+    os._exit(2)
 
 
 def _listen() -> None:
@@ -225,11 +216,7 @@ def is_first() -> bool:
 
 
 def wait(name: str) -> None:
-    """Waits for all processes, as long as it takes.
-
-    Args:
-      name: the same on all, and used once.
-    """
+    """Waits for all processes, as long as it takes; the name is used once, by all."""
     if process_count() > 1:
         client = jax_coordinator.client()
         client.wait_at_barrier(f"tokret/{name}", int(PATIENCE * 1000))
@@ -243,10 +230,10 @@ def wait_for_first() -> None:
 
 
 def first_alone(make: Callable[[], Result], name: str) -> Result:
-    """Makes something in the first process, then in the others, which find it made.
+    """Prepares files in the first process, then in the others, which find them made.
 
     Args:
-      make: prepares files.
+      make: prepares the files.
       name: used once.
     """
     if not is_first():
@@ -258,10 +245,10 @@ def first_alone(make: Callable[[], Result], name: str) -> Result:
 
 
 def compiled_together(step: Callable[..., Result], name: str) -> Callable[..., Result]:
-    """Lets all processes wait, before the first call, until each has compiled it.
+    """Makes all processes wait, before the first call, until each has compiled it.
 
-    One may find a program in the compilation cache that another has to compile, and
-    sums over CPUs time out after 30 seconds.
+    One may load a program that another has to compile, and sums over CPUs time out
+    after 30 seconds.
 
     Args:
       step: made by `jax.jit`.
@@ -291,15 +278,10 @@ def gather_ints(numbers: Sequence[int]) -> np.ndarray:
 
 
 def gather_texts(text: str) -> list[str]:
-    """Returns the text of each process, cut to `MAX_TEXT` bytes of UTF-8.
-
-    It waits for all, however long each takes to call this.
-    """
+    """Waits for all, and returns each process's text, cut to `MAX_TEXT` UTF-8 bytes."""
     if process_count() == 1:
         return [text]
     wait(f"texts {next(_texts)}")
-    mine = np.zeros(MAX_TEXT, np.uint8)
-    encoded = np.frombuffer(text.encode()[:MAX_TEXT], np.uint8)
-    mine[: len(encoded)] = encoded
+    mine = np.frombuffer(text.encode()[:MAX_TEXT].ljust(MAX_TEXT, b"\0"), np.uint8)
     rows = np.asarray(multihost_utils.process_allgather(mine))
     return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]

@@ -17,16 +17,18 @@ def keep_compiled(folder: str) -> None:
     """Stores what this process compiles, and loads what others compiled, from now on.
 
     Args:
-      folder: may be shared by any programs and machines, since jax distinguishes the
-        programs and each kind of processor has a folder of its own in it. "" stores
-        nothing. The environment's JAX_COMPILATION_CACHE_DIR takes precedence.
+      folder: may serve any programs and machines: each kind of processor has a folder
+        of its own in it. "" stores nothing. The environment's JAX_COMPILATION_CACHE_DIR
+        takes precedence.
 
     Raises:
       UserError: if the folder cannot be made.
     """
     if not folder or os.environ.get(VARIABLE):
         return
-    own = Path(folder).expanduser() / _processor()
+    # XLA compiles for all the instructions of the processor.
+    kind = hashlib.sha256(processor.instructions().encode()).hexdigest()[:12]
+    own = Path(folder).expanduser() / kind
     try:
         own.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -37,8 +39,3 @@ def keep_compiled(folder: str) -> None:
     jax.config.update("jax_compilation_cache_dir", str(own))
     # Small programs are many, and cost a start more than they cost the disk.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def _processor() -> str:
-    """Identifies the processor's instructions: XLA compiles for all of them."""
-    return hashlib.sha256(processor.instructions().encode()).hexdigest()[:12]

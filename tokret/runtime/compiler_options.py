@@ -70,8 +70,12 @@ def _allowed(options: Options, platform: str) -> dict[str, Option]:
 @functools.cache
 def _known(name: str, value: Option, platform: str) -> bool:
     """Whether a platform's compiler takes an option."""
+    try:
+        device = jax.local_devices(backend=platform)[0]
+    except RuntimeError:  # not on this machine: it is compiled for another
+        device = jax.local_devices()[0]
     tried = jax.jit(lambda x: x + 1, compiler_options={name: value})
-    with jax.default_device(_device_of(platform)):
+    with jax.default_device(device):
         lowered = tried.lower(jax.ShapeDtypeStruct((), jnp.float32))
         try:
             lowered.compile()
@@ -80,10 +84,3 @@ def _known(name: str, value: Option, platform: str) -> bool:
                 return False
             raise
     return True
-
-
-def _device_of(platform: str) -> jax.Device:
-    try:
-        return jax.local_devices(backend=platform)[0]
-    except RuntimeError:  # not on this machine: it is compiled for another
-        return jax.local_devices()[0]

@@ -9,12 +9,6 @@ from typing import Any
 
 from jax._src import distributed
 
-# The client's methods that tokret calls.
-METHODS = (
-    *("key_value_set", "key_value_try_get", "key_value_delete", "wait_at_barrier"),
-    *("key_value_set_bytes", "blocking_key_value_get_bytes"),
-)
-
 
 def client() -> Any:
     """Returns the client; None where this process works alone."""

@@ -23,19 +23,13 @@ Arrays = Mapping[str, np.ndarray]
 class ProcessGroup:
     """Processes that divide work; the first keeps the results.
 
-    Attributes:
+    Args:
       index: this process's, from 0.
       count: how many there are.
+      client: of the coordinator; None for a process alone.
     """
 
     def __init__(self, index: int = 0, count: int = 1, client: Any = None) -> None:
-        """Makes one process's view of the group.
-
-        Args:
-          index: this process's, from 0.
-          count: how many there are.
-          client: of the coordinator; None for a process alone.
-        """
         self.index, self.count = index, count
         self._client, self._calls = client, 0
 
@@ -85,8 +79,7 @@ class ProcessGroup:
         return name
 
     def _send(self, key: str, arrays: Arrays) -> None:
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
+        np.savez(buffer := io.BytesIO(), allow_pickle=False, **arrays)
         content = buffer.getvalue()
         for start in range(0, len(content), CHUNK):
             chunk = content[start : start + CHUNK]
