@@ -16,16 +16,18 @@ from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks.resnet import EXPANSION
 from tokret.shapes import Array, Float
 
+# As released; dropout of paths too.
+NUM_HEADS, TOKENS, REFINEMENT_LAYERS, DROPOUT = 8, 4, 2, 0.1
+
 
 def _conv(width: int, side: int, dtype: Any, name: str, stride: int = 1) -> nn.Conv:
     padding = [(side // 2, side // 2)] * 2
-    strides = (stride, stride)
-    return nn.Conv(
-        *(width, (side, side), strides, padding),
-        use_bias=False,
-        dtype=dtype,
-        name=name,
-    )
+    shape = (width, (side, side), (stride, stride), padding)
+    return nn.Conv(*shape, use_bias=False, dtype=dtype, name=name)
+
+
+def _dropout(train: bool, broadcast_dims: tuple[int, ...] = ()) -> nn.Dropout:
+    return nn.Dropout(DROPOUT, broadcast_dims, deterministic=not train)
 
 
 def _norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
@@ -84,8 +86,6 @@ class PlainResNet(nn.Module):
 class PlainAttention(nn.Module):
     """As `tokret.models.attention.Attention`."""
 
-    num_heads: int
-    dropout: float
     dtype: Any
 
     @nn.compact
@@ -96,24 +96,22 @@ class PlainAttention(nn.Module):
 
         def split(inputs: Array, name: str) -> Array:
             y = nn.Dense(inputs.shape[-1], dtype=self.dtype, name=name)(inputs)
-            return y.reshape(*y.shape[:2], self.num_heads, -1)
+            return y.reshape(*y.shape[:2], NUM_HEADS, -1)
 
         y = nn.dot_product_attention(
             *(split(x, "q"), split(source, "k"), split(source, "v")),
             broadcast_dropout=False,
             dropout_rng=self.make_rng("dropout") if train else None,
-            dropout_rate=self.dropout,
+            dropout_rate=DROPOUT,
             deterministic=not train,
         )
         y = nn.Dense(x.shape[-1], dtype=self.dtype, name="proj")(y.reshape(x.shape))
-        return nn.Dropout(self.dropout, deterministic=not train)(y)
+        return _dropout(train)(y)
 
 
 class PlainRefinement(nn.Module):
     """As `tokret.models.heads.token.refinement.RefinementLayer`."""
 
-    num_heads: int
-    dropout: float
     dtype: Any
 
     @nn.compact
@@ -122,17 +120,14 @@ class PlainRefinement(nn.Module):
     ) -> Float[Array, "b l d"]:
         """Returns the refined tokens."""
         width, dtype = x.shape[-1], self.dtype
-        attention = (self.num_heads, self.dropout, dtype)
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        path = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
+        drop, path = _dropout(train), _dropout(train, (1, 2))
         y = nn.LayerNorm(1e-5, dtype=dtype, name="norm1")(tokens)
-        y = PlainAttention(*attention, name="cross_attn")(y, x, train)
-        tokens = tokens + path(y)
+        tokens = tokens + path(PlainAttention(dtype, name="cross_attn")(y, x, train))
         y = nn.gelu(nn.Dense(2 * width, dtype=dtype, name="fc1")(tokens), False)
         y = drop(nn.Dense(width, dtype=dtype, name="fc2")(drop(y)))
         tokens = tokens + path(y)
         y = nn.LayerNorm(1e-5, dtype=dtype, name="norm2")(tokens)
-        return tokens + path(PlainAttention(*attention, name="self_attn")(y, y, train))
+        return tokens + path(PlainAttention(dtype, name="self_attn")(y, y, train))
 
 
 class PlainTokenHead(nn.Module):
@@ -140,10 +135,6 @@ class PlainTokenHead(nn.Module):
 
     dtype: Any
     dim: int = 1024
-    tokens: int = 4
-    num_heads: int = 8
-    refinement_layers: int = 2
-    dropout: float = 0.1  # of paths too
 
     @nn.compact
     def __call__(
@@ -153,44 +144,33 @@ class PlainTokenHead(nn.Module):
         dim, dtype = self.dim, self.dtype
         x = nn.Conv(dim, (1, 1), dtype=dtype, name="conv")(features)
         x = _norm(train, dtype, "conv_bn")(x).reshape(len(features), -1, dim)
-        encode = _PlainEncoder(self.num_heads, self.dropout, dtype, name="encoder0")
-        x = encode(x, train)
-        tokenizer = _PlainTokenizer(self.tokens, dtype, name="tokenizer")
-        tokens = tokenizer(x)
-        for i in range(self.refinement_layers):
-            layer = PlainRefinement(
-                self.num_heads, self.dropout, dtype, name=f"decoder{i}"
-            )
-            tokens = layer(tokens, x, train)
+        x = _PlainEncoder(dtype, name="encoder0")(x, train)
+        tokens = _PlainTokenizer(dtype, name="tokenizer")(x)
+        for i in range(REFINEMENT_LAYERS):
+            tokens = PlainRefinement(dtype, name=f"decoder{i}")(tokens, x, train)
         joined = tokens.reshape(len(tokens), -1)
         embedding = nn.Dense(dim, dtype=dtype, name="proj")(joined)
         return _norm(train, dtype, "proj_bn")(embedding), {}
 
 
 class _PlainEncoder(nn.Module):
-    num_heads: int
-    dropout: float
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], train: bool) -> Array:
-        path = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
-        attention = PlainAttention(
-            self.num_heads, self.dropout, self.dtype, name="attn"
-        )
-        x = x + path(attention(x, x, train))
+        path = _dropout(train, (1, 2))
+        x = x + path(PlainAttention(self.dtype, name="attn")(x, x, train))
         y = _norm(train, self.dtype, "bn")(x)
         return x + path(nn.Dense(x.shape[-1], dtype=self.dtype, name="mlp")(y))
 
 
 class _PlainTokenizer(nn.Module):
-    tokens: int
     dtype: Any
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"]) -> Float[Array, "b l d"]:
         width = x.shape[-1]
-        query = self.param("query", nn.initializers.normal(1.0), (self.tokens, width))
+        query = self.param("query", nn.initializers.normal(1.0), (TOKENS, width))
         logits = jnp.einsum("ld,bnd->bln", query.astype(x.dtype), x)
         weights = jax.nn.softmax(logits, axis=1)
         gathered = jnp.einsum("bln,bnd->bld", weights, x)

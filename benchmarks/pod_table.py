@@ -1,6 +1,7 @@
 """The released recipe on TPU pods: a table, made row by row; a later run resumes."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,79 +116,69 @@ def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
     for what, words in WORDS.items():
         found = [row for row in rows.values() if row["what"] == what]
         if found:
-            table = _search_table(found) if what == "search" else _table(found, what)
-            lines += [*words, *table, ""]
+            lines += [*words, *_table(found), ""]
     made = "; ".join(sorted({_made(row) for row in rows.values()}))
     return "\n".join([*lines, f"Made with {made}."]) + "\n"
 
 
-def _table(rows: list[dict[str, Any]], what: str) -> list[str]:
-    hours = "h/epoch" if what == "train" else "h/million"
-    titles = ["recipe", "pod", "data x model", "batch", "fits", "GiB a chip"]
-    titles += ["ms", "bound by", "images/s", "MFU", hours, "collectives", "commit"]
+def _table(rows: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row in rows:
         lines.append(_cells(row))
         if not row["fits"] and row["largest"]:
             lines.append(_cells({**row, **row["largest"]}))
-    return _aligned(titles, lines)
+    titles = list(lines[0])
+    cells = (titles, ["---"] * len(titles), *(line.values() for line in lines))
+    return [f"| {' | '.join(line)} |" for line in cells]
 
 
-def _aligned(titles: list[str], lines: list[list[str]]) -> list[str]:
-    dashes = ["---"] * len(titles)
-    return [f"| {' | '.join(cells)} |" for cells in (titles, dashes, *lines)]
+def _cells(row: dict[str, Any]) -> dict[str, str]:
+    """Returns a row's cells by title; what does not fit has no figures."""
+    fits, pod = row["fits"], row["topology"]
+    memory = CHIPS[pod.partition(":")[0]].memory
+    used = row["arguments"] + row["temporaries"] if fits else row["needed"]
+    figures: dict[str, Callable[[], str]]
+    if row["what"] == "search":
+        cells = {"pod": pod, "descriptors": f"{row['database']:,}"}
+        cells["store"] = row["store"]
+        figures = {
+            "ms": lambda: f"{row['seconds'] * 1e3:,.1f}",
+            "queries/s": lambda: f"{row['rate']:,.0f}",
+        }
+    else:
+        cells = {"recipe": row["name"], "pod": pod}
+        cells["data x model"] = f"{row['chips'] // row['model']} x {row['model']}"
+        cells["batch"] = f"{row['batch_size']:,}"
+        train = row["what"] == "train"
+        figures = {
+            "ms": lambda: f"{row['seconds'] * 1e3:,.0f}",
+            "bound by": lambda: (
+                "memory" if row["memory"] > row["compute"] else "products"
+            ),
+            "images/s": lambda: f"{row['rate']:,.0f}",
+            "MFU": lambda: f"{row['mfu']:.0%}" if "mfu" in row else "",
+            "h/epoch" if train else "h/million": lambda: (
+                f"{(row['photos'] if train else 10**6) / row['rate'] / 3600:.2g}"
+            ),
+            "collectives": lambda: _collectives(row["traffic"]),
+        }
+    cells |= {"fits": "yes" if fits else "no"}
+    cells["GiB a chip"] = f"{used / GIB:.1f} of {memory / GIB:g}"
+    cells |= {title: figure() if fits else "" for title, figure in figures.items()}
+    commit = row["environment"]["commit"]
+    dirty = "-dirty" if commit.endswith("-dirty") else ""
+    return cells | {"commit": commit[:7] + dirty}
 
 
-def _search_table(rows: list[dict[str, Any]]) -> list[str]:
-    titles = ["pod", "descriptors", "store", "fits", "GiB a chip", "ms", "queries/s"]
-    lines = []
-    for row in rows:
-        cells = [row["topology"], f"{row['database']:,}", row["store"]]
-        if row["fits"]:
-            cells += ["yes", _memory(row, row["arguments"] + row["temporaries"])]
-            cells += [f"{row['seconds'] * 1e3:,.1f}", f"{row['rate']:,.0f}"]
-        else:
-            cells += ["no", _memory(row, row["needed"]), "", ""]
-        lines.append([*cells, _commit(row)])
-    return _aligned([*titles, "commit"], lines)
-
-
-def _memory(row: dict[str, Any], used: int) -> str:
-    memory = CHIPS[row["topology"].partition(":")[0]].memory
-    return f"{used / GIB:.1f} of {memory / GIB:g}"
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    chips, model = row["chips"], row["model"]
-    cells = [row["name"], row["topology"], f"{chips // model} x {model}"]
-    cells.append(f"{row['batch_size']:,}")
-    if not row["fits"]:
-        return [*cells, "no", _memory(row, row["needed"]), *[""] * 6, _commit(row)]
-    photos = row["photos"] if row["what"] == "train" else 1_000_000
-    largest = sorted(row["traffic"], key=lambda each: -each["bytes"])[:2]
-    return [
-        *cells,
-        "yes",
-        _memory(row, row["arguments"] + row["temporaries"]),
-        f"{row['seconds'] * 1e3:,.0f}",
-        "memory" if row["memory"] > row["compute"] else "products",
-        f"{row['rate']:,.0f}",
-        f"{row['mfu']:.0%}" if "mfu" in row else "",
-        f"{photos / row['rate'] / 3600:.2g}",
-        "; ".join(map(format_traffic, largest)) or "none",
-        _commit(row),
-    ]
+def _collectives(traffic: list[dict[str, Any]]) -> str:
+    largest = sorted(traffic, key=lambda each: -each["bytes"])[:2]
+    return "; ".join(map(format_traffic, largest)) or "none"
 
 
 def _made(row: dict[str, Any]) -> str:
     made = row["environment"]
     packages = ("jax", "libtpu", "flax")
     return ", ".join(f"{name} {made['versions'][name]}" for name in packages)
-
-
-def _commit(row: dict[str, Any]) -> str:
-    commit: str = row["environment"]["commit"]
-    return commit[:7] + ("-dirty" if commit.endswith("-dirty") else "")
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -61,26 +61,17 @@ class Traffic(NamedTuple):
 
 
 def traffic(collectives: Iterable[Collective], iterations: int = 1) -> list[Traffic]:
-    """Sums collectives up by kind and size of group, the most bytes first.
+    """Sums up the collectives of a program and of its loop's iterations.
 
-    Args:
-      collectives: of a program.
-      iterations: of its loop.
+    By kind and size of group, the most bytes first.
     """
-    found: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    found: dict[tuple[str, int], Traffic] = {}
     for one in collectives:
-        times = iterations if one.looped else 1
-        found.setdefault((one.kind, one.group_size), []).append((times, one.bytes))
-    summed = [
-        Traffic(
-            *key,
-            number=sum(times for times, _ in each),
-            bytes=sum(times * size for times, size in each),
-            largest=max(size for _, size in each),
-        )
-        for key, each in found.items()
-    ]
-    return sorted(summed, key=lambda one: -one.bytes)
+        key, times = (one.kind, one.group_size), iterations if one.looped else 1
+        _, _, number, size, largest = found.get(key, Traffic(*key, 0, 0, 0))
+        size, largest = size + times * one.bytes, max(largest, one.bytes)
+        found[key] = Traffic(*key, number + times, size, largest)
+    return sorted(found.values(), key=lambda one: -one.bytes)
 
 
 def read_collectives(text: str) -> list[Collective]:
@@ -91,7 +82,7 @@ def read_collectives(text: str) -> list[Collective]:
     for name, lines in computations.items():
         for line in lines:
             if match := _OPERATION.search(line):
-                shapes = _shapes(match[1])
+                shapes = [(dtype, _numbers(s)) for dtype, s in _SHAPE.findall(match[1])]
                 if match[3] and match[2] != "all-reduce":
                     # The result of a start begins with its operands.
                     shapes = [each for each in shapes if each != ("u32", ())]
@@ -117,26 +108,14 @@ def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def _in_loops(computations: dict[str, list[str]]) -> set[str]:
     """Names of loops' bodies and of all computations that they call."""
-    calls = {
-        name: {called for line in lines for called in _CALLED.findall(line)}
-        for name, lines in computations.items()
-    }
+    texts = {name: "\n".join(lines) for name, lines in computations.items()}
     reached: set[str] = set()
-    waiting = {
-        body
-        for lines in computations.values()
-        for line in lines
-        for body in _BODY.findall(line)
-    }
+    waiting = {body for text in texts.values() for body in _BODY.findall(text)}
     while waiting:
         reached |= waiting
-        called = {name for body in waiting for name in calls.get(body, ())}
-        waiting = called - reached
+        called = (_CALLED.findall(texts.get(name, "")) for name in waiting)
+        waiting = {name for names in called for name in names} - reached
     return reached
-
-
-def _shapes(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    return [(dtype, _numbers(sides)) for dtype, sides in _SHAPE.findall(text)]
 
 
 def _bits(dtype: str) -> int:

@@ -40,28 +40,18 @@ AREA = "crop, INTER_AREA"  # OpenCV's own antialiased resizing
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A view to be made, and the input of every step of making it.
+    """A view to be made, and the input of every step of making it."""
 
-    Attributes:
-      encoded: the photo's bytes.
-      vary: makes the view, as `rngs` decide, alike for tokret and the other library.
-      rngs: by library.
-      crop: the area of the photo that the view shows.
-      image: the decoded photo.
-      square: the crop, resized.
-      changes: of all colours; the view itself may have none.
-      rival_image: `image` for the other library; so is rival_square.
-    """
-
-    encoded: bytes
-    vary: Augmentation
+    encoded: bytes  # the photo's
+    vary: Augmentation  # makes the view
+    # decide the view, alike for tokret and for the other library
     rngs: Mapping[str, np.random.Generator]
-    crop: tuple[int, int, int, int]
-    image: np.ndarray
-    square: np.ndarray
-    changes: tuple[colour.Change, ...]
-    rival_image: Any = None
-    rival_square: Any = None
+    crop: tuple[int, int, int, int]  # the area of the photo that the view shows
+    image: np.ndarray  # the decoded photo
+    square: np.ndarray  # the crop, resized
+    changes: tuple[colour.Change, ...]  # of all colours; the view itself may have none
+    rival_image: Any = None  # `image` for the other library
+    rival_square: Any = None  # `square` for the other library
 
 
 class ViewMaker(NamedTuple):

@@ -46,17 +46,11 @@ class ProgramCost(NamedTuple):
 
 
 class TooLargeError(Exception):
-    """A program needs more memory than a device has.
-
-    Attributes:
-      needed: bytes.
-      available: bytes.
-    """
+    """A program needs more bytes of memory than a device has available."""
 
     def __init__(self, needed: int, available: int) -> None:
         super().__init__(f"{needed} of {available} bytes")
-        self.needed = needed
-        self.available = available
+        self.needed, self.available = needed, available
 
 
 def make_pod(topology: str) -> Pod:
@@ -102,11 +96,7 @@ def make_pod(topology: str) -> Pod:
 def compile_for_pod(
     lowered: Any, options: Mapping[str, Any] | None = None
 ) -> ProgramCost:
-    """Compiles a program and returns what it costs.
-
-    Args:
-      lowered: `jax.jit(...).lower` for a pod's devices.
-      options: the compiler's.
+    """Compiles what `jax.jit(...).lower` returned for a pod, and returns its cost.
 
     Raises:
       TooLargeError: if it does not fit into a device's memory.
