@@ -46,18 +46,12 @@ def run(
 
     Where one fails the others still run; after each, the JSON has all results so far.
 
-    Args:
-      turns: how often each case is timed.
-      minutes: after which no case of a benchmark starts.
-      quick: one minute, small databases, and no bytes.
-      json_file: where the results are written; None writes none.
-
     Raises:
       UserError: if nothing could be measured.
     """
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {"benchmark": "all", "results": results, "failed": failed}
     for name in ROW:
         if quick and name in UNTIMED:
             continue
@@ -67,12 +61,7 @@ def run(
             failed[name] = why
         else:
             results[name] = found
-        result = {
-            "benchmark": "all",
-            "results": results,
-            "failed": failed,
-            "targets": judge(results),
-        }
+        result["targets"] = judge(results)
         if json_file is not None and results:  # else an older one stays
             write_whole(json_file.resolve(), json.dumps(result, indent=2) + "\n")
     if not results:

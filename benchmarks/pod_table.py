@@ -79,15 +79,9 @@ def key(row: PlanRequest) -> str:
 
 
 def run(path: Path) -> int:
-    """Compiles for the rows that are not done yet, and writes the table.
+    """Compiles for the rows that are not done yet, and writes the table: its rows.
 
     Every row is kept in measurements/NAME.json beside the table once it is done.
-
-    Args:
-      path: the table's file.
-
-    Returns:
-      The number of rows.
 
     Raises:
       UserError: if it cannot be written, or nothing can be compiled.

@@ -1,7 +1,7 @@
 """The README's table of speed, made from the JSONs of benchmarks: ratios alone."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -87,43 +87,32 @@ def table(results: Sequence[_Result]) -> list[str]:
     """
     rows: dict[tuple[str, str], str] = {}
     for result in results:
-        for what, where, row in _rows(result):
+        environment = result.environment
+        if result.benchmark not in WORDS or environment is None:
+            continue
+        where = environment.device
+        if where == "cpu":
+            where = f"{environment.cores} cores of {environment.processor}"
+        for case in result.cases:
+            if case.fastest is None:
+                continue
+            what = f"{WORDS[result.benchmark]} {case.name}"
             if (what, where) in rows:
                 raise UserError(f"{what!r} on {where!r} is there twice")
-            rows[what, where] = row
+            ratio = format_spread(case.rivals[case.fastest].ratio)
+            rows[what, where] = (
+                f"| {what} | {where} | PyTorch, {case.fastest} | {ratio} |"
+            )
     if not rows:
         raise UserError("no case of inference, train or extract had a rival in them")
     return [*HEAD, *rows.values()]
 
 
-def _rows(result: _Result) -> Iterator[tuple[str, str, str]]:
-    """Yields each case, its machine, and their row."""
-    environment = result.environment
-    if result.benchmark not in WORDS or environment is None:
-        return
-    where = environment.device
-    if where == "cpu":
-        where = f"{environment.cores} cores of {environment.processor}"
-    for case in result.cases:
-        if case.fastest is not None:
-            what = f"{WORDS[result.benchmark]} {case.name}"
-            ratio = format_spread(case.rivals[case.fastest].ratio)
-            row = f"| {what} | {where} | PyTorch, {case.fastest} | {ratio} |"
-            yield what, where, row
-
-
 def run(readme: Path, paths: Sequence[Path]) -> int:
-    """Replaces the lines between the README's marks.
-
-    Args:
-      readme: a Markdown file with BEGIN and END, each on a line of its own.
-      paths: JSONs of benchmarks.
-
-    Returns:
-      The number of rows.
+    """Replaces the lines between a README's marks by benchmarks' JSONs: rows written.
 
     Raises:
-      UserError: if a file cannot be read, or the marks are not there once.
+      UserError: if a file cannot be read, or BEGIN and END are not each on one line.
     """
     results = [result for path in paths for result in read_results(path)]
     try:

@@ -35,9 +35,8 @@ def run() -> dict[str, Any]:
     """Compiles both steps, which takes some minutes each.
 
     Returns:
-      Of "ours" and "plain": bytes and floating-point operations an image, and the bytes
-      of a chip's memory that are needed; "ratio", of their bytes, plain being 1, as
-      [median, lowest, highest], all the same.
+      Of "ours" and "plain": bytes and FLOP an image, and the bytes of a chip's memory;
+      "ratio", of their bytes, plain being 1, as [median, lowest, highest].
 
     Raises:
       UserError: if libtpu is missing or in use, or a step does not fit.

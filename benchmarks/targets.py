@@ -4,6 +4,7 @@ A target is judged by a benchmark's JSON; without a measurement of its cases, on
 kind of device, it is "not measured".
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,11 +28,8 @@ class Target(NamedTuple):
 
 def _chosen(result: Result, **facts: Any) -> list[Mapping[str, Any]]:
     """Returns the cases each of whose facts is one of those given."""
-    return [
-        case
-        for case in result["cases"]
-        if all(case[name] in among for name, among in facts.items())
-    ]
+    wanted = facts.items()
+    return [c for c in result["cases"] if all(c[name] in some for name, some in wanted)]
 
 
 def _against_fastest(**facts: Any) -> Find:
@@ -172,10 +170,7 @@ TARGETS = (
 
 
 def judge(results: Mapping[str, Result]) -> list[dict[str, Any]]:
-    """Judges every target.
-
-    Args:
-      results: by benchmark, as its JSON has them; of those that were run.
+    """Judges every target by results, as their JSONs have them, by benchmark.
 
     Returns:
       Of each target: words, device, limit, at_least; `cases`, each with case, figures
@@ -185,22 +180,18 @@ def judge(results: Mapping[str, Result]) -> list[dict[str, Any]]:
     for target in TARGETS:
         result = results.get(target.benchmark)
         cases = []
-        if result is not None and target.device.lower() in _device(result).lower():
+        device = str(result["environment"].get("device", "cpu")) if result else ""
+        if result and target.device.lower() in device.lower():
             for name, figures in target.find(result):
-                above, below = figures[0] >= target.limit, figures[0] <= target.limit
-                met = above if target.at_least else below
+                compare = operator.ge if target.at_least else operator.le
+                met = compare(figures[0], target.limit)
                 cases.append({"case": name, "figures": list(figures), "met": met})
-        verdict = "not measured"
-        if cases:
-            verdict = "reached" if all(case["met"] for case in cases) else "missed"
+        verdict = "reached" if all(case["met"] for case in cases) else "missed"
+        verdict = verdict if cases else "not measured"
         kept = ("words", "device", "limit", "at_least")
         facts = {name: getattr(target, name) for name in kept}
         judged.append({**facts, "cases": cases, "verdict": verdict})
     return judged
-
-
-def _device(result: Result) -> str:
-    return str(result["environment"].get("device", "cpu"))
 
 
 def targets_table(judged: Sequence[Mapping[str, Any]]) -> list[str]:

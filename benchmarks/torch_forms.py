@@ -54,6 +54,11 @@ class Form(NamedTuple):
     channels_last: bool = False  # NHWC memory layout
     compiled: bool = False  # by torch.compile
 
+    @property
+    def layout(self) -> torch.memory_format:
+        """Of images and weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
 
 FORMS: dict[str, dict[str, Form]] = {
     "float32": {
@@ -85,16 +90,14 @@ def release() -> None:
 def _token(trunk: str, form: Form, classes: int | None = None) -> Token:
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
-    layout = torch.channels_last if form.channels_last else torch.contiguous_format
     model = Token(**TRUNKS[trunk], num_classes=classes).to(device())
-    return model.to(memory_format=layout)
+    return model.to(memory_format=form.layout)
 
 
 def _images(images: np.ndarray, form: Form) -> Tensor:
     """[b, h, w, 3] -> [b, 3, h, w] on the device."""
     tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
-    layout = torch.channels_last if form.channels_last else torch.contiguous_format
-    return tensor.to(device()).contiguous(memory_format=layout)
+    return tensor.to(device()).contiguous(memory_format=form.layout)
 
 
 def _finished() -> None:

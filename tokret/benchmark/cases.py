@@ -51,13 +51,9 @@ def make_limits(dtype: str, side: int | None) -> dict[str, tuple[Call, int]]:
     """Makes work that one limit of the first device bounds, and its FLOP or bytes.
 
     A data sheet does not know clocks, virtual cores and other users, so both limits are
-    measured in turns with the program: square products of a dtype, as models compute
-    them (float32 is not TF32), and a + 2 b, written to a third array.
-
-    Args:
-      dtype: of the products.
-      side: of their matrices; the stream has as many elements as 8 of them. None takes
-        what fills the device.
+    measured in turns with the program: products of square matrices, as models compute
+    them (float32 is not TF32), and a + 2 b, written to a third array, of the size of 8
+    matrices. A side of None takes what fills the device.
     """
     kind = jax.default_backend()
     length = 8 * side**2 if side else STREAM.get(kind, STREAM["cpu"])
@@ -78,13 +74,12 @@ def time_case(case: Case, settings: Settings) -> dict[str, Any]:
     """Times a case.
 
     Returns:
-      The facts; compile_seconds; seconds and images_per_second; matrix_rate (FLOP/s of
-      nothing but matrix products) and bandwidth (bytes/s of nothing but a stream), both
-      taken in the same turns, and the program's matrix_fraction and bandwidth_fraction
-      of them, each [median, lowest, highest]; memory, flop, products and bytes of the
-      program; peak_bytes of the device so far; rivals by form, each with its
-      seconds and ratio (its time, ours being 1); fastest, the form of the least ratio,
-      or None; skipped, forms that failed and why.
+      The facts and the program's costs; matrix_rate (FLOP/s of nothing but matrix
+      products) and bandwidth (bytes/s of nothing but a stream), taken in the same
+      turns, and the program's fractions of them, each [median, lowest, highest];
+      peak_bytes of the device so far; rivals by form, their ratio being their time,
+      ours being 1; fastest, the form of the least ratio, or None; skipped, forms that
+      failed and why.
     """
     case.ours()  # its memory is allocated before rivals take what there is
     calls, skipped = _ready(case.rivals, settings.rivals)
@@ -175,8 +170,7 @@ def run_cases(
     Args:
       cases: by name; functions that make them.
       settings: how they are timed.
-      wanted: parts of names, separated by commas, any of which a case must have; all
-        cases if empty.
+      wanted: parts of names, with commas, any of which a case must have; all if empty.
       seconds: after which no case starts.
 
     Returns:

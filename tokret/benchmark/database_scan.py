@@ -41,15 +41,10 @@ def run(
 ) -> dict[str, Any]:
     """Times 70 queries, best 100 of each, and one pass over the same memory.
 
-    Args:
-      turns: how often.
-      rows: of the database; None takes a million, and fewer for a CPU.
-      dims: of each.
-      block: rows of a block.
-
     Returns:
-      rows, dims, queries, the database's bytes; search and read, seconds; ratio: time
-      of the search, that of reading being 1; each [median, lowest, highest].
+      rows (a million, and fewer for a CPU, if not given), dims, queries, the database's
+      bytes; search and read, seconds; ratio: time of the search, that of reading being
+      1; each [median, lowest, highest].
     """
     rows = rows or ROWS.get(jax.default_backend(), ROWS["gpu"])
     blocks = make_blocks(rows, dims, min(block, rows))

@@ -109,17 +109,12 @@ def masks_cost(
     """Returns the time of a full batch with masks, without them being 1."""
     sizes = np.full((len(images), 2), images.shape[1:3], np.int32)
     arguments = (variables, images, sizes, scaled_sizes(sizes, SCALES))
-    programs: dict[str, Any] = {
-        "on": make_embed_fn(model, SCALES),
-        "off": unmasked(model),
+    with_masks, without = make_embed_fn(model, SCALES), unmasked(model)
+    calls: dict[str, Any] = {
+        "on": lambda: with_masks(*arguments).block_until_ready(),
+        "off": lambda: without(*arguments).block_until_ready(),
     }
-    times = time_calls(
-        {
-            name: lambda f=f: f(*arguments).block_until_ready()
-            for name, f in programs.items()
-        },
-        turns,
-    )
+    times = time_calls(calls, turns)
     return spread(ratios(times["on"], times["off"]))
 
 
@@ -164,19 +159,18 @@ def _total(
     runs: Sequence[CompiledProgram], compiled: Sequence[CompiledProgram]
 ) -> CompiledProgram:
     """Adds up work of all runs, and time to compile; memory is the largest."""
-    # By field: the values of all programs, None if one is unknown.
-    values = {
-        name: None if None in each else each
-        for name, each in zip(
-            CompiledProgram._fields, zip(*runs, strict=True), strict=True
-        )
-    }
+    # By field: the values of all programs; none if one is unknown.
+    columns = zip(CompiledProgram._fields, zip(*runs, strict=True), strict=True)
+    values: dict[str, Any] = {n: None if None in each else each for n, each in columns}
     summed = ("products", "flop", "bytes_accessed")
+    total: dict[str, Any] = {
+        name: values[name] and sum(values[name]) for name in summed
+    }
     return CompiledProgram(
         call=runs[0].call,
         compile_seconds=sum(program.compile_seconds for program in compiled),
         memory=values["memory"] and max(values["memory"]),
-        **{name: values[name] and sum(values[name]) for name in summed},
+        **total,
     )
 
 

@@ -206,15 +206,10 @@ def report(result: dict[str, Any]) -> str:
 
 
 def run(folder: Path | None, turns: int, rival: ViewMaker | None) -> dict[str, Any]:
-    """Times training's input.
-
-    Args:
-      folder: of photos; None takes noise of 1024 x 768 pixels.
-      turns: how often every case is timed.
-      rival: another library, timed in the same turns.
+    """Times training's input with a folder's photos, or noise of 1024 x 768 pixels.
 
     Returns:
-      What was measured, of what and where, as JSON takes it.
+      What was measured, of what and where, as JSON takes it; see `summary`.
     """
     turns, photos = check_turns(turns), read_photos(folder)
     samples = make_samples(photos, Augmentation(size=SIZE), VIEWS, rival)

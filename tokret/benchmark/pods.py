@@ -75,12 +75,11 @@ def make_pod(topology: str) -> Pod:
     os.environ.update(QUIET)
     # Other processes may compute meanwhile: nothing here uses a TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    options: dict[str, Any] = {}
-    if match[1] == "v4":
-        options["chip_config_name"] = "megacore"  # one device a chip, as they run
-    sides = [int(side) for side in match[2].split("x")]
+    # One device a chip, as they run.
+    options: Any = {"chip_config_name": "megacore"} if match[1] == "v4" else {}
+    sides = [min(int(side), 2) for side in match[2].split("x")]
     if len(sides) == 2:
-        options["chips_per_host_bounds"] = (*(min(side, 2) for side in sides), 1)
+        options["chips_per_host_bounds"] = (*sides, 1)
     try:
         found = topologies.get_topology_desc(topology, "tpu", **options)
     except jax.errors.JaxRuntimeError as error:
@@ -122,13 +121,10 @@ def too_large(message: str) -> TooLargeError | None:
 
     It names the memory of the whole program, or of its temporaries alone.
     """
+    between = r"of|\) exceeds available HBM \("
     size = r"([\d.]+)([KMGT])"
-    whole = re.search(rf"Used {size} of {size} hbm", message)
-    parts = re.search(rf"\({size}\) exceeds available HBM \({size}\)", message)
-    match = whole or parts
+    match = re.search(rf"{size} ?(?:{between}) ?{size}", message)
     if "RESOURCE_EXHAUSTED" not in message or not match:
         return None
-    needed, unit, available, other_unit = match.groups()
-    return TooLargeError(
-        int(float(needed) * _SIZES[unit]), int(float(available) * _SIZES[other_unit])
-    )
+    numbers = zip(match.groups()[::2], match.groups()[1::2], strict=True)
+    return TooLargeError(*(int(float(n) * _SIZES[unit]) for n, unit in numbers))

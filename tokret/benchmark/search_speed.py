@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,24 +52,17 @@ def run(
     forms: Sequence[str],
     rivals: Rivals,
 ) -> dict[str, Any]:
-    """Times search.
+    """Times search in 6,322 labelled images and distractors of `dims` dimensions.
 
-    Args:
-      distractors: how many, behind 6,322 labelled images.
-      dims: D.
-      queries: Q.
-      turns: how often every exact case is timed.
-      scratch: folder of the file of descriptors until the end; None takes the system's
-        temporary folder.
-      forms: of compression.
-      rivals: other programs, timed in the same turns.
+    Exact search is timed so many turns, beside rivals; forms are compressions. The file
+    of descriptors is in `scratch`, or the system's temporary folder, until the end.
 
     Returns:
       What was measured, of what and where, as JSON takes it.
 
     Raises:
       UserError: for arguments out of range or an unknown form, or too little free space
-        on the disk.
+        or memory.
     """
     check_turns(turns)
     within("queries", queries, 1, LABELLED // 3)
@@ -113,12 +107,10 @@ def measure(
         OURS: lambda queries: top_k(queries, database, k)[1],
         **rivals.searches(database, k),
     }
-    exact = {
-        name: summary(
-            time_in_turns(cases, lambda given=given: [given], turns), len(given)
-        )
-        for name, given in ((f"{len(queries)} at once", queries), ("one", queries[:1]))
-    }
+    exact = {}
+    for name, given in ((f"{len(queries)} at once", queries), ("one", queries[:1])):
+        times = time_in_turns(cases, partial(list, [given]), turns)
+        exact[name] = summary(times, len(given))
     missing = []
     try:
         import_faiss()

@@ -28,16 +28,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 def run(
     benchmark: str, settings: Settings, *, cases: str, minutes: float
 ) -> dict[str, Any]:
-    """Runs a benchmark of many cases.
-
-    Args:
-      benchmark: inference, train or extract.
-      settings: how every case is timed, and what else in the same turns.
-      cases: parts of names, with commas: those cases alone; all if empty.
-      minutes: after which no case starts.
-
-    Returns:
-      What was measured, of what and where, as JSON takes it.
+    """Runs the benchmark inference, train or extract; see `run_cases`.
 
     Raises:
       UserError: for arguments out of range, or cases that there are not.

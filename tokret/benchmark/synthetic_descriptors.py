@@ -4,6 +4,7 @@ Queries are directions; their positives are around them, junk between, and a few
 distractors in fifty come close, so that no ranking is perfect.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,9 @@ NEAR, NEAR_NOISE = 0.02, (4.0, 14.0)  # the fraction of distractors near some qu
 _BLOCK = 16384
 
 
-def make_queries(count: int, dims: int, seed: int = 0) -> Float[np.ndarray, "q d"]:
+def make_queries(count: int, dims: int) -> Float[np.ndarray, "q d"]:
     """Draws [Q, D] float32 directions."""
-    rng = np.random.default_rng(seed)
-    return _unit(rng.standard_normal((count, dims), np.float32))
+    return _unit(np.random.default_rng(0).standard_normal((count, dims), np.float32))
 
 
 def make_truth(queries: int) -> GroundTruth:
@@ -31,13 +31,11 @@ def make_truth(queries: int) -> GroundTruth:
     each = sum(PER_QUERY.values())
     limit = min(each, LABELLED // queries)
     counts = {key: max(1, count * limit // each) for key, count in PER_QUERY.items()}
-    gnd, start = [], 0
-    for _ in range(queries):
-        lists = {}
-        for key, count in counts.items():
-            lists[key] = list(range(start, start + count))
-            start += count
-        gnd.append(lists)
+    rows = itertools.count()
+    gnd = [
+        {key: list(itertools.islice(rows, count)) for key, count in counts.items()}
+        for _ in range(queries)
+    ]
     names = [f"image_{i}" for i in range(LABELLED)]
     qimlist = [f"query_{i}" for i in range(queries)]
     truth = {"imlist": names, "qimlist": qimlist, "gnd": gnd}
@@ -45,21 +43,14 @@ def make_truth(queries: int) -> GroundTruth:
 
 
 def write_descriptors(
-    path: Path, queries: Float[np.ndarray, "q d"], distractors: int, seed: int = 1
+    path: Path, queries: Float[np.ndarray, "q d"], distractors: int
 ) -> None:
-    """Writes `LABELLED` + distractors rows as an .npy file, block by block.
-
-    Args:
-      path: the file.
-      queries: [Q, D] of `make_queries`.
-      distractors: how many.
-      seed: of the noise.
-    """
+    """Writes `LABELLED` + distractors rows as an .npy file, block by block."""
     shape = (LABELLED + distractors, queries.shape[1])
     head = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, head)
-        for rows in _blocks(queries, distractors, np.random.default_rng(seed)):
+        for rows in _blocks(queries, distractors, np.random.default_rng(1)):
             file.write(rows.tobytes())
 
 

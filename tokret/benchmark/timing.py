@@ -31,11 +31,7 @@ class Spread(NamedTuple):
 
 
 def check_turns(turns: int) -> int:
-    """Returns a number of turns that can be made.
-
-    Raises:
-      UserError: for another.
-    """
+    """Returns a number of turns that can be made; raises UserError for another."""
     return within("turns", turns, 1, 9999)
 
 
@@ -49,20 +45,12 @@ def time_in_turns(
 ) -> Times:
     """Times every case on every item once a turn, all cases of an item in a row.
 
-    The first turn warms up and does not count.
-
-    Args:
-      cases: what is timed, by name.
-      items: makes each turn's items, untimed.
-      turns: how often.
-      clock: returns the time in seconds.
-      warm: whether every case has run already: no turn warms up then.
+    Each turn's items are made untimed. The first turn warms up and does not count,
+    unless every case is `warm`, having run already.
     """
     times: Times = {name: [] for name in cases}
-    bar = tqdm(
-        range(1 if warm else 0, turns + 1), unit="turn", leave=False, disable=None
-    )
-    for turn in bar:
+    counted = range(1 if warm else 0, turns + 1)
+    for turn in tqdm(counted, unit="turn", leave=False, disable=None):
         taken = dict.fromkeys(cases, 0.0)
         for item in items():
             for name, case in cases.items():
@@ -99,10 +87,9 @@ def format_spread(values: Sequence[float], digits: int = 2, scale: float = 1.0) 
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """Returns what timings depend on: commit, versions, platform, processor, cores.
-
-    Where there is a driver for NVIDIA's GPUs, its version too.
-    """
+    """Returns what timings depend on, such as versions and the processor."""
+    limited = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count()
     return {
         "commit": commit(Path(tokret.__file__).resolve().parents[1]),
         "versions": {
@@ -112,9 +99,7 @@ def environment(*packages: str) -> dict[str, Any]:
         },
         "platform": platform.platform(),
         "processor": processor.name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores,
         **gpu_driver(),
     }
 

@@ -194,8 +194,9 @@ def plan(
       json: a file for the figures.
       fields: changes to the config.
     """
-    counts = {"model": model, "batch_size": batch_size, "photos": photos}
-    for name, count in (counts | {"classes": classes, "database": database}).items():
+    names = ("model", "batch_size", "photos", "classes", "database")
+    counts = (model, batch_size, photos, classes, database)
+    for name, count in zip(names, counts, strict=True):
         if count is not None and count < 1:
             raise UserError(f"{name}={count} is not at least 1")
     # Keeps jax, not imported yet, from searching for a TPU, here or in the cloud.
@@ -206,17 +207,8 @@ def plan(
         from tokret.config.files import load_config
 
         changes = [field.removeprefix("--config.") for field in fields]
-        request = plan.PlanRequest(
-            what=what,
-            name=" ".join([Path(config).name.replace(".py", ""), *changes]),
-            topology=topology,
-            model=model,
-            batch_size=batch_size,
-            photos=photos,
-            classes=classes,
-            database=database,
-            store=store,
-        )
+        name = " ".join([Path(config).name.replace(".py", ""), *changes])
+        request = plan.PlanRequest(what, name, topology, *counts, store)
         result = plan.run(load_config(config, fields), request)
         return result, plan.report(result)
 
