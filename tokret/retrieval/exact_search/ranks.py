@@ -5,8 +5,6 @@ are two ways to count: comparing every pair, which suits an accelerator, and sor
 scores that reach the lowest labelled one, which takes a quarter of the time on a CPU.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +28,6 @@ def count_ranks(
     database: Database | Blocks,
     labelled: Int[np.ndarray, "q l"],
     block: int = BLOCK,
-    devices: Sequence[jax.Device] | None = None,
 ) -> Int[np.ndarray, "q l"]:
     """Ranks of a few labelled items of each query among the whole database.
 
@@ -45,7 +42,6 @@ def count_ranks(
         memory-mapped file a few blocks are in memory at a time.
       labelled: [Q, L] indices into the database, padded with -1.
       block: database rows on a device at once; unused with `Blocks`.
-      devices: as for `stream_blocks`; unused with `Blocks`.
 
     Returns:
       [Q, L] int32 ranks from 0; -1 where `labelled` is -1.
@@ -55,7 +51,7 @@ def count_ranks(
         is int8.
     """
     if not isinstance(database, Blocks):
-        database = stream_blocks(database, block, devices)
+        database = stream_blocks(database, block)
     if labelled.size and not -1 <= labelled.min() <= labelled.max() < database.total:
         raise ValueError(
             f"labelled: indices from {labelled.min()} to {labelled.max()}, and the "

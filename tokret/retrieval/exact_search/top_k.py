@@ -1,4 +1,4 @@
-"""The best k items of each query, exactly and with ties by index, or approximately.
+"""The best k items of each query, exactly and with ties by index.
 
 The best k of a block and of the blocks before it are selected on the device; a GPU
 selects from several blocks together.
@@ -48,8 +48,6 @@ def top_k(
     database: Database | Blocks,
     k: int,
     block: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
-    recall_target: float | None = None,
 ) -> Lists:
     """The best k items of each query, exactly; ties by index.
 
@@ -59,11 +57,6 @@ def top_k(
       k: how many, 1 to N.
       block: database rows on a device at once; None takes more for few queries. Unused
         with `Blocks`.
-      devices: as for `count_ranks`.
-      recall_target: None for exactness; else the fraction of the best k that a TPU
-        should retrieve, faster, by `jax.lax.approx_max_k` (Chern et al., "TPU-KNN",
-        NeurIPS 2022). A CPU and a GPU then retrieve all of them, in no less time, and
-        ties in any order.
 
     Returns:
       Scores [Q, k], falling, float32 or int32, and int32 indices into the database.
@@ -73,22 +66,19 @@ def top_k(
     """
     if not isinstance(database, Blocks):
         rows = rows_per_block(len(queries)) if block is None else block
-        database = stream_blocks(database, rows, devices)
+        database = stream_blocks(database, rows)
     if not 1 <= k <= database.total:
         raise ValueError(f"k is {k}, and the database has {database.total} items")
     converted = queries_like(queries, database.dtype)
     found = [
-        _best_in(converted[part], database, k, recall_target)
-        for part in query_slices(len(converted))
+        _best_in(converted[part], database, k) for part in query_slices(len(converted))
     ]
     scores, items = zip(*found, strict=True)
     return np.concatenate(scores), np.concatenate(items)
 
 
-def _best_in(
-    queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, k: int, target: float | None
-) -> Lists:
-    best = _best_of_each_device(queries, blocks, k, target)
+def _best_in(queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, k: int) -> Lists:
+    best = _best_of_each_device(queries, blocks, k)
     # All processes give lists of one shape, also those without a block.
     local = [d for d in blocks.devices if d.process_index == jax.process_index()]
     dtype = np.dtype(np.int32 if blocks.dtype == np.int8 else np.float32)
@@ -105,7 +95,7 @@ def _best_in(
 
 
 def _best_of_each_device(
-    queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, k: int, target: float | None
+    queries: Shaped[np.ndarray, "q ..."], blocks: Blocks, k: int
 ) -> dict[jax.Device, Best]:
     """The best items of each of this process's devices in its blocks."""
     rows = device_copies(queries)
@@ -123,7 +113,6 @@ def _best_of_each_device(
             np.array([blocks.first(number) for number in numbers], np.int32),
             blocks.total,
             k=k,
-            recall_target=target,
         )
         # A GPU adds many blocks at a time, and only one more set of them may wait.
         rounds = 1 if device.platform == "gpu" else 2
@@ -151,7 +140,7 @@ def blocks_together(queries: int, block: Array, platform: str) -> int:
     return max(1, most)
 
 
-@partial(jax.jit, static_argnames=("k", "recall_target"))
+@partial(jax.jit, static_argnames="k")
 def add_blocks(
     best: Best | None,
     queries: Shaped[Array, "q ..."],
@@ -161,13 +150,12 @@ def add_blocks(
     total: Int[Array, ""] | int,
     *,
     k: int,
-    recall_target: float | None = None,
 ) -> Best:
     """The best k of earlier blocks and of some more; of equal scores the earlier first.
 
     `blocks` are in order, each as for `block_scores`, of a multiple of 32 rows. Of each
     the first item's index is in `starts`, and of its first item that counts in
-    `firsts`; rows from index `total` on do not count. `recall_target` as for `top_k`.
+    `firsts`; rows from index `total` on do not count.
     """
     indices, scores = [], []
     for number, block in enumerate(blocks):
@@ -178,15 +166,12 @@ def add_blocks(
         scores.append(jnp.where(exists, found, _lowest(found.dtype)))
     index, offered = jnp.concatenate(indices), jnp.concatenate(scores, axis=1)
     few = min(k, offered.shape[1])
-    if recall_target is None:
-        found, column = _exact_top_k(_as_floats(offered, queries), few)
-        found = found.astype(offered.dtype)
-    else:
-        wide = offered.astype(jnp.float32)
-        _, column = jax.lax.approx_max_k(wide, few, recall_target=recall_target)
-        # In the order of their own dtype: large integers are equal as float32.
-        found, place = jax.lax.top_k(jnp.take_along_axis(offered, column, axis=1), few)
-        column = jnp.take_along_axis(column, place, axis=1)
+    # Integers as float32 where that is exact: a CPU selects ten times faster. The
+    # lowest integer, which marks missing items, is a power of two.
+    exact = queries.dtype == jnp.int8 and queries.shape[1] <= EXACT_DIMS
+    wide = offered.astype(jnp.float32) if exact else offered
+    found, column = _exact_top_k(wide, few)
+    found = found.astype(offered.dtype)
     if best is None:
         missing = [(0, 0), (0, k - few)]
         return Best(
@@ -197,17 +182,6 @@ def add_blocks(
     items = jnp.concatenate([best.items, index[column]], axis=1)
     kept, place = jax.lax.top_k(together, k)
     return Best(kept, jnp.take_along_axis(items, place, axis=1))
-
-
-def _as_floats(
-    scores: Shaped[Array, "q b"], queries: Shaped[Array, "q ..."]
-) -> Shaped[Array, "q b"]:
-    """Integers as float32 where that is exact: a CPU selects ten times faster.
-
-    The lowest integer, which marks missing items, is a power of two.
-    """
-    exact = queries.dtype == jnp.int8 and queries.shape[1] <= EXACT_DIMS
-    return scores.astype(jnp.float32) if exact else scores
 
 
 def _exact_top_k(
