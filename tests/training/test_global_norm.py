@@ -4,8 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from tokret.training import global_norm as norms
-from tokret.training.global_norm import norm, norm_of_rows
+from tokret.training import updates
+from tokret.training.updates import norm, norm_of_rows
 
 
 def test_rows_give_the_norm_of_all(monkeypatch):
@@ -13,8 +13,8 @@ def test_rows_give_the_norm_of_all(monkeypatch):
     shapes = [(), (3,), (4, 5), (2, 3, 4, 5), (1, 1), (40, 50)]
     tree = {str(s): jnp.asarray(rng.standard_normal(s), jnp.float32) for s in shapes}
     wanted = optax.tree.norm(tree)
-    for long in (norms.LARGE, 100):  # none, and the last array alone
-        monkeypatch.setattr(norms, "LARGE", long)
+    for long in (updates.LARGE, 100):  # none, and the last array alone
+        monkeypatch.setattr(updates, "LARGE", long)
         np.testing.assert_allclose(norm_of_rows(tree), wanted, rtol=1e-6)
     np.testing.assert_allclose(norm(tree), wanted, rtol=1e-6)
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from tokret.arguments import choose
 from tokret.models.heads import Head
 from tokret.models.heads.delg import LocalBranch
-from tokret.models.heads.gem import GeMHead
+from tokret.models.heads.gem import GeMHead, SolarHead
 from tokret.models.heads.netvlad import NetVLADHead
 from tokret.models.heads.rmac import RMACHead
-from tokret.models.heads.solar import SolarHead
 from tokret.models.heads.token.head import TokenHead
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.models.trunks import Trunk

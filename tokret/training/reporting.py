@@ -34,14 +34,10 @@ class Reporter:
     ):
         """Opens the run's metrics for appending.
 
-        Args:
-          workdir: the run's folder.
-          first_step: steps done before this start.
-          steps: all steps of the run.
-          batch_size: images per step, for images/s.
-          nonfinite_steps: updates skipped before this start.
-          peak_images: returns the images/s at a model FLOP utilisation (MFU) of 1, None
-            if the devices' peak is unknown; called once, while the first step runs.
+        Of all `steps`, `first_step` were done before this start, in which
+        `nonfinite_steps` updates were skipped. `peak_images` returns the images/s at a
+        model FLOP utilisation (MFU) of 1, None if the devices' peak is unknown; it is
+        called once, while the first step runs.
         """
         self._peak_images = peak_images
         self._peak: float | None = None

@@ -23,12 +23,9 @@ REPLICATED = PartitionSpec()
 
 
 def make_mesh(devices: Sequence[Any], *, data: int, model: int) -> Mesh:
-    """Makes the mesh over devices.
+    """Makes the mesh over all devices of all hosts, or abstract ones to compile for.
 
-    Args:
-      devices: all of them, of all hosts; abstract ones to compile for.
-      data: devices along `data`; -1 takes what `model` leaves.
-      model: devices along `model`.
+    A `data` of -1 takes the devices that `model` leaves.
 
     Raises:
       UserError: if the two do not multiply to the number of devices.
@@ -58,14 +55,11 @@ def padded_classes(classes: int, mesh: Mesh) -> int:
 def state_shardings(
     abstract_state: Any, mesh: Mesh, *, shard_optimiser: bool = False
 ) -> Any:
-    """Returns the sharding of every array of a training state.
+    """Returns the sharding of every array of a training state of shapes.
 
-    Args:
-      abstract_state: a training state of shapes; class matrices and their momentum
-        have a name on their path that starts with `arcface`.
-      mesh: the mesh.
-      shard_optimiser: whether the optimiser's state and the moving average are split
-        over all devices, where an axis of an array divides.
+    Class matrices and their momentum have a name on their path that starts with
+    `arcface`. With `shard_optimiser` the optimiser's state and the moving average are
+    split over all devices, where an axis of an array divides.
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:

@@ -13,7 +13,6 @@ from tokret.models.preprocessing import normalise
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.runtime.compiler_options import training_options
 from tokret.shapes import Array, Float, Int, UInt8
-from tokret.training.global_norm import norm
 from tokret.training.optimiser import Optimiser
 from tokret.training.sharding import BATCH, DESCRIPTORS, REPLICATED
 from tokret.training.state import (
@@ -30,6 +29,7 @@ from tokret.training.updates import (
     Metrics,
     accumulate_gradients,
     apply_update,
+    norm,
 )
 
 
@@ -74,22 +74,12 @@ def train_step(
     grad_accum_steps: int = 1,
     ema_decay: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
-    """Updates the state by one batch.
+    """Updates the state by one batch of RGB images, not yet normalised.
 
-    Args:
-      state: the state before.
-      images: RGB, not yet normalised.
-      labels: class of each image.
-      model: the descriptor model.
-      classifiers: the ArcFace layers.
-      optimiser: turns gradients into updates.
-      mesh: the mesh that the arrays are split over.
-      seed: with the step, decides dropout.
-      grad_accum_steps: micro-batches that a batch is split into, computed one after
-        the other to save memory. The gradient is that of the whole batch, except that
-        batch norms take statistics of each micro-batch.
-      ema_decay: decay of the exponential moving average (EMA) of the weights,
-        such as 0.999; 0 keeps none.
+    The seed, with the step, decides dropout. Of the `grad_accum_steps` micro-batches,
+    computed one after the other to save memory, the gradient is that of the whole
+    batch, except that batch norms take statistics of each. An `ema_decay` of 0 keeps
+    no exponential moving average (EMA) of the weights.
 
     Returns:
       The state after, and metrics of the batch: loss, the mean in nats, summed over

@@ -85,7 +85,7 @@ def test_every_devices_form_has_the_same_gradients(stride, side):
         return outputs, *back(jnp.sin(outputs))
 
     products = of(lambda x, kernel: conv1x1(x, kernel, stride))
-    convolutions = of(functools.partial(matmul._conv_convolve, stride=stride))
+    convolutions = of(functools.partial(matmul.convolve, stride=stride))
     for ours, theirs in zip(products, convolutions, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 

@@ -1,7 +1,8 @@
 """GeM: generalised-mean pooling (Radenovic et al., TPAMI 2019, section 3.2).
 
 Then L2 normalisation and a learned whitening, a linear layer (their section 3.3), as
-the released code of the compared methods has it: a 1x1 convolution there.
+the released code of the compared methods has it: a 1x1 convolution there. And SOLAR:
+second-order attention, then GeM (Ng et al., ECCV 2020, section 3).
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from tokret.models.heads import FeatureMap, Head, HeadOutput
 from tokret.models.kernels.matmul import statistics_dtype
 from tokret.models.layers import Linear, l2_normalise
 from tokret.models.masking import Sizes, valid_mask
+from tokret.models.second_order import SecondOrderAttention
 from tokret.shapes import Array, Float
 
 EPSILON = 1e-6  # values below are pooled as this one
@@ -60,3 +62,25 @@ class GeMHead(Head):
         if not self.whiten:
             return pooled, intermediates
         return whiten(l2_normalise(pooled), self.dim, self.dtype), intermediates
+
+
+class SolarHead(Head):
+    """A second-order block of half the channels, generalised mean, whitening.
+
+    Their second-order loss is no part of the paper's comparison, whose SOLAR is trained
+    with ArcFace like the others. Its trunk may have such a block too: "resnet101_soa4".
+    """
+
+    p: float = 3.0
+
+    @nn.compact
+    def __call__(
+        self, features: FeatureMap, sizes: Sizes = None, *, train: bool
+    ) -> HeadOutput:
+        """See `Head`; intermediates: soa [b, h, w, c] and pooled [b, c]."""
+        width = features.shape[-1] // 2
+        block = SecondOrderAttention(width, self.dtype, name="soa")
+        x = block(features, sizes, train=train)
+        pooled = generalised_mean(x, sizes, self.p)
+        embedding = whiten(l2_normalise(pooled), self.dim, self.dtype)
+        return embedding, {"soa": x, "pooled": pooled}

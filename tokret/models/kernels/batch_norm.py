@@ -10,18 +10,16 @@ from flax import linen as nn
 from tokret.models.kernels.matmul import statistics_dtype
 from tokret.shapes import Array, Float
 
+Vector = Float[Array, " c"]
+Vectors = Float[Array, "... c"]
+Batch = Float[Array, "b ... c"]
 # Outputs, and the mean and biased variance of the inputs.
 Normalised = tuple[Float[Array, "... d"], Float[Array, " d"], Float[Array, " d"]]
 
 
 def normalise(
-    x: Float[Array, "... c"],
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"],
-    mean: Float[Array, " c"],
-    var: Float[Array, " c"],
-    epsilon: float,
-) -> Float[Array, "... c"]:
+    x: Vectors, scale: Vector, bias: Vector, mean: Vector, var: Vector, epsilon: float
+) -> Vectors:
     """Returns scale * (x - mean) / sqrt(var + epsilon) + bias, in the dtype of `x`."""
     factor = scale * jax.lax.rsqrt(var + epsilon)
     y = x.astype(statistics_dtype(x)) * factor + (bias - mean * factor)
@@ -29,12 +27,7 @@ def normalise(
 
 
 def batch_norm(
-    x: Float[Array, "b ... c"],
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"],
-    shift: Float[Array, " c"],
-    epsilon: float,
-    relu: bool,
+    x: Batch, scale: Vector, bias: Vector, shift: Vector, epsilon: float, relu: bool
 ) -> Normalised:
     """Normalises by the inputs' mean and biased variance over all axes but the last.
 
@@ -53,12 +46,7 @@ def batch_norm(
 
 
 def batch_norm_autodiff(
-    x: Float[Array, "b ... c"],
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"],
-    shift: Float[Array, " c"],
-    epsilon: float,
-    relu: bool,
+    x: Batch, scale: Vector, bias: Vector, shift: Vector, epsilon: float, relu: bool
 ) -> Normalised:
     """`batch_norm` in one pass over memory; the gradient is derived by JAX."""
     wide = x.astype(statistics_dtype(x))
@@ -74,12 +62,7 @@ def batch_norm_autodiff(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def batch_norm_fused(
-    x: Float[Array, "b ... c"],
-    scale: Float[Array, " c"],
-    bias: Float[Array, " c"],
-    shift: Float[Array, " c"],
-    epsilon: float,
-    relu: bool,
+    x: Batch, scale: Vector, bias: Vector, shift: Vector, epsilon: float, relu: bool
 ) -> Normalised:
     """`batch_norm` for a GPU, whose gradient keeps nothing but the inputs.
 

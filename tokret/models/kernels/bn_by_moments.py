@@ -22,17 +22,16 @@ from tokret.models.kernels.batch_norm import Normalised, batch_norm_fused, norma
 from tokret.models.kernels.matmul import conv1x1, precision_of, statistics_dtype
 from tokret.shapes import Array, Float
 
+Batch = Float[Array, "b h w c"]
+Kernel = Float[Array, "1 1 c d"]
+Vector = Float[Array, " d"]
 Gradients = tuple[Array, Array, Array, Array]  # by x, kernel, scale, bias
 Moments = tuple[Float[Array, " c"], Float[Array, "c c"]]  # mean and covariance
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def bn_by_moments(
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "1 1 c d"],
-    scale: Float[Array, " d"],
-    bias: Float[Array, " d"],
-    epsilon: float,
+    x: Batch, kernel: Kernel, scale: Vector, bias: Vector, epsilon: float
 ) -> Normalised:
     """`expand_conv_bn` for a TPU: convolves and normalises without reading outputs.
 
@@ -44,12 +43,7 @@ def bn_by_moments(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def bn_grad_by_moments(
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "1 1 c d"],
-    scale: Float[Array, " d"],
-    bias: Float[Array, " d"],
-    shift: Float[Array, " d"],
-    epsilon: float,
+    x: Batch, kernel: Kernel, scale: Vector, bias: Vector, shift: Vector, epsilon: float
 ) -> Normalised:
     """`expand_conv_bn` for a GPU: only the gradient does not read outputs."""
     return _forward_gpu(x, kernel, scale, bias, shift, epsilon)[0]

@@ -10,11 +10,12 @@ spread every product of a strided one over a mostly empty array.
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tokret.models.kernels.matmul import precision_of, statistics_dtype
+from tokret.models.kernels.matmul import convolve, statistics_dtype
 from tokret.shapes import Array, Float
 
 
@@ -22,15 +23,7 @@ def grouped_convolution(
     x: Float[Array, "b h w c"], kernel: Float[Array, "k k 1 c"], stride: int
 ) -> Float[Array, "b h2 w2 c"]:
     """The depthwise convolution of `depthwise`, as one grouped convolution."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-        precision=precision_of(x.dtype),
-    )
+    return convolve(x, kernel, stride, groups=x.shape[-1])
 
 
 def shifted_products(
@@ -140,27 +133,17 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
     return depthwise(x, kernel, stride), (x, kernel)
 
 
-def _shifted_backward(
-    x: Array, kernel: Array, g: Array, *, stride: int
-) -> tuple[Array, Array]:
-    to_x = _input_gradient(x, kernel, g, stride)
-    return to_x, _kernel_gradient(x, kernel, g, stride)
-
-
-def _grouped_backward(
-    x: Array, kernel: Array, g: Array, *, stride: int
-) -> tuple[Array, Array]:
-    convolve = functools.partial(grouped_convolution, stride=stride)
-    to_x, to_kernel = jax.vjp(convolve, x, kernel)[1](g)
-    return to_x, to_kernel
-
-
 def _backward(stride: int, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    def shifted(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        arrays = (x, kernel, g, stride)
+        return _input_gradient(*arrays), _kernel_gradient(*arrays)
+
+    def grouped(x: Array, kernel: Array, g: Array) -> Any:
+        form = functools.partial(grouped_convolution, stride=stride)
+        return jax.vjp(form, x, kernel)[1](g)
+
     gradients: tuple[Array, Array] = jax.lax.platform_dependent(
-        *saved,
-        g,
-        cpu=functools.partial(_shifted_backward, stride=stride),
-        default=functools.partial(_grouped_backward, stride=stride),
+        *saved, g, cpu=shifted, default=grouped
     )
     return gradients
 

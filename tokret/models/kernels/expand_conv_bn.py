@@ -11,20 +11,20 @@ import jax
 import jax.numpy as jnp
 
 from tokret.models.kernels.batch_norm import Normalised, batch_norm_autodiff
-from tokret.models.kernels.bn_by_moments import bn_by_moments, bn_grad_by_moments
+from tokret.models.kernels.bn_by_moments import (
+    Batch,
+    Kernel,
+    Vector,
+    bn_by_moments,
+    bn_grad_by_moments,
+)
 from tokret.models.kernels.matmul import conv1x1
-from tokret.shapes import Array, Float
 
 MOMENT_DTYPES = (jnp.bfloat16,)  # whose products are exact in float32
 
 
 def expand_conv_bn(
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "1 1 c d"],
-    scale: Float[Array, " d"],
-    bias: Float[Array, " d"],
-    shift: Float[Array, " d"],
-    epsilon: float,
+    x: Batch, kernel: Kernel, scale: Vector, bias: Vector, shift: Vector, epsilon: float
 ) -> Normalised:
     """Convolves, and normalises by the outputs' own mean and biased variance.
 
@@ -54,12 +54,7 @@ def expand_conv_bn(
 
 
 def conv_bn_by_outputs(
-    x: Float[Array, "b h w c"],
-    kernel: Float[Array, "1 1 c d"],
-    scale: Float[Array, " d"],
-    bias: Float[Array, " d"],
-    shift: Float[Array, " d"],
-    epsilon: float,
+    x: Batch, kernel: Kernel, scale: Vector, bias: Vector, shift: Vector, epsilon: float
 ) -> Normalised:
     """`expand_conv_bn` with statistics of the convolution's outputs."""
     y = conv1x1(x, kernel, 1)

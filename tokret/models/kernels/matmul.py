@@ -36,6 +36,25 @@ def einsum(equation: str, x: Array, y: Array, *, wide: bool = False) -> Array:
     )
 
 
+def convolve(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k c1 d"],
+    stride: int,
+    padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
+) -> Float[Array, "b h2 w2 d"]:
+    """Convolves by XLA's own operation, with zeros before and after both sides."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [padding, padding],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=precision_of(x.dtype),
+    )
+
+
 def _matmul(
     x: Float[Array, "... c"], matrix: Float[Array, "c d"]
 ) -> Float[Array, "... d"]:
@@ -124,31 +143,17 @@ def conv1x1(
     return jax.lax.platform_dependent(
         x,
         kernel,
-        tpu=functools.partial(_conv_convolve, stride=stride),
+        tpu=functools.partial(convolve, stride=stride),
         default=functools.partial(_conv_project, stride=stride),
-    )
-
-
-def _conv_convolve(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "1 1 c d"], *, stride: int
-) -> Float[Array, "b h2 w2 d"]:
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=precision_of(x.dtype),
     )
 
 
 def _conv_convolve_backward(
     x: Array, kernel: Array, g: Array, *, stride: int
 ) -> tuple[Array, Array]:
-    convolve = functools.partial(_conv_convolve, stride=stride)
-    (to_x,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(g)
-    (to_kernel,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(g)
-    return to_x, to_kernel
+    (to_x,) = jax.linear_transpose(lambda x: convolve(x, kernel, stride), x)(g)
+    by_kernel = jax.linear_transpose(lambda k: convolve(x, k, stride), kernel)
+    return to_x, *by_kernel(g)
 
 
 def _conv_project(

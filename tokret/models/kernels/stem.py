@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from tokret.models.kernels.matmul import precision_of
+from tokret.models.kernels.matmul import convolve, precision_of
 from tokret.shapes import Array, Float
 
 CHANNEL_MULTIPLE = 8  # tensor cores need channels in multiples of this
@@ -22,14 +22,7 @@ def direct_stem_conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "7 7 c d"]
 ) -> Float[Array, "b h2 w2 d"]:
     """Convolves by XLA's own operation."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (2, 2),
-        [(3, 3)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=precision_of(x.dtype),
-    )
+    return convolve(x, kernel, 2, (3, 3))
 
 
 def quad_stem_conv(

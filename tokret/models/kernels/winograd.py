@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from tokret.models.kernels.matmul import precision_of
+from tokret.models.kernels.matmul import convolve, precision_of
 from tokret.shapes import Array, Float
 
 # With fewer channels the sums cost more than the products save; with fewer tiles, the
@@ -55,14 +55,7 @@ def direct_conv3x3(
     padding: int = 1,
 ) -> Float[Array, "b h2 w2 d"]:
     """Convolves by XLA's own operation."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=precision_of(x.dtype),
-    )
+    return convolve(x, kernel, stride, (padding, padding))
 
 
 def winograd_conv3x3(

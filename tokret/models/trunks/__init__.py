@@ -27,12 +27,8 @@ class Trunk(nn.Module, kw_only=True):
     early stages are most of a training step: EfficientNet-Lite0 with its first four
     stages frozen trains several times as fast.
 
-    Attributes:
-      dtype: dtype of the computation; parameters and statistics are float32.
-      remat: whether training recomputes the activations inside of blocks for the
-        gradient: less memory for about a third more work.
-      frozen_stages: stages that are frozen in training, from block1 on.
-      pixels: the scale of the images.
+    Parameters and statistics are float32 with any `dtype` of the computation. With
+    `remat` the activations inside of blocks are computed again for the gradient.
 
     Raises:
       UserError: if the trunk has fewer stages than `frozen_stages`.
@@ -60,16 +56,13 @@ class Trunk(nn.Module, kw_only=True):
     def __call__(
         self, images: Float[Array, "b h w 3"], sizes: Sizes = None, *, train: bool
     ) -> TrunkOutput:
-        """Computes the features.
+        """Computes the features of normalised images, padded at right and bottom.
 
-        Args:
-          images: normalised images, padded at the right and the bottom.
-          sizes: true heights and widths, or None if all fill the canvas.
-          train: whether batch norms use the batch's own statistics.
+        Without `sizes`, true heights and widths, all images fill the canvas. In
+        training, dropout is on and batch norms use the batch's own statistics.
 
-        Returns:
-          The last stage's features, the true sizes at their depth, and the output of
-          every stage under the released names, block1 (the first one) and so on.
+        Returns the last stage's features, the true sizes at their depth, and the output
+        of every stage under the released names, block1 (the first one) and so on.
         """
         raise NotImplementedError
 
