@@ -31,7 +31,6 @@ from tokret.training.input_batches import PhotoInput
 from tokret.training.interruption import lock_workdir, stop_requests
 from tokret.training.profiling import Profile, parse_steps
 from tokret.training.reporting import Reporter
-from tokret.training.retention import Retention
 
 if TYPE_CHECKING:
     from tokret.training.setup import TrainingSetup
@@ -104,13 +103,12 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     state = None if list_steps(workdir) else initial_state(config, setup.programs)
     cluster.wait("all have listed the workdir's checkpoints")
     config = dataclasses.replace(config, dataset=dataset.identity())
-    retention = Retention(keep=config.run.keep, keep_best=config.run.keep_best)
 
     # From here on something is written into the workdir.
     workdir.mkdir(parents=True, exist_ok=True)
     with (
         lock_workdir(workdir),
-        Checkpoints(workdir, retention, config) as checkpoints,
+        Checkpoints(workdir, config) as checkpoints,
         stop_requests() as stop_requested,
     ):
         recorded = checkpoints.recorded_config()

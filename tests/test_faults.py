@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tokret.training.checkpoints import list_measured, list_steps
-from tokret.training.retention import Retention
+from tokret.training.retention import steps_to_remove
 
 KILLS = int(os.environ.get("TOKRET_KILLS", "3"))
 EPOCHS = 3 + KILLS // 5
@@ -75,8 +75,8 @@ def test_killed_again_and_again_it_ends_as_if_uninterrupted(
     )
     assert {path.name for path in workdir.iterdir()} == EXPECTED_FILES
     # The newest and the best of the uninterrupted run, and nothing half-written.
-    kept = Retention(keep=1, keep_best="top1")
-    gone = kept.steps_to_remove(list_measured(uninterrupted))
+    measured = list_measured(uninterrupted)
+    gone = steps_to_remove(measured, keep=1, keep_best="top1")
     left = sorted(path.name for path in (workdir / "checkpoints").iterdir())
     assert left == sorted(str(s) for s in list_steps(uninterrupted) if s not in gone)
     lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())

@@ -1,5 +1,7 @@
 """A run of three saves with one weight, one statistic and one momentum."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,7 +10,6 @@ from tokret.config.parsing import parse
 from tokret.configs import demo
 from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.checkpoints import Checkpoints
-from tokret.training.retention import Retention
 from tokret.training.state import TrainState
 
 
@@ -44,6 +45,7 @@ def config():
     """A config that checkpoints can repeat: a model is built from it."""
     config = demo.get_config("gem")
     config.model.dim = 8
+    config.run.keep, config.run.keep_best = 2, "top1"
     return parse(config.to_dict())
 
 
@@ -52,8 +54,8 @@ def opened(config):
     """Returns a function that opens the checkpoints of a folder."""
 
     def checkpoints(workdir, keep=2, keep_best="top1"):
-        retention = Retention(keep=keep, keep_best=keep_best)
-        return Checkpoints(workdir, retention, config)
+        run = dataclasses.replace(config.run, keep=keep, keep_best=keep_best)
+        return Checkpoints(workdir, dataclasses.replace(config, run=run))
 
     return checkpoints
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokret.errors import UserError
-from tokret.training.retention import MEASURES, Retention, best_step
+from tokret.training.retention import MEASURES, best_step, steps_to_remove
 
 NUMBERS = st.one_of(st.floats(0, 1), st.just(math.nan))
 RUNS = st.dictionaries(
@@ -25,23 +25,22 @@ def test_best_means_lowest_loss_and_highest_precision():
     assert best_step(measured, "loss") == 1
     assert best_step(measured, "top1") == 4  # of equals the newest
     assert best_step(measured, "top5") is None and best_step(measured, "") is None
-    kept = Retention(keep=2, keep_best="loss")
-    assert kept.steps_to_remove(measured) == [2, 3]
-    assert Retention(keep=2, keep_best="").steps_to_remove(measured) == [1, 2, 3]
+    assert steps_to_remove(measured, keep=2, keep_best="loss") == [2, 3]
+    assert steps_to_remove(measured, keep=2, keep_best="") == [1, 2, 3]
 
 
 @given(RUNS, st.integers(1, 9), st.sampled_from(["", *MEASURES]))
 def test_the_newest_and_the_best_always_stay(measured, keep, name):
-    retention = Retention(keep=keep, keep_best=name)
-    removed = retention.steps_to_remove(measured)
+    removed = steps_to_remove(measured, keep=keep, keep_best=name)
     left = {step: measured[step] for step in measured.keys() - set(removed)}
     assert set(sorted(measured)[-keep:]) <= left.keys()
     assert best_step(left, name) == best_step(measured, name)
     assert len(left) <= keep + 1
-    assert retention.steps_to_remove(left) == []  # killed in between, it resumes
+    # Killed in between, it resumes.
+    assert steps_to_remove(left, keep=keep, keep_best=name) == []
 
 
 @pytest.mark.parametrize(("field", "value"), [("keep", 0), ("keep_best", "mAP")])
 def test_bad_fields(field, value):
     with pytest.raises(UserError, match=f"^{field} is"):
-        Retention(**{"keep": 1, "keep_best": ""} | {field: value})
+        steps_to_remove({}, **{"keep": 1, "keep_best": ""} | {field: value})

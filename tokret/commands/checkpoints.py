@@ -22,7 +22,7 @@ from tokret.training.checkpoint_inspection import (
 from tokret.training.checkpoint_metadata import read_config
 from tokret.training.checkpoints import INCOMPLETE, list_measured, list_steps, remove
 from tokret.training.interruption import lock_workdir
-from tokret.training.retention import MEASURES, Retention, best_step
+from tokret.training.retention import MEASURES, best_step, steps_to_remove
 from tokret.training.weights import find_checkpoint
 
 MIB = 2**20
@@ -150,12 +150,12 @@ def prune(
     measure = measure_of(workdir) if keep_best == "run" else keep_best
     if keep_best and not measure:
         raise UserError(f"keep_best: name one of {', '.join(MEASURES)} for this run")
-    retention = Retention(keep=keep, keep_best=measure)
+    steps_to_remove({}, keep=keep, keep_best=measure)  # before arrays are read
     with contextlib.nullcontext() if dry_run else lock_workdir(workdir):
-        _prune(workdir, retention, dry_run)
+        _prune(workdir, keep, measure, dry_run)
 
 
-def _prune(workdir: Path, retention: Retention, dry: bool) -> None:
+def _prune(workdir: Path, keep: int, measure: str, dry: bool) -> None:
     found = examine_all(workdir)
     for step, it in found.items():
         if it.problem:
@@ -165,7 +165,7 @@ def _prune(workdir: Path, retention: Retention, dry: bool) -> None:
         for step, numbers in list_measured(workdir).items()
         if step in found and not found[step].problem
     }
-    removed = retention.steps_to_remove(whole)
+    removed = steps_to_remove(whole, keep=keep, keep_best=measure)
     for step in removed:
         print(f"{'would remove' if dry else 'removing'} {found[step].path}", flush=True)
         if not dry:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tokret.config.tree import InferenceConfig
+from tokret.config.tree import Config, InferenceConfig
 from tokret.errors import StoppedError, UserError
 from tokret.runtime import cluster
 from tokret.training.checkpoint_arrays import check_names, load_arrays, start_saving
@@ -18,7 +18,7 @@ from tokret.training.checkpoint_metadata import (
     make_metadata,
     read_metadata,
 )
-from tokret.training.retention import Retention
+from tokret.training.retention import steps_to_remove
 
 # What a killed process leaves: Orbax's half-written folders, our half-removed ones.
 INCOMPLETE = ("*.orbax-checkpoint-tmp*", ".removed-*")
@@ -66,10 +66,9 @@ class Checkpoints:
     and what it was removing when it was killed looks complete.
     """
 
-    def __init__(self, workdir: Path, retention: Retention, config: InferenceConfig):
+    def __init__(self, workdir: Path, config: Config):
         """Opens the checkpoints of a folder that this run has locked."""
         self._folder = workdir / "checkpoints"
-        self._retention = retention
         self._config = config
         self._measured = list_measured(workdir)
         # The save in progress: its step, validation metrics, and Orbax's response.
@@ -154,7 +153,10 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Removes what need not be kept; call it once a checkpoint was restored."""
-        for step in self._retention.steps_to_remove(self._measured):
+        run = self._config.run
+        for step in steps_to_remove(
+            self._measured, keep=run.keep, keep_best=run.keep_best
+        ):
             del self._measured[step]
             if cluster.is_first():
                 remove(self._folder / str(step))

@@ -1,6 +1,5 @@
 """Which checkpoints of a run are kept: the newest, and the best by a validation."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -13,26 +12,16 @@ MEASURES = {"loss": False, "top1": True, "top5": True}
 Measured = Mapping[int, Mapping[str, float]]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Retention:
-    """What is kept.
+def steps_to_remove(measured: Measured, *, keep: int, keep_best: str) -> list[int]:
+    """Lists all steps but the newest `keep` and the best by a measure, oldest first.
 
-    Attributes:
-      keep: how many of the newest.
-      keep_best: the measure by which the best is kept too; "" for none.
+    Raises:
+      UserError: if `keep` is less than 1, or `keep_best` no measure and not "".
     """
-
-    keep: int
-    keep_best: str
-
-    def __post_init__(self) -> None:
-        within("keep", self.keep, 1)
-        choose({"": None, **MEASURES}, self.keep_best, "keep_best")
-
-    def steps_to_remove(self, measured: Measured) -> list[int]:
-        """Lists the steps that need not be kept, oldest first."""
-        kept = {*sorted(measured)[-self.keep :], best_step(measured, self.keep_best)}
-        return sorted(measured.keys() - kept)
+    within("keep", keep, 1)
+    choose({"": None, **MEASURES}, keep_best, "keep_best")
+    kept = {*sorted(measured)[-keep:], best_step(measured, keep_best)}
+    return sorted(measured.keys() - kept)
 
 
 def best_step(measured: Measured, name: str) -> int | None:
