@@ -18,25 +18,17 @@ SECONDS_TO_CLEAN_UP = 5.0
 ENDING = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT}
 MANY_CASES = ("inference", "train", "extract")
 # Arguments of each. Compressed databases, which take longest, need `search` itself.
-ROW: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys((*MANY_CASES, "scan", "start"), ()),
-    "search": ("--forms=",),
-    "input": (),
-    "bytes": (),
-}
+ROW: dict[str, tuple[str, ...]] = dict.fromkeys((*MANY_CASES, "scan", "start"), ())
+ROW |= {"search": ("--forms=",), "input": (), "bytes": ()}
 UNTIMED = {"bytes"}  # and takes minutes: a quick run skips it
 
 
 def arguments_of(name: str, *, turns: int, minutes: float, quick: bool) -> list[str]:
     """Returns the command line of one benchmark of the row."""
-    arguments = [*ROW[name]]
-    if name not in UNTIMED:
-        arguments.append(f"--turns={turns}")
-    if name in MANY_CASES:
-        arguments.append(f"--minutes={1.0 if quick else minutes}")
-    if quick and name == "search":
-        arguments.append("--database=20000")
-    return arguments
+    timed = [] if name in UNTIMED else [f"--turns={turns}"]
+    most = [f"--minutes={1.0 if quick else minutes}"] if name in MANY_CASES else []
+    small = ["--database=20000"] if quick and name == "search" else []
+    return [*ROW[name], *timed, *most, *small]
 
 
 def run(

@@ -33,21 +33,16 @@ def crop_and_resize(image: Image.Image, crop: Crop, size: int) -> Image.Image:
 
 
 def vary_colours(image: Image.Image, changes: Sequence[Change]) -> Image.Image:
-    """Changes colours as torchvision's ColorJitter does."""
+    """Changes colours as torchvision's ColorJitter and adjust_hue do."""
     for name, amount in changes:
         if name == "hue":
-            image = turn_hue(image, amount)
+            hue, *others = image.convert("HSV").split()
+            turned = np.asarray(hue) + np.uint8(int(amount * 255) % 256)  # wraps at 256
+            image = Image.merge("HSV", (Image.fromarray(turned), *others))
+            image = image.convert("RGB")
         else:
             image = ENHANCERS[name](image).enhance(amount)
     return image
-
-
-def turn_hue(image: Image.Image, turn: float) -> Image.Image:
-    """Turns the colour circle as torchvision's adjust_hue does."""
-    hue, saturation, value = image.convert("HSV").split()
-    turned = np.asarray(hue) + np.uint8(int(turn * 255) % 256)  # wraps at 256
-    bands = (Image.fromarray(turned), saturation, value)
-    return Image.merge("HSV", bands).convert("RGB")
 
 
 def make_view(

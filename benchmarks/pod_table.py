@@ -111,7 +111,10 @@ def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
         found = [row for row in rows.values() if row["what"] == what]
         if found:
             lines += [*words, *_table(found), ""]
-    made = "; ".join(sorted({_made(row) for row in rows.values()}))
+    packages = ("jax", "libtpu", "flax")
+    versions = [row["environment"]["versions"] for row in rows.values()]
+    each = {", ".join(f"{name} {v[name]}" for name in packages) for v in versions}
+    made = "; ".join(sorted(each))
     return "\n".join([*lines, f"Made with {made}."]) + "\n"
 
 
@@ -167,12 +170,6 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
 def _collectives(traffic: list[dict[str, Any]]) -> str:
     largest = sorted(traffic, key=lambda each: -each["bytes"])[:2]
     return "; ".join(map(format_traffic, largest)) or "none"
-
-
-def _made(row: dict[str, Any]) -> str:
-    made = row["environment"]
-    packages = ("jax", "libtpu", "flax")
-    return ", ".join(f"{name} {made['versions'][name]}" for name in packages)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,28 +50,25 @@ class Collective(NamedTuple):
         return max(map(len, self.groups), default=0)
 
 
-class Traffic(NamedTuple):
-    """All collectives of one kind among groups of one size."""
-
-    kind: str  # one of `KINDS`
-    group_size: int  # devices of a group; 0 if not known
-    number: int  # how many
-    bytes: int  # of their results on a device, in all
-    largest: int  # bytes of the largest
-
-
-def traffic(collectives: Iterable[Collective], iterations: int = 1) -> list[Traffic]:
+def traffic(
+    collectives: Iterable[Collective], iterations: int = 1
+) -> list[dict[str, Any]]:
     """Sums up the collectives of a program and of its loop's iterations.
 
-    By kind and size of group, the most bytes first.
+    Returns:
+      For each kind and size of group, 0 if not known: kind, group_size, the number of
+      collectives, bytes of their results on a device in all, and of the largest; the
+      most bytes first.
     """
-    found: dict[tuple[str, int], Traffic] = {}
+    found: dict[tuple[str, int], dict[str, Any]] = {}
     for one in collectives:
-        key, times = (one.kind, one.group_size), iterations if one.looped else 1
-        _, _, number, size, largest = found.get(key, Traffic(*key, 0, 0, 0))
-        size, largest = size + times * one.bytes, max(largest, one.bytes)
-        found[key] = Traffic(*key, number + times, size, largest)
-    return sorted(found.values(), key=lambda one: -one.bytes)
+        kind, size, times = one.kind, one.group_size, iterations if one.looped else 1
+        none = {"kind": kind, "group_size": size, "number": 0, "bytes": 0, "largest": 0}
+        each = found.setdefault((kind, size), none)
+        each["number"] += times
+        each["bytes"] += times * one.bytes
+        each["largest"] = max(each["largest"], one.bytes)
+    return sorted(found.values(), key=lambda each: -each["bytes"])
 
 
 def read_collectives(text: str) -> list[Collective]:

@@ -34,23 +34,18 @@ def compile_program(function: Any, *arguments: Any) -> CompiledProgram:
     compiled = traced.lower().compile()
     seconds = time.perf_counter() - start
     cost, found = compiled.cost_analysis() or {}, compiled.memory_analysis()
-    memory = found and _memory(found)
-    if jax.default_backend() == "cpu" and memory is not None:
-        _require_memory(memory)
-    products = product_flop(traced.jaxpr.jaxpr)
-    flop, accessed = cost.get("flops"), cost.get("bytes accessed")
-    return CompiledProgram(compiled, seconds, products, flop, accessed, memory)
-
-
-def _memory(found: Any) -> int:
-    """Bytes of arguments, results and temporaries of XLA's analysis of a program."""
     # What is donated is both an argument and a result.
-    return int(
+    memory = found and int(
         found.argument_size_in_bytes
         + found.output_size_in_bytes
         + found.temp_size_in_bytes
         - found.alias_size_in_bytes
     )
+    if jax.default_backend() == "cpu" and memory is not None:
+        _require_memory(memory)
+    products = product_flop(traced.jaxpr.jaxpr)
+    flop, accessed = cost.get("flops"), cost.get("bytes accessed")
+    return CompiledProgram(compiled, seconds, products, flop, accessed, memory)
 
 
 def _require_memory(needed: int) -> None:

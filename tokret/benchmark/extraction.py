@@ -176,9 +176,6 @@ def _total(
 
 def all_cases(settings: Settings) -> dict[str, Callable[[], Case]]:
     """Every case by name, those of this kind of device."""
-    return {
-        f"{case[0]} {case[1]} {case[2]} photos of {case[3]} by {case[4]}": partial(
-            make_case, settings, *case
-        )
-        for case in CASES.get(jax.default_backend(), CASES["gpu"])
-    }
+    cases = CASES.get(jax.default_backend(), CASES["gpu"])
+    name = "{} {} {} photos of {} by {}"
+    return {name.format(*case): partial(make_case, settings, *case) for case in cases}

@@ -37,13 +37,11 @@ def initialised(trunk: str, dtype: str) -> tuple[RetrievalNet, Any]:
 
 def all_cases(settings: Settings) -> dict[str, Callable[[], Case]]:
     """Every case by name; those with targets first, then from light to heavy."""
-    grid = list(itertools.product(TRUNKS, DTYPES, BATCHES, SIDES))
-    grid.sort(key=lambda case: case[2] * case[3][0] * case[3][1])
+    grid = itertools.product(TRUNKS, DTYPES, BATCHES, SIDES)
+    ordered = sorted(grid, key=lambda case: case[2] * case[3][0] * case[3][1])
+    name = "{0} {1} {2}x{3[0]}x{3[1]}"
     cases = {
-        f"{trunk} {dtype} {batch}x{side[0]}x{side[1]}": partial(
-            make_case, settings, trunk, dtype, batch, side
-        )
-        for trunk, dtype, batch, side in grid
+        name.format(*case): partial(make_case, settings, *case) for case in ordered
     }
     first = FIRST.get(jax.default_backend(), [])
     return {name: cases[name] for name in (*first, *cases)}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tokret.benchmark import pod_programs
-from tokret.benchmark.collectives import Traffic, traffic
+from tokret.benchmark.collectives import traffic
 from tokret.benchmark.pod_programs import Workload
 from tokret.benchmark.pods import (
     Pod,
@@ -73,9 +73,7 @@ def total_cost(work: Workload, compiled: ProgramCost, chip: Chip) -> dict[str, A
         "compute": compute,
         "memory": memory,
         "seconds": max(compute, memory),
-        "traffic": [
-            each._asdict() for each in traffic(compiled.collectives, work.iterations)
-        ],
+        "traffic": traffic(compiled.collectives, work.iterations),
     }
 
 
@@ -183,30 +181,26 @@ def run(config: Config, request: PlanRequest) -> dict[str, Any]:
 def report(result: dict[str, Any]) -> str:
     """Formats what `run` returns."""
     chips, model, search = result["chips"], result["model"], result["what"] == "search"
-    head = (
-        f"{result['what']} of {result['name']} on {result['topology']}: {chips} chips"
+    batch = result["batch_size"]
+    head = f"{result['what']} of {result['name']} on {result['topology']}: "
+    head += f"{chips} chips" + (
+        f"; {batch:,} queries, the best {NEIGHBOURS} of {result['database']:,} "
+        f"descriptors in {result['store']}"
+        if search
+        else f", data {chips // model} x model {model}; batch {batch:,}, "
+        f"{batch // chips} a chip"
     )
-    if search:
-        head += (
-            f"; {result['batch_size']:,} queries, the best {NEIGHBOURS} of "
-            f"{result['database']:,} descriptors in {result['store']}"
-        )
-    else:
-        head += (
-            f", data {chips // model} x model {model}; batch {result['batch_size']:,}, "
-            f"{result['batch_size'] // chips} a chip"
-        )
     if result["fits"]:
         return "\n".join([head, *_lines(result, result)])
     needed, available = _gib(result["needed"]), _gib(result["available"])
-    lack = f"does not fit: {needed} of {available} GiB a chip"
+    lack = f"{head}\ndoes not fit: {needed} of {available} GiB a chip"
     if search:
-        return "\n".join([head, lack + "; choose more chips, or another store"])
+        return lack + "; choose more chips, or another store"
     fitting = result["largest"]
     if fitting is None:
-        return "\n".join([head, lack + f"; nor did a smaller batch in {TRIES} tries"])
+        return lack + f"; nor did a smaller batch in {TRIES} tries"
     most = f"the largest batch found that fits: {fitting['batch_size']:,}"
-    return "\n".join([head, lack, most, *_lines(result, fitting)])
+    return "\n".join([lack, most, *_lines(result, fitting)])
 
 
 def _lines(result: dict[str, Any], cost: dict[str, Any]) -> list[str]:
@@ -230,16 +224,15 @@ def _lines(result: dict[str, Any], cost: dict[str, Any]) -> list[str]:
         lines.append(
             f"epoch        at least {hours:.3g} hours for {result['photos']:,} photos"
         )
-    collectives = map(format_traffic, cost["traffic"])
-    return lines + [f"collectives  {text}" for text in collectives]
+    return lines + [f"collectives  {format_traffic(one)}" for one in cost["traffic"]]
 
 
-def format_traffic(fields: dict[str, Any]) -> str:
-    """Formats the fields of a `Traffic` in a few words."""
-    one = Traffic(**fields)
-    group = f" among {one.group_size}" if one.group_size else ""
-    largest = f", the largest {one.largest / 1e6:.3g} MB" if one.number > 1 else ""
-    return f"{one.number} {one.kind}{group}: {one.bytes / 1e6:.3g} MB{largest}"
+def format_traffic(one: dict[str, Any]) -> str:
+    """Formats what `traffic` returns of a kind and size of group."""
+    group = f" among {one['group_size']}" if one["group_size"] else ""
+    text = f"{one['number']} {one['kind']}{group}: {one['bytes'] / 1e6:.3g} MB"
+    most = f", the largest {one['largest'] / 1e6:.3g} MB"
+    return text + (most if one["number"] > 1 else "")
 
 
 def _gib(size: int) -> str:

@@ -1,7 +1,7 @@
 """The benchmarks of many cases, those of one, and their results in plain text."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,16 +12,8 @@ from tokret.benchmark.rivals import Rivals
 from tokret.benchmark.timing import check_turns, environment, format_spread
 from tokret.errors import UserError
 
-MODULES = {
-    "inference": "tokret.benchmark.inference",
-    "train": "tokret.benchmark.training_step",
-    "extract": "tokret.benchmark.extraction",
-}
-# Those of one case.
-SINGLE: dict[str, Callable[[int], dict[str, Any]]] = {
-    "start": compilation.run,
-    "scan": database_scan.run,
-}
+MODULES = {"inference": "inference", "train": "training_step", "extract": "extraction"}
+SINGLE: Any = {"start": compilation.run, "scan": database_scan.run}  # of one case
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -35,7 +27,8 @@ def run(
     """
     if not 0 < minutes < 1e6:
         raise UserError(f"minutes is {minutes}; it must be above 0 and below 1e6")
-    module = importlib.import_module(MODULES[benchmark])  # imports only what it needs
+    # Imports only what it needs.
+    module = importlib.import_module(f"tokret.benchmark.{MODULES[benchmark]}")
     result = _start(benchmark, settings.turns, settings.rivals)
     found, skipped = run_cases(
         module.all_cases(settings), settings, wanted=cases, seconds=60 * minutes
@@ -50,11 +43,10 @@ def run_single(benchmark: str, turns: int) -> dict[str, Any]:
 
 
 def _start(benchmark: str, turns: int, rivals: Rivals) -> dict[str, Any]:
-    device = str(jax.devices()[0].device_kind)
     where = environment(*PACKAGES, *rivals.packages)
     return {
         "benchmark": benchmark,
-        "environment": {**where, "device": device},
+        "environment": {**where, "device": str(jax.devices()[0].device_kind)},
         "turns": check_turns(turns),
         "note": rivals.note,
     }
@@ -93,10 +85,8 @@ def cases_table(cases: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(f"  with masks: time {cost}, without being 1")
         for form, rival in case["rivals"].items():
             mark = " <- the fastest" if form == case["fastest"] else ""
-            lines.append(
-                f"  PyTorch, {form}: tokret is {format_spread(rival['ratio'])} times "
-                f"as fast{mark}"
-            )
+            times = f"{format_spread(rival['ratio'])} times as fast{mark}"
+            lines.append(f"  PyTorch, {form}: tokret is {times}")
         lines += [f"  PyTorch, {n}: {why}" for n, why in case["skipped"].items()]
     return lines
 

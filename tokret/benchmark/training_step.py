@@ -89,11 +89,6 @@ def make_case(
 
 def all_cases(settings: Settings) -> dict[str, Callable[[], Case]]:
     """Every case by name, those of this kind of device."""
-    return {
-        f"{trunk} {dtype} {batch}x{side}x{side} {classes} classes": partial(
-            make_case, settings, trunk, dtype, batch, side, classes
-        )
-        for trunk, dtype, batch, side, classes in CASES.get(
-            jax.default_backend(), CASES["gpu"]
-        )
-    }
+    cases = CASES.get(jax.default_backend(), CASES["gpu"])
+    name = "{0} {1} {2}x{3}x{3} {4} classes"
+    return {name.format(*case): partial(make_case, settings, *case) for case in cases}
