@@ -47,11 +47,7 @@ class Processes:
     process_id: int | None = None
 
     def join(self) -> None:
-        """Joins the other processes; before any use of devices.
-
-        Raises:
-          UserError: for wrong values, or if the others cannot be joined.
-        """
+        """Joins the others before any use of devices, or raises a UserError."""
         from tokret.runtime import cluster
 
         cluster.join(self.coordinator, self.num_processes, self.process_id)
@@ -110,16 +106,12 @@ def options_of(function: Callable[..., None]) -> list[str]:
 def choose(
     commands: Mapping[str, Any], arguments: Sequence[str], prog: str
 ) -> Sequence[str]:
-    """Returns the arguments if the first is a name in a table of commands.
+    """Checks that arguments start with a name in a table; returns them.
 
-    Args:
-      commands: functions, tables or summaries by name.
-      arguments: the command line after `prog`; --help prints the table.
-      prog: the name of the table's command as it is typed.
+    The table has functions, tables or summaries by name; --help prints it, and exits.
 
     Raises:
-      UserError: if it is not.
-      SystemExit: after --help.
+      UserError: if they do not.
     """
     if not arguments:
         raise UserError(f"{prog} needs one of: {', '.join(commands)}")
@@ -222,11 +214,7 @@ def one_line(box: str, prog: str, options: Sequence[str]) -> str:
 
 
 def split_fields(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates --config.NAME=VALUE, or --config.NAME VALUE, from other arguments.
-
-    Returns:
-      The first, all with an equals sign, and the others.
-    """
+    """Separates --config.NAME=VALUE, or --config.NAME VALUE, from other arguments."""
     fields: list[str] = []
     others: list[str] = []
     rest = list(arguments)

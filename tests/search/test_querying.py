@@ -4,10 +4,10 @@ import shutil
 import msgspec
 import pytest
 
+from tokret.commands.query import render
 from tokret.errors import UserError
 from tokret.search.indexing import update_index
 from tokret.search.querying import parse_box, query_index
-from tokret.search.results_page import render
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Datasets from what their hosts distribute, or from photos of your own."""
 
-import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -38,8 +37,8 @@ class ByDataset(Mapping[str, Command]):
         return len(DATASETS)
 
 
-def _with_fields(
-    action: Callable[..., None], name: str, choice: Collection[str]
+def _command(
+    action: Command, name: str, choice: Collection[str], documented: Any
 ) -> Command:
     """Returns an action on a dataset with fields of its config as further options."""
 
@@ -54,20 +53,17 @@ def _with_fields(
             words = tyro.conf.arg(help=meta.description if meta else "")
             parameters.append(field.replace(annotation=Annotated[kind, words]))
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__doc__ = inspect.getdoc(documented)
     return command
 
 
 def _prepare_command(name: str) -> Command:
-    fields = {field.name for field in dataclasses.fields(CONFIGS[name])} - {"name"}
-    command = _with_fields(prepare, name, fields)
-    command.__doc__ = inspect.getdoc(prepare_function(name))
-    return command
+    fields = field_types(CONFIGS[name]).keys() - {"name"}
+    return _command(prepare, name, fields, prepare_function(name))
 
 
 def _check_command(name: str) -> Command:
-    command = _with_fields(check, name, checking.FIELDS)
-    command.__doc__ = inspect.getdoc(check)
-    return command
+    return _command(check, name, checking.FIELDS, check)
 
 
 def prepare(

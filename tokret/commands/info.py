@@ -5,7 +5,6 @@ import json as json_format
 import os
 import platform
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +51,6 @@ def collect() -> dict[str, Any]:
     data = Path(DATA_DIR).expanduser()
     default = Path(compilation_cache.DEFAULT).expanduser()
     compiled = Path(os.environ.get(compilation_cache.VARIABLE) or default)
-    sizes = {
-        "data cache": size(data, skip=default),
-        "compilation cache": size(compiled),
-    }
-    folders = {"data cache": data, "compilation cache": compiled}
     return {
         "version": tokret.__version__,
         "folder": str(Path(tokret.__file__).parent),
@@ -64,8 +58,8 @@ def collect() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [str(device) for device in jax.devices()],
         "caches": {
-            name: {"folder": str(folders[name]), "bytes": count}
-            for name, count in sizes.items()
+            "data cache": {"folder": str(data), "bytes": size(data, skip=default)},
+            "compilation cache": {"folder": str(compiled), "bytes": size(compiled)},
         },
         "extras": {extra: version_of(package) for extra, package in EXTRAS.items()},
     }
@@ -91,10 +85,8 @@ def version_of(package: str) -> str | None:
 
 def size(folder: Path, skip: Path | None = None) -> int:
     """Returns the bytes of the files below a folder, except those below another."""
-
-    def files() -> Iterator[Path]:
-        for root, folders, names in os.walk(folder):
-            folders[:] = [name for name in folders if Path(root, name) != skip]
-            yield from (Path(root, name) for name in names)
-
-    return sum(path.lstat().st_size for path in files())
+    total = 0
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if Path(root, name) != skip]
+        total += sum(Path(root, name).lstat().st_size for name in names)
+    return total

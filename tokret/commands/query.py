@@ -7,10 +7,16 @@ import tyro
 
 from tokret.api import open_index
 from tokret.commands.index import log
+from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.retrieval.html import pages
+from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
+from tokret.search.photos import read_view
 from tokret.search.querying import SearchResults, parse_box
-from tokret.search.results_page import render
+
+QUERY_SIDE = 480  # of the query, in pixels
+HIT_SIDE = 240
 
 
 def main(
@@ -56,11 +62,36 @@ def to_text(results: SearchResults) -> str:
         f"{rank:>4}  {hit.score:.4f}  {results.root / hit.name}"
         for rank, hit in enumerate(results.hits, 1)
     ]
-    return "\n".join(
-        [
-            *lines,
-            f"{results.num_photos} photos searched in "
-            f"{1000 * results.search_seconds:.0f} ms; the query's descriptor took "
-            f"{results.extract_seconds:.1f} s",
-        ]
+    lines.append(
+        f"{results.num_photos} photos searched in "
+        f"{1000 * results.search_seconds:.0f} ms; the query's descriptor took "
+        f"{results.extract_seconds:.1f} s"
+    )
+    return "\n".join(lines)
+
+
+def render(results: SearchResults, photo: Path, box: Box | None) -> str:
+    """Returns a page of HTML with its pictures in it.
+
+    Raises:
+      UserError: if the query can no longer be read.
+    """
+    hits = []
+    for hit in results.hits:
+        webp, error = b"", ""
+        try:
+            path = results.root / hit.name
+            webp = thumbnail(read_view(path, hit.name, None, HIT_SIDE), HIT_SIDE)
+        except UserError as changed:  # since it was indexed
+            error = str(changed)
+        hits.append((hit, webp, error))
+    view = read_view(photo, photo.name, box, QUERY_SIDE)
+    return pages.render(
+        "tokret.search",
+        "results",
+        name=photo.name,
+        query=thumbnail(view, QUERY_SIDE),
+        box=box_fractions(view),
+        results=results,
+        hits=hits,
     )

@@ -151,11 +151,7 @@ def _field_type(kind: Any, name: str, prefix: str) -> Any:
 
 
 def read_value(hint: Any, text: str, path: str) -> Any:
-    """Converts text to the type of a field.
-
-    Raises:
-      UserError: if it cannot be.
-    """
+    """Converts text to the type of a field, or raises a UserError."""
     kind, _ = plain_type(hint)
     if dataclasses.is_dataclass(kind) or get_origin(kind) in (Union, UnionType):
         raise UserError(f"{path} is a group of fields; name one of them")

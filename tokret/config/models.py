@@ -18,11 +18,7 @@ Form = Literal["released", "paper"]
 
 
 def check_divides(num_heads: int, name: str, width: int) -> None:
-    """Checks that attention heads can split the channels.
-
-    Raises:
-      UserError: if they cannot.
-    """
+    """Raises a UserError if attention heads cannot split the channels."""
     if width % num_heads:
         raise UserError(f"num_heads is {num_heads}; it must divide {name}, {width}")
 

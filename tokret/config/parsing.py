@@ -32,10 +32,7 @@ REFERENCE = "docs/config.md lists all fields"
 
 
 def parse(tree: Any) -> Config:
-    """Checks the config of a training run.
-
-    Args:
-      tree: its fields and groups, as a ConfigDict or a JSON object holds them.
+    """Checks the config of a training run, a ConfigDict or JSON object.
 
     Raises:
       UserError: names the first field that is unknown, missing or wrong.
@@ -54,12 +51,7 @@ def parse_saved(tree: Any) -> InferenceConfig:
 
 
 def parse_group(kind: type[Kind], fields: Any, path: str = "") -> Kind:
-    """Checks a group of fields and makes its dataclass.
-
-    Args:
-      kind: the dataclass.
-      fields: its fields by name.
-      path: the group's name in errors; "" names fields alone.
+    """Checks a group of fields and makes its dataclass; errors begin with `path`.
 
     Raises:
       UserError: names the first field that is unknown, missing or wrong.
@@ -100,12 +92,7 @@ def _parse_field(name: str, hint: Any, value: Any, path: str) -> Any:
 
 @contextlib.contextmanager
 def naming(path: str, kind: type[Any]) -> Iterator[None]:
-    """Names a group's fields in the errors of a function that gets them as arguments.
-
-    Args:
-      path: the group, such as config.data.
-      kind: its dataclass.
-    """
+    """Names fields of a group, such as config.data, in errors on arguments."""
     try:
         yield
     except UserError as error:
@@ -164,12 +151,7 @@ def plain_type(hint: Any) -> tuple[Any, Meta | None]:
 
 
 def requirement(hint: Any, value: Any = None) -> str:
-    """Returns in words what a field must be.
-
-    Args:
-      hint: its annotated type.
-      value: what it is instead; of a right type, only the range is named.
-    """
+    """Returns in words what a field must be; of a value of its type, the range."""
     kind, meta = plain_type(hint)
     origin = get_origin(kind)
     if origin is Literal:

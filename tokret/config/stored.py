@@ -32,11 +32,7 @@ def from_json(text: str | bytes) -> InferenceConfig:
 
 
 def save(config: InferenceConfig, path: Path) -> None:
-    """Writes a config atomically.
-
-    Raises:
-      UserError: if it cannot be written.
-    """
+    """Writes a config atomically, or raises a UserError."""
     write_whole(path, to_json(config), path.with_suffix(".partial"))
 
 

@@ -5,23 +5,25 @@ or is skipped.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from tqdm import tqdm
 
 from tokret.data.datasets import Dataset
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
 from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
 from tokret.evaluation.report_inputs import costs_of
-from tokret.evaluation.reranking_results import measure_reranking
 from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
 from tokret.evaluation.variants import Variants
 from tokret.retrieval.answers import Answers, Costs
 from tokret.retrieval.compression.database import Compressed
 from tokret.retrieval.exact_search.blocks import Database
-from tokret.retrieval.reranking.pipeline import Step
+from tokret.retrieval.reranking.costs import measure_cost
+from tokret.retrieval.reranking.pipeline import Step, check_rankable, run_step
 from tokret.retrieval.reranking.ranking import Ranking
 
 
@@ -33,12 +35,7 @@ class Benchmark(Protocol):
         """Raises a UserError for re-rankings or distractors that do not suit it."""
 
     def select(self, found: Mapping[str, DescriptorSet], skip_bad: bool) -> "Benchmark":
-        """The benchmark with descriptors of its images, without bad queries.
-
-        Args:
-          found: the descriptors, by set.
-          skip_bad: as of `DescriptorSet.good_rows`.
-        """
+        """The benchmark with descriptors by set, without bad queries."""
 
     def num_bad(self) -> int:
         """The number of bad queries."""
@@ -55,11 +52,9 @@ class Benchmark(Protocol):
     ) -> Any:
         """The ranks that the numbers need.
 
-        Args:
-          queries: as of `ranking`, maybe expanded.
-          database: the same, with distractors behind it, or compressed.
-          head: each query's first items in the order of a re-ranking.
-          compressed: whose codes the database is; None for descriptors.
+        `queries` may be expanded, the database has distractors behind it or is the
+        codes of `compressed`; `head` has each query's first items in the order of a re-
+        ranking.
         """
 
     def numbers(self, ranks: Any) -> dict[str, Any]:
@@ -70,12 +65,7 @@ class Benchmark(Protocol):
 
 
 def make_benchmark(dataset: Dataset, split: str, images: ImageSets) -> Benchmark:
-    """The benchmark of a dataset.
-
-    Args:
-      dataset: a prepared one.
-      split: of labelled photos; "" for a dataset with queries.
-      images: of `image_sets`.
+    """The benchmark of a dataset; `split` of labelled photos, "": it has queries.
 
     Raises:
       UserError: if no photo has a positive.
@@ -98,11 +88,11 @@ def evaluate(
 
     Args:
       benchmark: the ground truth.
-      found: descriptors of its images.
+      found: descriptors of its images, by set.
       steps: re-rankings, after which is measured too.
       variants: of the search, which are measured too.
       skip_bad: whether queries without a descriptor are skipped.
-      report: called with the answers before any re-ranking, to report on them.
+      report: called with the answers before any re-ranking.
 
     Returns:
       The numbers, by protocol; "bad" counts images without a descriptor, if there are
@@ -131,3 +121,32 @@ def evaluate(
     numbers |= variants.measure(np.asarray(ranking.queries), ranking.database, measure)
     bad = {"database": len(found["database"].bad), "queries": benchmark.num_bad()}
     return numbers | ({"bad": bad} if any(bad.values()) else {})
+
+
+def measure_reranking(
+    steps: Sequence[Step],
+    ranking: Ranking,
+    measure: Callable[..., Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Measures a search again after re-rankings.
+
+    Returns:
+      Without steps nothing; else "reranked": "numbers" after them and "steps", for each
+      its name, arguments, seconds and peak_bytes.
+
+    Raises:
+      UserError: a step cannot be run on these descriptors.
+    """
+    if not steps:
+        return {}
+    check_rankable(ranking)
+    costs = []
+    for step in steps:
+        count = len(ranking.queries)
+        with tqdm(total=count, unit="query", desc=step.name, disable=None) as bar:
+            run = functools.partial(run_step, step, ranking, bar.update)
+            ranking, cost = measure_cost(run)
+        arguments = dict(step.arguments)
+        costs.append({"name": step.name, "arguments": arguments} | cost._asdict())
+    numbers = dict(measure(ranking.queries, ranking.database, ranking.reranked))
+    return {"reranked": {"numbers": numbers, "steps": costs}}

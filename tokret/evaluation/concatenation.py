@@ -14,11 +14,7 @@ from tokret.shapes import Bool, Float, Int
 
 
 class ConcatenatedViews(LazyViews):
-    """The views of all sets, one set after the other.
-
-    Attributes:
-      ranges: by set, the rows of its views.
-    """
+    """The views of all sets, one set after the other; `ranges`: their rows by set."""
 
     def __init__(self, sets: ImageSets) -> None:
         """Concatenates the sets."""
@@ -56,12 +52,7 @@ class ConcatenatedRows:
     def __init__(
         self, ranges: Mapping[str, range], rows: Mapping[str, DescriptorWriter]
     ) -> None:
-        """Concatenates rows.
-
-        Args:
-          ranges: by set, its rows among all.
-          rows: by set, where its descriptors go.
-        """
+        """Concatenates writers, by set; `ranges` are their rows among all."""
         self._ranges, self._rows = ranges, rows
 
     @property

@@ -13,12 +13,7 @@ from tokret.retrieval.store.record import Record, extraction_difference
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DescriptorInput(DescriptorSet):
-    """Descriptors and their origin.
-
-    Attributes:
-      path: of the file or store.
-      record: of the store; None for a file.
-    """
+    """Descriptors and their origin: a file, or a store, which has a record."""
 
     path: str
     record: Record | None
@@ -26,11 +21,11 @@ class DescriptorInput(DescriptorSet):
     def check_model(
         self, argument: str, other: str, record: Record | None, dims: int | None
     ) -> None:
-        """Refuses descriptors of another model, where a record or their width shows it.
+        """Refuses descriptors of another model than the `other` ones have.
 
         Args:
           argument: the name of these descriptors.
-          other: the name of those that they are compared with.
+          other: the name of the others.
           record: of the others' store; None if they have none.
           dims: of the others; None if it is not known.
 
@@ -53,12 +48,10 @@ class DescriptorInput(DescriptorSet):
 def read_descriptor_input(
     path: str, names: Sequence[str] | None = None, field: str = "descriptors"
 ) -> DescriptorInput:
-    """Opens descriptors.
+    """Opens an .npy file [N, D], or the folder of a store.
 
-    Args:
-      path: an .npy file, or the folder of a store.
-      names: of the images, in the order of the rows; None for any images.
-      field: what errors call the names: imlist or qimlist.
+    Errors call `names`, those of the images in the order of the rows, `field`: imlist
+    or qimlist. Without names they may be of any images.
 
     Raises:
       UserError: they cannot be read, or belong to other images.

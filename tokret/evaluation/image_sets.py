@@ -37,9 +37,6 @@ class DescriptorSet:
     def good_rows(self, skip_bad: bool) -> list[int]:
         """Lists the queries that have a descriptor.
 
-        Args:
-          skip_bad: whether the others are skipped.
-
         Raises:
           UserError: a query has none and is not to be skipped; or all have none.
         """
@@ -67,16 +64,11 @@ class DescriptorSet:
 
 
 def image_sets(dataset: Dataset, split: str, longest_side: int) -> ImageSets:
-    """The images of a dataset.
+    """The images of a dataset: queries and database.
 
-    Args:
-      dataset: a prepared one.
-      split: of labelled photos; "" for a dataset with queries.
-      longest_side: of a photo after shrinking, in pixels.
-
-    Returns:
-      Queries and database; of labelled photos the database, and as queries those that
-      have a box; of a dataset with neither every split.
+    Of a split of labelled photos they are the database, and those that have a box are
+    queries. A dataset with neither queries nor a split has a set for each of its
+    splits. `longest_side` of a photo is in pixels, after shrinking.
     """
 
     def views(

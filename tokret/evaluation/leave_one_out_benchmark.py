@@ -82,11 +82,7 @@ class LeaveOneOutBenchmark:
     def select(
         self, found: Mapping[str, DescriptorSet], skip_bad: bool
     ) -> "LeaveOneOutBenchmark":
-        """The benchmark with descriptors of its images, without bad queries.
-
-        Queries are photos of the database, by the descriptor of the box for those that
-        have one.
-        """
+        """The benchmark with descriptors; queries with a box have those of the box."""
         database = found["database"]
         descriptors, bad = database.descriptors, dict(database.bad)
         if self.boxed:

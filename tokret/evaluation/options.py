@@ -68,16 +68,11 @@ class Options:
 def choose_checkpoint(
     workdir: str | None, checkpoint: str | None, step: str | None
 ) -> tuple[Path, Path]:
-    """Returns the checkpoint to evaluate, and the folder of its results.
+    """Returns a checkpoint's folder, and the folder of its results.
 
-    Args:
-      workdir: folder of a run.
-      checkpoint: a checkpoint's own folder.
-      step: of the run's checkpoint; None for the newest.
-
-    Returns:
-      The checkpoint's folder, and the folder `eval` of its run, or beside a checkpoint
-      that is not in a run.
+    The checkpoint is that of a step (None: the newest) of the run in `workdir`, or
+    `checkpoint` itself. Results are in `eval` of its run, or beside a checkpoint that
+    is not in a run.
 
     Raises:
       UserError: if there is no such checkpoint, or two are named.
@@ -102,12 +97,7 @@ def choose_checkpoint(
 def make_settings(
     config: InferenceConfig, longest_side: int | None, scales: Sequence[float] | None
 ) -> ExtractionConfig:
-    """Returns how descriptors are extracted.
-
-    Args:
-      config: the run's.
-      longest_side: of a photo, in pixels; None for the config's.
-      scales: factors of the image size; None for the config's.
+    """Returns how descriptors are extracted; None for the config's own value.
 
     Raises:
       UserError: if a value is out of range.
@@ -127,10 +117,10 @@ def choose_dataset(
     benchmark: str | None,
     measure: bool = True,
 ) -> tuple[Dataset, str, str]:
-    """Prepares the dataset to evaluate on.
+    """Prepares the dataset to evaluate on: by default the run's.
 
     Args:
-      config: the run's, whose dataset is the default.
+      config: the run's.
       data_dir: folder of prepared datasets; None for the run's.
       image_folder: folder of class folders.
       benchmark: a dataset's name.
@@ -172,11 +162,7 @@ def choose_dataset(
 
 
 def check_output(output: Path, inputs: Sequence[str]) -> None:
-    """Refuses an output that would overwrite an input or cannot be written.
-
-    Raises:
-      UserError: which of the two it is.
-    """
+    """Raises a UserError if an output overwrites an input or cannot be written."""
     if output.suffix != ".json" or output.is_dir():
         raise UserError(f"output={output} must be a file that ends in .json")
     if not output.parent.is_dir():

@@ -46,26 +46,12 @@ def grey(why: str) -> View:
 def best_of(
     ranking: Ranking, queries: Sequence[int], count: int
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-    """Searches for some of the queries.
-
-    Args:
-      ranking: has all queries, and the database.
-      queries: indices of some.
-      count: how many items of each.
-
-    Returns:
-      Scores, falling, and items.
-    """
+    """Returns the best items of some queries, with falling scores."""
     return top_k(ranking.queries[np.array(queries)], ranking.database, count)
 
 
 def costs_of(found: Mapping[str, DescriptorSet], search_seconds: float) -> Costs:
-    """The costs of extraction and search.
-
-    Args:
-      found: descriptors, by name.
-      search_seconds: of the search.
-    """
+    """The costs of extracting descriptors, by set, and of the search."""
     descriptors = found["database"].descriptors
     dims = descriptors.shape[1]
     return Costs(

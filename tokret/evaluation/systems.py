@@ -61,10 +61,9 @@ class ModelSystem:
     group: ProcessGroup = ALONE
 
     def __call__(self, sets: ImageSets) -> dict[str, DescriptorSet]:
-        """Extracts the descriptors that are not in the stores yet.
+        """Extracts the descriptors that are not in the stores yet, by set.
 
-        Returns:
-          Descriptors by set; nothing in processes other than the first.
+        Processes other than the first return nothing.
 
         Raises:
           UserError: if a store has other descriptors, or no photo can be read.
@@ -143,8 +142,7 @@ def model_systems(
       settings: how descriptors are extracted.
       checkpoint: its folder.
       ema: whether the EMA of the weights is taken for them.
-      stores: folder of the dataset's stores, with one below it for each model and
-        settings.
+      stores: folder of the dataset's stores; each model has one below.
       log: called with lines on what is going to be computed.
 
     Returns:

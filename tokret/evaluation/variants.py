@@ -45,9 +45,8 @@ class Variants:
     def checked(self, record: Record | None, dims: int | None = None) -> "Variants":
         """Checks whose descriptors they are, and learns the whitening.
 
-        Args:
-          record: of the database's store; None for a file.
-          dims: of the database, where it is known.
+        `record` is of the database's store (None for a file), `dims` of its
+        descriptors.
 
         Raises:
           UserError: descriptors are of another model, or no whitening can be learned.
@@ -95,17 +94,11 @@ class Variants:
     def measure(
         self, queries: np.ndarray, database: Database, measure: Measure
     ) -> dict[str, Any]:
-        """Measures the variants.
-
-        Args:
-          queries: [Q, D], whitened already.
-          database: [N, D], likewise.
-          measure: returns the numbers of a search.
+        """Measures the variants of a search in whitened [Q, D] and [N, D].
 
         Returns:
-          "distractors": their number, path and the numbers among them; "compressed":
-          by form, what `measure_compression` returns and the numbers, among the
-          distractors if there are any.
+          "distractors": count, path and the numbers among them; "compressed": by
+          form, `measure_compression` and the numbers, among any distractors.
         """
         found: dict[str, Any] = {}
         if self.distractors is not None:
@@ -131,14 +124,7 @@ def make_variants(
     whiten: str | None,
     whiten_dims: int | None,
 ) -> Variants:
-    """Reads what the variants need.
-
-    Args:
-      distractors: a store or an .npy file.
-      compress: forms of compression.
-      whiten: a whitening (.safetensors), or a store or an .npy file of descriptors to
-        learn one from.
-      whiten_dims: that a learned whitening keeps.
+    """Reads what the variants need; the arguments are options of eval.py.
 
     Raises:
       UserError: a file cannot be read, or a form is not known.

@@ -102,11 +102,7 @@ class _Version(msgspec.Struct):
 
 
 def write_catalogue(folder: Path, catalogue: Catalogue) -> None:
-    """Writes the catalogue of an index, atomically.
-
-    Raises:
-      UserError: it cannot be written.
-    """
+    """Writes the catalogue of an index atomically, or raises a UserError."""
     write_whole(folder / FILE, msgspec.json.encode(catalogue) + b"\n")
 
 

@@ -14,12 +14,7 @@ from tokret.training.checkpoint_metadata import read_config
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A restored model, and what an index records of it.
-
-    Attributes:
-      system: extracts descriptors into stores.
-      model: for the catalogue.
-    """
+    """A restored model: its system, which extracts, and its entry in a catalogue."""
 
     system: ModelSystem
     model: ModelInfo
@@ -33,7 +28,7 @@ def load_extractor(
     segments: Path,
     log: Callable[[str], None],
 ) -> Extractor:
-    """Restores a model.
+    """Restores a model that extracts descriptors into stores below `segments`.
 
     Args:
       checkpoint: folder of a run or a conversion, whose newest checkpoint is taken, or
@@ -41,7 +36,7 @@ def load_extractor(
       ema: whether the EMA of the weights is taken for them.
       longest_side: of a photo, in pixels; None for the run's own.
       scales: factors of the sides; None for the run's own.
-      segments: folder of the stores that it writes.
+      segments: folder of the stores.
       log: called with lines on what is going to be computed.
 
     Raises:

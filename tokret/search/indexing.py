@@ -65,9 +65,6 @@ def update_index(
       load: restores the model, given the folder of the index's segments.
       segment_size: photos of a segment.
 
-    Returns:
-      What changed.
-
     Raises:
       UserError: the index is another folder's or another model's, another process
         updates it, or a file cannot be read or written.

@@ -23,12 +23,7 @@ UPRIGHT = PhotoProcessing(upright=True)
 
 
 class Stamp(NamedTuple):
-    """Size and time of a file: if they differ, it has changed.
-
-    Attributes:
-      size: in bytes.
-      modified: in nanoseconds since 1970.
-    """
+    """Size in bytes and time in ns of a file: if they differ, it has changed."""
 
     size: int
     modified: int
@@ -67,13 +62,7 @@ def _stamp(path: Path) -> Stamp:
 
 
 def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View:
-    """Reads a photo in any of the formats.
-
-    Args:
-      path: the file.
-      name: in error messages.
-      box: x0, y0, x1, y1 in pixels of the upright photo; None for all of it.
-      longest_side: in pixels, after shrinking.
+    """Reads a part (or all) of a photo in any of the formats; errors call it `name`.
 
     Raises:
       UserError: if it cannot be read or decoded.
@@ -88,11 +77,7 @@ def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View
 
 @dataclasses.dataclass(frozen=True)
 class UnreadableView(View):
-    """A view of a photo that cannot be read.
-
-    Attributes:
-      error: the reason.
-    """
+    """A view of a photo that cannot be read; `error` is the reason."""
 
     error: str
 
@@ -117,13 +102,7 @@ class PhotoViews(LazyViews):
     """Views of photos in a folder."""
 
     def __init__(self, root: Path, names: Sequence[str], longest_side: int) -> None:
-        """Selects the photos.
-
-        Args:
-          root: the folder.
-          names: of the photos, relative to it.
-          longest_side: in pixels, after shrinking.
-        """
+        """Selects photos by their names relative to a folder."""
         self.names = names
         self._root, self._side = root, longest_side
 

@@ -21,12 +21,7 @@ from tokret.shapes import Float
 
 
 class Hit(NamedTuple):
-    """A retrieved photo.
-
-    Attributes:
-      name: its path from the root.
-      score: cosine of the two descriptors.
-    """
+    """A retrieved photo: its path from the root, and the cosine of the descriptors."""
 
     name: str
     score: float
@@ -82,7 +77,7 @@ def query_index(
       photo: the query; it may be one of the index's own.
       box: the part of it to search for, in pixels of the upright photo; None for all.
       top: how many to retrieve.
-      load: restores the model of the index, given its record.
+      load: restores the model of the index.
 
     Raises:
       UserError: if there is no index, its weights are gone or changed, or the photo
@@ -117,14 +112,7 @@ def query_index(
 def search_segments(
     index: Path, catalogue: Catalogue, query: Float[np.ndarray, "1 d"], top: int
 ) -> list[Hit]:
-    """Searches all segments of an index, exactly.
-
-    Args:
-      index: the index's folder.
-      catalogue: of the index.
-      query: the descriptor.
-      top: how many to retrieve; fewer if the index has fewer.
-    """
+    """Searches all segments of an index, exactly, for the best `top` photos."""
     live: dict[str, dict[int, str]] = {name: {} for name in catalogue.segments()}
     for name, entry in catalogue.photos.items():
         if not entry.error:
