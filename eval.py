@@ -28,12 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from tokret import command_line
-from tokret.command_line import Processes
+from tokret.command_line import Processes, log
 from tokret.data.ground_truth import read_ground_truth
 from tokret.errors import UserError
-from tokret.evaluation.benchmarks import evaluate, make_benchmark
+from tokret.evaluation.benchmarks import Benchmark, evaluate
 from tokret.evaluation.descriptor_inputs import read_descriptor_input
 from tokret.evaluation.image_sets import DescriptorSet, image_sets
+from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
 from tokret.evaluation.options import (
     Options,
     check_output,
@@ -105,7 +106,11 @@ def evaluate_run(options: Options) -> None:
         return
     # The numbers of each; variants of the search are measured for the model alone,
     # since distractors and whitening are of its own descriptors.
-    benchmark = make_benchmark(dataset, split, images)
+    benchmark: Benchmark
+    if split:
+        benchmark = LeaveOneOutBenchmark.of(dataset, split, images)
+    else:
+        benchmark = RevisitedBenchmark.of(dataset, images)
     benchmark.check(steps, distractors=variants.distractors is not None)
     variants = variants.checked(trained.record(Images((), (), (), ())))
     variants.save(target / "whitening.safetensors")
@@ -171,11 +176,6 @@ def evaluate_files(options: Options) -> None:
     results.write_results(Path(output), content)
     print_table(truth.name, {Path(descriptors).stem: numbers})
     log(f"written: {output}")
-
-
-def log(line: str) -> None:
-    """Prints a line at once."""
-    print(line, flush=True)
 
 
 def log_bad(found: Mapping[str, DescriptorSet]) -> None:

@@ -12,7 +12,17 @@ from ml_collections import ConfigDict
 
 from tokret.config.datasets import GoogleLandmarksConfig
 from tokret.config.models import TokenConfig
-from tokret.config.tree import AugmentationConfig, ExtractionConfig, InitConfig
+from tokret.config.tree import (
+    ArcFaceConfig,
+    AugmentationConfig,
+    ExtractionConfig,
+    InitConfig,
+    MeshConfig,
+    RunConfig,
+    ScheduleConfig,
+    SGDConfig,
+    UpdatesConfig,
+)
 
 
 def fields(group: Any) -> ConfigDict:
@@ -34,50 +44,34 @@ def get_config() -> ConfigDict:
     config.init = fields(InitConfig())
     config.evaluation = fields(ExtractionConfig())
 
-    # Descriptors -> logits.
-    config.arcface = ConfigDict()
-    config.arcface.scale = 32.0  # released: sqrt(dim)
-    config.arcface.margin = 0.2  # in radians
-
-    # Learning rates.
-    config.schedule = ConfigDict()
-    config.schedule.base_lr = 0.01  # for a batch of 256
-    # The batch by which the rate is scaled, / 256: that of one GPU, as released (320
-    # images on four cards). 0 takes batch_size.
-    config.schedule.reference_batch_size = 80
-    config.schedule.warmup_init_lr = 1e-4
-    config.schedule.warmup_epochs = 5.0
-    config.schedule.decay = "cosine"
-
-    # Updates; `name` decides some of the fields.
-    config.optimiser = ConfigDict()
-    config.optimiser.name = "sgd"  # or adamw, which has no momentum
-    config.optimiser.momentum = 0.9
-    config.optimiser.weight_decay = 1e-4
-    config.optimiser.max_grad_norm = 0.0
-    config.optimiser.trunk_lr_multiplier = 1.0
-    config.optimiser.frozen_epochs = 0.0
-
-    # From gradients to the next state.
-    config.updates = ConfigDict()
-    config.updates.grad_accum_steps = 1
-    config.updates.ema_decay = 0.0
-    config.updates.max_nonfinite_steps = 10
-
-    # Devices.
-    config.mesh = ConfigDict()
-    config.mesh.data = -1  # all that are left
-    config.mesh.model = 1
-    config.mesh.shard_optimiser = False
-
-    # What does not change the result.
-    config.run = ConfigDict()
-    config.run.data_dir = "~/.cache/tokret"
-    config.run.compilation_cache = "~/.cache/tokret/compiled"
-    config.run.log_every = 50
-    config.run.checkpoint_every = 1000
-    config.run.keep = 3
-    config.run.keep_best = "top1"  # every validation saves a checkpoint
-    config.run.threads = 16
-    config.run.max_skipped_fraction = 0.01
+    config.arcface = fields(ArcFaceConfig(scale=32.0, margin=0.2))
+    config.schedule = fields(
+        ScheduleConfig(
+            base_lr=0.01,
+            # The batch of one GPU, as released (320 images on four cards).
+            reference_batch_size=80,
+            warmup_init_lr=1e-4,
+            warmup_epochs=5.0,
+            decay="cosine",
+        )
+    )
+    config.optimiser = fields(
+        SGDConfig(momentum=0.9, weight_decay=1e-4, frozen_epochs=0.0)
+    )
+    config.updates = fields(
+        UpdatesConfig(grad_accum_steps=1, ema_decay=0.0, max_nonfinite_steps=10)
+    )
+    config.mesh = fields(MeshConfig(data=-1, model=1, shard_optimiser=False))
+    config.run = fields(
+        RunConfig(
+            data_dir="~/.cache/tokret",
+            compilation_cache="~/.cache/tokret/compiled",
+            log_every=50,
+            checkpoint_every=1000,
+            keep=3,
+            keep_best="top1",  # every validation saves a checkpoint
+            threads=16,
+            max_skipped_fraction=0.01,
+        )
+    )
     return config

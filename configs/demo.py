@@ -6,6 +6,7 @@ tokret eval --workdir=DIR --baselines
 
 from ml_collections import ConfigDict
 
+from tokret.config.datasets import SyntheticLandmarksConfig
 from tokret.configs import base, heads
 
 
@@ -15,17 +16,12 @@ def get_config(head: str = "token") -> ConfigDict:
     config.batch_size = 32
     config.epochs = 16
 
-    config.data = ConfigDict()
-    config.data.name = "synthetic_landmarks"
-    config.data.landmarks = 128  # classes
-    config.data.photos = 16  # of each class to train on
-    config.data.validation_photos = 2  # of each class
-    config.data.benchmark_landmarks = 24  # others, which the queries show
-    config.data.queries_per_landmark = 2
-    config.data.database_photos = 16  # of each of those
-    config.data.distractors = 400  # photos of a third set of landmarks
-    config.data.longest_side = 160  # of every photo, in pixels
-    config.data.seed = 0
+    # Photos of each class; docs/config.md lists the benchmark's defaults.
+    config.data = base.fields(
+        SyntheticLandmarksConfig(
+            name="synthetic_landmarks", landmarks=128, photos=16, validation_photos=2
+        )
+    )
 
     config.augmentation.size = 80
 

@@ -72,7 +72,10 @@ def test_a_workdir_of_another_config_is_refused(
         (("--config=configs/demo.py", "--workdir=w", "extra"), ("extra",)),
         (("--config=configs/gldv2_r50.py", "--workdir=w"), ("gldv2",)),
         (("--config=configs/gldv2_r101.py", "--workdir=w"), ("gldv2",)),
-        (("--config=configs/image_folder.py", "--workdir=w"), ("config.data.root is empty",)),
+        (
+            ("--config=configs/image_folder.py", "--workdir=w"),
+            ("config.data.root is empty",),
+        ),
         (
             (
                 "--config=configs/image_folder.py",

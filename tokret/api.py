@@ -90,7 +90,7 @@ class Model:
             raise UserError(f"head {self._system.model['head']} has no attention maps")
         return found
 
-    def _views(self, photos: Sequence[Photo]) -> "_Photos":
+    def _views(self, photos: Sequence[Photo]) -> LazyViews:
         if not len(photos):
             raise UserError("photos is empty; name one or more")
         for i, photo in enumerate(photos):
@@ -101,26 +101,17 @@ class Model:
                     f"photos[{i}] is {photo.dtype} {list(photo.shape)}; it must be "
                     "uint8 [height, width, 3]"
                 )
-        return _Photos(photos, self._system.settings.longest_side)
+        side = self._system.settings.longest_side
+        return LazyViews(len(photos), lambda i: _view(photos[i], f"photos[{i}]", side))
 
 
-class _Photos(LazyViews):
-    """Views of files and arrays."""
-
-    def __init__(self, photos: Sequence[Photo], longest_side: int) -> None:
-        self._photos, self._longest_side = photos, longest_side
-
-    def __len__(self) -> int:
-        return len(self._photos)
-
-    def read(self, row: int) -> View:
-        """Reads a file, as `view_of`, or encodes an array without loss."""
-        photo, side = self._photos[row], self._longest_side
-        if isinstance(photo, np.ndarray):
-            encoded = io.BytesIO()
-            Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
-            return View(encoded.getvalue(), f"photos[{row}]", None, side)
-        return view_of(Path(photo), str(photo), side)
+def _view(photo: Photo, name: str, side: int) -> View:
+    """Reads a file, as `view_of`, or encodes an array without loss."""
+    if isinstance(photo, np.ndarray):
+        encoded = io.BytesIO()
+        Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
+        return View(encoded.getvalue(), name, None, side)
+    return view_of(Path(photo), str(photo), side)
 
 
 class Index:

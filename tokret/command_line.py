@@ -271,3 +271,8 @@ def quieten() -> None:
     # Orbax leaves the reads of a damaged checkpoint behind, each with a traceback.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)
+
+
+def log(line: str) -> None:
+    """Prints a line at once."""
+    print(line, flush=True)  # noqa: T201

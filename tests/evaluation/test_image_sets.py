@@ -8,7 +8,6 @@ import pytest
 
 from tokret.data.datasets import Dataset
 from tokret.errors import UserError
-from tokret.evaluation.benchmarks import make_benchmark
 from tokret.evaluation.image_sets import DescriptorSet, image_sets
 from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
 
@@ -62,7 +61,7 @@ def test_labelled_photos_with_boxes_are_queries_too(dataset):
     sets = image_sets(made, "benchmark", 64)
     assert names_of(sets) == {"query": ["y"], "database": ["x", "y", "z"]}
     assert sets["query"][0].box == (0, 0, 5, 5)
-    benchmark = make_benchmark(made, "benchmark", sets)
+    benchmark = LeaveOneOutBenchmark.of(made, "benchmark", sets)
     assert isinstance(benchmark, LeaveOneOutBenchmark)
     assert (benchmark.labels, benchmark.boxed) == ([1, 0, 1], [1])
 
@@ -72,7 +71,7 @@ def test_labels_of_a_folder_are_its_records(dataset):
     sets = image_sets(made, "train", 64)
     assert names_of(sets) == {"database": ["x", "y"]}
     with pytest.raises(UserError, match="no class of a folder has two photos"):
-        make_benchmark(made, "train", sets)
+        LeaveOneOutBenchmark.of(made, "train", sets)
 
 
 def test_without_a_ground_truth_every_split_is_a_set(dataset):

@@ -2,16 +2,16 @@ import numpy as np
 
 from tokret.data.views import View
 from tokret.evaluation.image_sets import DescriptorSet
-from tokret.evaluation.report_inputs import ShownViews, best_of, costs_of
+from tokret.evaluation.report_inputs import best_of, costs_of, shown_views
 from tokret.retrieval.reranking.ranking import Ranking
 
 
 def test_a_grey_photo_replaces_a_bad_one():
     views = [View(b"", f"{i}.jpg", None, 9) for i in range(4)]
-    shown = ShownViews(views, {2: "2.jpg is cut short"})
+    shown = shown_views(views, {2: "2.jpg is cut short"})
     assert [view.name for view in shown[1:3]] == ["1.jpg", "2.jpg is cut short"]
     assert (shown[2].pixels() == 128).all() and len(shown) == 4
-    assert len(ShownViews(views, {})) == 4
+    assert len(shown_views(views, {})) == 4
 
 
 def test_the_best_of_some_queries():

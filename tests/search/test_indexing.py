@@ -13,7 +13,7 @@ from tokret.retrieval.store.reading import read_store
 from tokret.search import indexing
 from tokret.search.catalogue import read_catalogue
 from tokret.search.indexing import SEGMENTS, update_index
-from tokret.search.photos import PhotoViews
+from tokret.search.photos import photo_views
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_an_index_follows_its_folder(update, photos, loaded, tmp_path, jpeg):
     assert counts(update(segment_size=4)) == (9, 9, 0)
     found = descriptors(index)
     names = sorted(found)
-    views = PhotoViews(photos, names, 48)
+    views = photo_views(photos, names, 48)
     system = loaded.system
     alone = extract(system.embed, system.variables, list(views), system.settings)
     np.testing.assert_allclose([found[n] for n in names], alone, atol=1e-5)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tokret.errors import UserError
-from tokret.search.photos import PhotoViews, find_photos, read_view
+from tokret.search.photos import find_photos, photo_views, read_view
 
 
 def test_photos_are_listed_by_name_and_known_by_size_and_time(photos):
@@ -41,7 +41,7 @@ def test_views_are_upright_and_read_when_indexed(tmp_path):
     exif[0x0112] = 6  # a quarter turn to the right brings it upright
     turned.save(tmp_path / "turned.png", exif=exif)
     turned.rotate(-90, expand=True).save(tmp_path / "upright.png")
-    views = PhotoViews(tmp_path, ("turned.png", "upright.png", "gone.png"), 64)
+    views = photo_views(tmp_path, ("turned.png", "upright.png", "gone.png"), 64)
     assert len(views) == 3 and len(views[1:]) == 2
     np.testing.assert_array_equal(views[0].pixels(), views[1].pixels())
     assert views[0].size() == (32, 16)

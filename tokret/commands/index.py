@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from tokret.command_line import log
 from tokret.search.extractor import Extractor, load_extractor
 from tokret.search.indexing import update_index
 
@@ -47,8 +48,3 @@ def main(
         f"{index}: {change.photos} photos ({change.new} extracted now, "
         f"{change.gone} gone)"
     )
-
-
-def log(line: str) -> None:
-    """Prints a line at once."""
-    print(line, flush=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from tokret.api import open_index
-from tokret.commands.index import log
+from tokret.command_line import log
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole

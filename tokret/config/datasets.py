@@ -1,7 +1,7 @@
 """`config.data`: the fields of each dataset."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from tokret.config.annotations import fraction, integer, text
 from tokret.errors import UserError
@@ -90,18 +90,13 @@ class DistractorsConfig:
 DataConfig = (
     GoogleLandmarksConfig
     | ImageFolderConfig
-    | SyntheticLandmarksConfig
     | RevisitedConfig
     | DistractorsConfig
+    | SyntheticLandmarksConfig
 )
 # By `config.data.name`.
 DATASETS: dict[str, type[Any]] = {
-    "gldv2": GoogleLandmarksConfig,
-    "image_folder": ImageFolderConfig,
-    "oxford5k": RevisitedConfig,
-    "paris6k": RevisitedConfig,
-    "revisitop1m": DistractorsConfig,
-    "roxford5k": RevisitedConfig,
-    "rparis6k": RevisitedConfig,
-    "synthetic_landmarks": SyntheticLandmarksConfig,
+    name: kind
+    for kind in get_args(DataConfig)
+    for name in get_args(get_type_hints(kind)["name"])
 }

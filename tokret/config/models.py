@@ -113,12 +113,6 @@ class DELGConfig(ModelConfig):
     local_loss: bool = text(True, "train the local features' classifier")
 
 
+KINDS = (TokenConfig, GeMConfig, RMACConfig, SolarConfig, NetVLADConfig, DELGConfig)
 # By `config.model.head`.
-HEADS: dict[str, type[Any]] = {
-    "token": TokenConfig,
-    "gem": GeMConfig,
-    "rmac": RMACConfig,
-    "solar": SolarConfig,
-    "netvlad": NetVLADConfig,
-    "delg": DELGConfig,
-}
+HEADS: dict[str, type[Any]] = {kind.head: kind for kind in KINDS}

@@ -13,27 +13,10 @@ from tokret.io.atomic_files import write_whole
 MAY_CHANGE = ("run", "mesh")  # groups that do not change what is learned
 
 
-def to_json(config: InferenceConfig) -> str:
-    """Returns a config as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(config), indent=2).decode() + "\n"
-
-
-def from_json(text: str | bytes) -> InferenceConfig:
-    """Reads what `to_json` wrote.
-
-    Raises:
-      UserError: if it is not JSON, or names the first wrong field.
-    """
-    try:
-        tree = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise UserError(f"it is not JSON: {error}") from error
-    return parse_saved(tree)
-
-
 def save(config: InferenceConfig, path: Path) -> None:
-    """Writes a config atomically, or raises a UserError."""
-    write_whole(path, to_json(config), path.with_suffix(".partial"))
+    """Writes a config as indented JSON, atomically, or raises a UserError."""
+    text = msgspec.json.format(msgspec.json.encode(config), indent=2).decode()
+    write_whole(path, text + "\n", path.with_suffix(".partial"))
 
 
 def load(path: Path) -> InferenceConfig:
@@ -43,13 +26,15 @@ def load(path: Path) -> InferenceConfig:
       UserError: if the file is missing or is not such a config.
     """
     try:
-        return from_json(path.read_bytes())
+        return parse_saved(msgspec.json.decode(path.read_bytes()))
     except FileNotFoundError as error:
         raise UserError(
             f"{path} does not exist; is {path.parent} the folder of a run?"
         ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise UserError(f"{path}: it is not JSON: {error}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -52,25 +52,17 @@ class RecordViews(LazyViews):
     ) -> None:
         """Selects the records of some indices, None for all, and a box of each.
 
-        `longest_side` is that of a whole photo after shrinking, in pixels.
+        `longest_side` is that of a whole photo after shrinking, in pixels. A record
+        that cannot be read raises a UserError when its view is read.
         """
-        self._records, self._side = records, longest_side
-        self._indices = range(len(records)) if indices is None else indices
-        self._boxes = [None] * len(self._indices) if boxes is None else boxes
+        chosen = range(len(records)) if indices is None else indices
 
-    def __len__(self) -> int:
-        """The number of views."""
-        return len(self._indices)
+        def read(row: int) -> View:
+            try:
+                record = read_record(records, chosen[row])
+            except BadRecordError as error:
+                raise UserError(str(error)) from error
+            name, box = record["filename"].decode(), boxes[row] if boxes else None
+            return View(record["image"], name, box, longest_side)
 
-    def read(self, row: int) -> View:
-        """Reads a view's record.
-
-        Raises:
-          UserError: if the record cannot be read.
-        """
-        try:
-            record = read_record(self._records, self._indices[row])
-        except BadRecordError as error:
-            raise UserError(str(error)) from error
-        name = record["filename"].decode()
-        return View(record["image"], name, self._boxes[row], self._side)
+        super().__init__(len(chosen), read)

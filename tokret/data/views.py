@@ -4,10 +4,9 @@ A query is cropped to its box and shrunk in the proportion that its whole photo 
 be, so that a landmark has the same size in both.
 """
 
-import abc
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -99,12 +98,16 @@ class View:
         return np.asarray(photo)
 
 
-class LazyViews(Sequence[View], abc.ABC):
+class LazyViews(Sequence[View]):
     """Views that are read when they are indexed; slices are as lazy."""
 
-    @abc.abstractmethod
-    def read(self, row: int) -> View:
-        """Reads the view of a row in [0, len(self))."""
+    def __init__(self, count: int, read: Callable[[int], View]) -> None:
+        """Takes the number of views, and what reads that of a row."""
+        self._count, self._read = count, read
+
+    def __len__(self) -> int:
+        """The number of views."""
+        return self._count
 
     @overload
     def __getitem__(self, row: int) -> View: ...
@@ -112,27 +115,14 @@ class LazyViews(Sequence[View], abc.ABC):
     def __getitem__(self, row: slice) -> Sequence[View]: ...
     def __getitem__(self, row: int | slice) -> View | Sequence[View]:
         """Reads a view, or selects some that are read later."""
-        rows = range(len(self))
-        if isinstance(row, slice):
-            return SelectedViews(self, rows[row])
-        return self.read(rows[row])
+        rows = range(self._count)[row]
+        return select_views(self, rows) if isinstance(rows, range) else self._read(rows)
 
     def __iter__(self) -> Iterator[View]:
         """Reads one view after the other."""
-        return map(self.read, range(len(self)))
+        return map(self._read, range(self._count))
 
 
-class SelectedViews(LazyViews):
-    """Some rows of other views."""
-
-    def __init__(self, views: Sequence[View], rows: Sequence[int]) -> None:
-        """Selects rows of `views`, in this order."""
-        self._views, self._rows = views, rows
-
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self._rows)
-
-    def read(self, row: int) -> View:
-        """Reads a view."""
-        return self._views[self._rows[row]]
+def select_views(views: Sequence[View], rows: Sequence[int]) -> LazyViews:
+    """Selects rows of views, in this order."""
+    return LazyViews(len(rows), lambda row: views[rows[row]])

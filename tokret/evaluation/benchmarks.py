@@ -13,11 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from tqdm import tqdm
 
-from tokret.data.datasets import Dataset
-from tokret.evaluation.image_sets import DescriptorSet, ImageSets
-from tokret.evaluation.leave_one_out_benchmark import LeaveOneOutBenchmark
+from tokret.evaluation.image_sets import DescriptorSet
 from tokret.evaluation.report_inputs import costs_of
-from tokret.evaluation.revisited_benchmark import RevisitedBenchmark
 from tokret.evaluation.variants import Variants
 from tokret.retrieval.answers import Answers, Costs
 from tokret.retrieval.compression.database import Compressed
@@ -37,8 +34,9 @@ class Benchmark(Protocol):
     def select(self, found: Mapping[str, DescriptorSet], skip_bad: bool) -> "Benchmark":
         """The benchmark with descriptors by set, without bad queries."""
 
-    def num_bad(self) -> int:
-        """The number of bad queries."""
+    @property
+    def found(self) -> Mapping[str, DescriptorSet]:
+        """The selected descriptors of the "query" and "database" images."""
 
     def ranking(self) -> Ranking:
         """The selected queries and the database."""
@@ -62,17 +60,6 @@ class Benchmark(Protocol):
 
     def answers(self, ranks: Any, costs: Costs) -> Answers:
         """What a report shows of `ranks`."""
-
-
-def make_benchmark(dataset: Dataset, split: str, images: ImageSets) -> Benchmark:
-    """The benchmark of a dataset; `split` of labelled photos, "": it has queries.
-
-    Raises:
-      UserError: if no photo has a positive.
-    """
-    if split:
-        return LeaveOneOutBenchmark.of(dataset, split, images)
-    return RevisitedBenchmark.of(dataset, images)
 
 
 def evaluate(
@@ -119,7 +106,10 @@ def evaluate(
     numbers = benchmark.numbers(ranks)
     numbers |= measure_reranking(steps, ranking, measure)
     numbers |= variants.measure(np.asarray(ranking.queries), ranking.database, measure)
-    bad = {"database": len(found["database"].bad), "queries": benchmark.num_bad()}
+    bad = {
+        "database": len(found["database"].bad),
+        "queries": len(benchmark.found["query"].bad),
+    }
     return numbers | ({"bad": bad} if any(bad.values()) else {})
 
 

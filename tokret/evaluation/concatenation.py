@@ -18,21 +18,19 @@ class ConcatenatedViews(LazyViews):
 
     def __init__(self, sets: ImageSets) -> None:
         """Concatenates the sets."""
-        ends = np.cumsum([0, *(len(views) for views in sets.values())]).tolist()
-        self._sets, self._ends = list(sets.values()), ends[1:]
+        counts = [len(views) for views in sets.values()]
+        ends = np.cumsum([0, *counts]).tolist()
         self.ranges = {
-            name: range(start, end)
-            for name, start, end in zip(sets, ends, ends[1:], strict=False)
+            name: range(end - count, end)
+            for name, count, end in zip(sets, counts, ends[1:], strict=True)
         }
+        views = list(sets.values())
 
-    def __len__(self) -> int:
-        """The number of views in all sets."""
-        return self._ends[-1] if self._ends else 0
+        def read(row: int) -> View:
+            number = int(np.searchsorted(ends, row, side="right")) - 1
+            return views[number][row - ends[number]]
 
-    def read(self, row: int) -> View:
-        """Reads a view of its set."""
-        number = int(np.searchsorted(self._ends, row, side="right"))
-        return self._sets[number][row - (self._ends[number - 1] if number else 0)]
+        super().__init__(ends[-1], read)
 
     def split(self, photos: ScannedPhotos) -> dict[str, ScannedPhotos]:
         """Splits the photos of all views into those of the sets."""

@@ -18,21 +18,13 @@ ImageSets = Mapping[str, Sequence[View]]  # by name, such as query and database
 
 @dataclasses.dataclass(frozen=True)
 class DescriptorSet:
-    """The descriptors of a set of images.
+    """The descriptors of a set of images."""
 
-    Attributes:
-      names: of the images.
-      descriptors: [N, D]; NaN for bad images.
-      bad: by row, why an image has no descriptor.
-      num_extracted: how many were computed now, not read from a store.
-      seconds: what that took, compilation included.
-    """
-
-    names: tuple[str, ...]
-    descriptors: Float[np.ndarray, "n d"]
-    bad: Mapping[int, str]
-    num_extracted: int = 0
-    seconds: float = 0.0
+    names: tuple[str, ...]  # of the images
+    descriptors: Float[np.ndarray, "n d"]  # [N, D]; NaN for bad images
+    bad: Mapping[int, str]  # by row, why an image has no descriptor
+    num_extracted: int = 0  # how many were computed now, not read from a store
+    seconds: float = 0.0  # what that took, compilation included
 
     def good_rows(self, skip_bad: bool) -> list[int]:
         """Lists the queries that have a descriptor.
@@ -73,7 +65,7 @@ def image_sets(dataset: Dataset, split: str, longest_side: int) -> ImageSets:
 
     def views(
         name: str, rows: Sequence[int] | None, boxes: Sequence[Box | None] | None
-    ) -> RecordViews:
+    ) -> Sequence[View]:
         return RecordViews(dataset.records(name), longest_side, rows, boxes)
 
     if split:

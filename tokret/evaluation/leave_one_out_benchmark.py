@@ -15,7 +15,7 @@ from tokret.evaluation.image_sets import (
     ImageSets,
     leave_one_out_boxes,
 )
-from tokret.evaluation.report_inputs import ShownViews, best_of
+from tokret.evaluation.report_inputs import best_of, shown_views
 from tokret.retrieval import leave_one_out
 from tokret.retrieval.answers import Answers, Costs, ProtocolRanks, Verdict
 from tokret.retrieval.compression.database import Compressed
@@ -29,23 +29,15 @@ Ranks = Mapping[int, Int[np.ndarray, " _"]]
 
 @dataclasses.dataclass(frozen=True)
 class LeaveOneOutBenchmark:
-    """A benchmark of labelled photos; see `benchmarks.Benchmark`.
+    """A benchmark of labelled photos; see `benchmarks.Benchmark`."""
 
-    Attributes:
-      labels: of the photos.
-      class_names: by label.
-      images: "database", and as "query" the photos that have a box.
-      boxed: their rows in the database.
-      found: descriptors of the "query" and "database", once they are selected.
-      rows: of the selected queries.
-    """
-
-    labels: Sequence[int]
-    class_names: Sequence[str]
-    images: ImageSets
-    boxed: Sequence[int]
+    labels: Sequence[int]  # of the photos
+    class_names: Sequence[str]  # by label
+    images: ImageSets  # "database", and as "query" the photos that have a box
+    boxed: Sequence[int]  # their rows in the database
+    # Descriptors of the "query" and "database", once they are selected.
     found: Mapping[str, DescriptorSet] = dataclasses.field(default_factory=dict)
-    rows: Sequence[int] = ()
+    rows: Sequence[int] = ()  # of the selected queries
 
     @classmethod
     def of(
@@ -94,10 +86,6 @@ class LeaveOneOutBenchmark:
         found = {"query": queries, "database": database}
         return dataclasses.replace(self, found=found, rows=rows)
 
-    def num_bad(self) -> int:
-        """The number of bad queries."""
-        return len(self.found["query"].bad)
-
     def ranking(self) -> Ranking:
         """All photos as queries: `ranks` skips those that are bad."""
         database = self.found["database"].descriptors
@@ -130,7 +118,7 @@ class LeaveOneOutBenchmark:
         items = sorted(ranks)
         mine = [ranks[item] for item in items]
         average = [leave_one_out.plain_average_precision(rank) for rank in mine]
-        database = ShownViews(self.images["database"], self.found["database"].bad)
+        database = shown_views(self.images["database"], self.found["database"].bad)
         boxed = {item: row for row, item in enumerate(self.boxed)}
         classes = [str(self.class_names[label]) for label in self.labels]
 

@@ -16,31 +16,19 @@ from tokret.shapes import Float, Int
 GREY = (128, 128, 128)
 
 
-class ShownViews(LazyViews):
-    """Views that can all be decoded: a grey square replaces a bad photo."""
+def shown_views(views: Sequence[View], bad: Mapping[int, str]) -> LazyViews:
+    """Views that can all be decoded: a grey square replaces a bad photo.
 
-    def __init__(self, views: Sequence[View], bad: Mapping[int, str]) -> None:
-        """Wraps views; `bad` has by row why one cannot be decoded."""
-        self._views, self._bad = views, bad
-
-    def __len__(self) -> int:
-        """The number of views."""
-        return len(self._views)
-
-    def read(self, row: int) -> View:
-        """Reads a view."""
-        return grey(self._bad[row]) if row in self._bad else self._views[row]
-
-
-def grey(why: str) -> View:
-    """A grey square in place of a photo that cannot be shown.
-
-    Args:
-      why: what is wrong with the photo, which names it.
+    `bad` has by row what is wrong with a photo.
     """
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), GREY).save(buffer, "PNG")
-    return View(buffer.getvalue(), why, None, 32)
+    square = io.BytesIO()
+    Image.new("RGB", (32, 32), GREY).save(square, "PNG")
+
+    def read(row: int) -> View:
+        why = bad.get(row)
+        return views[row] if why is None else View(square.getvalue(), why, None, 32)
+
+    return LazyViews(len(views), read)
 
 
 def best_of(

@@ -9,9 +9,9 @@ import numpy as np
 
 from tokret.data.datasets import Dataset
 from tokret.data.ground_truth import GroundTruth, from_revisited, keep_queries
-from tokret.data.views import SelectedViews
+from tokret.data.views import select_views
 from tokret.evaluation.image_sets import DescriptorSet, ImageSets
-from tokret.evaluation.report_inputs import ShownViews, best_of
+from tokret.evaluation.report_inputs import best_of, shown_views
 from tokret.retrieval import metrics
 from tokret.retrieval.answers import Answers, Costs, ProtocolRanks, Verdict
 from tokret.retrieval.compression.database import Compressed
@@ -24,19 +24,14 @@ from tokret.shapes import Int
 
 @dataclasses.dataclass(frozen=True)
 class RevisitedBenchmark:
-    """A benchmark with queries; see `benchmarks.Benchmark`.
+    """A benchmark with queries; see `benchmarks.Benchmark`."""
 
-    Attributes:
-      truth: of the queries.
-      images: "query" and "database"; empty for descriptors from files.
-      found: their descriptors, once they are selected.
-      rows: of the selected queries among all.
-    """
-
-    truth: GroundTruth
+    truth: GroundTruth  # of the queries
+    # "query" and "database"; empty for descriptors from files.
     images: ImageSets = dataclasses.field(default_factory=dict)
+    # Their descriptors, once they are selected.
     found: Mapping[str, DescriptorSet] = dataclasses.field(default_factory=dict)
-    rows: Sequence[int] = ()
+    rows: Sequence[int] = ()  # of the selected queries among all
 
     @classmethod
     def of(cls, dataset: Dataset, images: ImageSets) -> "RevisitedBenchmark":
@@ -54,10 +49,6 @@ class RevisitedBenchmark:
         rows = found["query"].good_rows(skip_bad)
         truth = keep_queries(self.truth, rows)
         return dataclasses.replace(self, truth=truth, found=found, rows=rows)
-
-    def num_bad(self) -> int:
-        """The number of bad queries."""
-        return len(self.found["query"].bad)
 
     def ranking(self) -> Ranking:
         """The selected queries and the database."""
@@ -96,12 +87,12 @@ class RevisitedBenchmark:
                 for each in lists
             ]
             protocols[name] = ProtocolRanks(average[name], positives)
-        database = ShownViews(self.images["database"], self.found["database"].bad)
-        queries = ShownViews(self.images["query"], self.found["query"].bad)
+        database = shown_views(self.images["database"], self.found["database"].bad)
+        queries = shown_views(self.images["query"], self.found["query"].bad)
         return Answers(
             protocols=protocols,
             main="medium",
-            queries=SelectedViews(queries, self.rows),
+            queries=select_views(queries, self.rows),
             database=database,
             classes=[""] * len(lists),
             class_of=lambda item: "",

@@ -38,26 +38,16 @@ System = Callable[[ImageSets], dict[str, DescriptorSet]]
 
 @dataclasses.dataclass(frozen=True)
 class ModelSystem:
-    """A model with its weights, whose descriptors are kept in stores, one for each set.
+    """A model with its weights, whose descriptors are kept in a store for each set."""
 
-    Attributes:
-      embed: of `make_embed_fn` for the settings' scales.
-      variables: the model's parameters and statistics.
-      settings: how descriptors are extracted.
-      model: the model's fields, `config.model`.
-      folder: of the stores, each named as its set.
-      log: called with lines on what is going to be computed.
-      token_maps: from views to the maps of the model's tokens.
-      group: processes that extract together; only the first writes stores.
-    """
-
-    embed: EmbedFn
-    variables: Any
-    settings: ExtractionConfig
-    model: dict[str, Any]
-    folder: Path
-    log: Callable[[str], None]
-    token_maps: TokenMapper
+    embed: EmbedFn  # of `make_embed_fn` for the settings' scales
+    variables: Any  # the model's parameters and statistics
+    settings: ExtractionConfig  # how descriptors are extracted
+    model: dict[str, Any]  # the model's fields, `config.model`
+    folder: Path  # of the stores, each named as its set
+    log: Callable[[str], None]  # called with lines on what is going to be computed
+    token_maps: TokenMapper  # from views to the maps of the model's tokens
+    # Processes that extract together; only the first writes stores.
     group: ProcessGroup = ALONE
 
     def __call__(self, sets: ImageSets) -> dict[str, DescriptorSet]:

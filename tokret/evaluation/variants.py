@@ -22,21 +22,16 @@ Measure = Callable[[np.ndarray, Database, None, Compressed | None], Mapping[str,
 
 @dataclasses.dataclass(frozen=True)
 class Variants:
-    """What is measured in addition to the plain search.
+    """What is measured in addition to the plain search."""
 
-    Attributes:
-      distractors: images added to the database, which are positives of no query.
-      forms: of compression.
-      whitening: of all descriptors, before anything else; None for none.
-      learn_from: what the whitening is learned from; None where it was read.
-      dims: that a learned whitening keeps; None for all.
-    """
-
+    # Images added to the database, which are positives of no query.
     distractors: DescriptorInput | None = None
-    forms: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()  # of compression
+    # Of all descriptors, before anything else; None for none.
     whitening: Whitening | None = None
+    # What the whitening is learned from; None where it was read.
     learn_from: DescriptorInput | None = None
-    dims: int | None = None
+    dims: int | None = None  # that a learned whitening keeps; None for all
 
     def __bool__(self) -> bool:
         """Whether there is anything to measure or to whiten."""

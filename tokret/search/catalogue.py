@@ -19,19 +19,13 @@ NO_SEGMENT = ""  # of photos without a descriptor
 
 
 class PhotoEntry(msgspec.Struct, frozen=True, array_like=True):
-    """A photo of the index.
+    """A photo of the index."""
 
-    Attributes:
-      segment: the store of its descriptor, or NO_SEGMENT.
-      row: in that store.
-      stamp: of the file when its descriptor was extracted.
-      error: the reason if it has no descriptor; "" if it has one.
-    """
-
+    # The store of its descriptor, or NO_SEGMENT.
     segment: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{16})?\Z")]
-    row: Annotated[int, msgspec.Meta(ge=0)]
-    stamp: Stamp
-    error: str
+    row: Annotated[int, msgspec.Meta(ge=0)]  # in that store
+    stamp: Stamp  # of the file when its descriptor was extracted
+    error: str  # the reason if it has no descriptor; "" if it has one
 
     def __post_init__(self) -> None:
         """Refuses a photo that has neither a segment nor an error."""
@@ -40,21 +34,13 @@ class PhotoEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
-    """The model of an index's descriptors.
+    """The model of an index's descriptors."""
 
-    Attributes:
-      checkpoint: folder of the weights.
-      ema: whether the EMA of the weights was taken.
-      weights: digest of the weights.
-      longest_side: of a photo, in pixels.
-      scales: factors of the sides.
-    """
-
-    checkpoint: str
-    ema: bool
-    weights: str
-    longest_side: int
-    scales: tuple[float, ...]
+    checkpoint: str  # folder of the weights
+    ema: bool  # whether the EMA of the weights was taken
+    weights: str  # digest of the weights
+    longest_side: int  # of a photo, in pixels
+    scales: tuple[float, ...]  # factors of the sides
 
     def difference(self, other: "ModelInfo") -> str | None:
         """The first field that changes descriptors; the folder and EMA do not."""
@@ -66,19 +52,12 @@ class ModelInfo(msgspec.Struct, frozen=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """An index without its descriptors.
+    """An index without its descriptors."""
 
-    Attributes:
-      root: the folder of its photos.
-      model: of the descriptors.
-      photos: by path relative to the root.
-      version: of the file's form.
-    """
-
-    root: str
-    model: ModelInfo
-    photos: dict[str, PhotoEntry]
-    version: int = VERSION
+    root: str  # the folder of its photos
+    model: ModelInfo  # of the descriptors
+    photos: dict[str, PhotoEntry]  # by path relative to the root
+    version: int = VERSION  # of the file's form
 
     def __post_init__(self) -> None:
         """Refuses paths outside the root: a report shows the photos."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.io.file_locks import held
 from tokret.retrieval.store.reading import Store, read_store
@@ -24,7 +25,7 @@ from tokret.search.catalogue import (
     write_catalogue,
 )
 from tokret.search.extractor import Extractor
-from tokret.search.photos import PhotoViews, Stamp, find_photos
+from tokret.search.photos import Stamp, find_photos, photo_views
 
 SEGMENTS = "segments"
 SEGMENT_SIZE = 4096  # photos of a segment; their bytes are read one by one
@@ -34,21 +35,13 @@ _COPIED = 4096  # rows at once
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """The changes of an update.
+    """The changes of an update."""
 
-    Attributes:
-      photos: in the index now.
-      new: photos whose descriptors were extracted, also because they changed.
-      gone: photos that were removed.
-      bad: why photos have no descriptor, by name.
-      others: files below the folder that are not photos by their names.
-    """
-
-    photos: int
-    new: int
-    gone: int
-    bad: Mapping[str, str]
-    others: int
+    photos: int  # in the index now
+    new: int  # photos whose descriptors were extracted, also because they changed
+    gone: int  # photos that were removed
+    bad: Mapping[str, str]  # why photos have no descriptor, by name
+    others: int  # files below the folder that are not photos by their names
 
 
 def update_index(
@@ -93,7 +86,8 @@ def update_index(
         for start in range(0, len(new), segment_size):
             names = new[start : start + segment_size]
             added = _extract_segment(root, names, found, extractor)
-            catalogue = _extended(catalogue, added)
+            photos = catalogue.photos | added
+            catalogue = msgspec.structs.replace(catalogue, photos=photos)
             write_catalogue(index, catalogue)
         if gone and not new:
             write_catalogue(index, catalogue)
@@ -144,32 +138,28 @@ def _extract_segment(
     # The same photos have the same store: extraction resumes in one that a kill left
     # unfinished, but not in one of photos that have changed since.
     segment = _hash([(name, *stamps[name]) for name in names])
-    views = PhotoViews(root, names, extractor.model.longest_side)
+    views = photo_views(root, names, extractor.model.longest_side)
     try:
         bad = extractor.system({segment: views})[segment].bad
     except NoReadablePhotoError:
         segment = NO_SEGMENT
-        bad = {row: _reason(views, row) for row in range(len(names))}
+        bad = {row: _reason(views[row]) for row in range(len(names))}
     return {
         name: PhotoEntry(segment, row, stamps[name], bad.get(row, ""))
         for row, name in enumerate(names)
     }
 
 
-def _reason(views: PhotoViews, row: int) -> str:
+def _reason(view: View) -> str:
     try:
-        views[row].pixels()
+        view.pixels()
     except UserError as error:
         return str(error)
-    return f"{views.names[row]} changed while it was read"
+    return f"{view.name} changed while it was read"
 
 
 def _hash(values: Sequence[tuple[object, ...]]) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
-
-
-def _extended(catalogue: Catalogue, added: Mapping[str, PhotoEntry]) -> Catalogue:
-    return msgspec.structs.replace(catalogue, photos={**catalogue.photos, **added})
 
 
 def _compacted(index: Path, catalogue: Catalogue, extractor: Extractor) -> Catalogue:
@@ -220,4 +210,5 @@ def _merged(
         name: msgspec.structs.replace(entry, segment=segment, row=row)
         for row, (name, entry) in enumerate(entries.items())
     }
-    return _extended(catalogue, photos)
+    photos = catalogue.photos | photos
+    return msgspec.structs.replace(catalogue, photos=photos)

@@ -98,19 +98,8 @@ def view_of(path: Path, name: str, longest_side: int) -> View:
         return UnreadableView(b"", name, None, longest_side, str(error))
 
 
-class PhotoViews(LazyViews):
-    """Views of photos in a folder."""
-
-    def __init__(self, root: Path, names: Sequence[str], longest_side: int) -> None:
-        """Selects photos by their names relative to a folder."""
-        self.names = names
-        self._root, self._side = root, longest_side
-
-    def __len__(self) -> int:
-        """The number of photos."""
-        return len(self.names)
-
-    def read(self, row: int) -> View:
-        """Reads a photo, as `view_of`."""
-        name = self.names[row]
-        return view_of(self._root / name, name, self._side)
+def photo_views(root: Path, names: Sequence[str], longest_side: int) -> LazyViews:
+    """Views of photos, as `view_of`, by their names relative to a folder."""
+    return LazyViews(
+        len(names), lambda row: view_of(root / names[row], names[row], longest_side)
+    )

@@ -29,21 +29,13 @@ class Hit(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SearchResults:
-    """The result of a query.
+    """The result of a query."""
 
-    Attributes:
-      root: the folder that names are relative to.
-      hits: the best first.
-      num_photos: how many were searched.
-      extract_seconds: for the query's descriptor, compilation included.
-      search_seconds: for the search.
-    """
-
-    root: Path
-    hits: list[Hit]
-    num_photos: int
-    extract_seconds: float
-    search_seconds: float
+    root: Path  # the folder that names are relative to
+    hits: list[Hit]  # the best first
+    num_photos: int  # how many were searched
+    extract_seconds: float  # for the query's descriptor, compilation included
+    search_seconds: float  # for the search
 
 
 def parse_box(text: str | None) -> Box | None:
@@ -91,7 +83,12 @@ def query_index(
         raise UserError(f"index={index} has no photo with a descriptor")
     view = read_view(photo, str(photo), box, catalogue.model.longest_side)
     if box is not None:
-        _check_inside(box, photo, view.whole_size())
+        width, height = view.whole_size()
+        if box[2] > width or box[3] > height:
+            raise UserError(
+                f"box={','.join(f'{side:g}' for side in box)} is not inside {photo}, "
+                f"which is {width} x {height} pixels, upright"
+            )
     extractor = load(catalogue.model)
     difference = extractor.model.difference(catalogue.model)
     if difference:
@@ -142,12 +139,3 @@ def search_segments(
             if item in names
         ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top]
-
-
-def _check_inside(box: Box, photo: Path, size: tuple[int, int]) -> None:
-    width, height = size
-    if box[2] > width or box[3] > height:
-        raise UserError(
-            f"box={','.join(f'{side:g}' for side in box)} is not inside {photo}, which "
-            f"is {width} x {height} pixels, upright"
-        )
