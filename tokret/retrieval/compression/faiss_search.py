@@ -16,7 +16,7 @@ from tokret.shapes import Float, Int, Shaped
 
 
 class FaissSearch:
-    """Product codes in faiss's own index; None takes as many threads as faiss has.
+    """Product codes in faiss's own index; `threads` None takes as many as faiss has.
 
     Raises:
       UserError: faiss is missing.

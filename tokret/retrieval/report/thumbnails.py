@@ -25,7 +25,7 @@ def thumbnail(view: View, side: int) -> bytes:
 
 
 def box_fractions(view: View) -> tuple[float, float, float, float] | None:
-    """The box of a view, x0, y0, x1, y1, as fractions of its photo's sides, 0 to 1."""
+    """A view's box (x0, y0, x1, y1) as fractions of its photo's sides, or None."""
     if view.box is None:
         return None
     width, height = open_photo(view.encoded, view.name).size
