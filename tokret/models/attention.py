@@ -63,11 +63,8 @@ class _LinearWeights(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention with biases everywhere; its output is zero at first.
 
-    Attributes:
-      num_heads: number of heads, a divisor of the inputs' width.
-      dropout: rate on the weights and on the output, in training.
-      dtype: dtype of the computation.
-      few_queries: whether the source has many more vectors than `x`.
+    `num_heads` divides the inputs' width. In training `dropout` is the rate on the
+    weights and on the output. With `few_queries` the source has many more vectors.
     """
 
     num_heads: int

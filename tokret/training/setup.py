@@ -28,13 +28,8 @@ from tokret.training.utilisation import peak_images
 class TrainingSetup(NamedTuple):
     """What follows from a config and the numbers of photos and classes.
 
-    Attributes:
-      mesh: the devices.
-      schedule: learning rates by step; it knows the number of steps.
-      programs: jitted initialisation, training and validation.
-      epoch_steps: steps of an epoch.
-      peak_images: returns the images/s of a model FLOP utilisation of 1, None if the
-        devices' peak is not known.
+    `peak_images` returns the images/s of a model FLOP utilisation of 1, None if the
+    devices' peak is not known.
     """
 
     mesh: Mesh

@@ -148,26 +148,10 @@ def conv1x1(
     )
 
 
-def _conv_convolve_backward(
-    x: Array, kernel: Array, g: Array, *, stride: int
-) -> tuple[Array, Array]:
-    (to_x,) = jax.linear_transpose(lambda x: convolve(x, kernel, stride), x)(g)
-    by_kernel = jax.linear_transpose(lambda k: convolve(x, k, stride), kernel)
-    return to_x, *by_kernel(g)
-
-
 def _conv_project(
     x: Float[Array, "b h w c"], kernel: Float[Array, "1 1 c d"], *, stride: int
 ) -> Float[Array, "b h2 w2 d"]:
     return project(_subsample(x, stride), kernel[0, 0])
-
-
-def _conv_project_backward(
-    x: Array, kernel: Array, g: Array, *, stride: int
-) -> tuple[Array, Array]:
-    to_few, to_matrix = _project_backward((_subsample(x, stride), kernel[0, 0]), g)
-    (to_x,) = jax.linear_transpose(lambda x: _subsample(x, stride), x)(to_few)
-    return to_x, to_matrix[None, None]
 
 
 def _subsample(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b h2 w2 c"]:
@@ -183,11 +167,18 @@ def _conv_forward(
 def _conv_backward(
     stride: int, saved: tuple[Array, Array], g: Array
 ) -> tuple[Array, Array]:
+    def by_convolution(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        (to_x,) = jax.linear_transpose(lambda x: convolve(x, kernel, stride), x)(g)
+        to_kernel = jax.linear_transpose(lambda k: convolve(x, k, stride), kernel)
+        return to_x, *to_kernel(g)
+
+    def by_products(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+        to_few, to_matrix = _project_backward((_subsample(x, stride), kernel[0, 0]), g)
+        (to_x,) = jax.linear_transpose(lambda x: _subsample(x, stride), x)(to_few)
+        return to_x, to_matrix[None, None]
+
     gradients: tuple[Array, Array] = jax.lax.platform_dependent(
-        *saved,
-        g,
-        tpu=functools.partial(_conv_convolve_backward, stride=stride),
-        default=functools.partial(_conv_project_backward, stride=stride),
+        *saved, g, tpu=by_convolution, default=by_products
     )
     return gradients
 
