@@ -3,7 +3,6 @@
 Run from a clone: `python -m benchmarks COMMAND`. `tokret benchmark` times tokret alone.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,15 +11,10 @@ import tyro
 
 from benchmarks.rivals import InstalledRivals
 from tokret import command_line
-from tokret.commands.benchmark import Timings, measure
+from tokret.commands.benchmark import Timings, avoid_tpu, measure
 
 Files = Annotated[tuple[Path, ...], tyro.conf.Positional]
 RIVALS = InstalledRivals()
-
-
-def avoid_tpu() -> None:
-    """Keeps jax, not imported yet, from searching for a TPU, here or in the cloud."""
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
 
 
 def step_bytes(json: Path | None = None) -> None:

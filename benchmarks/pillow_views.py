@@ -33,16 +33,20 @@ def crop_and_resize(image: Image.Image, crop: Crop, size: int) -> Image.Image:
 
 
 def vary_colours(image: Image.Image, changes: Sequence[Change]) -> Image.Image:
-    """Changes colours as torchvision's ColorJitter and adjust_hue do."""
+    """Changes colours as torchvision's ColorJitter does."""
     for name, amount in changes:
         if name == "hue":
-            hue, *others = image.convert("HSV").split()
-            turned = np.asarray(hue) + np.uint8(int(amount * 255) % 256)  # wraps at 256
-            image = Image.merge("HSV", (Image.fromarray(turned), *others))
-            image = image.convert("RGB")
+            image = turn_hue(image, amount)
         else:
             image = ENHANCERS[name](image).enhance(amount)
     return image
+
+
+def turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    """Turns the colour circle as torchvision's adjust_hue does."""
+    hue, *others = image.convert("HSV").split()
+    turned = np.asarray(hue) + np.uint8(int(turn * 255) % 256)  # wraps at 256
+    return Image.merge("HSV", (Image.fromarray(turned), *others)).convert("RGB")
 
 
 def make_view(

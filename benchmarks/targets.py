@@ -51,25 +51,12 @@ def _best_batch(find: Find) -> Find:
     return lambda result: sorted(find(result), key=lambda each: each[1][0])[-1:]
 
 
-def _exact_search(result: Result) -> list[Reached]:
-    return [
-        (f"{name}, {rival}", ratio)
-        for name, numbers in result["exact"].items()
-        for rival, ratio in numbers["ratios"].items()
-    ]
-
-
-def _beside_database(result: Result) -> list[Reached]:
-    gigabytes = result["peak_gigabytes"] - result["database"]["gigabytes"]
-    return [("peak", [gigabytes] * 3)]
-
-
 def _pq128(figure: Callable[[Any], float]) -> Find:
-    def find(result: Result) -> list[Reached]:
-        row = result["compressed"].get("pq128")
-        return [("pq128", [figure(row)] * 3)] if row else []
-
-    return find
+    return lambda result: [
+        (form, [float(figure(row))] * 3)
+        for form, row in result["compressed"].items()
+        if form == "pq128"
+    ]
 
 
 _SQUARE = {"side": ([512, 512],)}
@@ -148,23 +135,27 @@ TARGETS = (
     Target(
         "exact search: times as fast as NumPy and faiss",
         *("search", "", 1.0, True),
-        _exact_search,
+        lambda result: [
+            (f"{name}, {rival}", ratio)
+            for name, numbers in result["exact"].items()
+            for rival, ratio in numbers["ratios"].items()
+        ],
     ),
     Target(
         "exact search: peak memory beside the database, GB",
         *("search", "", 1.0, False),
-        _beside_database,
+        lambda r: [("peak", [r["peak_gigabytes"] - r["database"]["gigabytes"]] * 3)],
     ),
     # As published for product codes of 128 bytes among R1M's 1,006,322 images.
     Target(
         "search of pq128: memory, GB",
         *("search", "", 0.13, False),
-        _pq128(lambda row: float(row["all_bytes"] / 1e9)),
+        _pq128(lambda row: row["all_bytes"] / 1e9),
     ),
     Target(
         "search of pq128: one query, s",
         *("search", "", 0.1042, False),
-        _pq128(lambda row: float(row["one"][0])),
+        _pq128(lambda row: row["one"][0]),
     ),
 )
 

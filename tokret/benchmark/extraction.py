@@ -28,9 +28,8 @@ ASPECTS = (4 / 3, 4 / 3, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9, 1.0)
 # (trunk, dtype, photos, longest side in pixels, photos a batch)
 CASES: dict[str, list[tuple[str, str, int, int, int]]] = {
     "cpu": [
-        ("resnet50", "float32", 64, 512, 8),
-        ("efficientnet_lite0", "float32", 64, 512, 8),
-        ("resnet101", "float32", 64, 512, 8),
+        (trunk, "float32", 64, 512, 8)
+        for trunk in ("resnet50", "efficientnet_lite0", "resnet101")
     ],
     "gpu": [
         ("resnet101", "bfloat16", 128, 1024, 16),

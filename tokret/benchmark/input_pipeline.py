@@ -193,14 +193,12 @@ def report(result: dict[str, Any]) -> str:
     for name, step in result["steps"].items():
         cells = [format_spread(step[c], 2 if c == "ratio" else 0) for c in columns]
         lines.append(f"{name:<22}" + "".join(f"{cell:>22}" for cell in cells))
-    for parts, name in (
-        ("OpenCV's INTER_AREA", "beside_inter_area"),
-        ("tokret's own resizing", "beside_own_parts"),
-    ):
-        differences = [value - 1 for value in result[name]]
-        median, low, high = (f"{100 * difference:+.1f}" for difference in differences)
+    names = ("beside_inter_area", "beside_own_parts")
+    parts = ("OpenCV's INTER_AREA", "tokret's own resizing")
+    for name, part in zip(names, parts, strict=True):
+        median, low, high = (f"{100 * (value - 1):+.1f}" for value in result[name])
         lines.append(
-            f"whole, beside decoding plus {parts}: {median} % ({low} to {high})"
+            f"whole, beside decoding plus {part}: {median} % ({low} to {high})"
         )
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from tokret.shapes import Float, UInt8
+from tokret.shapes import Float
 
 # Amplitude falls as frequency to this power. In photos it is about 1; a little more
 # compensates for the flat areas that noise lacks: a JPEG of quality 90 then takes 2.1
@@ -21,14 +21,9 @@ def noise_photo(seed: int, height: int = 768, width: int = 1024) -> bytes:
     rng = np.random.default_rng(seed)
     luma = 118 + CONTRAST * _noise(rng, height, width)
     blue, red = (CONTRAST * COLOUR * _noise(rng, height, width) for _ in range(2))
-    channels = (
-        luma + 1.402 * red,
-        luma - 0.344 * blue - 0.714 * red,
-        luma + 1.772 * blue,
-    )
-    pixels: UInt8[np.ndarray, "h w 3"] = np.clip(
-        np.rint(np.stack(channels, axis=-1)), 0, 255
-    ).astype(np.uint8)
+    green = luma - 0.344 * blue - 0.714 * red
+    channels = np.stack((luma + 1.402 * red, green, luma + 1.772 * blue), axis=-1)
+    pixels = np.clip(np.rint(channels), 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

@@ -1,20 +1,44 @@
 """The benchmarks of many cases, those of one, and their results in plain text."""
 
 import importlib
+import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from tokret.benchmark import compilation, database_scan
+from tokret.benchmark import database_scan
 from tokret.benchmark.cases import Settings, run_cases
 from tokret.benchmark.rivals import Rivals
-from tokret.benchmark.timing import check_turns, environment, format_spread
+from tokret.benchmark.timing import (
+    check_turns,
+    environment,
+    format_spread,
+    ratios,
+    spread,
+)
 from tokret.errors import UserError
 
 MODULES = {"inference": "inference", "train": "training_step", "extract": "extraction"}
-SINGLE: Any = {"start": compilation.run, "scan": database_scan.run}  # of one case
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+TRUNK = {"cpu": "resnet50", "gpu": "resnet101", "tpu": "resnet101"}
+_PROGRAM = """
+import json, sys, time
+from tokret.runtime.compilation_cache import keep_compiled
+keep_compiled(sys.argv[1])
+import jax, jax.numpy as jnp
+from tokret.benchmark.training_step import make_step
+programs = make_step(sys.argv[2], "float32", 1000)
+images = jax.ShapeDtypeStruct((8, 128, 128, 3), jnp.uint8)
+labels = jax.ShapeDtypeStruct((8,), jnp.int32)
+lowered = programs.train.lower(programs.abstract, images, labels)
+start = time.perf_counter()
+lowered.compile()
+print(json.dumps(time.perf_counter() - start))
+"""
 
 
 def run(
@@ -39,7 +63,9 @@ def run(
 
 def run_single(benchmark: str, turns: int) -> dict[str, Any]:
     """Runs a benchmark of one case: scan or start."""
-    return _start(benchmark, turns, Rivals()) | SINGLE[benchmark](turns)
+    return _start(benchmark, turns, Rivals()) | (
+        compilation(turns) if benchmark == "start" else database_scan.run(turns)
+    )
 
 
 def _start(benchmark: str, turns: int, rivals: Rivals) -> dict[str, Any]:
@@ -49,6 +75,38 @@ def _start(benchmark: str, turns: int, rivals: Rivals) -> dict[str, Any]:
         "environment": {**where, "device": str(jax.devices()[0].device_kind)},
         "turns": check_turns(turns),
         "note": rivals.note,
+    }
+
+
+def compile_seconds(folder: str, trunk: str) -> float:
+    """Compiles a training step in a process of its own, with a cache in `folder`."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, folder, trunk], capture_output=True, text=True
+    )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        raise UserError(f"the compiling process failed: {' '.join(last)}")
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def compilation(turns: int) -> dict[str, Any]:
+    """Starts pairs of processes, each pair with an empty cache.
+
+    Returns:
+      The trunk, seconds of first and second starts, and the ratio: the second one's,
+      the first one's being 1; each [median, lowest, highest].
+    """
+    trunk = TRUNK.get(jax.default_backend(), TRUNK["cpu"])
+    first, second = [], []
+    for _ in range(turns):
+        with tempfile.TemporaryDirectory() as folder:
+            first.append(compile_seconds(folder, trunk))
+            second.append(compile_seconds(folder, trunk))
+    return {
+        "trunk": trunk,
+        "first": spread(first),
+        "second": spread(second),
+        "ratio": spread(ratios(second, first)),
     }
 
 

@@ -56,6 +56,11 @@ def measure(
     print(report)
 
 
+def avoid_tpu() -> None:
+    """Keeps jax, not imported yet, from searching for a TPU, here or in the cloud."""
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+
+
 class Timings:
     """Commands that time tokret on this machine.
 
@@ -199,8 +204,7 @@ def plan(
     for name, count in zip(names, counts, strict=True):
         if count is not None and count < 1:
             raise UserError(f"{name}={count} is not at least 1")
-    # Keeps jax, not imported yet, from searching for a TPU, here or in the cloud.
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    avoid_tpu()
 
     def run() -> tuple[Result, str]:
         from tokret.benchmark import plan
