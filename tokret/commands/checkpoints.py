@@ -29,11 +29,6 @@ MIB = 2**20
 Folder = Annotated[Path, tyro.conf.Positional]
 
 
-def use_cpu() -> None:
-    """Leaves the accelerator to a run that may hold it."""
-    jax.config.update("jax_platforms", "cpu")
-
-
 def printable(text: str) -> str:
     """Makes a text of others safe for a terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
@@ -43,10 +38,8 @@ def examine_all(workdir: Path) -> dict[int, Inspection]:
     """Reads all checkpoints of a run, by step; UserError if it has none."""
     find_checkpoint(workdir)
     steps = tqdm(list_steps(workdir), unit="checkpoint", leave=False, disable=None)
-    folder = workdir / "checkpoints"
-    return {
-        step: inspect_checkpoint(folder / str(step), read_all=True) for step in steps
-    }
+    paths = ((step, workdir / "checkpoints" / str(step)) for step in steps)
+    return {step: inspect_checkpoint(path, read_all=True) for step, path in paths}
 
 
 def measure_of(workdir: Path) -> str:
@@ -91,7 +84,7 @@ def list_all(workdir: Folder) -> None:
     Args:
       workdir: the folder of the run.
     """
-    use_cpu()
+    jax.config.update("jax_platforms", "cpu")  # a run may hold the accelerator
     found = examine_all(workdir)
     print(table(found, measure_of(workdir)))
     folder = workdir / "checkpoints"
@@ -114,10 +107,9 @@ def show(folder: Folder, step: str | None = None) -> None:
       folder: of a run, a conversion, or one checkpoint.
       step: checkpoint of the run, or the word best; None: the newest.
     """
-    use_cpu()
-    path = folder
-    if list_steps(path) or step is not None or not path.is_dir():
-        path = find_checkpoint(path, step)
+    jax.config.update("jax_platforms", "cpu")  # a run may hold the accelerator
+    is_run = list_steps(folder) or step is not None or not folder.is_dir()
+    path = find_checkpoint(folder, step) if is_run else folder
     found = inspect_checkpoint(path, read_all=False)
     if found.problem:
         raise UserError(f"{path}: {found.problem}")
@@ -145,7 +137,7 @@ def prune(
       keep_best: keep the best too, by loss, top1 or top5, or as the run does: run.
       dry_run: only print what would be removed.
     """
-    use_cpu()
+    jax.config.update("jax_platforms", "cpu")  # a run may hold the accelerator
     find_checkpoint(workdir)
     measure = measure_of(workdir) if keep_best == "run" else keep_best
     if keep_best and not measure:

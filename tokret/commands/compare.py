@@ -106,9 +106,9 @@ def _trial(
 ) -> Trial:
     """Makes a training with rates of the head and of the trunk."""
     places = {"data.root": given.root, "data.benchmark_root": given.unseen}
-    changes = {field: place for field, place in places.items() if place}
     rate, trunk = rates
-    changes |= {
+    changes: dict[str, object] = {
+        **{field: place for field, place in places.items() if place},
         **given.fields,
         "schedule.base_lr": rate,
         "optimiser.trunk_lr_multiplier": trunk / rate,
@@ -122,8 +122,7 @@ def _trial(
 def choose_rates(given: Given, head: str, bar: tqdm) -> dict[str, Any]:
     """Tries every pair of rates on held-out classes.
 
-    Returns:
-      "tried", rows of rate, trunk_lr and mAP or what was refused, and "best".
+    Returns "tried", rows of rate, trunk_lr and mAP or what was refused, and "best".
     """
     tried: list[dict[str, Any]] = []
     fields = {
@@ -164,9 +163,8 @@ def train_seeds(
 
 def compare(given: Given) -> None:
     """Runs what is missing and prints the table."""
-    trials = len(given.heads) * (
-        len(given.rates) * len(given.trunk_rates) + given.seeds
-    )
+    pairs = len(given.rates) * len(given.trunk_rates)
+    trials = len(given.heads) * (pairs + given.seeds)
     found: dict[str, Any] = {}
     with tqdm(total=trials, unit="run", disable=None) as bar:
         for head in given.heads:
@@ -193,9 +191,9 @@ def main(comparison: Comparison, fields: Sequence[str] = ()) -> None:
       fields: changes to the config.
     """
     changes = dict(text.removeprefix(FIELD).split("=", 1) for text in fields)
-    values = vars(comparison).items()
-    resolved = {n: v.resolve() if isinstance(v, Path) else v for n, v in values}
-    given = Given(**resolved, fields=changes)
+    values: dict[str, Any] = vars(comparison)
+    paths = {n: v.resolve() for n, v in values.items() if isinstance(v, Path)}
+    given = Given(**{**values, **paths}, fields=changes)
     _check_values(given)
     _check_paths(given)
     # A signal to end ends the process that is training too.

@@ -35,11 +35,7 @@ def figure(values: Sequence[float]) -> Figure:
 
 
 def figures(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-    """Returns a row of the table, by heading.
-
-    Args:
-      seeds: for each, what eval.py wrote, by the name of the evaluation.
-    """
+    """Returns a table's row by heading, of each seed's results by evaluation."""
     row = {}
     for heading, (evaluation, reranked, metric) in COLUMNS.items():
         found = [seed[evaluation] for seed in seeds]

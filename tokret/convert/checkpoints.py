@@ -38,16 +38,11 @@ Tensors = Mapping[str, np.ndarray]
 
 def _origin(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
     """Records what the conversion back needs beside the weights."""
-    return {
-        "source": source,
-        "layout": found.layout,
-        "tensors": {
-            name: [tensor.dtype.name, int(tensor)]
-            if name.endswith(COUNTER)
-            else [tensor.dtype.name]
-            for name, tensor in tensors.items()
-        },
-    }
+    records: dict[str, list[Any]] = {n: [t.dtype.name] for n, t in tensors.items()}
+    for name in records:
+        if name.endswith(COUNTER):
+            records[name].append(int(tensors[name]))
+    return {"source": source, "layout": found.layout, "tensors": records}
 
 
 def write_checkpoint(output: Path, found: Found, tensors: Tensors, source: str) -> None:

@@ -10,14 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-Transform = Callable[[np.ndarray], np.ndarray]
-
 
 class Form(NamedTuple):
     """How a tensor's axes change: released tensor -> variable, and back."""
 
-    to_ours: Transform
-    to_released: Transform
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_released: Callable[[np.ndarray], np.ndarray]
 
 
 SAME = Form(lambda tensor: tensor, lambda leaf: leaf)
@@ -59,10 +57,14 @@ def _norm(released: str, ours: str) -> list[Row]:
     ]
 
 
-def _layer_norm(released: str, ours: str, form: Form) -> list[Row]:
-    """Rows of a layer and its norm, which the released code puts into one sequence."""
-    layer, norm = f"{released}.0", f"{released}.1"
+def _pair(layer: str, norm: str, ours: str, form: Form = CONVOLUTION) -> list[Row]:
+    """Rows of a layer and its norm."""
     return _layer(layer, ours, form) + _norm(norm, f"{ours.removesuffix('_conv')}_bn")
+
+
+def _sequence(released: str, ours: str, form: Form = CONVOLUTION) -> list[Row]:
+    """Rows of a layer and its norm, which the released code puts into one sequence."""
+    return _pair(f"{released}.0", f"{released}.1", ours, form)
 
 
 def _resnet(stem: tuple[str, str], stages: Iterable[str]) -> list[Row]:
@@ -70,10 +72,9 @@ def _resnet(stem: tuple[str, str], stages: Iterable[str]) -> list[Row]:
     rows = _layer(stem[0], "trunk/conv1", CONVOLUTION) + _norm(stem[1], "trunk/bn1")
     for number, stage in enumerate(stages, 1):
         released, ours = f"{stage}.{{}}", f"trunk/layer{number}_block{{}}"
-        downsample = (f"{released}.downsample", f"{ours}/downsample_conv")
         rows += _layer(f"{released}.conv{{}}", f"{ours}/conv{{}}", CONVOLUTION)
         rows += _norm(f"{released}.bn{{}}", f"{ours}/bn{{}}")
-        rows += _layer_norm(*downsample, CONVOLUTION)
+        rows += _sequence(f"{released}.downsample", f"{ours}/downsample_conv")
     return rows
 
 
@@ -94,8 +95,8 @@ def _encoder(released: str, ours: str) -> list[Row]:
 
 def _second_order(released: str, ours: str) -> list[Row]:
     return [
-        *_layer_norm(f"{released}.f", f"{ours}/f_conv", CONVOLUTION),
-        *_layer_norm(f"{released}.g", f"{ours}/g_conv", CONVOLUTION),
+        *_sequence(f"{released}.f", f"{ours}/f_conv"),
+        *_sequence(f"{released}.g", f"{ours}/g_conv"),
         *_layer(f"{released}.h", f"{ours}/h", CONVOLUTION),
         *_layer(f"{released}.v", f"{ours}/v", CONVOLUTION),
     ]
@@ -104,8 +105,8 @@ def _second_order(released: str, ours: str) -> list[Row]:
 def _reduction(released: str) -> list[Row]:
     """Rows of a head's first layer and its last."""
     return [
-        *_layer_norm(f"{released}.conv", "head/conv", CONVOLUTION),
-        *_layer_norm(f"{released}.proj", "head/proj", LINEAR),
+        *_sequence(f"{released}.conv", "head/conv"),
+        *_sequence(f"{released}.proj", "head/proj", LINEAR),
     ]
 
 
@@ -154,16 +155,13 @@ _TORCHVISION = [
     *_imagenet("fc"),
 ]
 _LITE0 = [
-    *_layer("_conv_stem", "trunk/stem_conv", CONVOLUTION),
-    *_norm("_bn0", "trunk/stem_bn"),
-    *_layer("_blocks.{}._expand_conv", "trunk/block{}/expand_conv", CONVOLUTION),
-    *_norm("_blocks.{}._bn0", "trunk/block{}/expand_bn"),
-    *_layer("_blocks.{}._depthwise_conv", "trunk/block{}/depthwise_conv", CONVOLUTION),
-    *_norm("_blocks.{}._bn1", "trunk/block{}/depthwise_bn"),
-    *_layer("_blocks.{}._project_conv", "trunk/block{}/project_conv", CONVOLUTION),
-    *_norm("_blocks.{}._bn2", "trunk/block{}/project_bn"),
-    *_layer("_conv_head", "trunk/head_conv", CONVOLUTION),
-    *_norm("_bn1", "trunk/head_bn"),
+    *_pair("_conv_stem", "_bn0", "trunk/stem_conv"),
+    *_pair("_blocks.{}._expand_conv", "_blocks.{}._bn0", "trunk/block{}/expand_conv"),
+    *_pair(
+        "_blocks.{}._depthwise_conv", "_blocks.{}._bn1", "trunk/block{}/depthwise_conv"
+    ),
+    *_pair("_blocks.{}._project_conv", "_blocks.{}._bn2", "trunk/block{}/project_conv"),
+    *_pair("_conv_head", "_bn1", "trunk/head_conv"),
     *_imagenet("_fc"),
 ]
 # By the file's origin; in each layout one of our paths has one released name.

@@ -24,23 +24,15 @@ from tokret.shapes import Array, Float, Int
 Stages = dict[str, np.ndarray]  # every stage's output, by name
 
 BOUND = 1e-8  # in float64
-HEAD_FIELDS = (
-    *("dim", "width", "tokens", "num_heads", "attention_layers", "refinement_layers"),
-)
+HEAD_FIELDS = "dim width tokens num_heads attention_layers refinement_layers".split()
 
 
 class StageDifference(NamedTuple):
-    """One stage of the model, over all images.
+    """One stage of the model, over all images."""
 
-    Attributes:
-      stage: block1, ..., embedding, descriptor.
-      difference: the largest absolute one between the two models.
-      magnitude: the largest absolute value in the PyTorch form.
-    """
-
-    stage: str
-    difference: float
-    magnitude: float
+    stage: str  # block1, ..., embedding, descriptor
+    difference: float  # the largest absolute one between the two models
+    magnitude: float  # the largest absolute value in the PyTorch form
 
     @property
     def relative(self) -> float:
@@ -90,11 +82,7 @@ def compare_model(
       variables: what tokret's model runs with; by default, the converted state dict.
       dtype: of both computations, float64 or float32.
 
-    Returns:
-      A row a stage, from the stem to the descriptor.
-
-    Raises:
-      UserError: if the model has no PyTorch form, or PyTorch is not installed.
+    Returns and raises as `compare`.
     """
     rng = np.random.default_rng(seed)
     images = [rng.standard_normal((*size, 3)).astype(dtype) for size in sizes]
@@ -153,10 +141,8 @@ def _torch_stages(
     with torch.device("meta"):
         mirror = Token(**_mirror_fields(model, state_dict))
     dtype = images[0].dtype
-    tensors = {
-        name: torch.from_numpy(np.array(tensor, dtype))
-        for name, tensor in state_dict.items()
-    }
+    arrays = {name: np.array(tensor, dtype) for name, tensor in state_dict.items()}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
         mirror.load_state_dict(tensors, assign=True)
     except RuntimeError as error:  # lists all names and shapes that do not match
@@ -199,10 +185,8 @@ def _tokret_stages(
     batch = np.zeros((len(images), *sizes.max(axis=0), 3), dtype)
     for i, (height, width) in enumerate(sizes):
         batch[i, :height, :width] = images[i]
-    same = RetrievalNet(
-        model.trunk.clone(parent=None, dtype=dtype),
-        model.head.clone(parent=None, dtype=dtype),
-    )
+    parts = (x.clone(parent=None, dtype=dtype) for x in (model.trunk, model.head))
+    same = RetrievalNet(*parts)
     with jax.enable_x64(dtype == np.float64):
         model_variables = {
             key: jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), variables[key])

@@ -27,7 +27,7 @@ Shapes = Mapping[str, Shape]
 
 HEADER = "tokret"  # the entry of a safetensors header with layout and model
 # A trunk alone is evaluated by the mean over positions: that has no parameters.
-MEAN_OVER_POSITIONS = {"head": "gem", "p": 1.0, "whiten": False}
+MEAN_OVER_POSITIONS: dict[str, Any] = {"head": "gem", "p": 1.0, "whiten": False}
 RELEASED_HEADS = 8  # of every attention
 LOCAL_DIM = 128  # of DELG's local features
 LARGEST_SIDE = 2**16  # of a plausible model
@@ -176,11 +176,9 @@ def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
         images,
     )
     wanted = {name: leaf.shape for name, leaf in abstract.items()}
-    dims = {
-        "arcface": found.model.get("dim"),
-        "arcface_local": LOCAL_DIM,
-        "imagenet": 1280 if found.layout == "efficientnet_lite0" else 2048,
-    }
+    imagenet = 1280 if found.layout == "efficientnet_lite0" else 2048
+    widths = (found.model.get("dim"), LOCAL_DIM, imagenet)
+    dims = dict(zip(CLASSIFIERS, widths, strict=True))
     for row in rows:
         weight = row.released.replace(".bias", ".weight")
         if row.collection in CLASSIFIERS and weight in shapes:
@@ -192,12 +190,9 @@ def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
 
 def problems(shapes: Shapes, wanted: Shapes) -> list[str]:
     """Lists every tensor that is missing, unknown or of another shape."""
-    counters = {
-        name.replace("running_var", COUNTER): ()
-        for name in wanted
-        if name.endswith("running_var")
-    }
-    known = {**wanted, **counters}  # files older than the counters lack them
+    # Files older than the counters of batch norms lack them.
+    known: dict[str, Shape] = {n.replace("running_var", COUNTER): () for n in wanted}
+    known |= wanted
     return [
         *(f"{name} is missing" for name in wanted if name not in shapes),
         *(f"{name} is not the model's" for name in shapes if name not in known),

@@ -69,11 +69,7 @@ def from_released(
 
 
 def to_released(variables: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
-    """Turns variables into a state dict of a layout.
-
-    Args:
-      variables: nested dictionaries by collection, of arrays.
-      rows: the layout.
+    """Turns variables, nested dictionaries by collection, into a layout's state dict.
 
     Raises:
       UserError: lists the variables without a name in it.

@@ -172,10 +172,10 @@ class DecoderLayer(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """The trunk's feature map -> the embedding; the defaults are the released ones.
+    """The trunk's feature map, of some channels, -> the embedding.
 
-    Arguments are named as in `tokret.models.heads.token.head.TokenHead`; `channels` are
-    the feature map's, and the rates apply in training.
+    Defaults are the released ones; `tokret.models.heads.token.head.TokenHead` documents
+    the arguments.
     """
 
     def __init__(

@@ -37,6 +37,7 @@ def replacing(
     """
     # In the same folder: os.replace is atomic only within one file system.
     draft = draft or path.with_name(f".{path.name}.{os.getpid()}")
+    refusals: tuple[type[Exception], ...] = (OSError, *errors)
     try:
         draft.touch()
         mode = stat.S_IMODE((path if path.exists() else draft).stat().st_mode)
@@ -47,7 +48,7 @@ def replacing(
             os.fsync(file.fileno())
         os.replace(draft, path)
         sync_folder(path.parent)
-    except (OSError, *errors) as error:
+    except refusals as error:
         why = getattr(error, "strerror", None) or str(error)[:200]
         raise UserError(f"{path}: cannot be written: {why}") from error
     finally:
@@ -64,14 +65,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def require_writable(path: Path | None, argument: str) -> None:
-    """Checks early that a file can be written, before long work begins.
-
-    Args:
-      path: the file; None passes.
-      argument: its name in errors.
+    """Checks early that a file can be written, before long work begins; None passes.
 
     Raises:
-      UserError: if it is not a file, or its folder takes no files.
+      UserError: naming the argument, if it is not a file or its folder takes no files.
     """
     if path is None:
         return

@@ -48,20 +48,17 @@ def read_descriptors(
 
 def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
     """Reads the shape and dtype that an .npy file claims, before it is mapped."""
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
+    form = np.lib.format
+    readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
     try:
         with path.open("rb") as file:
-            shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+            shape, _, dtype = readers[form.read_magic(file)](file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     # KeyError: version 3, for fields with names that descriptors do not have.
     except (ValueError, KeyError, SyntaxError, tokenize.TokenError) as error:
-        raise UserError(
-            f"{path}: is not an .npy file, write it with np.save"
-        ) from error
+        words = f"{path}: is not an .npy file, write it with np.save"
+        raise UserError(words) from error
     return shape, dtype
 
 

@@ -141,11 +141,7 @@ def _refusal(instruction: str) -> Callable[[Any], None]:
 
 
 class RestrictedUnpickler(_PythonUnpickler):
-    """The unpickler of `load`; a subclass may have further stand-ins.
-
-    Args:
-      file: positioned at the pickle's start, and afterwards at its end.
-    """
+    """The unpickler of `load`; a subclass may have further stand-ins."""
 
     stand_ins: Mapping[tuple[str, str], Any] = NUMPY_STAND_INS
 

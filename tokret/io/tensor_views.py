@@ -68,12 +68,7 @@ def _view(
 
 
 def checked_shape(name: str, shape: object, itemsize: int) -> tuple[int, ...]:
-    """Returns a shape that NumPy accepts: it refuses some even of empty arrays.
-
-    Args:
-      name: the tensor's.
-      shape: from the file.
-      itemsize: bytes of an element.
+    """Returns a tensor's shape from a file, if NumPy accepts it, even of empty arrays.
 
     Raises:
       FaultError: it is no tuple of counts, or has too many bytes for any address.

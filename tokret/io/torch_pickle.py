@@ -69,11 +69,6 @@ def is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < MAX_COUNT
 
 
-@dataclass(frozen=True)
-class _StorageClass:
-    dtype: np.dtype
-
-
 class _OrderedDict(StandIn, dict[Any, Any]):
     """Replaces collections.OrderedDict, made empty or from pairs."""
 
@@ -97,7 +92,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
     ("torch", "Size"): lambda sides=(): sides,
     ("torch", "device"): lambda *_: None,
-} | {("torch", name): _StorageClass(dtype) for name, dtype in STORAGE_DTYPES.items()}
+} | {("torch", name): dtype for name, dtype in STORAGE_DTYPES.items()}
 
 
 class _TorchUnpickler(RestrictedUnpickler):
@@ -122,12 +117,12 @@ class _TorchUnpickler(RestrictedUnpickler):
         member: None, or (key of the part, first element, length of the part).
         """
         right = isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage"
-        if not right or not isinstance(pid[1], _StorageClass):
+        if not right or not isinstance(pid[1], np.dtype):
             raise RefusedError("an object from outside that is no storage")
-        _, kind, key, _, total, *rest = pid
+        _, dtype, key, _, total, *rest = pid
         if not isinstance(key, str) or not is_count(total):
             raise FaultError("names a storage of invalid size; get the file again")
-        whole = Storage(key, kind.dtype, total, 0, total)
+        whole = Storage(key, dtype, total, 0, total)
         if self.storages.setdefault(key, whole) != whole:
             raise FaultError(
                 f"defines storage {printable(key)} in two ways; get the file again"
@@ -139,14 +134,11 @@ class _TorchUnpickler(RestrictedUnpickler):
             raise FaultError(
                 f"has a part outside storage {printable(key)}; get the file again"
             )
-        return Storage(key, kind.dtype, total, first, length)
+        return Storage(key, dtype, total, first, length)
 
 
 def read_pickle(file: Any) -> tuple[Any, dict[str, Storage]]:
-    """Reads one pickle of a PyTorch file.
-
-    Args:
-      file: positioned at its start, and afterwards at its end.
+    """Reads one pickle of a PyTorch file, from its start to its end.
 
     Returns:
       The pickle's content, its tensors as `Tensor`, and every storage by its key.
@@ -173,10 +165,7 @@ def read_pickle(file: Any) -> tuple[Any, dict[str, Storage]]:
 
 
 def state_dict_of(top: object) -> tuple[Mapping[Any, Tensor], tuple[str, ...]]:
-    """Extracts the state dict from a file's pickle.
-
-    Args:
-      top: the state dict, or a dict that has it under one of `WRAPPERS`.
+    """Extracts the state dict from a file's pickle: all of it, or one of `WRAPPERS`.
 
     Returns:
       The tensors by their names, and the names of the other things.

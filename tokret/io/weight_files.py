@@ -193,9 +193,8 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
             "pip install 'tokret[torch]'"
         ) from error
     _check_writable(path, tensors, STORAGE_DTYPES.values())
-    state = OrderedDict(
-        (name, _torch_tensor(torch, array)) for name, array in tensors.items()
-    )
+    pairs = ((name, _torch_tensor(torch, array)) for name, array in tensors.items())
+    state = OrderedDict(pairs)
     # PyTorch's writer reports a full disk as a RuntimeError.
     with replacing(path, errors=(RuntimeError,)) as draft, draft.open("wb") as file:
         torch.save(state, file)

@@ -58,12 +58,8 @@ def has_accelerator(devices: Path = Path("/dev")) -> bool:
     """Whether jax may find something other than a CPU, without initialising jax.
 
     A plugin alone is not enough: libtpu compiles for pods on computers without a TPU.
-
-    Args:
-      devices: folder of the system's devices.
     """
-    chosen = os.environ.get("JAX_PLATFORMS")
-    if chosen:
+    if chosen := os.environ.get("JAX_PLATFORMS"):
         return chosen != "cpu"
     return has_plugin() and any(any(devices.glob(name)) for name in _DEVICES)
 
@@ -72,6 +68,5 @@ def has_plugin() -> bool:
     """Whether jax has a plugin for an accelerator, or libtpu, to load."""
     plugins = importlib.util.find_spec("jax_plugins")
     places = (plugins.submodule_search_locations or ()) if plugins else ()
-    return bool(
-        importlib.util.find_spec("libtpu") or list(pkgutil.iter_modules(list(places)))
-    )
+    libtpu = importlib.util.find_spec("libtpu")
+    return bool(libtpu or list(pkgutil.iter_modules(list(places))))

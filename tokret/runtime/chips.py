@@ -12,19 +12,12 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """An accelerator's published figures.
-
-    Attributes:
-      name: what people call it.
-      memory: bytes. Printed as GB, they are GiB.
-      peak: FLOP/s of dense products in bfloat16.
-      bandwidth: bytes/s of its memory.
-    """
+    """An accelerator's published figures."""
 
     name: str
-    memory: int
-    peak: float
-    bandwidth: float
+    memory: int  # bytes; printed as GB, they are GiB
+    peak: float  # FLOP/s of dense products in bfloat16
+    bandwidth: float  # bytes/s of its memory
 
 
 V4 = Chip("v4", 32 * GIB, 275e12, 1200e9)
@@ -32,11 +25,6 @@ V5E = Chip("v5e", 16 * GIB, 197e12, 819e9)
 V5P = Chip("v5p", 95 * GIB, 459e12, 2765e9)
 V6E = Chip("v6e", 32 * GIB, 918e12, 1638e9)
 A100_40 = Chip("A100 40 GB", 40 * GIB, 312e12, 1555e9)
-A100_80_PCIE = Chip("A100 80 GB PCIe", 80 * GIB, 312e12, 1935e9)
-A100_80 = Chip("A100 80 GB", 80 * GIB, 312e12, 2039e9)
-H100_PCIE = Chip("H100 PCIe", 80 * GIB, 756e12, 2000e9)
-H100 = Chip("H100", 80 * GIB, 989e12, 3350e9)
-H200 = Chip("H200", 141 * GIB, 989e12, 4800e9)
 
 # By jax.Device.device_kind. A slice of a GPU (MIG) has a kind of its own: not known.
 CHIPS = {
@@ -49,9 +37,9 @@ CHIPS = {
     "TPU v6e": V6E,
     "NVIDIA A100-SXM4-40GB": A100_40,
     "NVIDIA A100-PCIE-40GB": A100_40,
-    "NVIDIA A100 80GB PCIe": A100_80_PCIE,
-    "NVIDIA A100-SXM4-80GB": A100_80,
-    "NVIDIA H100 PCIe": H100_PCIE,
-    "NVIDIA H100 80GB HBM3": H100,
-    "NVIDIA H200": H200,
+    "NVIDIA A100 80GB PCIe": Chip("A100 80 GB PCIe", 80 * GIB, 312e12, 1935e9),
+    "NVIDIA A100-SXM4-80GB": Chip("A100 80 GB", 80 * GIB, 312e12, 2039e9),
+    "NVIDIA H100 PCIe": Chip("H100 PCIe", 80 * GIB, 756e12, 2000e9),
+    "NVIDIA H100 80GB HBM3": Chip("H100", 80 * GIB, 989e12, 3350e9),
+    "NVIDIA H200": Chip("H200", 141 * GIB, 989e12, 4800e9),
 }

@@ -168,13 +168,10 @@ def _listen() -> None:
 
 
 def together(program: Callable[[], None]) -> int:
-    """Runs a program that may be one of several, as `errors.exit_status`.
+    """Runs a program that joins others, as `errors.exit_status`.
 
     If one of several fails, it notifies the others and ends here, since JAX's own end
     would wait for them.
-
-    Args:
-      program: the whole program; it joins the others first.
     """
     failures: list[BaseException] = []
 
@@ -232,9 +229,7 @@ def wait_for_first() -> None:
 def first_alone(make: Callable[[], Result], name: str) -> Result:
     """Prepares files in the first process, then in the others, which find them made.
 
-    Args:
-      make: prepares the files.
-      name: used once.
+    The name is used once.
     """
     if not is_first():
         wait(name)
@@ -248,11 +243,7 @@ def compiled_together(step: Callable[..., Result], name: str) -> Callable[..., R
     """Makes all processes wait, before the first call, until each has compiled it.
 
     One may load a program that another has to compile, and sums over CPUs time out
-    after 30 seconds.
-
-    Args:
-      step: made by `jax.jit`.
-      name: used once.
+    after 30 seconds. The step is made by `jax.jit`; the name is used once.
     """
     if process_count() == 1:
         return step

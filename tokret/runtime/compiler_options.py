@@ -34,25 +34,16 @@ UNKNOWN = ("No such compile option", "is not a valid")  # as jaxlib refuses an o
 
 
 def training_options(platform: str) -> dict[str, Option]:
-    """Returns the `compiler_options` of a training step.
+    """Returns the `compiler_options` of a training step, as jax.jit takes them.
 
-    Args:
-      platform: that it is compiled for: "cpu", "gpu", "tpu".
-
-    Returns:
-      Options of jax.jit; none for a TPU, none unknown to this jaxlib, and none that the
-      environment's XLA_FLAGS names.
+    None for a TPU, none unknown to this jaxlib, none that the environment's XLA_FLAGS
+    names. The platform that it is compiled for is "cpu", "gpu" or "tpu".
     """
     return _allowed({"cpu": TRAINING, "gpu": GPU}.get(platform, {}), platform)
 
 
 def inference_options(dtype: Any, platform: str | None = None) -> dict[str, Option]:
-    """Returns the `compiler_options` of extraction, as `training_options`.
-
-    Args:
-      dtype: of the computation.
-      platform: that it is compiled for; None for that of jax's default backend.
-    """
+    """Returns those of extraction in a dtype; None is jax's default platform."""
     platform = platform or jax.default_backend()
     on_cpu = INFERENCE if jnp.dtype(dtype).itemsize >= 4 else NARROW_INFERENCE
     return _allowed({"cpu": on_cpu, "gpu": GPU}.get(platform, {}), platform)

@@ -44,10 +44,7 @@ class ProcessGroup:
         return range(start, stop)
 
     def gather(self, mine: Arrays) -> list[Arrays]:
-        """Sends arrays to the first process.
-
-        Args:
-          mine: named, of any shapes; another process's may differ.
+        """Sends arrays, of names and shapes of its own, to the first process.
 
         Returns:
           In the first, the arrays of each process, in order; in the others, nothing.
@@ -62,8 +59,6 @@ class ProcessGroup:
     def broadcast(self, arrays: Arrays) -> Arrays:
         """Returns the first process's arrays, in every process."""
         call = self._next()
-        if self.count == 1:
-            return arrays
         if not self.first:
             return self._take(f"{call}/{self.index}")
         for i in range(1, self.count):
@@ -90,9 +85,8 @@ class ProcessGroup:
         chunks: list[bytes] = []
         while not chunks or chunks[-1][:1] == b"+":
             name = f"{key}/{len(chunks)}"
-            chunks.append(
-                self._client.blocking_key_value_get_bytes(name, int(PATIENCE * 1000))
-            )
+            get = self._client.blocking_key_value_get_bytes
+            chunks.append(get(name, int(PATIENCE * 1000)))
             self._client.key_value_delete(name)
         content = io.BytesIO(b"".join(chunk[1:] for chunk in chunks))
         with np.load(content, allow_pickle=False) as loaded:
