@@ -76,8 +76,7 @@ class PlainResNet(nn.Module):
             for i in range(count):
                 stride = 2 if stage > 1 and i == 0 else 1
                 block = PlainBottleneck(
-                    *(32 * 2**stage, stride, self.dtype),
-                    name=f"layer{stage}_block{i}",
+                    *(32 * 2**stage, stride, self.dtype), name=f"layer{stage}_block{i}"
                 )
                 x = block(x, train)
         return x, sizes, {}

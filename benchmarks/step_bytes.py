@@ -13,11 +13,7 @@ from benchmarks.plain_flax import plain_token
 from tokret import command_line
 from tokret.benchmark.plan import CLASSES, PACKAGES, PHOTOS
 from tokret.benchmark.pod_programs import training
-from tokret.benchmark.pods import (
-    TooLargeError,
-    compile_for_pod,
-    make_pod,
-)
+from tokret.benchmark.pods import TooLargeError, compile_for_pod, make_pod
 from tokret.benchmark.speed import environment_line, giga
 from tokret.benchmark.timing import environment
 from tokret.config.parsing import parse

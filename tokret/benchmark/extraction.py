@@ -86,10 +86,7 @@ def unmasked(model: RetrievalNet) -> Any:
     """Jits `make_embed_fn`'s program for photos that fill their canvas: no masks."""
 
     def embed(
-        variables: Any,
-        images: UInt8[Array, "b h w 3"],
-        sizes: Array,
-        rescaled: Array,
+        variables: Any, images: UInt8[Array, "b h w 3"], sizes: Array, rescaled: Array
     ) -> Float[Array, "b d"]:
         del rescaled
         pixels = normalise(images, model.pixels)

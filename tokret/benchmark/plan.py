@@ -82,12 +82,8 @@ def lower(config: Config, request: PlanRequest, pod: Pod, batch_size: int) -> Wo
     if request.what == "extract":
         return pod_programs.extraction(config, pod, batch_size=batch_size)
     if request.what == "search":
-        return pod_programs.search(
-            *(config.model.dim, pod, request.database),
-            store=request.store,
-            k=NEIGHBOURS,
-            queries=batch_size,
-        )
+        found = (request.database, request.store, NEIGHBOURS)
+        return pod_programs.search(config.model.dim, pod, *found, queries=batch_size)
     photos, classes = request.photos or PHOTOS, request.classes or CLASSES
     sized = dataclasses.replace(config, batch_size=batch_size)
     return pod_programs.training(sized, pod, classes=classes, photos=photos)

@@ -97,7 +97,7 @@ def extraction(config: Config, pod: Pod, *, batch_size: int) -> Workload:
 
 
 def search(
-    dims: int, pod: Pod, rows: int, *, store: str, k: int, queries: int
+    dims: int, pod: Pod, rows: int, store: str, k: int, *, queries: int
 ) -> Workload:
     """Lowers exact search in a database whose blocks are on the pod's chips.
 

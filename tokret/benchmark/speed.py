@@ -119,11 +119,10 @@ def environment_line(environment: Mapping[str, Any]) -> str:
     )
 
 
-def cases_table(cases: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Formats one line a case, and one for each of its rivals."""
+def _cases_table(cases: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
         f"{'':<44}{'compile':>9}{'a call':>10}{'images/s':>10}{'memory':>9}"
-        f"{'TFLOP':>8}{'GB':>8}{'of peak':>9}{'of mem.':>9}",
+        f"{'TFLOP':>8}{'GB':>8}{'of peak':>9}{'of mem.':>9}"
     ]
     for case in cases:
         lines.append(
@@ -153,7 +152,7 @@ def report(result: Mapping[str, Any]) -> str:
     """Formats what `run` or `run_single` returned."""
     lines = [environment_line(result["environment"])]
     if "cases" in result:
-        lines += ["", *cases_table(result["cases"])]
+        lines += ["", *_cases_table(result["cases"])]
         lines += [f"{name}: {why}" for name, why in result["skipped"].items()]
         lines += [result["note"]] if result["note"] else []
     elif "rows" in result:
