@@ -161,17 +161,13 @@ def _ready(makers: Makers, rivals: Rivals) -> tuple[dict[str, Call], dict[str, s
 def run_cases(
     cases: Mapping[str, Callable[[], Case]],
     settings: Settings,
-    *,
     wanted: str,
     seconds: float,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Times cases in order, as long as time and memory allow.
 
-    Args:
-      cases: by name; functions that make them.
-      settings: how they are timed.
-      wanted: parts of names, with commas, any of which a case must have; all if empty.
-      seconds: after which no case starts.
+    A case must have a part of `wanted`, separated by commas, in its name; none
+    starts after so many seconds.
 
     Returns:
       What `time_case` returned, with the names, and why other cases were skipped.

@@ -24,8 +24,6 @@ _MESH = re.compile(
     r"(?:, device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?)\))? \{([^}]*)\}"
 )
 
-Groups = frozenset[frozenset[int]]
-
 
 class Collective(NamedTuple):
     """One operation among devices."""
@@ -35,7 +33,7 @@ class Collective(NamedTuple):
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
     # devices that take part together, numbered along the mesh, its last axis fastest;
     # none if the text has no groups
-    groups: Groups
+    groups: frozenset[frozenset[int]]
     looped: bool  # whether it is in a loop, and so runs once an iteration
 
     @property
@@ -131,7 +129,7 @@ def _counted(text: str) -> np.ndarray:
     return counted.transpose(_numbers(order)) if order else counted
 
 
-def _groups(line: str) -> Groups:
+def _groups(line: str) -> frozenset[frozenset[int]]:
     """Reads the three ways in which HLO writes groups of devices."""
     rows: list[list[int]] = []
     if match := _LISTED.search(line):

@@ -84,11 +84,7 @@ STEPS: dict[str, Callable[[Sample], object]] = {
 
 
 def read_photos(folder: Path | None) -> list[bytes]:
-    """Reads the first photos of a folder, or makes some of noise.
-
-    Raises:
-      UserError: if the folder has none.
-    """
+    """Reads the first photos of a folder, which must have some, or makes noise."""
     if folder is None:
         return [noise_photo(seed) for seed in range(PHOTOS)]
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)

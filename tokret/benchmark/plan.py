@@ -115,12 +115,8 @@ def largest(
 
     Memory is taken to grow with the batch, an estimate that is too small, since weights
     do not; and too large, since the compiler saves memory where it must: so it is
-    tried, and lowered until one fits.
-
-    Args:
-      attempt: compiles for a batch.
-      found: its result for a batch that does not fit.
-      step: batches are multiples of it.
+    tried, and lowered until one fits. Batches are multiples of `step`; `found` is the
+    result of one that does not fit.
     """
     for _ in range(TRIES):
         fraction = found["available"] / found["needed"]
@@ -159,11 +155,9 @@ def run(config: Config, request: PlanRequest) -> dict[str, Any]:
     found = attempted(request.batch_size or usual[request.what])
     if not found["fits"]:
         parts = config.updates.grad_accum_steps if request.what == "train" else 1
-        found["largest"] = (
-            None  # the database does not fit, not the queries
-            if request.what == "search"
-            else largest(attempted, found, len(pod.devices) * parts)
-        )
+        step, search = len(pod.devices) * parts, request.what == "search"
+        # Of a search, the database does not fit, not the queries.
+        found["largest"] = None if search else largest(attempted, found, step)
     return {
         "benchmark": "plan",
         **request._asdict(),

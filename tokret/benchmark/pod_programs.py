@@ -104,13 +104,8 @@ def search(
     Every chip scores its own blocks, one after the other, and keeps their best; the
     hosts merge these short lists, which is not counted.
 
-    Args:
-      dims: of each descriptor.
-      pod: the devices.
-      rows: descriptors of the database.
-      store: their dtype: float32 or bfloat16.
-      k: how many of the best each query gets.
-      queries: of one call.
+    The database has so many rows of `dims`, float32 or bfloat16 (`store`); each query
+    gets the best k.
     """
     blocks = -(-rows // (BLOCK * len(pod.devices)))  # of the first chip
     at_once = min(queries, QUERIES)

@@ -66,8 +66,8 @@ def run(
     """
     check_turns(turns)
     within("queries", queries, 1, LABELLED // 3)
-    for name, number in (("database", distractors), ("dim", dims)):
-        within(name, number, 1)
+    within("database", distractors, 1)
+    within("dim", dims, 1)
     if scratch is not None and not scratch.is_dir():
         raise UserError(f"scratch: {scratch} is not a folder")
     forms = [check_codec(form, dims) for form in forms]

@@ -33,14 +33,11 @@ CASES_ARGS = f"""{TIMED_ARGS.rstrip()}
 def measure(
     run: Callable[[], tuple[Result, str]], json: Path | None, *, ends_at_once: bool
 ) -> None:
-    """Runs a benchmark, writes its JSON and prints its report.
+    """Runs a benchmark, writes its figures to `json` and prints its report.
 
-    Args:
-      run: returns the figures and the report.
-      json: a file for the figures.
-      ends_at_once: leave SIGTERM and SIGHUP alone. A compiler runs for minutes, in
-        which Python's handlers are not called. Otherwise they end the processes that
-        the benchmark has started too.
+    Where it `ends_at_once`, SIGTERM and SIGHUP stay alone: a compiler runs for minutes,
+    in which Python's handlers are not called. Otherwise they end the processes that the
+    benchmark has started too.
     """
     require_writable(json, "json")
     for number in () if ends_at_once else (signal.SIGTERM, signal.SIGHUP):
