@@ -65,8 +65,7 @@ def run(
 def run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, str]:
     """Runs a benchmark, its output passing through: (its JSON, why there is none).
 
-    Whatever ends this process ends the benchmark too, with the processes that it has
-    started: they would disturb later timings.
+    Whatever ends this process ends the benchmark and what it has started too.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
@@ -93,8 +92,7 @@ def run_apart(name: str, arguments: list[str]) -> tuple[dict[str, Any] | None, s
 def _start(command: list[str]) -> tuple["subprocess.Popen[str]", list[int]]:
     """Starts a process; returns it, and signals that arrived meanwhile.
 
-    If a handler raised inside Popen, the process that it has just started would be
-    lost.
+    A handler that raised inside Popen would lose the process that it has just started.
     """
     arrived: list[int] = []
     handlers = {number: signal.getsignal(number) for number in ENDING}

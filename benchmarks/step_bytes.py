@@ -41,9 +41,7 @@ def run() -> dict[str, Any]:
     return {
         "benchmark": "bytes",
         "environment": {**environment(*PACKAGES), "device": f"compiled for {TOPOLOGY}"},
-        "config": RECIPE.__name__,
-        "topology": TOPOLOGY,
-        "images_a_chip": IMAGES,
+        **{"config": RECIPE.__name__, "topology": TOPOLOGY, "images_a_chip": IMAGES},
         **{"ours": ours, "plain": plain},
         "ratio": [ours["bytes"] / plain["bytes"]] * 3,
     }
@@ -59,9 +57,8 @@ def _by_image(model: RetrievalNet | None) -> dict[str, float]:
         cost = compile_for_pod(work.lowered)
     except TooLargeError as error:
         raise UserError(f"the step for {TOPOLOGY} does not fit: {error}") from error
-    memory = float(cost.arguments + cost.temporaries)
     each = {"bytes": cost.accessed / IMAGES, "flop": cost.flop / IMAGES}
-    return each | {"memory": memory}
+    return each | {"memory": float(cost.arguments + cost.temporaries)}
 
 
 def report(result: dict[str, Any]) -> str:

@@ -96,16 +96,13 @@ def time_case(case: Case, settings: Settings) -> dict[str, Any]:
         form: {"seconds": spread(theirs), "ratio": spread(ratios(theirs, ours))}
         for form, theirs in times.items()
     }
-    program = case.program
-    accessed = program.bytes_accessed
+    program, accessed = case.program, case.program.bytes_accessed
     return {
         **case.facts,
         "compile_seconds": program.compile_seconds,
         "seconds": spread(ours),
         "images_per_second": spread([case.images / s for s in ours]),
-        "products": program.products,
-        "flop": program.flop,
-        "bytes": accessed,
+        **{"products": program.products, "flop": program.flop, "bytes": accessed},
         "memory": program.memory,
         "peak_bytes": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         "matrix_rate": spread(rates),
@@ -114,9 +111,7 @@ def time_case(case: Case, settings: Settings) -> dict[str, Any]:
         "bandwidth_fraction": accessed
         and spread(ratios([accessed / s for s in ours], widths)),
         "rivals": rivals,
-        "fastest": min(
-            rivals, key=lambda form: rivals[form]["ratio"].median, default=None
-        ),
+        "fastest": min(rivals, key=lambda f: rivals[f]["ratio"].median, default=None),
         "skipped": skipped,
     }
 

@@ -42,9 +42,8 @@ def run(
     """Times 70 queries, best 100 of each, and one pass over the same memory.
 
     Returns:
-      rows (a million, and fewer for a CPU, if not given), dims, queries, the database's
-      bytes; search and read, seconds; ratio: time of the search, that of reading being
-      1; each [median, lowest, highest].
+      rows (if not given: a million, fewer on a CPU), dims, queries, the database's
+      bytes; search and read, seconds; ratio of both; each [median, lowest, highest].
     """
     rows = rows or ROWS.get(jax.default_backend(), ROWS["gpu"])
     blocks = make_blocks(rows, dims, min(block, rows))
@@ -60,10 +59,7 @@ def run(
         turns,
     )
     return {
-        "rows": rows,
-        "dims": dims,
-        "queries": QUERIES,
-        "bytes": 2 * rows * dims,
+        **{"rows": rows, "dims": dims, "queries": QUERIES, "bytes": 2 * rows * dims},
         **{name: spread(taken) for name, taken in times.items()},
         "ratio": spread(ratios(times["search"], times["read"])),
     }

@@ -140,10 +140,8 @@ def make_case(
     pixels = sum(photo.shape[0] * photo.shape[1] for photo in photos)
     canvas = sum(batch.images[..., 0].size for batch in batches)
     facts = {
-        **{"trunk": trunk, "dtype": dtype, "photos": count},
-        "longest_side": longest,
-        "batch": batch_size,
-        "canvases": len(programs),
+        **{"trunk": trunk, "dtype": dtype, "photos": count, "longest_side": longest},
+        **{"batch": batch_size, "canvases": len(programs)},
         "padding": canvas / pixels - 1,
         "masks_cost": masks_cost(model, variables, batches[0].images, settings.turns),
     }

@@ -200,11 +200,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def run(folder: Path | None, turns: int, rival: ViewMaker | None) -> dict[str, Any]:
-    """Times training's input with a folder's photos, or noise of 1024 x 768 pixels.
-
-    Returns:
-      What was measured, of what and where, as JSON takes it; see `summary`.
-    """
+    """Times training's input with a folder's photos, or noise of 1024 x 768 pixels."""
     turns, photos = check_turns(turns), read_photos(folder)
     samples = make_samples(photos, Augmentation(size=SIZE), VIEWS, rival)
     shapes = [read_header(photo, f"photo {i}").shape for i, photo in enumerate(photos)]
@@ -216,14 +212,10 @@ def run(folder: Path | None, turns: int, rival: ViewMaker | None) -> dict[str, A
         "benchmark": "input",
         "environment": environment("numpy", "opencv-python-headless", "pillow"),
         "photos": {
-            "what": str(folder) if folder else "noise",
-            "count": len(photos),
-            "width": width,
-            "height": height,
+            **{"what": str(folder) if folder else "noise", "count": len(photos)},
+            **{"width": width, "height": height},
             "kilobytes": round(sum(map(len, photos)) / len(photos) / 1000),
         },
-        "size": SIZE,
-        "views": len(samples),
-        "turns": turns,
+        **{"size": SIZE, "views": len(samples), "turns": turns},
         **summary(times, len(samples), rival.name if rival else None),
     }

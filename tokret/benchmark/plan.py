@@ -68,10 +68,7 @@ def total_cost(work: Workload, compiled: ProgramCost, chip: Chip) -> dict[str, A
     return {
         "arguments": work.resident + compiled.arguments,
         "temporaries": compiled.temporaries,
-        "flop": flop,
-        "accessed": accessed,
-        "compute": compute,
-        "memory": memory,
+        **{"flop": flop, "accessed": accessed, "compute": compute, "memory": memory},
         "seconds": max(compute, memory),
         "traffic": traffic(compiled.collectives, work.iterations),
     }
@@ -161,8 +158,7 @@ def run(config: Config, request: PlanRequest) -> dict[str, Any]:
     return {
         "benchmark": "plan",
         **request._asdict(),
-        "chips": len(pod.devices),
-        "photos": request.photos or PHOTOS,
+        **{"chips": len(pod.devices), "photos": request.photos or PHOTOS},
         **found,
         "environment": environment(*PACKAGES),
     }

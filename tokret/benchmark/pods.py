@@ -68,10 +68,8 @@ def make_pod(topology: str) -> Pod:
             "the sides of its torus, as v5e:16x16 or v4:2x2x4"
         )
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError(
-            "libtpu, which compiles for TPUs, is not installed: pip install "
-            "'tokret[tpu]'"
-        )
+        lack = "libtpu, which compiles for TPUs, is not installed"
+        raise UserError(f"{lack}: pip install 'tokret[tpu]'")
     os.environ.update(QUIET)
     # Other processes may compute meanwhile: nothing here uses a TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

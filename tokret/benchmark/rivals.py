@@ -21,14 +21,10 @@ class Rivals:
     note = "tokret alone; a clone's `python -m benchmarks` times PyTorch beside it"
 
     def forms(self, work: str, trunk: str, dtype: str, *inputs: Any) -> Makers:
-        """Returns other programs of the same work, by form.
+        """Returns other programs of inference, training or extraction, by form.
 
-        Args:
-          work: inference, training or extraction.
-          trunk: a name in TRUNKS.
-          dtype: tokret's.
-          *inputs: normalised images [b, h, w, 3]; or images [b, h, w, 3] uint8, labels
-            [b], numbers of classes and steps; or photos [h, w, 3] and scales.
+        Inputs are normalised images [b, h, w, 3]; or images [b, h, w, 3] uint8, labels
+        [b], numbers of classes and steps; or photos [h, w, 3] uint8 and scales.
         """
         return {}
 

@@ -57,12 +57,8 @@ def run(
     Exact search is timed so many turns, beside rivals; forms are compressions. The file
     of descriptors is in `scratch`, or the system's temporary folder, until the end.
 
-    Returns:
-      What was measured, of what and where, as JSON takes it.
-
     Raises:
-      UserError: for arguments out of range or an unknown form, or too little free space
-        or memory.
+      UserError: for arguments out of range, an unknown form, or too little free space.
     """
     check_turns(turns)
     within("queries", queries, 1, LABELLED // 3)

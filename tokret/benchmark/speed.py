@@ -93,8 +93,8 @@ def compilation(turns: int) -> dict[str, Any]:
     """Starts pairs of processes, each pair with an empty cache.
 
     Returns:
-      The trunk, seconds of first and second starts, and the ratio: the second one's,
-      the first one's being 1; each [median, lowest, highest].
+      The trunk; seconds of first and second starts, and the ratio of the second to the
+      first; each [median, lowest, highest].
     """
     trunk = TRUNK.get(jax.default_backend(), TRUNK["cpu"])
     first, second = [], []
@@ -102,12 +102,8 @@ def compilation(turns: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             first.append(compile_seconds(folder, trunk))
             second.append(compile_seconds(folder, trunk))
-    return {
-        "trunk": trunk,
-        "first": spread(first),
-        "second": spread(second),
-        "ratio": spread(ratios(second, first)),
-    }
+    times = {"first": first, "second": second, "ratio": ratios(second, first)}
+    return {"trunk": trunk, **{name: spread(each) for name, each in times.items()}}
 
 
 def environment_line(environment: Mapping[str, Any]) -> str:

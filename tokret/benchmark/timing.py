@@ -23,11 +23,11 @@ OURS = "tokret"
 
 
 class Spread(NamedTuple):
-    """A median and the extremes."""
+    """The median of the turns and the extremes."""
 
-    median: float  # over the turns
-    low: float  # the smallest
-    high: float  # the largest
+    median: float
+    low: float
+    high: float
 
 
 def check_turns(turns: int) -> int:
