@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from tokret.convert.layouts import LAYOUTS
 from tokret.convert.released import to_released
+from tokret.convert.tensor_names import LAYOUTS
 from tokret.io.weight_files import write_safetensors
 from tokret.models.build import build_model
 

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from tokret.convert.layouts import LAYOUTS
 from tokret.convert.recognition import Found, header
 from tokret.convert.released import to_released
+from tokret.convert.tensor_names import LAYOUTS
 from tokret.io.weight_files import read_weights, write_safetensors
 from tokret.models.build import build_model
 

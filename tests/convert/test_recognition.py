@@ -2,7 +2,6 @@ import json
 
 import pytest
 
-from tokret.convert.layouts import LAYOUTS
 from tokret.convert.recognition import (
     Found,
     from_header,
@@ -11,6 +10,7 @@ from tokret.convert.recognition import (
     recognise,
     wanted_shapes,
 )
+from tokret.convert.tensor_names import LAYOUTS
 from tokret.errors import UserError
 
 BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

@@ -22,9 +22,9 @@ import numpy as np
 from tokret.config import stored
 from tokret.config.parsing import parse_model
 from tokret.config.tree import Config, InferenceConfig
-from tokret.convert.layouts import LAYOUTS
 from tokret.convert.recognition import CLASSIFIERS, Found
 from tokret.convert.released import COUNTER, from_released, to_released
+from tokret.convert.tensor_names import LAYOUTS
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.json_files import read_json

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 
 from tokret.config.parsing import parse_model
-from tokret.convert.layouts import LAYOUTS
 from tokret.convert.released import COUNTER, to_released
+from tokret.convert.tensor_names import LAYOUTS
 from tokret.errors import UserError
 from tokret.models.build import build_model
 

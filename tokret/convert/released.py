@@ -1,4 +1,4 @@
-"""PyTorch's state dicts <-> tokret's variables, by the tables of `layouts`."""
+"""PyTorch's state dicts <-> tokret's variables, by the tables of `tensor_names`."""
 
 import functools
 import re
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from tokret.convert.layouts import LAYOUTS, Form, Row
+from tokret.convert.tensor_names import LAYOUTS, Form, Row
 from tokret.errors import UserError
 
 Variable = tuple[str, str]  # (collection, path)

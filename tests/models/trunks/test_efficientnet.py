@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-from tokret.convert.layouts import LAYOUTS
 from tokret.convert.released import from_released, to_released
+from tokret.convert.tensor_names import LAYOUTS
 from tokret.io.weight_files import read_weights
 from tokret.models.build import TRUNKS, build_model
 from tokret.models.preprocessing import normalise
