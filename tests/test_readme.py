@@ -147,10 +147,12 @@ def test_the_model_in_some_lines(readme, trained):
     assert isinstance(names["descriptor"], jax.Array)
 
 
-def test_every_path_in_the_map_is_there(readme, request):
-    paths = re.findall(r"^\| (`.*?`) \|", readme, re.M)
-    named = [name for cell in paths for name in re.findall(r"`([^`]+)`", cell)]
+def test_every_path_in_the_map_exists(readme, request):
+    root = request.config.rootpath
+    architecture = (root / "docs" / "architecture.md").read_text()
+    layers = re.findall(r"^\| (`.*?) \|", architecture, re.M)
+    named = [name for cell in layers for name in re.findall(r"`([^`]+)`", cell)]
     assert "tokret/models/" in named
-    for name in [*named, *re.findall(r"\]\((docs/[^)#]+)", readme)]:
-        if "/" in name or name.endswith(".py"):
-            assert (request.config.rootpath / name).exists(), name
+    for name in [*named, *re.findall(r"\]\(([\w/]+\.md)", readme)]:
+        folders = (root, root / "tokret")
+        assert any((folder / name).exists() for folder in folders), name
