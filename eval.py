@@ -209,7 +209,7 @@ def main(
     of_files = any(getattr(options, name) for name in FILES)
     if of_run == of_files:
         raise UserError(
-            "eval.py needs either --workdir=DIR or --checkpoint=FOLDER, or "
+            "eval needs either --workdir=DIR or --checkpoint=FOLDER, or "
             "--descriptors, --queries, --ground_truth and --output, not both"
         )
     if of_run:

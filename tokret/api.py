@@ -91,15 +91,25 @@ class Model:
         return found
 
     def _views(self, photos: Sequence[Photo]) -> LazyViews:
+        listed = isinstance(photos, Sequence | np.ndarray)
+        if isinstance(photos, str) or not listed:
+            raise UserError(
+                f"photos is a {type(photos).__name__}; give a list of paths or arrays"
+            )
         if not len(photos):
             raise UserError("photos is empty; name one or more")
         for i, photo in enumerate(photos):
-            if isinstance(photo, np.ndarray) and (
-                photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3
-            ):
+            if isinstance(photo, np.ndarray):
+                is_rgb = photo.ndim == 3 and photo.shape[2] == 3 and photo.size
+                if photo.dtype != np.uint8 or not is_rgb:
+                    raise UserError(
+                        f"photos[{i}] is {photo.dtype} {list(photo.shape)}; it must be "
+                        "uint8 [height, width, 3]"
+                    )
+            elif not isinstance(photo, str | os.PathLike):
                 raise UserError(
-                    f"photos[{i}] is {photo.dtype} {list(photo.shape)}; it must be "
-                    "uint8 [height, width, 3]"
+                    f"photos[{i}] is a {type(photo).__name__}; it must be a path or an "
+                    "array"
                 )
         side = self._system.settings.longest_side
         return LazyViews(len(photos), lambda i: _view(photos[i], f"photos[{i}]", side))

@@ -63,6 +63,9 @@ def test_an_override_may_add_a_field_that_another_override_brings():
         ("model=3", "config.model is a group of fields"),
         ("seed.x=3", "config.seed is not a group of fields"),
         ("evaluation.scales=1,x", "scales is '1,x'; it must be numbers"),
+        ("evaluation.scales=(1,", "scales is '(1,'; it must be numbers"),
+        ("evaluation.longest_side=999999999999999999999", "longest_side is 9999999"),
+        ("evaluation.batch_size=99999999999999999999", "batch_size is 999999999"),
         ("optimiser.name=sgdd", "'sgdd'; it must be one of: adamw, sgd"),
         ("model.head=tokn", "config.model.head is 'tokn'; it must be one of: delg"),
         ("optimiser.momentum=0.9", "config.optimiser.momentum is not a field"),
@@ -137,3 +140,10 @@ def test_mistakes_end_the_program_with_status_2(program, refused, tmp_path):
         program("train.py", f"--config={path}", f"--workdir={tmp_path}/w"),
         "own.py, line 3: SystemExit: 0",
     )
+
+
+def test_null_bytes_are_a_line_with_the_files_name(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_bytes(b"\0" * 8)
+    with pytest.raises(UserError, match="own.py, line 1: .*null bytes"):
+        load_config(str(path))

@@ -49,6 +49,8 @@ def test_photos_of_any_size_are_as_if_alone(model, photos, jpeg, tmp_path):
     ("photos", "message"),
     [
         ([], "photos is empty"),
+        ("query.jpg", "photos is a str; give a list"),
+        ([np.zeros((0, 8, 3), np.uint8)], r"photos\[0\] is uint8 \[0, 8, 3\]"),
         (["/nowhere.jpg"], "/nowhere.jpg"),
         ([np.zeros((4, 4), np.uint8)], r"photos\[0\] is uint8 \[4, 4\]"),
     ],

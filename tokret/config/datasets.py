@@ -65,7 +65,7 @@ class SyntheticLandmarksConfig:
     database_photos: int = integer(16, "of each of the benchmark's landmarks", 2)
     distractors: int = integer(400, "photos of a third set of landmarks")
     longest_side: int = integer(160, "of every photo, in pixels", 32)
-    seed: int = integer(0, "decides every photo")
+    seed: int = integer(0, "decides every photo", 0, 2**32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,8 @@ def _guard(name: str, function: Callable[[], Any]) -> Any:
     except UserError:
         raise
     except SyntaxError as error:
-        place = f"{error.filename}, line {error.lineno}"
+        # A file with null bytes has neither name nor line.
+        place = f"{error.filename or name}, line {error.lineno or 1}"
         raise UserError(f"config: {place}: {error.msg}") from error
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
@@ -161,7 +162,12 @@ def read_value(hint: Any, text: str, path: str) -> Any:
         if kind in (int, float):
             return kind(text)
         if get_origin(kind) is tuple:
-            words = text.strip("()[] ").split(",")
+            match = re.fullmatch(
+                r"\(([^()]*)\)|\[([^\[\]]*)\]|([^()\[\]]*)", text.strip()
+            )
+            if match is None:
+                raise ValueError
+            words = (match[1] or match[2] or match[3] or "").split(",")
             number, _ = plain_type(get_args(kind)[0])
             return tuple(number(word) for word in words if word.strip())
     except (ValueError, KeyError):

@@ -119,12 +119,16 @@ class MeshConfig:
 class ExtractionConfig:
     """Photos -> descriptors in evaluation, by default as the authors do (test.py)."""
 
-    longest_side: int = integer(1024, "of a photo in pixels; larger ones are shrunk", 1)
+    longest_side: int = integer(
+        1024, "of a photo in pixels; larger ones are shrunk", 1, 2**14
+    )
     scales: tuple[Annotated[float, Meta(ge=0.05, le=20)], ...] = documented(
         (1.0, 2**0.5, 2**-0.5),
         Meta(description="factors of the image size, in [0.05, 20]", min_length=1),
     )
-    batch_size: int = integer(8, "views a batch; a multiple of a host's devices", 1)
+    batch_size: int = integer(
+        8, "views a batch; a multiple of a host's devices", 1, 2**20
+    )
     canvases: int = integer(8, "most padded shapes, each of which is compiled", 1, 12)
 
 
