@@ -58,7 +58,7 @@ def compare(
       UserError: if the model has no PyTorch form, or PyTorch is not installed.
     """
     model = build_model(**{**fields, "dtype": "float32"})
-    sizes = np.random.default_rng(0).integers(64, 161, (3, 2))
+    sizes = np.random.default_rng(0).integers(64, 161, (3, 2)).tolist()
     return compare_model(state_dict, model, sizes=sizes, seed=0)
 
 
