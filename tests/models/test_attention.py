@@ -51,7 +51,9 @@ def test_the_tokenizer_is_a_softmax_over_the_tokens():
 def test_initial_attention_is_zero_and_dropout_is_for_training():
     x = jnp.ones((1, 3, 4))
     attention = Attention(num_heads=2, dropout=0.5, dtype=jnp.float32)
-    variables = attention.init(jax.random.key(0), x, x, train=False)
+    variables = jax.jit(attention.init, static_argnames="train")(
+        jax.random.key(0), x, x, train=False
+    )
     assert not attention.apply(variables, x, x, train=False).any()
     noisy = jax.tree.map(lambda leaf: leaf + 1.0, variables)
     still = attention.apply(noisy, x, x, train=False)
@@ -75,11 +77,15 @@ def test_few_queries_equal_attention_by_keys_and_values(train):
         mask = jnp.arange(positions) < jnp.array([[positions], [7]])
         attention = Attention(heads, 0.5, jnp.float64, few_queries=True)
         key = {"dropout": jax.random.key(3)}
-        drawn = attention.init(jax.random.key(0), x, source, train=False)["params"]
+        drawn = jax.jit(attention.init, static_argnames="train")(
+            jax.random.key(0), x, source, train=False
+        )["params"]
         params = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), drawn
         )
-        found = attention.apply({"params": params}, x, source, mask, train=False)
+        found = jax.jit(attention.apply, static_argnames="train")(
+            {"params": params}, x, source, mask, train=False
+        )
 
         def layer(name, inputs):
             y = inputs @ params[name]["kernel"] + params[name]["bias"]
@@ -109,7 +115,9 @@ def test_gradients_of_few_queries_equal_those_by_keys_and_values(width):
         few, many = (
             Attention(2, 0.0, jnp.float64, few_queries=few) for few in (True, False)
         )
-        drawn = few.init(jax.random.key(0), x, source, train=False)
+        drawn = jax.jit(few.init, static_argnames="train")(
+            jax.random.key(0), x, source, train=False
+        )
         drawn = jax.tree.map(
             lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), drawn
         )
@@ -131,5 +139,10 @@ def test_gradients_of_few_queries_equal_those_by_keys_and_values(width):
 def test_both_forms_draw_the_same_weights():
     x, source = jnp.ones((1, 2, 16)), jnp.ones((1, 40, 16))
     forms = [Attention(2, 0.0, jnp.float32, few_queries=few) for few in (True, False)]
-    both = [form.init(jax.random.key(0), x, source, train=False) for form in forms]
+    both = [
+        jax.jit(form.init, static_argnames="train")(
+            jax.random.key(0), x, source, train=False
+        )
+        for form in forms
+    ]
     jax.tree.map(np.testing.assert_array_equal, *both)

@@ -237,7 +237,9 @@ def test_a_head_on_it_trains():
 def test_training_moves_statistics_by_a_hundredth_and_gradients_are_finite():
     trunk = EfficientNetLite((BlockGroup(1, 5, 2, 2, 6),), stem=4, head=6)
     images = jax.random.normal(jax.random.key(0), (4, 9, 10, 3))
-    variables = trunk.init(jax.random.key(1), images, train=False)
+    variables = jax.jit(trunk.init, static_argnames="train")(
+        jax.random.key(1), images, train=False
+    )
 
     def loss(params):
         (features, _, _), kept = trunk.apply(

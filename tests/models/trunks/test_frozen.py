@@ -23,7 +23,9 @@ TRUNKS = {
 def trained(trunk):
     """Variables, gradients and the statistics after a batch in training."""
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 3)))
-    variables = trunk.init(jax.random.key(0), images, train=False)
+    variables = jax.jit(trunk.init, static_argnames="train")(
+        jax.random.key(0), images, train=False
+    )
 
     @jax.jit
     def gradient(params):

@@ -93,8 +93,12 @@ def test_lossless_initialisers_give_the_mean_of_the_features():
     head = TokenHead(**sizes, initialiser="lossless", query_init_std=0.0)
     with jax.enable_x64(True):
         features = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (5, 3, 3, 24)))
-        variables = head.init(jax.random.key(0), features, train=False)
-        found = head.apply(variables, features, train=False)[0]
+        variables = jax.jit(head.init, static_argnames="train")(
+            jax.random.key(0), features, train=False
+        )
+        found = jax.jit(head.apply, static_argnames="train")(
+            variables, features, train=False
+        )[0]
     kernels = jax.tree.map(np.asarray, variables["params"])
     reduce, turn = kernels["conv"]["kernel"][0, 0], kernels["tokenizer"]["linear"]
     join = kernels["proj"]["kernel"].reshape(4, 16, 12)
