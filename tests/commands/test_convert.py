@@ -113,8 +113,15 @@ def test_torchs_own_file_without_torch(
     tensors = {name: torch.tensor(leaf) for name, leaf in weights["token"].items()}
     torch.save({"epoch": 3, "state_dict": tensors, "optim": {"state": {}}}, source)
 
-    hide = "import sys; sys.modules['torch'] = None; from tokret.__main__ import main"
-    command = [sys.executable, "-c", f"{hide}; main()"]
+    code = """
+import sys
+from tokret.__main__ import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
+    command = [sys.executable, "-c", code]
     arguments = [
         "convert",
         "from-torch",
