@@ -88,6 +88,7 @@ def test_fields_of_the_config_pass_through():
         ((), "PHOTO, --output missing"),
         (("p", "--output=o", "--oputut=x"), "did you mean --output?"),
         (("p", "--output=o", "--sdie=1"), "did you mean --side?"),
+        (("p", "--oputut=o"), "--oputut is not an option; did you mean --output?"),
         (("p", "--output=o", "--longest_side=x"), "--longest_side: invalid literal"),
         (("p", "--output=o", "--scales=1,x"), "--scales: could not convert"),
         (("p", "--output="), "--output: it is empty; name a file or folder"),

@@ -187,19 +187,31 @@ def parse(
     except SystemExit as end:
         if not end.code:
             raise
+        known = options_of(function)
         raise UserError(
-            one_line(errors.getvalue(), prog, options_of(function))
+            one_line(errors.getvalue(), prog, known, unknown_in(arguments, known))
         ) from None
     return functools.partial(function, **vars(read), **given)
 
 
-def one_line(box: str, prog: str, options: Sequence[str]) -> str:
+def unknown_in(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Lists arguments that look like options and are none."""
+    names = [a.partition("=")[0] for a in arguments if a.startswith("--")]
+    known = {*options, *(f"no_{name}" for name in options), "help"}
+    return [name for name in names if name[2:].replace("-", "_") not in known]
+
+
+def one_line(
+    box: str, prog: str, options: Sequence[str], unknown: Sequence[str] = ()
+) -> str:
     """Reduces tyro's box of lines, titled and with rules between sections, to one."""
     lines = re.sub("[│╭╮╰╯]", " ", box).partition("\n")[2]
     sections = re.split(r"^ *[─-]{5,} *$", lines, flags=re.M)
     problem = next((section for section in sections if section.strip()), box)
     text = " ".join(problem.split())
     hint = f"({prog} --help lists all)"
+    if text.startswith("Missing from") and unknown:  # misspelt, so both
+        text = f"Unrecognized options: {unknown[0]}"
     if text.startswith("Missing from"):  # names of options, each with its help
         missing = re.findall(r"^ {6}(\S+)", problem, re.M)
         return f"{', '.join(missing)} missing {hint}"
