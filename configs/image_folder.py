@@ -2,9 +2,10 @@
 
 tokret train --config=configs/image_folder.py --config.data.root=PHOTOS --workdir=DIR
 
-PHOTOS/CLASS/**/PHOTO.jpg (also png, webp), or --config.data.table=LIST.csv with the
-columns path,label. With --config.data.benchmark_fraction=0.2 one class in five is not
-trained on: in `tokret eval --workdir=DIR` its photos are queries among each other.
+PHOTOS/CLASS/**/PHOTO.jpg (also png, webp, gif, bmp, tiff, avif), or
+--config.data.table=LIST.csv with the columns path,label. With
+--config.data.benchmark_fraction=0.2 one class in five is not trained on: in
+`tokret eval --workdir=DIR` its photos are queries among each other.
 """
 
 from ml_collections import ConfigDict

@@ -30,9 +30,9 @@ from tokret.benchmark.timing import (
 from tokret.data import colour
 from tokret.data.augmentation import Augmentation, Variation, make_view
 from tokret.data.decoding import decode_fast, read_header
+from tokret.data.photo_formats import SUFFIXES
 from tokret.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 PHOTOS = 12
 VIEWS, SIZE = 48, 512  # in a turn; pixels
 AREA = "crop, INTER_AREA"  # OpenCV's own antialiased resizing

@@ -22,8 +22,9 @@ def main(
 ) -> None:
     """Make or update an index of the photos below a folder.
 
-    Photos are jpg, jpeg, png and webp, turned as their EXIF has it. The same command
-    again adds new photos, removes those that are gone, and resumes after a kill.
+    Photos are jpg, png, webp, gif, bmp, tiff, avif and heic, turned as their EXIF has
+    it. The same command again adds new photos, removes those that are gone, and resumes
+    after a kill.
 
     Args:
       photos: the folder of photos.

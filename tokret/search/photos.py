@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokret.data.image_folder.photo_lists import SUFFIXES
+from tokret.data.photo_formats import SUFFIXES
 from tokret.data.preparing.folders import files_below
 from tokret.data.preparing.photo_files import (
     BadPhotoError,

@@ -68,7 +68,7 @@ def test_paths_and_labels_of_any_text(read, folder, tmp_path, options):
         ("3,./d.jpg", r"line 7: d\.jpg is in line 5 too"),
         ("3,", "line 7: '' is no photo's path"),
         (",f.jpg", "line 7: '' is no class's name"),
-        ("3,f.gif", r"line 7: f\.gif must end in one of: \.jpg"),
+        ("3,f.mp4", r"line 7: f\.mp4 must end in one of: \.jpg"),
         ("3", "line 7: has 1 fields"),
     ],
 )

@@ -119,9 +119,10 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Prepares photos of any folder or table; once for each of their states.
 
-    The folder is ROOT/CLASS/**/PHOTO.jpg (also jpeg, png, webp). A table is a CSV with
-    a heading, path,label and perhaps x0,y0,x1,y1 (a query's box in pixels of the
-    upright photo); its paths are relative to root, or else to the table's folder.
+    The folder is ROOT/CLASS/**/PHOTO.jpg (also png, webp, gif, bmp, tiff, avif, heic).
+    A table is a CSV with a heading, path,label and perhaps x0,y0,x1,y1 (a query's box
+    in pixels of the upright photo); its paths are relative to root, or else to the
+    table's folder.
 
     Splits train, validation and, where selected, benchmark: its photos are not trained
     on, and each is a query (with its box, if it has one) whose positives are the other

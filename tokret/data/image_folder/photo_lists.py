@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tokret.data.photo_formats import SUFFIXES
 from tokret.data.preparing import csv_files
 from tokret.data.preparing.folders import files_below
 from tokret.data.views import Box
 from tokret.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 BOX = ("x0", "y0", "x1", "y1")
 NOTED_SUFFIXES = 5
 
