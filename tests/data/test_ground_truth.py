@@ -53,6 +53,22 @@ def test_a_good_file_is_read(tmp_path, suffix):
     assert truth.easy[1].dtype == np.int32
 
 
+@pytest.mark.parametrize("dtype", [np.str_, object, "S"])
+def test_names_may_be_arrays_of_strings(tmp_path, dtype):
+    truth = changed(("imlist",), np.array(GOOD["imlist"], dtype))
+    truth["qimlist"] = [np.str_(name) for name in GOOD["qimlist"]]
+    truth["gnd"] = np.array(truth["gnd"], object)
+    path = tmp_path / "gnd_small.pkl"
+    path.write_bytes(pickle.dumps(truth))
+    read = ground_truth.read_ground_truth(path)
+    assert read.images == ("a", "b/c", "d", "e") and read.queries == ("q", "r")
+
+
+def test_names_of_bytes_are_no_text():
+    with pytest.raises(UserError, match=r"imlist\[0\]: Expected `str`, got `bytes`"):
+        ground_truth.from_revisited(changed(("imlist", 0), b"a"), "small")
+
+
 def test_arrays_serve_as_lists_and_boxes_may_be_absent():
     truth = changed(("gnd", 0, "easy"), np.array([0, 2]))
     for entry in truth["gnd"]:

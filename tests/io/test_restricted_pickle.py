@@ -46,6 +46,13 @@ def test_numpy_numbers_come_back_as_lists(protocol, dtype):
     assert type(loaded["one"]) is type(array[1].item())
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("dtype", [int, str, bytes, object])
+def test_empty_arrays_come_back(protocol, dtype):
+    data = pickle.dumps({"hard": np.array([], dtype)}, protocol)
+    assert restricted_pickle.load(data) == {"hard": []}
+
+
 def test_a_pickle_of_python_2_is_read():
     # pickle.dumps({'imlist': ['caf\xe9']}, 2) of Python 2: byte strings, not text.
     data = b"\x80\x02}q\x00U\x06imlistq\x01]q\x02U\x04caf\xe9q\x03as."
@@ -69,16 +76,60 @@ def test_nothing_is_run(tmp_path, protocol):
         mark.rmdir() if mark.is_dir() else mark.unlink()
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize(
     "array",
     [
+        np.array(["a", "", "Zürich 中"]),
+        np.array(["a", "bc"], ">U3"),
+        np.array(["a", "bc", "caf\xe9"], object),
+        np.array([np.str_("a"), "bc"], object),
+        np.array([[0, 2], []], object),
+    ],
+    ids=["U", "big-endian U", "objects", "np.str_ in objects", "lists in objects"],
+)
+def test_numpy_strings_come_back_as_lists(protocol, array):
+    data = pickle.dumps({"imlist": array, "one": array[1]}, protocol)
+    loaded = restricted_pickle.load(data)
+    assert loaded == {"imlist": array.tolist(), "one": array[1]}
+    assert type(loaded["one"]) in (str, list)
+
+
+def test_numpys_bytes_are_text_as_python_2s_are():
+    array = np.array(["caf\xe9".encode("latin1"), b"b"])
+    data = pickle.dumps([array, array[0]], 2)
+    assert restricted_pickle.load(data) == [["caf\xe9", "b"], "caf\xe9"]
+
+
+def test_strings_of_numpy_are_work_by_their_bytes(monkeypatch):
+    names = np.array([f"photo_{i:024d}.jpg" for i in range(1000)])
+    data = pickle.dumps(names, 4)
+    monkeypatch.setattr(restricted_pickle, "MAX_STEPS", 3000)
+    assert len(restricted_pickle.load(data)) == 1000
+    monkeypatch.setattr(restricted_pickle, "MAX_STEPS", 1000)
+    with pytest.raises(restricted_pickle.RefusedError, match="1000 steps"):
+        restricted_pickle.load(data)
+
+
+def test_an_object_array_runs_nothing(tmp_path):
+    mark = tmp_path / "mark"
+    array = np.array([Runs(os.mkdir, str(mark)), None], object)
+    with pytest.raises(restricted_pickle.RefusedError, match="the global"):
+        restricted_pickle.load(pickle.dumps(array))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([["a", "b"]]),
         np.array([[1, 2]]),
-        np.array([[1], {}], object),
-        np.array(["a"]),
+        np.array([[{}, 1]], object),
         np.zeros(2, [("a", "i4")]),
+        np.array(["2024-01-01"], "datetime64[D]"),
     ],
 )
-def test_only_flat_arrays_of_numbers_are_admitted(array):
+def test_only_flat_arrays_of_numbers_strings_and_objects_are_admitted(array):
     with pytest.raises(restricted_pickle.RefusedError):
         restricted_pickle.load(pickle.dumps(array))
 

@@ -180,7 +180,10 @@ def _convert(mapping: object, source: str) -> _Mapping:
         raise UserError(f"{source}: must be a dict of imlist, qimlist, gnd, not {kind}")
     known = {key: mapping[key] for key in _Mapping.__struct_fields__ if key in mapping}
     try:
-        plain = msgspec.to_builtins(known, enc_hook=_array_to_list)
+        # Bytes stay bytes, which are no names; as built-ins they would become base64.
+        plain = msgspec.to_builtins(
+            known, builtin_types=(bytes,), enc_hook=_array_to_list
+        )
         return msgspec.convert(plain, _Mapping)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")

@@ -1,11 +1,11 @@
 """Reads plain data from a pickle without running any of its code.
 
 A pickle is a program, and ground truths and weights from the internet are pickles.
-Here it may build dicts, lists, strings, numbers and NumPy's arrays of numbers. The
-names with which NumPy's own pickles rebuild an array are replaced by small stand-ins
-that return lists: nothing is imported, and NumPy never sees the file's claims about
-sizes. All instructions that are not allowed below are refused, and the work of a pickle
-is bounded, whatever its length.
+Here it may build dicts, lists, strings, numbers and NumPy's arrays of numbers, strings
+or such objects. The names with which NumPy's own pickles rebuild an array are replaced
+by small stand-ins that return lists: nothing is imported, and NumPy never sees the
+file's claims about sizes. All instructions that are not allowed below are refused, and
+the work of a pickle is bounded, whatever its length.
 """
 
 import io
@@ -21,6 +21,7 @@ import numpy as np
 # A step is an instruction, or an element of a stand-in's argument. A million names take
 # two million, and four million of the costliest instructions take 0.3 GB and 5 s.
 MAX_STEPS = 4_000_000
+STEP_BYTES = 64  # of a string or an array's data: a step, however wide an element is
 
 
 class RefusedError(Exception):
@@ -32,7 +33,8 @@ def load(data: bytes) -> Any:
 
     Returns:
       Dicts, lists, tuples, strings (Python 2's byte strings as Latin-1), numbers;
-      NumPy's arrays, of one dimension, as lists and its scalars as numbers.
+      NumPy's arrays, of one dimension, as lists and its scalars as numbers or strings
+      (those of bytes as Latin-1 too).
 
     Raises:
       RefusedError: the pickle names anything else; nothing was run.
@@ -54,11 +56,12 @@ class StandIn:
 
 
 class _DType(StandIn):
-    """Replaces numpy.dtype; keeps the code of a plain number such as "f8"."""
+    """Replaces numpy.dtype; keeps a code such as "f8", "U12", "S12" or "O8"."""
 
     def __init__(self, code: str, *_: object) -> None:
-        if not isinstance(code, str) or not re.fullmatch(r"[biuf]\d\d?", code):
-            raise RefusedError("an array of something other than numbers")
+        known = r"[biuf]\d\d?|[US]\d{1,6}|O8"
+        if not isinstance(code, str) or not re.fullmatch(known, code):
+            raise RefusedError("an array of other than numbers, strings and objects")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -66,27 +69,34 @@ class _DType(StandIn):
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _NumberList(StandIn, list[Any]):
-    """Replaces numpy.ndarray: a list of the array's numbers."""
+class _ArrayList(StandIn, list[Any]):
+    """Replaces numpy.ndarray: a list of the array's elements."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, _, data = state
-        self[:] = _numbers(data, kind, shape)
+        self[:] = _elements(data, kind, shape)
 
 
-def _numbers(data: Any, kind: _DType, shape: tuple[int, ...]) -> list[Any]:
-    """Returns an array's numbers; their count is the data's; the shape must match."""
-    raw = data.encode("latin1") if isinstance(data, str) else bytes(memoryview(data))
+def _elements(data: Any, kind: _DType, shape: tuple[int, ...]) -> list[Any]:
+    """Returns an array's elements; their count is the data's; the shape must match."""
     # (1000000000, 0) needs no data at all, and would still make a list of that length.
     if len(shape) != 1:
         raise RefusedError("an array of other than one dimension")
-    if type(shape[0]) is not int or shape[0] * kind.dtype.itemsize != len(raw):
+    code = kind.dtype.kind
+    if code == "O":  # the pickle has built the objects themselves
+        found = data
+    else:
+        raw = data.encode("latin1") if isinstance(data, str) else memoryview(data)
+        found = np.frombuffer(raw, kind.dtype).tolist()
+    if type(found) is not list or type(shape[0]) is not int or shape[0] != len(found):
         raise ValueError("an array's shape does not fit its data")
-    return np.frombuffer(raw, kind.dtype).tolist()
+    return [item.decode("latin1") for item in found] if code == "S" else found
 
 
 def _scalar(kind: _DType, data: Any) -> Any:
-    return _numbers(data, kind, (1,))[0]
+    if kind.dtype.itemsize == 0:
+        return ""
+    return _elements(data, kind, (1,))[0]
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -98,14 +108,16 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 NUMPY_STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _DType,
-    ("numpy", "ndarray"): _NumberList,
+    ("numpy", "ndarray"): _ArrayList,
     ("_codecs", "encode"): _latin1,
+    # Protocols 0 to 2 write no bytes at all, such as an empty array's, as a call.
+    ("__builtin__", "bytes"): lambda: b"",
 }
 for _package in ("numpy.core", "numpy._core"):
     NUMPY_STAND_INS |= {
-        (f"{_package}.multiarray", "_reconstruct"): lambda *_: _NumberList(),
+        (f"{_package}.multiarray", "_reconstruct"): lambda *_: _ArrayList(),
         (f"{_package}.multiarray", "scalar"): _scalar,
-        (f"{_package}.numeric", "_frombuffer"): lambda d, k, s, _: _numbers(d, k, s),
+        (f"{_package}.numeric", "_frombuffer"): lambda d, k, s, _: _elements(d, k, s),
     }
 
 
@@ -186,8 +198,13 @@ class RestrictedUnpickler(_PythonUnpickler):
 
     def _spend_on(self, values: tuple[Any, ...]) -> None:
         # An argument can be passed a million times, from the memo.
-        sized = (str, bytes, bytearray, list, tuple, dict)
-        self.spend(sum(len(value) for value in values if isinstance(value, sized)))
+        sizes = [v.dtype.itemsize for v in values if isinstance(v, _DType)]
+        step = max(1, min([STEP_BYTES, *sizes]))
+        for value in values:
+            if isinstance(value, str | bytes | bytearray):
+                self.spend(len(value) // step)
+            elif isinstance(value, list | tuple | dict):
+                self.spend(len(value))
 
     def _load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
