@@ -7,7 +7,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # From the bottom to the top. Names in one line may not import one another.
 LAYERS = [
-    {"tokret.errors", "tokret.shapes"},
+    {"tokret.names", "tokret.shapes"},
+    {"tokret.errors"},
     {"tokret.arguments"},
     {"tokret.io"},
     {"tokret.runtime"},

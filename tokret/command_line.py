@@ -20,6 +20,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from tokret.errors import StoppedError, UserError, exit_status
+from tokret.names import printable
 from tokret.runtime.allocation import keep_freed_memory
 
 FIELD = "--config."  # begins an argument that changes a field of the config
@@ -286,5 +287,5 @@ def quieten() -> None:
 
 
 def log(line: str) -> None:
-    """Prints a line at once."""
-    print(line, flush=True)  # noqa: T201
+    """Prints a line, or several, at once; their names may be of others."""
+    print("\n".join(map(printable, line.split("\n"))), flush=True)  # noqa: T201

@@ -1,10 +1,13 @@
 """Errors that a user can correct, and exit statuses: one line on standard error."""
 
 import errno
+import io
 import os
 import select
 import sys
 from collections.abc import Callable
+
+from tokret.names import one_line
 
 DISK_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
@@ -36,6 +39,9 @@ def exit_status(program: Callable[[], None]) -> int:
       a message, when the reader of the output has closed it (`| head`). Any other
       exception is a defect of tokret and passes through with its traceback.
     """
+    # A terminal of another encoding than UTF-8 cannot print every name.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         program()
         sys.stdout.flush()
@@ -44,10 +50,10 @@ def exit_status(program: Callable[[], None]) -> int:
             raise
         return 141
     except StoppedError as stop:
-        print(stop, file=sys.stderr)  # noqa: T201
+        print(one_line(stop), file=sys.stderr)  # noqa: T201
         return 75
     except UserError as error:
-        return _print_error(" ".join(str(error).split()))
+        return _print_error(str(error))
     except OSError as error:
         if error.filename is not None:
             return _print_error(f"{error.filename}: {error.strerror}")
@@ -65,7 +71,7 @@ def exit_status(program: Callable[[], None]) -> int:
 
 def _print_error(message: str) -> int:
     # One write, since threads that are still ending may write there too.
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {one_line(message)}\n")
     return 2
 
 

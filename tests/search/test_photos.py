@@ -12,8 +12,10 @@ def test_photos_are_listed_by_name_and_known_by_size_and_time(photos):
     (photos / "notes.txt").write_text("no photo")
     (photos / "a.PNG").symlink_to(photos / "gone.png")
     (photos / "loop").symlink_to(photos)
-    found, others = find_photos(photos)
-    assert list(found) == sorted(found) and len(found) == 10 and others == 1
+    found, notes = find_photos(photos)
+    assert list(found) == sorted(found) and len(found) == 10
+    assert notes[0].startswith("10 photos in ")
+    assert notes[1:] == ["1 files skipped, not photos by their suffix: .txt 1"]
     assert found["a.PNG"] == (0, 0)
     stamp = found["sea/1.jpg"]
     assert stamp.size == (photos / "sea/1.jpg").stat().st_size
@@ -21,11 +23,11 @@ def test_photos_are_listed_by_name_and_known_by_size_and_time(photos):
     assert find_photos(photos)[0]["sea/1.jpg"] != stamp
 
 
-def test_names_that_cannot_be_printed_are_skipped(photos):
+def test_names_of_several_lines_are_skipped(photos):
     (photos / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
     (photos / "two\nlines.jpg").write_bytes(b"")
-    found, others = find_photos(photos)
-    assert len(found) == 9 and others == 2
+    found, notes = find_photos(photos)
+    assert len(found) == 9 and "2 names skipped" in notes[-1]
 
 
 def test_what_is_no_folder_is_refused(photos):

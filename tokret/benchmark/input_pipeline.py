@@ -30,6 +30,7 @@ from tokret.benchmark.timing import (
 from tokret.data import colour
 from tokret.data.augmentation import Augmentation, Variation, make_view
 from tokret.data.decoding import decode_fast, read_header
+from tokret.data.folders import PhotoWalk
 from tokret.data.photo_formats import SUFFIXES
 from tokret.errors import UserError
 
@@ -87,7 +88,7 @@ def read_photos(folder: Path | None) -> list[bytes]:
     """Reads the first photos of a folder, which must have some, or makes noise."""
     if folder is None:
         return [noise_photo(seed) for seed in range(PHOTOS)]
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(PhotoWalk(folder).photos())
     if not files:
         raise UserError(f"photos: {folder} has no photo ({', '.join(SUFFIXES)})")
     return [file.read_bytes() for file in files[:PHOTOS]]

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tokret.config.parsing import to_tree
 from tokret.config.tree import Config
 from tokret.errors import UserError
+from tokret.names import printable
 from tokret.training.checkpoint_inspection import (
     Inspection,
     inspect_checkpoint,
@@ -27,11 +28,6 @@ from tokret.training.weights import find_checkpoint
 
 MIB = 2**20
 Folder = Annotated[Path, tyro.conf.Positional]
-
-
-def printable(text: str) -> str:
-    """Makes a text of others safe for a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def examine_all(workdir: Path) -> dict[int, Inspection]:

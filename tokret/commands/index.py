@@ -23,8 +23,8 @@ def main(
     """Make or update an index of the photos below a folder.
 
     Photos are jpg, png, webp, gif, bmp, tiff, avif and heic, turned as their EXIF has
-    it. The same command again adds new photos, removes those that are gone, and resumes
-    after a kill.
+    it; hidden files and folders are skipped. The same command again adds new photos,
+    removes those that are gone, and resumes after a kill.
 
     Args:
       photos: the folder of photos.
@@ -39,12 +39,12 @@ def main(
         return load_extractor(checkpoint, ema, longest_side, scales, segments, log)
 
     change = update_index(photos, index, load)
+    for note in change.notes:
+        log(f"note: {note}")
     if change.bad:
         log(f"{len(change.bad)} photos have no descriptor:")
         for name, why in list(change.bad.items())[:SHOWN]:
             log(f"  {why if name in why else f'{name}: {why}'}")
-    if change.others:
-        log(f"{change.others} other files skipped")
     log(
         f"{index}: {change.photos} photos ({change.new} extracted now, "
         f"{change.gone} gone)"

@@ -21,6 +21,7 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.io import restricted_pickle
+from tokret.names import is_valid_name
 from tokret.shapes import Float, Int
 
 # The largest published ground truth has 0.3 MB; this suffices for a million names.
@@ -202,8 +203,8 @@ def _array_to_list(value: Any) -> list[Any]:
 def _check_names(names: Sequence[str], field: str) -> None:
     """Refuses image names that lead out of the photos' folder."""
     for i, name in enumerate(names):
-        if not name.isprintable():
-            raise UserError(f"{field}[{i}]: is not printable")
+        if not is_valid_name(name):
+            raise UserError(f"{field}[{i}]: is not text of one line")
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise UserError(f"{field}[{i}]: leads out of the photos' folder")

@@ -21,6 +21,7 @@ from tokret.errors import UserError
 from tokret.io import tensor_views, torch_files
 from tokret.io.atomic_files import replacing
 from tokret.io.torch_pickle import STORAGE_DTYPES, FaultError, state_dict_of
+from tokret.names import is_valid_name
 
 SAFETENSORS_DTYPES: dict[str, np.dtype] = {
     **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (8, 4, 2)},
@@ -151,7 +152,7 @@ def _check_names(names: Collection[object]) -> None:
     for name in names:
         if not isinstance(name, str):
             raise FaultError(f"a tensor's name is of type {type(name).__name__}")
-        if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        if len(name) > MAX_NAME or not is_valid_name(name):
             raise FaultError(
                 f"a tensor's name is empty, odd or longer than {MAX_NAME} characters: "
                 f"{ascii(name[:40])}; rename it where the file was written"

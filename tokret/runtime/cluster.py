@@ -26,6 +26,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from tokret.errors import StoppedError, UserError, exit_status
+from tokret.names import one_line
 from tokret.runtime import coordinator as jax_coordinator
 from tokret.runtime.coordinator import process_count, process_index
 
@@ -162,7 +163,7 @@ def _listen() -> None:
         if _over.is_set():
             return
         if is_first():
-            print(f"error: {words}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"error: {one_line(words)}", file=sys.stderr, flush=True)  # noqa: T201
             time.sleep(LINGERING)  # it is the coordinator of the others
         os._exit(int(status))
 

@@ -11,6 +11,7 @@ import msgspec
 
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.names import is_valid_name
 from tokret.search.photos import Stamp
 
 FILE = "catalogue.json"
@@ -63,7 +64,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         """Refuses paths outside the root: a report shows the photos."""
         for name in self.photos:
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or not name.isprintable():
+            if path.is_absolute() or ".." in path.parts or not is_valid_name(name):
                 raise ValueError(f"{name[:40]!r} is not a photo's path")
 
     def segments(self) -> list[str]:

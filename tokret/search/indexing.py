@@ -41,7 +41,7 @@ class Change:
     new: int  # photos whose descriptors were extracted, also because they changed
     gone: int  # photos that were removed
     bad: Mapping[str, str]  # why photos have no descriptor, by name
-    others: int  # files below the folder that are not photos by their names
+    notes: Sequence[str]  # on the photos' folders, and on what was skipped
 
 
 def update_index(
@@ -63,7 +63,7 @@ def update_index(
         updates it, or a file cannot be read or written.
     """
     root = root.expanduser().resolve()
-    found, others = find_photos(root)
+    found, notes = find_photos(root)
     with _locked(index):
         old = read_catalogue(index) if (index / FILE).exists() else None
         if old is not None and old.root != str(root):
@@ -81,7 +81,8 @@ def update_index(
         gone = len(catalogue.photos.keys() - found.keys())
         new = [name for name in found if name not in same]
         if not found:
-            raise UserError(f"{root} has no photo; name a folder that has")
+            others = "".join(f"; {note}" for note in notes)
+            raise UserError(f"{root} has no photo; name a folder that has{others}")
         catalogue = msgspec.structs.replace(catalogue, photos=same)
         for start in range(0, len(new), segment_size):
             names = new[start : start + segment_size]
@@ -93,7 +94,7 @@ def update_index(
             write_catalogue(index, catalogue)
         catalogue = _compacted(index, catalogue, extractor)
     bad = catalogue.errors()
-    return Change(len(catalogue.photos) - len(bad), len(new), gone, bad, others)
+    return Change(len(catalogue.photos) - len(bad), len(new), gone, bad, notes)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokret.data.photo_formats import SUFFIXES
-from tokret.data.preparing.folders import files_below
+from tokret.data.folders import PhotoWalk
 from tokret.data.preparing.photo_files import (
     BadPhotoError,
     PhotoLocation,
@@ -17,6 +16,7 @@ from tokret.data.preparing.photo_files import (
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.data.views import Box, LazyViews, Size, View
 from tokret.errors import UserError
+from tokret.names import first_names
 from tokret.shapes import UInt8
 
 UPRIGHT = PhotoProcessing(upright=True)
@@ -29,28 +29,27 @@ class Stamp(NamedTuple):
     modified: int
 
 
-def find_photos(root: Path) -> tuple[dict[str, Stamp], int]:
+def find_photos(root: Path) -> tuple[dict[str, Stamp], list[str]]:
     """Lists the photos below a folder, sorted by path.
 
-    Links are followed, but no folder is entered twice. Files whose names are not
-    printable text are skipped.
+    Links are followed, but no folder is entered twice. `PhotoWalk` documents what is
+    skipped.
 
     Returns:
-      The photos' stamps by path relative to the folder, and the number of other files.
+      The photos' stamps by path relative to the folder; notes on their folders and on
+      what was skipped.
 
     Raises:
       UserError: if ROOT is not a folder, or a folder in it cannot be read.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; name a folder of photos")
-    photos, others = {}, 0
-    for path in files_below(root):
-        name = path.relative_to(root).as_posix()
-        if path.suffix.lower() not in SUFFIXES or not name.isprintable():
-            others += 1
-            continue
-        photos[name] = _stamp(path)
-    return dict(sorted(photos.items())), others
+    walk = PhotoWalk(root)
+    photos = {path.relative_to(root).as_posix(): _stamp(path) for path in walk.photos()}
+    folders = sorted({name.rpartition("/")[0] or "." for name in photos})
+    note = f"{len(photos):,} photos in {len(folders):,} folders"
+    shown = [f"{note}: {first_names(folders)}"] if photos else []
+    return dict(sorted(photos.items())), [*shown, *walk.notes()]
 
 
 def _stamp(path: Path) -> Stamp:

@@ -151,7 +151,7 @@ def test_other_files_are_skipped_with_a_note(tmp_path, capsys):
     found, _ = prepare(tmp_path, {"good.jpg": TAKEN["grey.jpg"]} | others)
     assert set(found) == {"good.jpg"}
     err = capsys.readouterr().err
-    assert "4 files are not photos by their names: .mp4 2, " in err
+    assert "4 files skipped, not photos by their suffix: .mp4 2, " in err
 
 
 def test_links(tmp_path):
@@ -186,10 +186,14 @@ def test_without_permission(tmp_path):
         prepare(tmp_path, {"good.jpg": encoded(RGB)})
 
 
-def test_names_that_are_no_text(tmp_path):
+def test_names_that_are_no_text(tmp_path, capsys):
     folder = tmp_path / "photos" / "a"
     folder.mkdir(parents=True)
     with open(os.fsencode(folder) + b"/\xff.jpg", "wb") as file:
         file.write(encoded(RGB))
-    with pytest.raises(UserError, match=r"not valid text; rename it"):
-        prepare(tmp_path, {"good.jpg": encoded(RGB)})
+    (folder / "two\nlines.jpg").write_bytes(encoded(RGB))
+    found, _ = prepare(tmp_path, {"good.jpg": encoded(RGB)})
+    assert set(found) == {"good.jpg"}
+    err = capsys.readouterr().err
+    assert "2 names skipped that are not text of one line: a/two\\nlines.jpg" in err
+    assert "a/\\udcff.jpg" in err

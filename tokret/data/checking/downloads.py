@@ -29,12 +29,13 @@ from tokret.data.google_landmarks.photo_locations import (
 )
 from tokret.data.image_folder import builder as folder_builder
 from tokret.data.preparing.photo_files import MAX_BYTES, PhotoLocation
-from tokret.data.preparing.tar_members import locate_members, printable
+from tokret.data.preparing.tar_members import locate_members
 from tokret.data.revisited import builder as revisited
 from tokret.data.revisited import distractors
 from tokret.data.revisited.photo_sources import find_sources, stem_of
 from tokret.data.revisited.splits import plain_stem
 from tokret.errors import UserError
+from tokret.names import printable
 
 NamedPhoto = tuple[str, PhotoLocation | bytes]
 
@@ -121,7 +122,7 @@ def _listed_photos(
         if name not in every:
             continue
         if name not in missing:
-            report.add_defect(printable(name), "repeated", "exists twice")
+            report.add_defect(printable(name, 80), "repeated", "exists twice")
         missing.pop(name, None)
         yield PhotoToCheck(name, content)
     _add_missing(map(printable, missing), report, root)

@@ -65,7 +65,7 @@ def _state(path: Path) -> tuple[int, int] | None:
     return info.st_size, info.st_mtime_ns
 
 
-def _read_contents(splits: Splits, notes: list[str], _: Path) -> DatasetContents:
+def _read_contents(splits: Splits, _: Path) -> DatasetContents:
     classes = splits.classes()
     labels = {name: label for label, name in enumerate(classes)}
     existing = Splits(
@@ -99,7 +99,6 @@ def _read_contents(splits: Splits, notes: list[str], _: Path) -> DatasetContents
             if not os.path.lexists(photo.path)
         ],
         metadata=metadata,
-        notes=notes,
     )
 
 
@@ -119,10 +118,10 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Prepares photos of any folder or table; once for each of their states.
 
-    The folder is ROOT/CLASS/**/PHOTO.jpg (also png, webp, gif, bmp, tiff, avif, heic).
-    A table is a CSV with a heading, path,label and perhaps x0,y0,x1,y1 (a query's box
-    in pixels of the upright photo); its paths are relative to root, or else to the
-    table's folder.
+    The folder is ROOT/CLASS/**/PHOTO.jpg (also png, webp, gif, bmp, tiff, avif, heic);
+    hidden files and folders are skipped. A table is a CSV with a heading, path,label
+    and perhaps x0,y0,x1,y1 (a query's box in pixels of the upright photo); its paths
+    are relative to root, or else to the table's folder.
 
     Splits train, validation and, where selected, benchmark: its photos are not trained
     on, and each is a query (with its box, if it has one) whose positives are the other
@@ -145,7 +144,7 @@ def prepare(
     if config.benchmark_root:
         benchmark = _benchmark_photos(config.benchmark_root, splits)
         splits = splits._replace(benchmark=benchmark.photos)
-        notes = notes + benchmark.notes
+        notes = notes + [f"benchmark_root: {note}" for note in benchmark.notes]
     if config.resize and any(photo.box for photo in splits.benchmark):
         raise UserError(
             f"resize: {path} has boxes in pixels of the original photos; set it to 0"
@@ -157,7 +156,8 @@ def prepare(
         fingerprint=fingerprint(splits, processing),
         description=str(path),
         processing=processing,
-        read_contents=functools.partial(_read_contents, splits, notes),
+        read_contents=functools.partial(_read_contents, splits),
+        notes=notes,
     )
     return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)
 

@@ -1,20 +1,20 @@
 """Which photos exist: those below class folders, or those that a CSV lists."""
 
-import collections
 import math
+import os
 import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tokret.data.folders import PhotoWalk
 from tokret.data.photo_formats import SUFFIXES
 from tokret.data.preparing import csv_files
-from tokret.data.preparing.folders import files_below
 from tokret.data.views import Box
 from tokret.errors import UserError
+from tokret.names import first_names, is_valid_name
 
 BOX = ("x0", "y0", "x1", "y1")
-NOTED_SUFFIXES = 5
 
 
 class Photo(NamedTuple):
@@ -30,7 +30,7 @@ class Photo(NamedTuple):
 
 
 class PhotoList(NamedTuple):
-    """Photos, class by class or in a table's order, and notes on other files."""
+    """Photos, class by class or in a table's order; notes on classes and others."""
 
     photos: list[Photo]
     notes: list[str]
@@ -39,40 +39,54 @@ class PhotoList(NamedTuple):
 def find_photos(root: Path, argument: str = "root") -> PhotoList:
     """Lists the photos below each class folder of ROOT, classes and photos by name.
 
-    Links are followed, but no folder is entered twice. Errors name the argument.
+    Links are followed, but no folder is entered twice. What `PhotoWalk` skips, and
+    photos directly in ROOT, are in the notes. Errors name the argument.
 
     Raises:
       UserError: if ROOT is not a folder, or has no class folder with photos.
     """
     if not root.is_dir():
         raise UserError(f"{argument}: {root} is not a folder of class folders")
-    photos, others = [], []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        for path in sorted(files_below(folder)):
-            if path.suffix.lower() not in SUFFIXES:
-                others.append(path)
-                continue
-            name = path.relative_to(root).as_posix()
-            if not name.isprintable():
-                raise UserError(
-                    f"{argument}: {str(path)!r} has a name that is not valid text; "
-                    "rename it"
-                )
-            photos.append(Photo(name, path, folder.name))
+    walk = PhotoWalk(root)
+    entries = [path for path in sorted(root.iterdir()) if walk.accepts(path)]
+    photos = [
+        Photo(path.relative_to(root).as_posix(), path, folder.name)
+        for folder in entries
+        if folder.is_dir()
+        for path in sorted(walk.photos(folder))
+    ]
+    direct = [p.name for p in entries if not p.is_dir() and walk.is_photo(p)]
+    notes = [*_notes_on_classes(photos, argument), *walk.notes()]
+    if direct:
+        notes.append(
+            f"{len(direct):,} photos skipped, directly in {argument} and in no class "
+            f"folder: {first_names(direct)}"
+        )
     if not photos:
+        others = "".join(f"; {note}" for note in notes)
         raise UserError(
             f"{argument}: {root} has no class folder with photos "
-            f"({', '.join(SUFFIXES)}); it must look like ROOT/CLASS/PHOTO.jpg"
+            f"({', '.join(SUFFIXES)}); it must look like ROOT/CLASS/PHOTO.jpg{others}"
         )
-    return PhotoList(photos, _note(others))
+    return PhotoList(photos, notes)
 
 
-def _note(paths: Sequence[Path]) -> list[str]:
-    if not paths:
+def _notes_on_classes(photos: Sequence[Photo], argument: str) -> list[str]:
+    """The classes' number and first names; a hint where they may be the wrong ones."""
+    classes = sorted({photo.label for photo in photos})
+    if not classes:
         return []
-    counts = collections.Counter(p.suffix.lower() or "no suffix" for p in paths)
-    words = [f"{s} {count:,}" for s, count in counts.most_common(NOTED_SUFFIXES)]
-    return [f"{len(paths):,} files are not photos by their names: {', '.join(words)}"]
+    notes = [
+        f"{len(photos):,} photos of {len(classes):,} classes: {first_names(classes)}"
+    ]
+    deeper = [photo.name.rpartition("/")[0] for photo in photos]
+    if argument and all("/" in folder for folder in deeper):
+        inner = list(dict.fromkeys(deeper))
+        notes.append(
+            f"no class folder has photos directly in it; if {first_names(inner)} "
+            f"are the classes, set {argument} one level deeper, to {classes[0]}"
+        )
+    return notes
 
 
 def read_table(table: Path, root: Path) -> PhotoList:
@@ -88,10 +102,10 @@ def read_table(table: Path, root: Path) -> PhotoList:
     for line, (text, label, *sides) in csv_files.read_rows(
         table, ("path", "label"), BOX
     ):
-        name = posixpath.normpath(text)
-        if not text or not name.isprintable():
+        name = photo_name(text, root)
+        if not is_valid_name(text):
             raise csv_files.line_error(table, line, f"{text[:80]!r} is no photo's path")
-        if not label or not label.isprintable():
+        if not is_valid_name(label):
             raise csv_files.line_error(
                 table, line, f"{label[:80]!r} is no class's name"
             )
@@ -103,7 +117,17 @@ def read_table(table: Path, root: Path) -> PhotoList:
         photos.append(Photo(name, root / name, label, _box(sides, table, line)))
     if not photos:
         raise UserError(f"{table} names no photo")
-    return PhotoList(photos, [])
+    return PhotoList(photos, _notes_on_classes(photos, ""))
+
+
+def photo_name(text: str, root: Path) -> str:
+    """A path below ROOT as Linux writes it: Windows separates folders by backslashes.
+
+    A file whose name contains a backslash is taken as it is.
+    """
+    if "\\" in text and not os.path.lexists(root / text):
+        text = text.replace("\\", "/")
+    return posixpath.normpath(text)
 
 
 def _box(sides: Sequence[str], table: Path, line: int) -> Box | None:

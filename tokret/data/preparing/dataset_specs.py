@@ -56,6 +56,7 @@ class DatasetSpec:
     processing: PhotoProcessing  # of each photo
     # lists the contents; its argument is a folder for temporary files
     read_contents: Callable[[Path], DatasetContents]
+    notes: Sequence[str] = ()  # on the sources, printed whenever it is prepared or read
 
     def config_name(self) -> str:
         """The dataset's configuration in TFDS's sense: a folder below its name."""

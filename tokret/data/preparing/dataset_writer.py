@@ -46,6 +46,7 @@ from tokret.data.preparing.tfds_layout import (
 )
 from tokret.data.preparing.workers import count_cores, run
 from tokret.errors import UserError
+from tokret.names import printable
 
 FEW = 256  # photos; starting processes for them does not pay
 
@@ -106,6 +107,8 @@ def prepare_dataset(
     """
     final = Path(data_dir) / spec.name / spec.config_name() / VERSION
     partial = final.with_name(VERSION + ".partial")
+    for note in spec.notes:
+        _log(f"note: {spec.name}: {note}")
     # Both exist after a kill between the last two steps.
     if partial.exists() or not final.exists():
         with _locked(spec.name, partial) as lock:
@@ -231,4 +234,4 @@ class _Writer:
 
 
 def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201

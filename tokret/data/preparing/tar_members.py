@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from tokret.data.preparing.photo_files import MAX_BYTES, PhotoLocation
 from tokret.errors import UserError
+from tokret.names import printable
 
 BLOCK = 512
 MAX_NAME = 2**16  # bytes of a long name
@@ -56,7 +57,7 @@ def list_members(path: Path) -> Iterator[Member]:
     try:
         for member in _Tar(path, file).members():
             if member.name in seen:
-                raise UserError(f"{path} contains {printable(member.name)} twice")
+                raise UserError(f"{path} contains {printable(member.name, 80)} twice")
             seen.add(member.name)
             yield member
     finally:
@@ -67,12 +68,6 @@ def locate_members(path: Path) -> Iterator[tuple[str, PhotoLocation]]:
     """Lists the names and locations of a tar's files, as `list_members` does."""
     for member in list_members(path):
         yield member.name, PhotoLocation(str(path), member.offset, member.size)
-
-
-def printable(name: str) -> str:
-    """Shortens and escapes a name from an archive for an error message."""
-    short = name if len(name) <= 80 else f"{name[:40]}...{name[-37:]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)
 
 
 class _Header(NamedTuple):
@@ -109,7 +104,7 @@ class _Tar:
                 else:
                     if start + size > self._end:
                         raise self._error(
-                            f"is truncated: {printable(file_name)} ends at byte "
+                            f"is truncated: {printable(file_name, 80)} ends at byte "
                             f"{start + size}, the file has {self._end}"
                         )
                     yield Member(file_name, start, size)
@@ -190,20 +185,17 @@ class _Tar:
     def _file_name(self, raw: bytes, size: int, header: _Header) -> str | None:
         """The name of a regular file, None for a folder; anything else is refused."""
         name = raw.decode("utf-8", "backslashreplace")
+        shown = printable(name, 80)
         if header.kind in _REFUSED:
-            raise self._error(f"contains {_REFUSED[header.kind]}, {printable(name)}")
+            raise self._error(f"contains {_REFUSED[header.kind]}, {shown}")
         if header.kind not in (b"0", b"\0", b"7", b"5"):
-            raise self._error(f"contains a member of unknown kind, {printable(name)}")
+            raise self._error(f"contains a member of unknown kind, {shown}")
         if raw.startswith(b"/") or b".." in raw.split(b"/") or not raw:
-            raise self._error(
-                f"contains a path that leads out of it, {printable(name)!r}"
-            )
+            raise self._error(f"contains a path that leads out of it, {shown!r}")
         if header.kind == b"5" or (header.kind == b"\0" and raw.endswith(b"/")):
             return None
         if size > MAX_BYTES:
-            raise self._error(
-                f"claims {size} bytes for {printable(name)}, more than {MAX_BYTES}"
-            )
+            raise self._error(f"claims {size} bytes for {shown}, more than {MAX_BYTES}")
         return name
 
     def _error(self, problem: str) -> UserError:

@@ -161,5 +161,6 @@ def prepare(
         read_contents=functools.partial(
             benchmark.read_contents, sources, files, config.skip_bad
         ),
+        notes=sources.notes,
     )
     return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)

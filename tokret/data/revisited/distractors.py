@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tokret.config.datasets import DistractorsConfig
+from tokret.data.folders import PhotoWalk
 from tokret.data.preparing import csv_files
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
@@ -23,14 +24,14 @@ from tokret.data.preparing.dataset_specs import (
     photo_features,
 )
 from tokret.data.preparing.dataset_writer import open_prepared, prepare_dataset
-from tokret.data.preparing.folders import files_below
 from tokret.data.preparing.photo_files import PhotoLocation, PhotoLocations
 from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import SourcePhoto
-from tokret.data.preparing.tar_members import locate_members, printable
+from tokret.data.preparing.tar_members import locate_members
 from tokret.data.preparing.unpacked_archives import unpack
 from tokret.errors import UserError
+from tokret.names import is_valid_name, printable
 
 NAME = "revisitop1m"
 PUBLISHED = 1_001_001
@@ -48,9 +49,9 @@ def read_list(path: Path) -> list[str]:
     lines: dict[str, int] = {}
     for number, line in csv_files.read_lines(path):
         name = plain_name(line)
-        if name.startswith("/") or ".." in name.split("/") or not name.isprintable():
+        if name.startswith("/") or ".." in name.split("/") or not is_valid_name(name):
             raise csv_files.line_error(
-                path, number, f"{printable(name)} is no photo's path"
+                path, number, f"{printable(name, 80)} is no photo's path"
             )
         csv_files.add_unique(lines, name, path, number)
     if not lines:
@@ -80,7 +81,7 @@ def locate(
         if locations.file[row] >= 0:
             other = locations[row].path
             raise UserError(
-                f"{printable(name)} is in {other} and again in {photo.path}"
+                f"{printable(name, 80)} is in {other} and again in {photo.path}"
             )
         locations.add(photo.path, row, photo.offset, photo.size)
     return locations
@@ -126,7 +127,7 @@ def find_archives(root: Path) -> list[Path]:
 def unpacked_photos(root: Path) -> Iterator[tuple[str, PhotoLocation]]:
     """Yields the paths and locations of photos that are not in archives."""
     folder = photo_folder(root)
-    for path in files_below(folder):
+    for path in PhotoWalk(folder).files():
         yield path.relative_to(folder).as_posix(), PhotoLocation(str(path))
 
 
@@ -198,4 +199,4 @@ def _folders(root: Path, data_dir: Path) -> list[Path]:
         raise UserError(
             f"data_dir: {data_dir} is among the photos, in {folder}; choose another"
         )
-    return sorted({path.parent for path in files_below(folder)})
+    return sorted({path.parent for path in PhotoWalk(folder).files()})

@@ -10,11 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokret.data.preparing.folders import files_below
+from tokret.data.folders import PhotoWalk
 from tokret.data.preparing.photo_files import PhotoLocation
-from tokret.data.preparing.tar_members import locate_members, printable
+from tokret.data.preparing.tar_members import locate_members
 from tokret.data.preparing.unpacked_archives import unpack
 from tokret.errors import UserError
+from tokret.names import printable
 
 SUFFIXES = (".tgz", ".tar.gz", ".tar")
 
@@ -70,6 +71,7 @@ class CitySources:
     root: Path
     archives: Sequence[Path]
     files: Sequence[Path]
+    notes: Sequence[str] = ()  # on what was skipped
 
     def all(self) -> list[Path]:
         """The archives or the photos."""
@@ -95,7 +97,7 @@ class CitySources:
             if stem in locations:
                 raise UserError(
                     f"{self.root} contains two photos {stem}.jpg: in {location.path} "
-                    f"and in {locations[stem].path}; remove one ({printable(name)})"
+                    f"and in {locations[stem].path}; remove one ({printable(name, 80)})"
                 )
             locations[stem] = location
         return locations
@@ -141,7 +143,8 @@ def find_sources(root: Path, city: City, release: str) -> CitySources:
             missing = city.archives[name][paths.index(None)]
             raise UserError(f"{root} lacks {missing}.tgz, but has {archives[0].name}")
         return CitySources(city, name, root, archives, ())
-    files = [path for path in files_below(root) if stem_of(path.name, city)]
+    walk = PhotoWalk(root)
+    files = [path for path in walk.files() if stem_of(path.name, city)]
     if not files:
         names = " and ".join(
             f"{name}.tgz" for names in city.archives.values() for name in names
@@ -150,7 +153,7 @@ def find_sources(root: Path, city: City, release: str) -> CitySources:
             f"{root} contains no photos of {city.name}: neither {names} nor unpacked "
             "ones"
         )
-    return CitySources(city, "unpacked", root, (), files)
+    return CitySources(city, "unpacked", root, (), files, walk.notes())
 
 
 def _find_archive(root: Path, name: str) -> Path | None:

@@ -15,6 +15,8 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tokret.names import UNPRINTABLE
+
 MAX_LENGTH = 160  # characters of one value
 
 
@@ -28,7 +30,7 @@ def readable(value: object) -> object:
         return value
     text = str(value)
     cut = text[:MAX_LENGTH]
-    shown = "".join(each if each.isprintable() else "\ufffd" for each in cut)
+    shown = UNPRINTABLE.sub("\ufffd", cut)
     return shown + "\u2026" if len(text) > MAX_LENGTH else shown
 
 
