@@ -65,7 +65,8 @@ def test_what_is_done_is_not_done_again(programs):
 import json, pathlib
 folder = pathlib.Path({!r}) / "eval"
 folder.mkdir(exist_ok=True)
-content = {{"benchmarks": {{"unseen": {{"all": {{"mAP": {}}}}}}}, "environment": {{}}}}
+numbers = {{"mAP": {}, "recall@1": 1.0}}
+content = {{"benchmarks": {{"unseen": {{"all": numbers}}}}, "environment": {{}}}}
 (folder / "results.json").write_text(json.dumps(content))
 """
     trial = programs("")
@@ -82,6 +83,20 @@ content = {{"benchmarks": {{"unseen": {{"all": {{"mAP": {}}}}}}}, "environment":
     assert not (trial.workdir / "two.json").exists()
     with pytest.raises(UserError, match="made with epochs=2, not 3"):
         trial._replace(fields={"epochs": 3}).train()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "{}", '{"all": {"mAP": "1"}}', "[" * 9999]
+)
+def test_damaged_numbers_of_a_trial_are_one_line(programs, content):
+    trial = programs("")
+    trial.train()
+    (trial.workdir / "one.json").write_text(content)
+    with pytest.raises(UserError, match=r"one\.json: damaged .*: remove it"):
+        trial.measure("one")
+    (trial.workdir / "trial.json").write_text(content)
+    with pytest.raises(UserError, match=r"trial\.json: damaged|was made with"):
+        trial.train()
 
 
 def test_who_ends_the_comparison_ends_the_training(tmp_path):

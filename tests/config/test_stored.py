@@ -85,10 +85,10 @@ def test_a_lost_file_is_restored_from_the_checkpoints_config(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON"),
-        ("[1]", "a group of fields"),
-        ("\xff", "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        ("{", "damaged"),
+        ("[1]", "damaged .*Expected `object`"),
+        ("\xff", "damaged"),
+        ("[" * 100_000, "damaged"),
         ('{"model": {}}', "config.model.head is missing"),
         ('{"optimiser": 1}', "missing"),
     ],

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -69,4 +71,41 @@ def test_missing_cut_and_foreign_files(tmp_path, saved):
     for data in (b"", b"PK\x03\x04 a zip archive", whole[:6] + b"\x09" + whole[7:]):
         path.write_bytes(data)
         with pytest.raises(UserError, match=r"not an \.npy file"):
+            descriptor_files.read_descriptors(path)
+
+
+SHAPES = {
+    "too large": "(2**63, 3)",
+    "overflowing": "(4611686018427387904, 4)",
+    "negative": "(-1, 3)",
+    "of truth values": "(True, True)",
+    "of Python 2": "(400L, 3L)",
+}
+HEADERS = {
+    "of a flipped bit": "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3), |",
+    "of objects": "{'descr': '|O', 'fortran_order': False, 'shape': (4, 3), }",
+    "nested": "(" * 500,
+    "of nothing": "",
+    **{
+        name: f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+        for name, shape in SHAPES.items()
+    },
+}
+
+
+@pytest.mark.parametrize("text", HEADERS.values(), ids=HEADERS)
+def test_odd_headers_are_one_line(tmp_path, text):
+    path = tmp_path / "d.npy"
+    header = text.encode().ljust(1000) + b"\n"
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    path.write_bytes(start + header + bytes(48))
+    with pytest.raises(UserError, match=rf"{path}: ") as caught:
+        descriptor_files.read_descriptors(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_pipes_and_folders_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    for path in (tmp_path, tmp_path / "pipe.npy"):
+        with pytest.raises(UserError, match="where a file is expected"):
             descriptor_files.read_descriptors(path)

@@ -51,3 +51,31 @@ def test_errors_of_parsers_become_one_line(error):
 def test_a_defect_of_another_kind_passes():
     with pytest.raises(AssertionError), parsing("f", "r"):
         raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("module", "error"), [("tokret.x", TypeError), ("x", UserError)]
+)
+def test_a_defect_of_this_package_is_no_damage(module, error):
+    with pytest.raises(error), parsing("f", "r"):
+        exec("None + 1", {"__name__": module})
+
+
+def test_a_link_can_be_refused(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("a")
+    with pytest.raises(UserError, match="link: cannot be read: "):
+        read_file(tmp_path / "link", 3, follow_links=False)
+
+
+def test_an_error_can_be_printed():
+    with pytest.raises(UserError) as caught:
+        open_file("missing\udc80")
+    str(caught.value).encode()
+
+
+def test_a_file_without_a_size_is_read_up_to_the_limit():
+    content = read_file("/proc/self/status", 2**20)
+    assert content.startswith(b"Name:") and len(content) > 100
+    with pytest.raises(UserError, match="is larger than"):
+        read_file("/proc/self/status", 100)

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokret.errors import UserError
@@ -94,6 +94,7 @@ def test_damage_is_a_line(tmp_path, change, message):
         read_catalogue(tmp_path)
 
 
+@settings(deadline=None)  # files are written
 @given(st.binary(max_size=60), st.integers(0, 400))
 def test_bytes_of_any_kind_are_refused_or_read(tmp_path_factory, junk, at):
     folder = tmp_path_factory.mktemp("index")

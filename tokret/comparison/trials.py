@@ -13,10 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 import tokret
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.io.json_files import read_json
+from tokret.io.regular_files import parsing
+from tokret.retrieval.results import read_results
 
+MAX_BYTES = 2**24  # of a trial's note or numbers
 CONFIGS = Path(tokret.__file__).parent / "configs"
 TOKRET = [sys.executable, "-m", "tokret"]  # the command
 REFUSED = 2  # the programs' status after a line that starts with:
@@ -26,6 +32,25 @@ DIVERGED = re.compile("(non-|not )finite")  # in errors of the two commands
 
 class DivergedError(UserError):
     """The weights or descriptors of a training became non-finite."""
+
+
+class _Metrics(msgspec.Struct):
+    mAP: float  # noqa: N815 (as results.json has it)
+    recall: float = msgspec.field(name="recall@1")
+
+
+class _Numbers(msgspec.Struct):
+    all: _Metrics
+
+
+class _Reranked(msgspec.Struct):
+    numbers: _Numbers
+
+
+class _Measured(_Numbers):
+    """What the table needs of a file of `Trial.measure`."""
+
+    reranked: _Reranked | None = None
 
 
 class Trial(NamedTuple):
@@ -69,14 +94,19 @@ class Trial(NamedTuple):
         stored = self.workdir / f"{name}.json"
         if not stored.exists():
             run("eval", f"--workdir={self.workdir}", "--no-report", *arguments)
-            found = json.loads((self.workdir / "eval" / "results.json").read_text())
+            results = self.workdir / "eval" / "results.json"
+            found = read_results(results)
             # The benchmark that was evaluated last comes last.
-            numbers = list(found["benchmarks"].values())[-1]
+            numbers = dict(list(found.benchmarks.values())[-1])
             if numbers["all"]["mAP"] is None:
                 raise UserError(f"{self.workdir}: no query has another of its class")
-            environment = {"environment": found["environment"]}
-            write_whole(stored, json.dumps(numbers | environment, indent=1))
-        return dict(json.loads(stored.read_text()))
+            numbers["environment"] = found.environment
+            write_whole(stored, json.dumps(numbers, indent=1))
+        remedy = "remove it, and it is evaluated again"
+        content: dict[str, Any] = read_json(stored, dict[str, Any], remedy, MAX_BYTES)
+        with parsing(stored, remedy):
+            msgspec.convert(content, _Measured)
+        return content
 
     def _check(self) -> None:
         """Refuses a folder of another trial; records the trial in a new one."""
@@ -85,7 +115,8 @@ class Trial(NamedTuple):
         self.workdir.mkdir(parents=True, exist_ok=True)
         if not note.exists():
             write_whole(note, json.dumps(made, indent=1))
-        before = json.loads(note.read_text())
+        remedy = "name another folder"
+        before: dict[str, str] = read_json(note, dict[str, str], remedy, MAX_BYTES)
         for name in sorted(before.keys() | made.keys()):
             old, new = before.get(name), made.get(name)
             if old != new:

@@ -9,8 +9,10 @@ from tokret.config.parsing import parse_saved, to_tree
 from tokret.config.tree import Config, InferenceConfig
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.io.json_files import read_json
 
 MAY_CHANGE = ("run", "mesh")  # groups that do not change what is learned
+MAX_BYTES = 2**22  # of a file; configs have some kilobytes
 
 
 def save(config: InferenceConfig, path: Path) -> None:
@@ -26,15 +28,14 @@ def load(path: Path) -> InferenceConfig:
       UserError: if the file is missing or is not such a config.
     """
     try:
-        return parse_saved(msgspec.json.decode(path.read_bytes()))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not exist; is {path.parent} the folder of a run?"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise UserError(f"{path}: it is not JSON: {error}") from error
+        tree = read_json(path, dict[str, Any], "copy it from the run again", MAX_BYTES)
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            words = f"{path} does not exist; is {path.parent} the folder of a run?"
+            raise UserError(words) from error
+        raise
+    try:
+        return parse_saved(tree)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

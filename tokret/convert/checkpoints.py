@@ -31,6 +31,7 @@ from tokret.io.json_files import read_json
 from tokret.training.checkpoint_metadata import read_config, read_metadata
 from tokret.training.weights import find_checkpoint, load_weights, save_weights
 
+MAX_ORIGIN = 2**24  # bytes of origin.json; a thousand tensors take 0.1 MB
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 Tensors = Mapping[str, np.ndarray]
@@ -150,7 +151,7 @@ def _read_origin(path: Path) -> _Origin | None:
     if not path.exists():
         return None
     remedy = "convert the weights again"
-    origin = read_json(path, _Origin, remedy)
+    origin: _Origin = read_json(path, _Origin, remedy, MAX_ORIGIN)
     records = origin.tensors.items()
     if origin.layout not in LAYOUTS or not all(_is_record(*item) for item in records):
         raise UserError(f"{path} is damaged; {remedy}")

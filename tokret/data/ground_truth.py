@@ -21,6 +21,7 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.io import restricted_pickle
+from tokret.io.regular_files import read_file
 from tokret.names import is_valid_name
 from tokret.shapes import Float, Int
 
@@ -92,15 +93,7 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     path = Path(path)
     if path.suffix not in (".pkl", ".json"):
         raise UserError(f"{path}: ground truth is a .pkl or a .json file")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > MAX_BYTES:
-        raise UserError(
-            f"{path}: larger than {MAX_BYTES >> 20} MiB, no ground truth is"
-        )
+    data = read_file(path, MAX_BYTES)
     decode = restricted_pickle.load if path.suffix == ".pkl" else msgspec.json.decode
     try:
         mapping = decode(data)

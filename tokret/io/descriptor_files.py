@@ -1,16 +1,23 @@
 """Descriptors that were saved with np.save, mapped from the disk."""
 
-import tokenize
+import contextlib
+import io
+import math
+import os
+import warnings
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tokret.errors import UserError
+from tokret.io.regular_files import open_file, parsing
 from tokret.shapes import Shaped
 
 DTYPES = ("float16", "float32", "float64")
 # Rows checked together for NaN: the file may be larger than the memory.
 _CHECKED_ROWS = 16384
+_MAX_HEADER = 2**14  # bytes; NumPy's limit is 10,000 characters
 # Sums of a million products of these still fit into float32, the dtype of scores.
 _LARGEST = np.float64(1e15)
 
@@ -35,31 +42,61 @@ def read_descriptors(
         than required, or has NaN or infinity.
     """
     path = Path(path)
-    shape, dtype = _header(path)
-    if problem := _problem(shape, dtype, rows, name):
+    header = read_header(path)
+    if problem := _problem(header.shape, header.dtype, rows, name):
         raise UserError(f"{path}: {problem}")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cut short or malformed, write it again") from error
+    array = map_array(path, header)
     _check_finite(path, array)
     return array
 
 
-def _header(path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    """Reads the shape and dtype that an .npy file claims, before it is mapped."""
+class Header(NamedTuple):
+    """What an .npy file claims about its array."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+    start: int  # of the numbers, in bytes
+
+
+def read_header(path: Path) -> Header:
+    """Reads what an .npy file claims, before it is mapped.
+
+    Raises:
+      UserError: the file cannot be read, or is no .npy file.
+    """
+    with open_file(path) as file, _parsing(path):
+        content = io.BytesIO(file.read(_MAX_HEADER))
     form = np.lib.format
-    readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
-    try:
-        with path.open("rb") as file:
-            shape, _, dtype = readers[form.read_magic(file)](file)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    # KeyError: version 3, for fields with names that descriptors do not have.
-    except (ValueError, KeyError, SyntaxError, tokenize.TokenError) as error:
-        words = f"{path}: is not an .npy file, write it with np.save"
-        raise UserError(words) from error
-    return shape, dtype
+    with _parsing(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of files of Python 2
+        # KeyError: version 3, for fields with names that descriptors do not have.
+        read = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+        header = Header(*read[form.read_magic(content)](content), content.tell())
+        # NumPy takes truth values and negative numbers for lengths.
+        if not all(type(n) is int and n >= 0 for n in header.shape):
+            raise ValueError(f"shape {header.shape}")
+    return header
+
+
+def _parsing(path: Path) -> contextlib.AbstractContextManager[None]:
+    return parsing(path, "it is not an .npy file, write it with np.save")
+
+
+def map_array(path: Path, header: Header) -> np.memmap:
+    """Maps the array of an .npy file of numbers.
+
+    Raises:
+      UserError: the file cannot be read, or has fewer numbers than it claims.
+    """
+    with open_file(path) as file:
+        size = header.start + math.prod(header.shape) * header.dtype.itemsize
+        if header.dtype.hasobject or size > os.fstat(file.fileno()).st_size:
+            raise UserError(f"{path}: cut short or malformed, write it again")
+        where: Any = file
+        shape = header.shape[::-1] if header.fortran_order else header.shape
+        array = np.memmap(where, header.dtype, "r", header.start, shape)
+        return array.T if header.fortran_order else array
 
 
 def _problem(

@@ -11,6 +11,7 @@ import stat
 import struct
 import tarfile
 import tokenize
+import traceback
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -50,41 +51,49 @@ _KINDS = {
 }
 
 
-def open_file(path: str | Path) -> BinaryIO:
-    """Opens a regular file, or a link to one, for reading bytes; it never waits.
+def open_file(path: str | Path, *, follow_links: bool = True) -> BinaryIO:
+    """Opens a regular file for reading bytes; it never waits.
+
+    Args:
+      path: the file.
+      follow_links: whether the path may be a link to the file.
 
     Raises:
       UserError: the path cannot be opened, or names a folder, a pipe or a device.
     """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:  # the latter for a zero byte in the name
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read: {why}") from error
+        number = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
+    # ValueError and UnicodeError for a zero byte or a lone surrogate in the name.
+    except (OSError, ValueError) as error:
+        raise UserError(_printable(f"{path}: cannot be read: {_why(error)}")) from error
     kind = stat.S_IFMT(os.fstat(number).st_mode)
     if kind != stat.S_IFREG:
         os.close(number)
         name = _KINDS.get(kind, "a special file")
-        raise UserError(f"{path}: is {name}, where a file is expected")
+        raise UserError(_printable(f"{path}: is {name}, where a file is expected"))
     return os.fdopen(number, "rb")
 
 
-def read_file(path: str | Path, max_bytes: int) -> bytes:
+def read_file(path: str | Path, max_bytes: int, *, follow_links: bool = True) -> bytes:
     """Reads a whole regular file of a bounded size.
 
     Args:
       path: the file.
       max_bytes: the most that it may have.
+      follow_links: as `open_file`.
 
     Raises:
       UserError: as `open_file`, the file is larger, or its disk fails.
     """
-    with open_file(path) as file:
+    with open_file(path, follow_links=follow_links) as file:
         try:
             size = os.fstat(file.fileno()).st_size
-            content = file.read() if size <= max_bytes else b""
+            content = file.read(size + 1) if size <= max_bytes else b""
+            if len(content) > size:  # some file systems report no sizes
+                content += file.read(max_bytes + 1 - len(content))
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+            raise UserError(f"{path}: cannot be read: {_why(error)}") from error
     if max(size, len(content)) > max_bytes:
         most = f"{max_bytes / 2**20:g} MiB"
         raise UserError(f"{path}: is larger than {most}, the most that is read")
@@ -94,6 +103,9 @@ def read_file(path: str | Path, max_bytes: int) -> bytes:
 @contextlib.contextmanager
 def parsing(path: str | Path, remedy: str) -> Iterator[None]:
     """Turns what a parser raises for a damaged file into one line.
+
+    Only the parser's own call belongs within. Wrong names and wrong types in code of
+    this package are its defects, and pass unchanged.
 
     Args:
       path: the file that is parsed.
@@ -106,5 +118,23 @@ def parsing(path: str | Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except PARSING_ERRORS as error:
+        if isinstance(error, AttributeError | TypeError) and _is_own(error):
+            raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: damaged ({reason}): {remedy}") from error
+        words = _printable(f"{path}: damaged ({reason}): {remedy}")
+        raise UserError(words) from error
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether an error was raised by code of this package, other than the caller's."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__", "")).startswith("tokret.")
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _printable(text: str) -> str:
+    """Escapes what is no text, such as a lone surrogate: an error can be printed."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -14,7 +14,11 @@ import jax
 import msgspec
 
 import tokret
+from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.io.json_files import read_json
+
+MAX_BYTES = 2**30  # of results.json, which may have the AP of each of many queries
 
 
 class Results(msgspec.Struct, omit_defaults=True):
@@ -43,11 +47,21 @@ def write_results(path: Path, results: Results, *, merge: bool = False) -> None:
     write_whole(path, msgspec.json.format(encoded, indent=2) + b"\n")
 
 
+def read_results(path: Path) -> Results:
+    """Reads a file that `write_results` wrote.
+
+    Raises:
+      UserError: the file cannot be read, or has other content.
+    """
+    found: Results = read_json(path, Results, "remove it and evaluate again", MAX_BYTES)
+    return found
+
+
 def _merged(path: Path, new: Results) -> Results:
     try:
-        old = msgspec.json.decode(path.read_bytes(), type=Results)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return new  # there is no such file
+        old = read_results(path)
+    except UserError:  # missing, or damaged
+        return new
     if old.environment != new.environment:
         return new
     # What was measured last is last.

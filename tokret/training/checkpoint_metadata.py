@@ -12,7 +12,6 @@ It is stored in the checkpoint, in Orbax's own JSON:
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tokret.config import stored
 from tokret.config.parsing import parse_group, to_tree
 from tokret.config.tree import InferenceConfig, ModelConfig
 from tokret.errors import UserError
+from tokret.io.regular_files import read_file
 
 FORMAT = 1
 FILE, FIELD = "_CHECKPOINT_METADATA", "custom_metadata"  # where Orbax stores it
@@ -73,7 +73,8 @@ def read_metadata(checkpoint: Path) -> CheckpointMetadata:
     """
     path = checkpoint / FILE
     try:
-        outer = _load(path)
+        # A link could lead anywhere.
+        outer = json.loads(read_file(path, LARGEST, follow_links=False))
         found = outer.get(FIELD) if isinstance(outer, dict) else None
         found = found if isinstance(found, dict) else {}
         version = found.get("format")
@@ -81,7 +82,7 @@ def read_metadata(checkpoint: Path) -> CheckpointMetadata:
             raise ValueError("it has no metadata of tokret")
         if version <= FORMAT:
             return parse_group(CheckpointMetadata, found)
-    except (OSError, ValueError, RecursionError, UserError) as error:
+    except (ValueError, RecursionError, UserError) as error:
         raise UnreadableError(
             f"{path} cannot be read ({error}); remove {checkpoint} to use the "
             "checkpoint before it"
@@ -147,14 +148,3 @@ def _pixels(config: InferenceConfig) -> dict[str, list[float]]:
 
     scale = build_model(**dataclasses.asdict(config.model)).pixels
     return {name: list(values) for name, values in scale._asdict().items()}
-
-
-def _load(path: Path) -> Any:
-    """Reads a JSON file of unknown origin."""
-    # A link could lead anywhere, and a pipe would never end.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        text = file.read(LARGEST + 1)
-    if len(text) > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST} bytes")
-    return json.loads(text)

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from tokret.errors import UserError
+from tokret.io.descriptor_files import map_array, read_header
 from tokret.io.json_files import read_json
 from tokret.retrieval.exact_search.blocks import read_in_blocks
 from tokret.retrieval.store.record import Record
@@ -19,6 +20,7 @@ RECORD = "store.json"
 UNFINISHED = "unfinished.json"
 DESCRIPTORS = "descriptors.npy"
 JOURNAL = "finished"
+MAX_RECORD = 2**31  # bytes of the JSON; a million images take 0.1 GB
 REMEDY = "remove the folder and extract again"
 
 
@@ -81,7 +83,7 @@ def read_store(path: str | Path) -> Store:
             f"{folder}: not complete; run the extraction again, it resumes where it "
             "stopped"
         )
-    file = read_json(folder / RECORD, StoreFile, REMEDY)
+    file: StoreFile = read_json(folder / RECORD, StoreFile, REMEDY, MAX_RECORD)
     shape = (len(file.record.images), file.dimensions)
     descriptors = map_descriptors(folder, shape)
     if descriptors is None or descriptors_checksum(descriptors) != file.checksum:
@@ -98,12 +100,13 @@ def map_descriptors(
     """Maps [N, D] float32; None if missing, cut short, or not of the expected shape."""
     path = folder / DESCRIPTORS
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, SyntaxError, EOFError):
+        header = read_header(path)
+        right = len(header.shape) == 2 and header.dtype.str == np.dtype("f4").str
+        if not right or header.fortran_order or shape not in (None, header.shape):
+            return None
+        return map_array(path, header)
+    except UserError:
         return None
-    right = isinstance(array, np.memmap) and array.ndim == 2
-    right = right and array.dtype == np.float32 and array.flags.c_contiguous
-    return array if right and shape in (None, array.shape) else None
 
 
 def checksum(pieces: Iterable[bytes]) -> int:

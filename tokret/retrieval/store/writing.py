@@ -16,6 +16,7 @@ from tokret.io.json_files import read_json
 from tokret.retrieval.store.reading import (
     DESCRIPTORS,
     JOURNAL,
+    MAX_RECORD,
     RECORD,
     REMEDY,
     UNFINISHED,
@@ -96,8 +97,8 @@ class StoreWriter:
         for name in (RECORD, UNFINISHED):
             path = self._folder / name
             if path.exists():
-                theirs = read_json(path, UnfinishedFile, REMEDY).record
-                found = self._record.difference(theirs)
+                theirs = read_json(path, UnfinishedFile, REMEDY, MAX_RECORD)
+                found = self._record.difference(theirs.record)
                 if found:
                     raise UserError(
                         f"{self._folder}: has the descriptors of another extraction "
