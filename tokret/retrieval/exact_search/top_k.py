@@ -157,31 +157,83 @@ def add_blocks(
     the first item's index is in `starts`, and of its first item that counts in
     `firsts`; rows from index `total` on do not count.
     """
-    indices, scores = [], []
-    for number, block in enumerate(blocks):
+    scores = []
+    for block, start, first in zip(blocks, starts, firsts, strict=True):
         found = block_scores(queries, block)
-        index = starts[number] + jnp.arange(len(block), dtype=jnp.int32)
-        exists = (index >= firsts[number]) & (index < total)
-        indices.append(jnp.where(exists, index, -1))
+        index = start + jnp.arange(len(block), dtype=jnp.int32)
+        exists = (index >= first) & (index < total)
         scores.append(jnp.where(exists, found, _lowest(found.dtype)))
-    index, offered = jnp.concatenate(indices), jnp.concatenate(scores, axis=1)
+    offered = jnp.concatenate(scores, axis=1)
     few = min(k, offered.shape[1])
     # Integers as float32 where that is exact: a CPU selects ten times faster. The
     # lowest integer, which marks missing items, is a power of two.
     exact = queries.dtype == jnp.int8 and queries.shape[1] <= EXACT_DIMS
     wide = offered.astype(jnp.float32) if exact else offered
-    found, column = _exact_top_k(wide, few)
+    found, column = jax.lax.platform_dependent(
+        wide, tpu=partial(_direct_top_k, k=few), default=partial(_exact_top_k, k=few)
+    )
     found = found.astype(offered.dtype)
+    items = _indices(column, len(blocks[0]), starts, firsts, total)
     if best is None:
         missing = [(0, 0), (0, k - few)]
         return Best(
             jnp.pad(found, missing, constant_values=_lowest(found.dtype)),
-            jnp.pad(index[column], missing, constant_values=-1),
+            jnp.pad(items, missing, constant_values=-1),
         )
-    together = jnp.concatenate([best.scores, found], axis=1)
-    items = jnp.concatenate([best.items, index[column]], axis=1)
-    kept, place = jax.lax.top_k(together, k)
+    together = (
+        jnp.concatenate([best.scores, found], axis=1),
+        jnp.concatenate([best.items, items], axis=1),
+    )
+    return jax.lax.platform_dependent(
+        *together,
+        tpu=partial(first_by_sort, k=k),
+        default=partial(first_by_gather, k=k),
+    )
+
+
+def _indices(
+    columns: Int[Array, "q k"],
+    rows: int,
+    starts: Int[Array | np.ndarray, " n"],
+    firsts: Int[Array | np.ndarray, " n"],
+    total: Int[Array, ""] | int,
+) -> Int[Array, "q k"]:
+    """Indices of items by their columns among n blocks of so many rows; -1 if missing.
+
+    Computed, because a TPU reads a whole tile of memory for each number of a gather.
+    """
+    indices = jnp.full(columns.shape, -1, jnp.int32)
+    for number in range(len(starts)):
+        row = columns - number * rows
+        index = starts[number] + row
+        exists = (row >= 0) & (row < rows) & (index >= firsts[number]) & (index < total)
+        indices = jnp.where(exists, index, indices)
+    return indices
+
+
+def first_by_gather(
+    scores: Shaped[Array, "q a"], items: Int[Array, "q a"], *, k: int
+) -> Best:
+    """The k highest scores with their items; of equal scores the earlier first."""
+    kept, place = jax.lax.top_k(scores, k)
     return Best(kept, jnp.take_along_axis(items, place, axis=1))
+
+
+def first_by_sort(
+    scores: Shaped[Array, "q a"], items: Int[Array, "q a"], *, k: int
+) -> Best:
+    """`first_by_gather` for a TPU, where gathers read more than the whole block."""
+    reverse = jnp.negative if jnp.issubdtype(scores.dtype, jnp.floating) else jnp.invert
+    rising, ordered = jax.lax.sort((reverse(scores), items), num_keys=1, is_stable=True)
+    return Best(reverse(rising[:, :k]), ordered[:, :k])
+
+
+def _direct_top_k(
+    scores: Shaped[Array, "q b"], *, k: int
+) -> tuple[Shaped[Array, "q k"], Int[Array, "q k"]]:
+    """`jax.lax.top_k`, which a TPU computes in one pass over the scores."""
+    best, place = jax.lax.top_k(scores, k)
+    return best, place
 
 
 def _exact_top_k(
