@@ -62,8 +62,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     ),
     "search": (
         f"The best {plan.NEIGHBOURS} of a database on the chips, of 1,024 dimensions, "
-        "for 1,024 queries at once. Bytes are XLA's count, most of them those of the "
-        "selection; merging the chips' lists on the hosts is not counted:",
+        "for 1,024 queries at once. Bytes are XLA's count; merging the chips' lists on "
+        "the hosts is not counted:",
         "",
     ),
 }
