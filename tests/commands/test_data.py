@@ -81,7 +81,10 @@ def test_bad_photos_are_an_error_or_skipped(run, hosts, tmp_path, jpeg, write_ta
     arguments += (f"--data_dir={tmp_path / 'd'}",)
     status, _, err = run(*arguments)
     assert status == 2
-    assert "error: roxford5k: 1 of 3 photos are broken: all_souls_000002.jpg" in err
+    assert (
+        "error: --skip_bad: roxford5k: 1 of 3 photos are broken: all_souls_000002.jpg"
+        in err
+    )
     status, out, err = run(*arguments, "--skip_bad")
     assert status == 0 and "(query 1, database 1)" in out
     assert "warning: roxford5k: 1 photos skipped" in err

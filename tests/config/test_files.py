@@ -66,6 +66,11 @@ def test_an_override_may_add_a_field_that_another_override_brings():
         ("evaluation.scales=(1,", "scales is '(1,'; it must be numbers"),
         ("evaluation.longest_side=999999999999999999999", "longest_side is 9999999"),
         ("evaluation.batch_size=99999999999999999999", "batch_size is 999999999"),
+        ("mesh.data=0", "config.mesh.data is 0; it must be at least 1, or -1: all"),
+        (
+            "run.data_dir=a\udc80",
+            "config.run.data_dir is 'a\\udc80', which is no valid",
+        ),
         ("optimiser.name=sgdd", "'sgdd'; it must be one of: adamw, sgd"),
         ("model.head=tokn", "config.model.head is 'tokn'; it must be one of: delg"),
         ("optimiser.momentum=0.9", "config.optimiser.momentum is not a field"),
@@ -86,7 +91,28 @@ def test_a_wrong_override_is_one_line(override, message):
         ("x = y\n", "own.py, line 1: NameError: name 'y' is not defined"),
         ("x = 1\n", "own.py has no function get_config"),
         (f"{HEADER}    return demo.get_config().modle\n", "own.py, line 5: Attribute"),
-        (f"{HEADER}    return {{}}\n", "own.py returns no ConfigDict"),
+        (f"{HEADER}    return {{}}\n", "own.py, line 4: get_config returns dict; it"),
+        (f"{HEADER}    pass\n", "own.py, line 4: get_config returns NoneType; it must"),
+        (f"{HEADER}    assert 0\n", "own.py, line 5: AssertionError"),
+        (f"{HEADER}    return {{}}['k']\n", "own.py, line 5: KeyError: 'k'"),
+        (f"{HEADER}    raise BaseException('x')\n", "line 5: BaseException: x"),
+        (
+            f"{HEADER}    config = demo.get_config()\n    config.modle.dim = 3\n",
+            "line 6: AttributeError: no field 'modle'; did you mean \"model\" instead",
+        ),
+        (
+            f"{HEADER}    config = demo.get_config()\n    config.batch_size = {{1}}\n",
+            "own.py, line 6: batch_size is {1} (set); it must be of type int",
+        ),
+        (
+            f"{HEADER}    config = demo.get_config()\n    del config.model\n"
+            "    return config\n",
+            "own.py: config.model is missing; docs/config.md lists all fields",
+        ),
+        (
+            "class get_config:\n    to_dict = 3\n",
+            "own.py: get_config returns get_config",
+        ),
         (f"{HEADER}    import sys\n\n    sys.exit('no')\n", "line 7: SystemExit: no"),
         (f"{HEADER}    return demo.get_config('solr')\n", "it must be one of: delg"),
         (

@@ -25,6 +25,11 @@ from tokret.errors import UserError
 
 FIELD = "--config."  # begins an argument that changes a field
 PACKAGED = "tokret.configs"  # where a name without .py is looked up
+# What ml_collections raises for a value of another type than a field has.
+WRONG_TYPE = (
+    r"Could not override field '(.+?)'.*?\. (.*) is of original type <class '(.+?)'> "
+    r"and cannot be casted to type <class '(.+?)'>"
+)
 WORDS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -88,9 +93,16 @@ def _call(module: ModuleType, name: str, argument: str) -> dict[str, Any]:
         takes = "takes no argument" if given else "needs an argument"
         raise UserError(f"config: {name} {takes} after a colon") from None
     config = _guard(name, lambda: get_config(*given))
-    if not hasattr(config, "to_dict"):
-        raise UserError(f"config: get_config of {name} returns no ConfigDict")
-    tree: dict[str, Any] = config.to_dict()
+    tree = None
+    if callable(getattr(config, "to_dict", None)):
+        tree = _guard(name, config.to_dict)
+    if not isinstance(tree, dict):
+        code = getattr(get_config, "__code__", None)
+        place = f"{name}, line {code.co_firstlineno}" if code else name
+        kind = type(config).__name__
+        raise UserError(
+            f"config: {place}: get_config returns {kind}; it must return a ConfigDict"
+        )
     return tree
 
 
@@ -104,18 +116,42 @@ def _guard(name: str, function: Callable[[], Any]) -> Any:
         # A file with null bytes has neither name nor line.
         place = f"{error.filename or name}, line {error.lineno or 1}"
         raise UserError(f"config: {place}: {error.msg}") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if Path(f.filename).stem == Path(name).stem]
         frame = (own or frames)[-1]
-        kind, message = type(error).__name__, " ".join(str(error).split())
         raise UserError(
-            f"config: {frame.filename}, line {frame.lineno}: {kind}: {message}"
+            f"config: {frame.filename}, line {frame.lineno}: {_reason(error)}"
         ) from error
 
 
+def _reason(error: BaseException) -> str:
+    """Returns an error's kind and message; ml_collections' own in words of a config."""
+    inner = error
+    while inner.args and isinstance(inner.args[0], Exception):
+        inner = inner.args[0]
+    # A KeyError's text is the representation of its argument.
+    quoted = isinstance(inner, KeyError) and len(inner.args) == 1
+    text = str(inner.args[0] if quoted else inner)
+    wrong = re.fullmatch(WRONG_TYPE, text, re.S)
+    if wrong:
+        field, value, given, needed = wrong.groups()
+        needed = needed.rpartition(".")[2]
+        return f"{field} is {value:.80} ({given}); it must be of type {needed}"
+    if inner is not error:
+        text = f"no field {text}".replace("\nDid", "; did")
+    elif quoted and not re.search(r"\W", text):
+        text = repr(text)
+    message = " ".join(text.split())
+    return (
+        f"{type(error).__name__}: {message:.300}" if message else type(error).__name__
+    )
+
+
 def _with_line(message: str, name: str, changed: set[str]) -> str:
-    """Adds the place where a config file assigns the field of an error, if it does."""
+    """Adds the config file of an error, and the line that assigns its field, if any."""
     field = re.match(r"config\.([\w.]+)", message)
     path = Path(name).expanduser()
     if field is None or field[1] in changed or not path.is_file():
@@ -123,7 +159,7 @@ def _with_line(message: str, name: str, changed: set[str]) -> str:
     pattern = re.compile(rf"\.{re.escape(field[1])}\s*=[^=]")
     lines = path.read_text(errors="replace").splitlines()
     found = [n for n, line in enumerate(lines, 1) if pattern.search(line)]
-    return f"{name}, line {found[-1]}: {message}" if found else message
+    return f"{name}, line {found[-1]}: {message}" if found else f"{name}: {message}"
 
 
 def _change(tree: dict[str, Any], path: str, value: str) -> None:
@@ -171,5 +207,7 @@ def read_value(hint: Any, text: str, path: str) -> Any:
             number, _ = plain_type(get_args(kind)[0])
             return tuple(number(word) for word in words if word.strip())
     except (ValueError, KeyError):
-        raise UserError(f"{path} is {text!r}; it must be {requirement(hint)}") from None
+        raise UserError(
+            f"{path} is {text!r:.200}; it must be {requirement(hint)}"
+        ) from None
     return text

@@ -82,6 +82,8 @@ def _parse_field(name: str, hint: Any, value: Any, path: str) -> Any:
     groups = [kind for kind in (hint, *get_args(hint)) if _is_group(kind)]
     if groups and (value is not None or groups == [hint]):
         return parse_group(groups[0], value, path)
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise UserError(f"{path} is {value!a:.200}, which is no valid UTF-8")
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError:

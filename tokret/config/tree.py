@@ -114,6 +114,10 @@ class MeshConfig:
     model: int = integer(..., "devices that split the class matrix", 1)
     shard_optimiser: bool = text(..., "split momentum and EMA over all devices")
 
+    def __post_init__(self) -> None:
+        if self.data == 0:
+            raise UserError("data is 0; it must be at least 1, or -1: all others")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExtractionConfig:

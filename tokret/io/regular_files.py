@@ -21,6 +21,7 @@ from typing import BinaryIO
 import msgspec
 
 from tokret.errors import UserError
+from tokret.names import one_line
 
 # What parsers of this project and of its libraries raise for a damaged file.
 PARSING_ERRORS: tuple[type[Exception], ...] = (
@@ -66,12 +67,12 @@ def open_file(path: str | Path, *, follow_links: bool = True) -> BinaryIO:
         number = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
     # ValueError and UnicodeError for a zero byte or a lone surrogate in the name.
     except (OSError, ValueError) as error:
-        raise UserError(_printable(f"{path}: cannot be read: {_why(error)}")) from error
+        raise UserError(one_line(f"{path}: cannot be read: {_why(error)}")) from error
     kind = stat.S_IFMT(os.fstat(number).st_mode)
     if kind != stat.S_IFREG:
         os.close(number)
         name = _KINDS.get(kind, "a special file")
-        raise UserError(_printable(f"{path}: is {name}, where a file is expected"))
+        raise UserError(one_line(f"{path}: is {name}, where a file is expected"))
     return os.fdopen(number, "rb")
 
 
@@ -120,9 +121,9 @@ def parsing(path: str | Path, remedy: str) -> Iterator[None]:
     except PARSING_ERRORS as error:
         if isinstance(error, AttributeError | TypeError) and _is_own(error):
             raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        words = _printable(f"{path}: damaged ({reason}): {remedy}")
-        raise UserError(words) from error
+        reason = one_line(error)[:200] or type(error).__name__
+        words = f"{path}: damaged ({reason}): {remedy}"
+        raise UserError(one_line(words)) from error
 
 
 def _is_own(error: Exception) -> bool:
@@ -133,8 +134,3 @@ def _is_own(error: Exception) -> bool:
 
 def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _printable(text: str) -> str:
-    """Escapes what is no text, such as a lone surrogate: an error can be printed."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -193,9 +193,9 @@ class _Writer:
         path = self.partial / problems.FILE
         write_rows(path, Problem._fields, bad)
         raise UserError(
-            f"{self.spec.name}: {len(bad):,} of {total:,} photos are {kind}: "
+            f"skip_bad: {self.spec.name}: {len(bad):,} of {total:,} photos are {kind}: "
             f"{problems.summary(bad)}; {path} lists them; download them again, or skip "
-            "them with skip_bad"
+            "them by this option"
         )
 
     def _write_shards(

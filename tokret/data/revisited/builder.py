@@ -104,9 +104,9 @@ class OxfordParisBenchmark:
         is_incomplete = self.landmarks and len(locations) != self.photos
         if is_incomplete and not contents.missing and not skip_bad:
             raise UserError(
-                f"{self.name}: {sources.root} contains {len(locations):,} photos, and "
-                f"{self.photos:,} were published; download the others, or use those "
-                "with skip_bad"
+                f"skip_bad: {self.name}: {sources.root} contains {len(locations):,} "
+                f"photos, and {self.photos:,} were published; download the others, or "
+                "skip them by this option"
             )
         return contents
 
