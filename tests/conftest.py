@@ -132,7 +132,7 @@ def refused():
         status, out, err = result
         assert status == 2, out + err
         *before, last = err.strip().splitlines()
-        assert all(line.startswith("preparing ") for line in before), err
+        assert all(line.startswith(("preparing ", "note: ")) for line in before), err
         assert last.startswith("error: ")
         for word in messages:
             assert word in last

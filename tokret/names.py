@@ -13,7 +13,8 @@ _DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _INVALID = re.compile(f"[{_CONTROLS}{_OTHERS}]")
 # They break a line, control a terminal or reorder the text around them.
 UNPRINTABLE = re.compile(f"[{_CONTROLS}{_OTHERS}{_DIRECTIONS}]")
-SPACES = " \t\r\n\f\v"  # what is stripped and joined; others belong to names
+# What is stripped from and joined in a line; spaces beyond ASCII belong to names.
+SPACES = " \t\n\v\f\r\x1c\x1d\x1e\x1f\x85"
 FIRST = 5  # names that are listed
 
 

@@ -35,16 +35,17 @@ def test_unknown_fields_are_named():
             parse_group(CONFIGS[name], {"name": name, field: "x"}, "data")
 
 
-def test_preparing_logs_one_line_once(photo_folder, tmp_path, capsys):
+def test_preparing_logs_its_line_once(photo_folder, tmp_path, capsys):
     options = {"name": "image_folder", "root": str(photo_folder)}
     datasets.prepare(str(tmp_path), **options)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("preparing image_folder: 18 photos into ")
-    assert len(captured.err.splitlines()) == 1
+    note, line = captured.err.splitlines()
+    assert note.endswith("18 photos of 3 classes: ash, birch, café au lait")
+    assert line.startswith("preparing image_folder: 18 photos into ")
     datasets.prepare(str(tmp_path), **options)
     captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
+    assert captured.out == "" and captured.err == f"{note}\n"
 
 
 def test_no_dataset_is_imported_before_it_is_chosen():

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from tokret.data.preparing import csv_files
@@ -28,6 +30,21 @@ def test_every_way_to_write_a_table(path, text):
     assert read(path, text) == [(2, ["a", "1"]), (3, ["b", "2"])]
 
 
+def test_empty_fields_beyond_the_heading_are_allowed(path):
+    assert read(path, "id,n\na,1,, ,\n") == [(2, ["a", "1"])]
+
+
+def test_spaces_beyond_ascii_belong_to_names(path):
+    assert read(path, "id,n\n a\u00a0,\u202f1 \n") == [(2, ["a\u00a0", "\u202f1"])]
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(path):
+    os.mkfifo(path)
+    for rows in (csv_files.read_rows(path, ("id",)), csv_files.read_lines(path)):
+        with pytest.raises(UserError, match=r"train\.csv: is a named pipe"):
+            list(rows)
+
+
 def test_lines_are_counted_as_an_editor_does(path):
     text = 'id,url,n\na,"one\ntwo",1\n\nb,x,2\n'
     assert [line for line, _ in read(path, text)] == [3, 5]
@@ -45,6 +62,8 @@ def test_ten_thousand_photos_fit_a_field(path):
         ("<html>404</html>\n", "no column 'id'"),
         ("id,number\na,1\n", "no column 'n'"),
         ("id,n\na,1\nb\n", "line 3: has 1 fields, the heading 2"),
+        ("id,n\na,1\nb,2, IL\n", "line 3: has 3 fields, the heading 2; quote"),
+        ("id,n,id\na,1,b\n", "two columns 'id'"),
         (b"id,n\n\xff,1\n", "not UTF-8"),
         ('id,n\n"' + "a" * 2**24 + "b,1\n", "line 2: field larger"),
     ],
@@ -55,7 +74,7 @@ def test_mistakes_are_named(path, text, message):
 
 
 def test_a_file_that_is_not_there_is_named(path):
-    with pytest.raises(UserError, match=r"train\.csv cannot be read"):
+    with pytest.raises(UserError, match=r"train\.csv: cannot be read"):
         list(csv_files.read_rows(path, ("id",)))
 
 

@@ -1,13 +1,15 @@
 """Tars of every form, broken and malicious ones among them; nothing is unpacked."""
 
+import gzip
 import io
+import os
 import tarfile
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokret.data.preparing import tar_members
+from tokret.data.preparing import decompression, tar_members
 from tokret.errors import UserError
 
 FILES = {
@@ -72,6 +74,58 @@ def test_every_form_is_read_as_tar_does(form, tmp_path, write_tar):
         expected = [(m.name, m.offset_data, m.size) for m in tar if m.isreg()]
     # tarfile drops nothing of a name but a slash at its end.
     assert [tuple(m) for m in listed(path)] == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_compressed_tar_is_read_alike_and_not_unpacked(form, tmp_path, write_tar):
+    for name, mode in (("a.tar", "w"), ("a.tgz", "w:gz")):
+        path = write_tar(tmp_path / name, FILES, mode, format=FORMS[form])
+        found = dict(tar_members.read_members(path))
+        if mode == "w":
+            assert found == dict(tar_members.locate_members(path))
+        else:
+            assert found == FILES
+
+
+def compressed(path):
+    target = path.with_suffix(".tgz")
+    target.write_bytes(gzip.compress(path.read_bytes()))
+    return target
+
+
+def members(path):
+    return [name for name, _ in tar_members.read_members(path)]
+
+
+def test_limits_hold_for_compressed_tars(tmp_path, forged, write_tar, monkeypatch):
+    long = write_tar(tmp_path / "long.tgz", {"a" * 300: b"x"}, "w:gz")
+    assert members(long) == ["a" * 300]
+    monkeypatch.setattr(tar_members, "MAX_NAME", 200)
+    with pytest.raises(UserError, match=r"long\.tgz has a name or attributes of 301"):
+        members(long)
+    monkeypatch.setattr(tar_members, "MAX_BYTES", 10)
+    with pytest.raises(UserError, match=r"claims 11 bytes for a\.jpg, more than 10"):
+        members(compressed(forged((info(size=11), bytes(11)))))
+    monkeypatch.setattr(decompression, "FREE_GROWTH", 2000)
+    monkeypatch.setattr(decompression, "MAX_GROWTH", 1)
+    with pytest.raises(UserError, match="when it is decompressed"):
+        members(compressed(forged((info(size=9), bytes(9)), end=bytes(9000))))
+
+
+def test_a_compressed_tar_cut_short_is_named(tmp_path, forged):
+    path = compressed(forged((info(size=900), bytes(900)), end=b""))
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-200]))
+    with pytest.raises(UserError, match=r"forged\.tgz is truncated"):
+        members(path)
+
+
+def test_a_folder_or_pipe_of_that_name_is_named(tmp_path):
+    (tmp_path / "images_000.tar").mkdir()
+    os.mkfifo(tmp_path / "images_001.tar")
+    for name, kind in (("images_000.tar", "a folder"), ("images_001.tar", "a named")):
+        for read in (listed, members):
+            with pytest.raises(UserError, match=rf"{name}: is {kind}"):
+                read(tmp_path / name)
 
 
 def test_folders_are_skipped_whatever_size_they_claim(forged):

@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from tokret.data.preparing import unpacked_archives
+from tokret.data.preparing import decompression, unpacked_archives
 from tokret.data.preparing.shards import WriteError
 from tokret.errors import UserError
 
@@ -65,7 +65,7 @@ def test_a_damaged_archive_is_named(tmp_path):
 
 
 def test_a_bomb_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(unpacked_archives, "FREE_GROWTH", 2 * 2**20)
+    monkeypatch.setattr(decompression, "FREE_GROWTH", 2 * 2**20)
     path = written(tmp_path / "bomb.tgz", bytes(20 * 2**20))
     with pytest.raises(UserError, match=r"bomb\.tgz grows to more than 2 MiB"):
         unpacked_archives.unpack([path], tmp_path / "plain")

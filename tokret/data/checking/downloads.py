@@ -4,9 +4,7 @@ Each function yields photos, and adds to a report counts and defects of archives
 and missing photos. Nothing is written.
 """
 
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,8 +26,8 @@ from tokret.data.google_landmarks.photo_locations import (
     tree_folders,
 )
 from tokret.data.image_folder import builder as folder_builder
-from tokret.data.preparing.photo_files import MAX_BYTES, PhotoLocation
-from tokret.data.preparing.tar_members import locate_members
+from tokret.data.preparing.photo_files import PhotoLocation
+from tokret.data.preparing.tar_members import read_members
 from tokret.data.revisited import builder as revisited
 from tokret.data.revisited import distractors
 from tokret.data.revisited.photo_sources import find_sources, stem_of
@@ -55,7 +53,7 @@ def gldv2(config: GoogleLandmarksConfig, report: CheckReport) -> Iterator[PhotoT
             if name not in names:
                 missing_in = f"missing in {sources.tars[0].parent}"
                 report.add_defect(name, "archive", missing_in)
-        found = _members_of_tars(sources.tars, report)
+        found = _members_of_archives(sources.tars, report)
     else:
         assert sources.tree is not None
         found = (
@@ -77,36 +75,18 @@ def gldv2(config: GoogleLandmarksConfig, report: CheckReport) -> Iterator[PhotoT
     _add_missing((f"{name}.jpg" for name in missing), report, sources.root)
 
 
-def _members_of_tars(
-    tars: Iterable[Path], report: CheckReport
-) -> Iterator[tuple[str, PhotoLocation]]:
-    """The files in uncompressed tars; of a damaged one those before the damage."""
-    for path in tars:
-        try:
-            yield from locate_members(path)
-        except (UserError, OSError) as error:
-            report.add_defect(path.name, "archive", str(error))
-
-
 def _members_of_archives(
     archives: Iterable[Path], report: CheckReport
-) -> Iterator[tuple[str, bytes]]:
-    """The files in compressed tars, read from start to end and not unpacked."""
+) -> Iterator[NamedPhoto]:
+    """The files in tars, compressed or not; of a damaged one those before the damage.
+
+    Compressed ones are read from start to end and not unpacked.
+    """
     for path in archives:
         try:
-            with tarfile.open(path, "r|*") as tar:
-                for member in tar:
-                    if not member.isreg():
-                        continue
-                    file = tar.extractfile(member)
-                    if member.size > MAX_BYTES or file is None:
-                        claim = f"claims {member.size} bytes"
-                        report.add_defect(path.name, "archive", claim)
-                        break
-                    yield member.name, file.read()
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            words = " ".join(str(error).split()) or type(error).__name__
-            report.add_defect(path.name, "archive", f"truncated or damaged: {words}")
+            yield from read_members(path)
+        except (UserError, OSError) as error:
+            report.add_defect(path.name, "archive", str(error))
 
 
 def _listed_photos(

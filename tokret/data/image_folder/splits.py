@@ -74,13 +74,19 @@ def read_list(text: str, known: set[str], kind: str, paths: bool = False) -> set
         )
     found: dict[str, int] = {}
     for line, value in entries:
-        entry = posixpath.normpath(value) if paths else value
+        entry = _known_path(value, known) if paths else value
         if entry not in known:
             raise csv_files.line_error(path, line, f"there is no {kind} {entry[:80]!r}")
         csv_files.add_unique(found, entry, path, line)
     if not found:
         raise UserError(f"{path} names no {kind}")
     return set(found)
+
+
+def _known_path(text: str, known: set[str]) -> str:
+    """A path among known ones; Windows separates folders by backslashes."""
+    name = posixpath.normpath(text)
+    return name if name in known else posixpath.normpath(text.replace("\\", "/"))
 
 
 def _reject_repeated(listed: dict[str, set[str]]) -> None:

@@ -1,11 +1,15 @@
 """CSV files and lists, row by row; errors name the file and the line."""
 
+import contextlib
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokret.errors import UserError
+from tokret.io.regular_files import open_file
+from tokret.names import SPACES
 
 # Some landmarks have ten thousand photos in one field; after a quote that is never
 # closed the rest of the file would be one field.
@@ -27,38 +31,63 @@ def read_rows(
       The number of the row's last line, from 1, and the columns' values, stripped.
 
     Raises:
-      UserError: if the file cannot be read, or the heading or a row lacks a column.
+      UserError: if the file cannot be read, the heading or a row lacks a column, or a
+        row has values beyond the heading's columns.
     """
     csv.field_size_limit(MAX_FIELD)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            heading = [name.strip() for name in next(reader, [])]
+    with _open_text(path) as file:
+        reader = csv.reader(file)
+        try:
+            heading = [name.strip(SPACES) for name in next(reader, [])]
             needed = [_index(heading, name, path) for name in columns]
-            others = [heading.index(n) if n in heading else -1 for n in optional]
+            others = [_index(heading, name, path, True) for name in optional]
             for row in reader:
                 if not row:
                     continue  # an empty line
-                if len(row) <= max(needed):
-                    words = f"has {len(row)} fields, the heading {len(heading)}"
-                    raise line_error(path, reader.line_num, words)
+                row = [value.strip(SPACES) for value in row]
+                _check_length(row, len(heading), max(needed), path, reader.line_num)
                 values = [row[i] if 0 <= i < len(row) else "" for i in needed + others]
-                yield reader.line_num, [value.strip() for value in values]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason})") from error
-    except csv.Error as error:
-        raise line_error(path, reader.line_num, str(error)) from error
+                yield reader.line_num, values
+        except csv.Error as error:
+            raise line_error(path, reader.line_num, str(error)) from error
 
 
-def _index(heading: Sequence[str], name: str, path: Path) -> int:
-    if name not in heading:
+@contextlib.contextmanager
+def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Opens a text file in UTF-8, its line ends as they are."""
+    with open_file(path) as raw:
+        try:
+            yield io.TextIOWrapper(raw, "utf-8-sig", newline="")
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8 text ({error.reason})") from error
+
+
+def _index(
+    heading: Sequence[str], name: str, path: Path, optional: bool = False
+) -> int:
+    """A column's number; -1 for an optional one that is missing."""
+    if name not in heading and optional:
+        return -1
+    if heading.count(name) != 1:
         have = ", ".join(heading)[:100]
+        count = "two columns" if name in heading else "no column"
         raise UserError(
-            f"{path} has no column {name!r} in its first line, which has {have!r}"
+            f"{path} has {count} {name!r} in its first line, which has {have!r}"
         )
     return heading.index(name)
+
+
+def _check_length(
+    row: Sequence[str], columns: int, last: int, path: Path, line: int
+) -> None:
+    """Refuses a row that ends before its last needed value, or has too many values."""
+    words = f"has {len(row)} fields, the heading {columns}"
+    if len(row) <= last:
+        raise line_error(path, line, words)
+    if any(row[columns:]):
+        raise line_error(path, line, f"{words}; quote values that contain a comma")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -70,15 +99,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
       UserError: if the file cannot be read, or is not text.
     """
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason})") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, line.strip()
+    with _open_text(path) as file:
+        lines = iter(lambda: file.readline(MAX_FIELD), "")
+        for number, text in enumerate(lines, start=1):
+            if len(text) == MAX_FIELD:
+                raise line_error(path, number, f"has more than {MAX_FIELD} characters")
+            if line := text.strip(SPACES):
+                yield number, line
 
 
 def line_error(path: Path, line: int, problem: str) -> UserError:

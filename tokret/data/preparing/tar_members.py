@@ -9,14 +9,17 @@ Formats: POSIX ustar and pax, GNU tar, and the old format before both (IEEE Std 
 "pax"; GNU tar manual, "Basic Tar Format").
 """
 
+import functools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tokret.data.preparing.decompression import CHUNK, Decompressed, is_compressed
 from tokret.data.preparing.photo_files import MAX_BYTES, PhotoLocation
 from tokret.errors import UserError
+from tokret.io.regular_files import open_file
 from tokret.names import printable
 
 BLOCK = 512
@@ -52,22 +55,53 @@ def list_members(path: Path) -> Iterator[Member]:
       UserError: if it is not a tar, is damaged or truncated, or contains a file twice,
         a link, a device, a path out of its folder, or a file of more than MAX_BYTES.
     """
-    seen = set()
-    file = os.open(path, os.O_RDONLY)
-    try:
-        for member in _Tar(path, file).members():
-            if member.name in seen:
-                raise UserError(f"{path} contains {printable(member.name, 80)} twice")
-            seen.add(member.name)
-            yield member
-    finally:
-        os.close(file)
+    with open_file(path) as file:
+        number = file.fileno()
+        size = os.fstat(number).st_size
+        yield from _Tar(path, functools.partial(os.pread, number), size).members()
 
 
 def locate_members(path: Path) -> Iterator[tuple[str, PhotoLocation]]:
     """Lists the names and locations of a tar's files, as `list_members` does."""
     for member in list_members(path):
         yield member.name, PhotoLocation(str(path), member.offset, member.size)
+
+
+def read_members(path: Path) -> Iterator[tuple[str, PhotoLocation | bytes]]:
+    """Lists the names of a tar's files, and their locations or, if compressed, bytes.
+
+    A compressed tar is read once, from its start; at most a file is in memory.
+
+    Raises:
+      UserError: as `list_members` and `Decompressed`.
+    """
+    if not is_compressed(path):
+        yield from locate_members(path)
+        return
+    with Decompressed(path) as stream:
+        tar = _Tar(path, _Stream(stream))
+        for member in tar.members():
+            yield member.name, tar.content(member)
+        while stream.read(CHUNK):  # to its end, where gzip's checksum is
+            pass
+
+
+class _Stream:
+    """Reads at positions that only grow."""
+
+    def __init__(self, stream: Decompressed) -> None:
+        self._stream = stream
+        self._position = 0
+
+    def __call__(self, size: int, offset: int) -> bytes:
+        while self._position < offset:
+            skipped = self._stream.read(min(CHUNK, offset - self._position))
+            if not skipped:
+                return b""
+            self._position += len(skipped)
+        data = self._stream.read(size)
+        self._position += len(data)
+        return data
 
 
 class _Header(NamedTuple):
@@ -79,15 +113,36 @@ class _Header(NamedTuple):
 
 
 class _Tar:
-    """Reads header after header."""
+    """Reads header after header.
 
-    def __init__(self, path: Path, file: int):
+    `read` returns `size` bytes at an offset; `end` is the file's size, if it is known.
+    """
+
+    def __init__(
+        self, path: Path, read: Callable[[int, int], bytes], end: int | None = None
+    ):
         self._path = path
-        self._file = file
-        self._end = os.fstat(file).st_size
+        self._read = read
+        self._end = end
         self._offset = 0
 
+    def content(self, member: Member) -> bytes:
+        """Reads the bytes of the member that was listed last."""
+        data = self._read(member.size, member.offset)
+        if len(data) < member.size:
+            raise self._error("is truncated")
+        return data
+
     def members(self) -> Iterator[Member]:
+        seen = set()
+        for member in self._files():
+            if member.name in seen:
+                name = printable(member.name, 80)
+                raise UserError(f"{self._path} contains {name} twice")
+            seen.add(member.name)
+            yield member
+
+    def _files(self) -> Iterator[Member]:
         extended: dict[str, bytes] = {}  # attributes of the next member
         while (header := self._header()) is not None:
             start = self._offset
@@ -102,7 +157,7 @@ class _Tar:
                 if file_name is None:
                     size = 0  # a folder has no data, whatever its size field
                 else:
-                    if start + size > self._end:
+                    if self._end is not None and start + size > self._end:
                         raise self._error(
                             f"is truncated: {printable(file_name, 80)} ends at byte "
                             f"{start + size}, the file has {self._end}"
@@ -111,7 +166,7 @@ class _Tar:
             self._offset = start + -(-size // BLOCK) * BLOCK
 
     def _header(self) -> _Header | None:
-        block = os.pread(self._file, BLOCK, self._offset)
+        block = self._read(BLOCK, self._offset)
         # A tar ends with blocks of zeros. Without them it may be truncated between two
         # members; callers that know which to expect report the others as missing.
         if not block or block == _ZEROS:
@@ -144,7 +199,7 @@ class _Tar:
             raise self._error(
                 f"has a name or attributes of {header.size} bytes at {self._offset}"
             )
-        data = os.pread(self._file, header.size, self._offset)
+        data = self._read(header.size, self._offset)
         if len(data) < header.size:
             raise self._error("is truncated")
         if header.kind == b"K":  # a link's target; links are refused

@@ -6,25 +6,19 @@ many processes. So it is decompressed once, as a stream, into a tar of the same 
 them. Without the disk space for it, unpack the archives: the folders are read instead.
 """
 
-import gzip
 import os
 import shutil
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
+from tokret.data.preparing.decompression import CHUNK, Decompressed, is_compressed
 from tokret.data.preparing.shards import WriteError
 from tokret.errors import UserError
 
-CHUNK = 2**20
-# A stream may grow to this many times the archive, and to this many bytes in any case:
-# the real ones grow by some percent.
-MAX_GROWTH = 20
-FREE_GROWTH = 256 * 2**20
 THREADS = 8
 
 
@@ -38,8 +32,8 @@ def unpack(archives: Sequence[Path], folder: Path) -> list[Path]:
     Copies are written to a folder; existing ones are used as they are.
 
     Raises:
-      UserError: if an archive is damaged, truncated or grows beyond MAX_GROWTH, or
-        there is no space for the copies.
+      UserError: if an archive is damaged, truncated or grows beyond the limits of
+        `Decompressed`, or there is no space for the copies.
       WriteError: if the disk is full or fails.
     """
     targets = {archive: _target(archive, folder) for archive in archives}
@@ -55,9 +49,7 @@ def unpack(archives: Sequence[Path], folder: Path) -> list[Path]:
 
 def _target(archive: Path, folder: Path) -> Path:
     """Path of an archive's uncompressed copy, or of a tar that is not compressed."""
-    with archive.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return folder / f"{archive.name}.plain" if compressed else archive
+    return folder / f"{archive.name}.plain" if is_compressed(archive) else archive
 
 
 def _reject_full(size: int, folder: Path) -> None:
@@ -96,36 +88,18 @@ def _copy_all(pairs: Sequence[tuple[Path, Path]]) -> None:
 
 def _copy(archive: Path, target: Path, progress: Callable[[int], None]) -> None:
     partial = target.with_name(target.name + ".tmp")
-    limit = max(FREE_GROWTH, MAX_GROWTH * archive.stat().st_size)
-    written = position = 0
+    position = 0
     try:
-        with archive.open("rb") as raw, partial.open("wb") as output:
-            stream = gzip.GzipFile(fileobj=raw)
-            while chunk := _read(stream, archive):
-                written += len(chunk)
-                if written > limit:
-                    raise UserError(
-                        f"{archive} grows to more than {limit >> 20} MiB when it is "
-                        "decompressed, which no archive of photos does; download it "
-                        "again"
-                    )
+        with Decompressed(archive) as stream, partial.open("wb") as output:
+            while chunk := stream.read(CHUNK):
                 _write(output.write, chunk)
-                progress(raw.tell() - position)
-                position = raw.tell()
+                progress(stream.position() - position)
+                position = stream.position()
             _write(output.flush)
             _write(os.fsync, output.fileno())
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _read(stream: gzip.GzipFile, archive: Path) -> bytes:
-    try:
-        return stream.read(CHUNK)
-    except EOFError as error:
-        raise UserError(f"{archive} is truncated; download it again") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{archive} is damaged ({error}); download it again") from error
 
 
 def _write(call: Callable[..., object], *arguments: object) -> None:
