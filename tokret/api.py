@@ -3,11 +3,12 @@
 `tokret` itself exports these names, and imports this module only when they are used.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from PIL import Image
 from tokret.data.views import Box, LazyViews, View
 from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
+from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.catalogue import ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor, load_extractor
+from tokret.search.index_writer import WEIGHTS
 from tokret.search.photos import view_of
 from tokret.search.querying import SearchResults, query_index
 from tokret.shapes import Float
@@ -129,16 +132,28 @@ class Index:
 
     Attributes:
       names: its photos that have descriptors, by path relative to `root`.
-      root: the folder that was indexed.
+      root: the folder of its photos.
     """
 
-    def __init__(self, folder: Path, load: Callable[[ModelInfo], Extractor]) -> None:
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
         """Opens the index in a folder; its model is restored by the first query."""
         catalogue = read_catalogue(folder)
         failed = catalogue.errors()
         self.names = [name for name in catalogue.photos if name not in failed]
-        self.root = Path(catalogue.root)
-        self._folder, self._load = folder, functools.cache(load)
+        self.root = Path(catalogue.root) if root is None else root
+        self._folder = folder
+
+        @functools.cache
+        def load(model: ModelInfo) -> Extractor:
+            try:
+                return load_extractor(folder / WEIGHTS / model.copy)
+            except UserError as error:
+                raise UserError(
+                    f"index={folder}: its copy of the weights cannot be used "
+                    f"({error}); rebuild the index from a checkpoint"
+                ) from error
+
+        self._load = load
 
     def query(
         self, photo: str | os.PathLike[str], top: int = 20, box: Box | None = None
@@ -153,11 +168,11 @@ class Index:
 
         Returns:
           `hits`, the best first, each with `name` and `score`, the cosine similarity;
-          the times taken.
+          `gone`, the names of hits that are not in `root` any more; the times taken.
 
         Raises:
           UserError: if the photo cannot be read, the box is not inside it, or the
-            index's weights are gone or changed.
+            index is damaged.
 
         Example:
           >>> import tokret
@@ -166,7 +181,7 @@ class Index:
           >>> best.name in index.names
           True
         """
-        return query_index(self._folder, Path(photo), box, top, self._load)
+        return query_index(self._folder, Path(photo), box, top, self._load, self.root)
 
 
 def load(
@@ -195,40 +210,31 @@ def load(
       >>> model.embed(["query.jpg"]).shape[0]
       1
     """
-    return Model(_restore(Path(path), ema, longest_side, scales))
+    _cache_programs()
+    folder = Path(path).expanduser()
+    return Model(load_extractor(folder, ema, longest_side, scales))
 
 
 def open_index(
-    path: str | os.PathLike[str],
-    checkpoint: str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
 ) -> Index:
     """Opens an index that `tokret index` made.
 
     Args:
       path: the index's folder.
-      checkpoint: where the weights are now, if they were moved.
+      root: the folder where its photos are now; None: where they were indexed.
 
     Raises:
-      UserError: if it is not an index.
+      UserError: if it is not an index, or `root` is not a folder.
     """
-
-    def restore(model: ModelInfo) -> Extractor:
-        where = Path(checkpoint or model.checkpoint)
-        if checkpoint is None and not where.is_dir():
-            raise UserError(
-                f"index={path}: its weights are gone from {where}; name their folder: "
-                "checkpoint"
-            )
-        return _restore(where, model.ema, model.longest_side, model.scales)
-
-    return Index(Path(path), restore)
+    _cache_programs()
+    folder = None if root is None else Path(root).expanduser()
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"root={root} is not a folder; name that of the photos")
+    return Index(Path(path).expanduser(), folder)
 
 
-def _restore(
-    folder: Path, ema: bool, longest_side: int | None, scales: Sequence[float] | None
-) -> Extractor:
-    nowhere = Path(os.devnull)  # descriptors stay in memory
-    expanded = folder.expanduser()
-    return load_extractor(
-        expanded, ema, longest_side, scales, nowhere, lambda line: None
-    )
+def _cache_programs() -> None:
+    """Keeps compiled programs for later processes, where there is a place for them."""
+    with contextlib.suppress(UserError):
+        keep_compiled(DEFAULT)

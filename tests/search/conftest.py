@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -46,21 +44,15 @@ def token_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def loaded(checkpoint, tmp_path_factory):
-    """An extractor that is restored once; tests set the folder of its segments."""
-    nowhere = tmp_path_factory.mktemp("segments")
-    return load_extractor(checkpoint, False, None, None, nowhere, lambda line: None)
+def loaded(checkpoint):
+    """An extractor that is restored once."""
+    return load_extractor(checkpoint)
 
 
 @pytest.fixture
 def load(loaded):
-    """Restores the same extractor for any folder of segments."""
-
-    def restore(segments):
-        system = dataclasses.replace(loaded.system, folder=segments)
-        return dataclasses.replace(loaded, system=system)
-
-    return restore
+    """Gives the same extractor to every index."""
+    return lambda copy: loaded
 
 
 @pytest.fixture

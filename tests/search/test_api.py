@@ -1,6 +1,7 @@
 """The public API: the docstrings' examples, and photos of every kind."""
 
 import doctest
+import shutil
 import subprocess
 import sys
 
@@ -73,9 +74,17 @@ def test_an_index_lists_its_photos_and_retrieves_them(load, photos, tmp_path):
     assert index.root == photos and len(index.names) == 9
     for name in index.names[:2]:
         assert index.query(photos / name, top=3).hits[0].name == name
-    moved = tokret.open_index(tmp_path / "index", checkpoint=tmp_path / "moved")
-    with pytest.raises(tokret.UserError, match="moved is not a folder"):
-        moved.query(photos / index.names[0])
+    photos.rename(tmp_path / "moved")
+    query = tmp_path / "moved" / index.names[0]
+    assert len(index.query(query, top=3).gone) == 3
+    moved = tokret.open_index(tmp_path / "index", root=tmp_path / "moved")
+    assert not moved.query(query, top=3).gone
+    with pytest.raises(tokret.UserError, match="root=.*nowhere is not a folder"):
+        tokret.open_index(tmp_path / "index", root=tmp_path / "nowhere")
+    shutil.rmtree(tmp_path / "index" / "weights")
+    lost = tokret.open_index(tmp_path / "index")
+    with pytest.raises(tokret.UserError, match="copy of the weights cannot be used"):
+        lost.query(query)
 
 
 def test_the_metrics():

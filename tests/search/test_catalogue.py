@@ -7,38 +7,43 @@ from hypothesis import strategies as st
 from tokret.errors import UserError
 from tokret.search.catalogue import (
     FILE,
-    NO_SEGMENT,
     Catalogue,
     ModelInfo,
     PhotoEntry,
+    encode_catalogue,
     read_catalogue,
-    write_catalogue,
 )
 from tokret.search.photos import Stamp
 
-MODEL = ModelInfo("/weights", False, "abc", 1024, (1.0, 0.5))
-SEGMENT = "0123456789abcdef"
+MODEL = ModelInfo("/weights", "abc", 1024, (1.0, 0.5), "f" * 16)
+PART, DIGEST = "0123456789abcdef", "fedcba9876543210"
 WHOLE = Catalogue(
     "/photos",
     MODEL,
     {
-        "a/b \u00e9.jpg": PhotoEntry(SEGMENT, 3, Stamp(10, 20), ""),
-        "bad.jpg": PhotoEntry(NO_SEGMENT, 0, Stamp(0, 0), "empty"),
+        "a/b \u00e9\u202f.jpg": PhotoEntry(Stamp(10, 20), "", DIGEST, PART, 3),
+        "bad.jpg": PhotoEntry(Stamp(0, 0), "empty"),
+        "copy.jpg": PhotoEntry(Stamp(10, 30), "", DIGEST, PART, 3),
     },
 )
 
 
+def write(folder, catalogue=WHOLE):
+    (folder / FILE).write_bytes(encode_catalogue(catalogue))
+
+
 def test_a_catalogue_comes_back(tmp_path):
-    write_catalogue(tmp_path, WHOLE)
-    assert read_catalogue(tmp_path) == WHOLE
-    assert WHOLE.segments() == [SEGMENT]
+    write(tmp_path)
+    found = read_catalogue(tmp_path)
+    assert (found.root, found.model, found.photos) == ("/photos", MODEL, WHOLE.photos)
+    assert found.live_rows() == {PART: {3: ["a/b \u00e9\u202f.jpg", "copy.jpg"]}}
 
 
 def test_only_what_would_change_descriptors_is_a_difference():
     assert MODEL.difference(MODEL) is None
-    moved = ModelInfo("/elsewhere", True, "abc", 1024, (1.0, 0.5))
+    moved = ModelInfo("/elsewhere", "abc", 1024, (1.0, 0.5))
     assert MODEL.difference(moved) is None
-    other = ModelInfo("/weights", False, "abc", 512, (1.0, 0.5))
+    other = ModelInfo("/weights", "abc", 512, (1.0, 0.5))
     assert MODEL.difference(other) == "longest_side: 512 and 1024"
 
 
@@ -56,52 +61,58 @@ def changed(*path, value):
     return change
 
 
+def photo(name, *fields):
+    return changed("photos", name, value=list(fields))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed("version", value=2), "version 2, not 1"),
+        (changed("version", value=1), "version 1, not 2"),
         (changed("root", value=3), "damaged"),
+        (changed("root", value="photos"), "not an absolute path"),
+        (
+            changed("root", value="/p\n\x1b[31mred"),
+            r"root '/p\\n\\x1b\[31mred' has con",
+        ),
+        (changed("root", value="/p\ud800"), "damaged"),
+        (changed("root", value="/others"), "another checksum"),
         (changed("model", value=[]), "damaged"),
         (changed("model", "scales", value=["1"]), "damaged"),
+        (changed("model", "copy", value="../x"), "matching regex"),
         (changed("photos", value=[]), "damaged"),
-        (
-            changed("photos", "../up.jpg", value=[SEGMENT, 0, [1, 1], ""]),
-            "not a photo's path",
-        ),
-        (
-            changed("photos", "/etc/x.jpg", value=[SEGMENT, 0, [1, 1], ""]),
-            "not a photo's path",
-        ),
-        (
-            changed("photos", "x.jpg", value=["../../up", 0, [1, 1], ""]),
-            "matching regex",
-        ),
-        (changed("photos", "x.jpg", value=["", 0, [1, 1], ""]), "without an error"),
-        (changed("photos", "x.jpg", value=[SEGMENT, -1, [1, 1], ""]), ">= 0"),
-        (
-            changed("photos", "x.jpg", value=[SEGMENT, True, [1, 1], ""]),
-            "Expected `int`",
-        ),
-        (changed("photos", "x.jpg", value=[SEGMENT, 0]), "damaged"),
+        (photo("../up.jpg", [1, 1], "", DIGEST, PART, 0), "not a photo's path"),
+        (photo("/etc/x.jpg", [1, 1], "", DIGEST, PART, 0), "not a photo's path"),
+        (photo("a\x1b.jpg", [1, 1], "", DIGEST, PART, 0), "not a photo's path"),
+        (photo("x.jpg", [1, 1], "", DIGEST, "../../up", 0), "matching regex"),
+        (photo("x.jpg", [1, 1]), "either an error, or a digest"),
+        (photo("x.jpg", [1, 1], "bad", DIGEST, PART), "either an error, or a digest"),
+        (photo("x.jpg", [1, 1], "", "", PART), "either an error, or a digest"),
+        (photo("x.jpg", [1, 1], "", DIGEST, PART, -1), ">= 0"),
+        (photo("x.jpg", [1, 1], "", DIGEST, PART, True), "Expected `int`"),
+        (photo("x.jpg", "", DIGEST), "damaged"),
+        # right by its form
+        (photo("x.jpg", [1, 1], "", DIGEST, PART, 0), "another checksum"),
     ],
 )
 def test_damage_is_a_line(tmp_path, change, message):
-    write_catalogue(tmp_path, WHOLE)
+    write(tmp_path)
     fields = json.loads((tmp_path / FILE).read_text())
     change(fields)
     (tmp_path / FILE).write_text(json.dumps(fields))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         read_catalogue(tmp_path)
+    assert str(caught.value).isprintable()
 
 
 @settings(deadline=None)  # files are written
 @given(st.binary(max_size=60), st.integers(0, 400))
-def test_bytes_of_any_kind_are_refused_or_read(tmp_path_factory, junk, at):
+def test_bytes_of_any_kind_are_refused(tmp_path_factory, junk, at):
     folder = tmp_path_factory.mktemp("index")
-    write_catalogue(folder, WHOLE)
+    write(folder)
     whole = (folder / FILE).read_bytes()
     (folder / FILE).write_bytes(whole[:at] + junk + whole[at + len(junk) :])
     try:
-        assert isinstance(read_catalogue(folder), Catalogue)
+        assert read_catalogue(folder).photos == WHOLE.photos
     except UserError as error:
         assert str(folder) in str(error)

@@ -1,85 +1,131 @@
 import dataclasses
+import json
 import os
-import signal
-import time
+import shutil
 
-import msgspec
 import numpy as np
 import pytest
 
 from tokret.errors import UserError
+from tokret.io.file_locks import held
 from tokret.retrieval.extraction import extract
-from tokret.retrieval.store.reading import read_store
-from tokret.search import indexing
-from tokret.search.catalogue import read_catalogue
-from tokret.search.indexing import SEGMENTS, update_index
+from tokret.search import photo_extraction
+from tokret.search.catalogue import FILE, read_catalogue
+from tokret.search.extractor import load_extractor
+from tokret.search.index_writer import Limits
+from tokret.search.indexing import update_index
+from tokret.search.parts import FOLDER, open_parts
 from tokret.search.photos import photo_views
+
+SMALL = Limits(rows=4, seconds=0.0, small=2)
 
 
 @pytest.fixture
-def update(loaded, photos, tmp_path):
+def update(load, photos, tmp_path):
     """Updates the index of the photos by the model that was restored once."""
 
-    def load(segments):
-        system = dataclasses.replace(loaded.system, folder=segments)
-        return dataclasses.replace(loaded, system=system)
-
-    def run(root=photos, **options):
+    def run(root=photos, load=load, **options):
         return update_index(root, tmp_path / "index", load, **options)
 
     return run
 
 
 def counts(change):
-    return change.photos, change.new, change.gone
+    return change.photos, change.new, change.known, change.gone
 
 
 def descriptors(index):
     """All good photos' descriptors, by name."""
     catalogue = read_catalogue(index)
-    stores = {
-        name: read_store(index / SEGMENTS / name) for name in catalogue.segments()
-    }
+    stores, damaged = open_parts(index, catalogue)
+    assert not damaged
     return {
-        name: np.array(stores[entry.segment].descriptors[entry.row])
+        name: np.array(stores[entry.part].descriptors[entry.row])
         for name, entry in catalogue.photos.items()
         if not entry.error
     }
 
 
+def same(some, others):
+    assert some.keys() == others.keys()
+    return all((some[name] == others[name]).all() for name in some)
+
+
 def test_an_index_follows_its_folder(update, photos, loaded, tmp_path, jpeg):
     index = tmp_path / "index"
-    assert counts(update(segment_size=4)) == (9, 9, 0)
+    assert counts(update()) == (9, 9, 0, 0)
     found = descriptors(index)
     names = sorted(found)
     views = photo_views(photos, names, 48)
     system = loaded.system
     alone = extract(system.embed, system.variables, list(views), system.settings)
     np.testing.assert_allclose([found[n] for n in names], alone, atol=1e-5)
-    assert counts(update()) == (9, 0, 0)
+    assert counts(update()) == (9, 0, 0, 0)
 
     (photos / "sea" / "1.jpg").unlink()
     (photos / "sea" / "5.jpg").write_bytes(jpeg(seed=50, size=(48, 40)))
     (photos / "new.jpg").write_bytes(jpeg(seed=51, size=(48, 40)))
-    assert counts(update()) == (9, 2, 1)
+    assert counts(update()) == (9, 2, 0, 1)
     after = descriptors(index)
     assert after.keys() == found.keys() - {"sea/1.jpg"} | {"new.jpg"}
-    same = after.keys() & found.keys() - {"sea/5.jpg"}
-    assert all((after[name] == found[name]).all() for name in same)
+    kept = after.keys() & found.keys() - {"sea/5.jpg"}
+    assert all((after[name] == found[name]).all() for name in kept)
     assert (after["sea/5.jpg"] != found["sea/5.jpg"]).any()
 
 
-def test_many_segments_are_merged_into_one(update, tmp_path, monkeypatch):
-    monkeypatch.setattr(indexing, "MAX_SEGMENTS", 20)
-    update(segment_size=3)
+def test_what_is_known_by_its_content_is_not_extracted_again(update, photos, tmp_path):
+    update()
     before = descriptors(tmp_path / "index")
-    assert len(read_catalogue(tmp_path / "index").segments()) == 3
-    monkeypatch.setattr(indexing, "MAX_SEGMENTS", 2)
-    assert update().new == 0
+    os.utime(photos / "sea" / "1.jpg", (0, 0))
+    (photos / "sea" / "3 <b>é.jpg").rename(photos / "renamed.jpg")
+    shutil.copy(photos / "sea" / "5.jpg", photos / "copy.jpg")
+    assert counts(update()) == (10, 0, 3, 1)
     after = descriptors(tmp_path / "index")
-    assert after.keys() == before.keys()
-    assert all((after[name] == before[name]).all() for name in after)
-    assert len(os.listdir(tmp_path / "index" / SEGMENTS)) == 1
+    assert (after["renamed.jpg"] == before["sea/3 <b>é.jpg"]).all()
+    assert (after["copy.jpg"] == after["sea/5.jpg"]).all()
+    assert counts(update()) == (10, 0, 0, 0)
+
+
+def test_copies_in_a_new_folder_are_extracted_once(update, photos, tmp_path):
+    shutil.copy(photos / "sea" / "5.jpg", photos / "copy.jpg")
+    assert counts(update()) == (10, 10, 0, 0)
+    found = descriptors(tmp_path / "index")
+    assert (found["copy.jpg"] == found["sea/5.jpg"]).all()
+    rows = read_catalogue(tmp_path / "index").live_rows()
+    assert sum(map(len, rows.values())) == 9
+
+
+def test_a_photo_replaced_by_one_of_its_size_and_time_is_found_by_rehash(
+    update, photos, tmp_path, jpeg
+):
+    old, new = jpeg(seed=70, size=(48, 40)), jpeg(seed=71, size=(48, 40))
+    size = max(len(old), len(new))
+    photo = photos / "sea" / "1.jpg"
+    for content in (old, new):
+        photo.write_bytes(content.ljust(size, b"\0"))
+        os.utime(photo, (0, 0))
+        change = update()
+    assert change.new == 0
+    before = descriptors(tmp_path / "index")
+    assert counts(update(rehash=True)) == (9, 1, 0, 0)
+    after = descriptors(tmp_path / "index")
+    assert (before.pop("sea/1.jpg") != after.pop("sea/1.jpg")).any()
+    assert same(before, after)
+
+
+def test_small_parts_are_merged_and_unused_rows_dropped(update, photos, tmp_path):
+    update(limits=dataclasses.replace(SMALL, small=20))
+    before = descriptors(tmp_path / "index")
+    assert len(os.listdir(tmp_path / "index" / FOLDER)) == 3
+    for name in ("sea/1.jpg", "sea/3 <b>é.jpg"):
+        del before[name]
+        (photos / name).unlink()
+    limits = Limits(rows=20, seconds=0.0, small=2)
+    assert counts(update(limits=limits)) == (7, 0, 0, 2)
+    after = descriptors(tmp_path / "index")
+    assert same(before, after)
+    (part,) = (tmp_path / "index" / FOLDER).iterdir()
+    assert len(np.load(part / "descriptors.npy")) == 7
 
 
 def test_bad_photos_are_reported_once_and_read_again_when_they_change(
@@ -87,36 +133,171 @@ def test_bad_photos_are_reported_once_and_read_again_when_they_change(
 ):
     (photos / "empty.jpg").write_bytes(b"")
     change = update()
-    assert change.photos == 9 and set(change.bad) == {"empty.jpg"}
+    assert counts(change) == (9, 9, 0, 0) and set(change.bad) == {"empty.jpg"}
     assert "empty" in change.bad["empty.jpg"]
     assert update().new == 0
     (photos / "empty.jpg").write_bytes(jpeg(seed=60, size=(48, 40)))
     change = update()
-    assert change.photos == 10 and change.new == 1 and not change.bad
+    assert counts(change) == (10, 1, 0, 0) and not change.bad
 
 
-def test_photos_that_are_all_bad_do_not_end_it(update, tmp_path):
+def everything(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*"))
+
+
+def test_a_new_index_that_fails_leaves_nothing(update, tmp_path, loaded):
     root = tmp_path / "bad"
     root.mkdir()
     for name in ("a.jpg", "b.jpg"):
         (root / name).write_bytes(b"<html>")
-    change = update(root)
-    assert change.photos == 0 and set(change.bad) == {"a.jpg", "b.jpg"}
+    before = everything(tmp_path)
+    index = tmp_path / "some" / "index"
+    with pytest.raises(UserError, match="none of the 2 photos in .* the first: a.jpg"):
+        update_index(root, index, lambda copy: loaded)
+
+    def fail(copy):
+        raise UserError("checkpoint: none")
+
+    with pytest.raises(UserError, match="checkpoint: none"):
+        update_index(root, index, fail)
+    (root / "a.jpg").unlink()
+    (root / "b.jpg").unlink()
+    with pytest.raises(UserError, match="has no photo"):
+        update_index(root, index, fail)
+    assert everything(tmp_path) == [
+        path for path in before if path.name not in ("a.jpg", "b.jpg")
+    ]
 
 
-def test_an_index_is_of_one_folder_and_one_model(update, tmp_path, loaded, photos):
+def test_an_index_below_a_file_is_a_line(photos, load):
+    index = photos / "sea" / "1.jpg" / "index"
+    with pytest.raises(UserError, match="index=.* cannot be made: Not a directory"):
+        update_index(photos, index, load)
+
+
+def test_an_index_whose_photos_are_all_bad_now_stays(update, photos, tmp_path):
+    update()
+    before = (tmp_path / "index" / FILE).read_bytes()
+    for path in photos.rglob("*.jpg"):
+        path.write_bytes(b"<html>")
+    with pytest.raises(UserError, match="none of the 9 photos"):
+        update()
+    assert (tmp_path / "index" / FILE).read_bytes() == before
+
+
+def test_a_moved_library_is_not_extracted_again(update, photos, tmp_path):
+    update()
+    before = descriptors(tmp_path / "index")
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved, copy_function=shutil.copyfile)
+    shutil.rmtree(photos)
+    with pytest.raises(UserError, match="moved: index=.* is of the photos in .*my ph"):
+        update(moved)
+    change = update(moved, moved=True)
+    assert counts(change) == (9, 0, 9, 0)
+    assert read_catalogue(tmp_path / "index").root == str(moved)
+    assert same(before, descriptors(tmp_path / "index"))
+
+
+def test_a_root_that_cannot_be_printed_is_refused(update, photos):
+    odd = photos.rename(photos.with_name("two\nlines"))
+    with pytest.raises(UserError, match=r"two\\nlines' has control characters"):
+        update(odd)
+
+
+def test_further_training_does_not_change_an_index(
+    update, photos, tmp_path, checkpoint, other_checkpoint, jpeg
+):
+    index = tmp_path / "index"
+    run = shutil.copytree(checkpoint, tmp_path / "run")
+    update(load=lambda copy: load_extractor(run))
+    before = descriptors(index)
+    shutil.rmtree(run)  # as after more training, which prunes the checkpoint
+    shutil.copytree(other_checkpoint, run)
+    with pytest.raises(UserError, match="rebuild: .* by another model .weights: "):
+        update(load=lambda copy: load_extractor(run))
+
+    (photos / "new.jpg").write_bytes(jpeg(seed=51, size=(48, 40)))
+    assert counts(update(load=load_extractor)) == (10, 1, 0, 0)
+    after = descriptors(index)
+    del after["new.jpg"]
+    assert same(before, after)
+
+
+def test_a_rebuild_extracts_all_again_and_is_complete_at_once(
+    update, tmp_path, other_checkpoint, monkeypatch
+):
+    index = tmp_path / "index"
+    update()
+    before, old = descriptors(index), read_catalogue(index)
+    other = load_extractor(other_checkpoint)
+
+    def rebuild(**options):
+        return update(load=lambda copy: other, rebuild=True, limits=SMALL, **options)
+
+    # Interrupted after the first photos: the old index answers.
+    extract_into = photo_extraction.extract_into
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(extract_into(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(photo_extraction, "AT_ONCE", 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(photo_extraction, "extract_into", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild()
+    assert same(before, descriptors(index)) and read_catalogue(index) == old
+    assert len(os.listdir(index / "weights")) == 2
+    assert counts(rebuild()) == (9, 4, 0, 0)  # five were done
+    after, new = descriptors(index), read_catalogue(index)
+    assert after.keys() == before.keys()
+    assert all((after[name] != before[name]).any() for name in after)
+    assert new.model.weights == other.model.weights
+    assert os.listdir(index / "weights") == [new.model.copy]
+    assert sorted(os.listdir(index / FOLDER)) == sorted(new.live_rows())
+    assert counts(update(load=load_extractor)) == (9, 0, 0, 0)
+
+
+def test_a_damaged_part_is_extracted_again(update, tmp_path):
+    index = tmp_path / "index"
+    update(limits=SMALL)
+    before = descriptors(index)
+    part = min((index / FOLDER).iterdir())
+    content = bytearray((part / "descriptors.npy").read_bytes())
+    content[-1] ^= 1
+    (part / "descriptors.npy").write_bytes(content)
+    change = update()
+    assert len(change.damaged) == 1 and 0 < change.new < 9 and change.photos == 9
+    after = descriptors(index)
+    assert after.keys() == before.keys()
+    for name in after:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+    assert not update().damaged
+
+
+def test_a_damaged_catalogue_can_be_rebuilt(update, tmp_path):
+    index = tmp_path / "index"
+    update()
+    before = descriptors(index)
+    fields = json.loads((index / FILE).read_text())
+    fields["root"] = "/elsewhere"
+    (index / FILE).write_text(json.dumps(fields))
+    with pytest.raises(UserError, match="another checksum"):
+        update()
+    assert len(os.listdir(index / FOLDER)) == 1  # nothing was removed
+    assert counts(update(rebuild=True)) == (9, 9, 0, 0)
+    assert same(before, descriptors(index))
+
+
+def test_an_index_is_of_one_folder(update, tmp_path, photos):
     update()
     other = tmp_path / "others"
     other.mkdir()
-    with pytest.raises(UserError, match="is an index of .*my photos"):
+    shutil.copy(photos / "sea" / "1.jpg", other)
+    with pytest.raises(UserError, match="moved: .* set this if they are in .*others"):
         update(other)
-    model = msgspec.structs.replace(loaded.model, weights="others")
-    with pytest.raises(UserError, match="of another model .weights: "):
-        update_index(
-            photos,
-            tmp_path / "index",
-            lambda segments: dataclasses.replace(loaded, model=model),
-        )
 
 
 def test_other_folders_stay_as_they_are(update, tmp_path):
@@ -137,34 +318,10 @@ def test_a_folder_without_photos_empties_no_index(update, photos, tmp_path):
     assert descriptors(tmp_path / "index").keys() == found.keys()
 
 
-@pytest.mark.slow
-def test_after_kills_it_ends_as_if_undisturbed(
-    start, program, checkpoint, photos, tmp_path
-):
-    def arguments(name):
-        return (
-            *("index", photos, f"--checkpoint={checkpoint}"),
-            f"--index={tmp_path / name}",
-        )
-
-    status, out, err = program(*arguments("whole"))
-    assert status == 0, out + err
-    for moment in ("segments", "journal"):
-        process = start(*arguments("killed"))
-        pattern = {"segments": "segments/*", "journal": "segments/*/finished"}[moment]
-        while process.poll() is None and not any((tmp_path / "killed").glob(pattern)):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    status, out, err = program(*arguments("killed"))
-    assert status == 0, out + err
-    whole, killed = (descriptors(tmp_path / name) for name in ("whole", "killed"))
-    assert whole.keys() == killed.keys() and len(whole) == 9
-    assert all((whole[name] == killed[name]).all() for name in whole)
-    files = [
-        sorted(
-            p.relative_to(tmp_path / n).as_posix() for p in (tmp_path / n).rglob("*")
-        )
-        for n in ("whole", "killed")
-    ]
-    assert files[0] == files[1]
+def test_two_processes_do_not_update_an_index_at_once(update, tmp_path):
+    update()
+    with (
+        held(tmp_path / "index" / ".lock", "mine"),
+        pytest.raises(UserError, match="another process is updating it"),
+    ):
+        update()

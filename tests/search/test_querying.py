@@ -4,22 +4,25 @@ import shutil
 import msgspec
 import pytest
 
-from tokret.commands.query import render
+from tokret.commands.query import render, to_text
 from tokret.errors import UserError
+from tokret.search.catalogue import FILE, encode_catalogue, read_catalogue
+from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
 from tokret.search.querying import parse_box, query_index
 
 
 @pytest.fixture
 def index(load, photos, tmp_path):
-    update_index(photos, tmp_path / "index", load, segment_size=4)
+    limits = Limits(rows=4, seconds=0.0, small=20)
+    update_index(photos, tmp_path / "index", load, limits=limits)
     return tmp_path / "index"
 
 
 @pytest.fixture
 def results_of(index, loaded):
-    def run(photo, box=None, top=20):
-        return query_index(index, photo, box, top, lambda model: loaded)
+    def run(photo, box=None, top=20, root=None):
+        return query_index(index, photo, box, top, lambda model: loaded, root)
 
     return run
 
@@ -60,10 +63,80 @@ def test_boxes_that_are_none(text):
         parse_box(text)
 
 
+def test_files_that_are_gone_are_named(results_of, photos):
+    query = photos / "sea" / "1.jpg"
+    (photos / "sea" / "7.jpg").unlink()
+    results = results_of(query)
+    assert results.gone == ["sea/7.jpg"]
+    assert "1 of these are gone from" in to_text(results).splitlines()[-1]
+    moved = photos.rename(photos.with_name("moved"))
+    results = results_of(moved / "sea" / "1.jpg", top=5)
+    assert len(results.gone) == 5
+    line = to_text(results).splitlines()[-1]
+    assert ", ...; index again, or name the folder where they are now: --root" in line
+    results = results_of(moved / "sea" / "1.jpg", root=moved)
+    assert results.gone == ["sea/7.jpg"]
+    assert to_text(results).startswith(f"   1  1.0000  {moved}/sea/1.jpg\n")
+
+
+def tampered(index, change):
+    """Changes the photos of a catalogue, and gives it the checksum of that."""
+    catalogue = read_catalogue(index)
+    photos = dict(catalogue.photos)
+    change(photos)
+    whole = msgspec.structs.replace(catalogue, photos=photos, checksum=0)
+    (index / FILE).write_bytes(encode_catalogue(whole))
+
+
+def swap_rows(photos):
+    a, b = min(photos), max(photos)
+    place = {
+        name: {"part": photos[name].part, "row": photos[name].row} for name in (a, b)
+    }
+    photos[a] = msgspec.structs.replace(photos[a], **place[b])
+    photos[b] = msgspec.structs.replace(photos[b], **place[a])
+
+
+def give_one_row_two_names(photos):
+    a, b = min(photos), max(photos)
+    photos[b] = msgspec.structs.replace(
+        photos[b], part=photos[a].part, row=photos[a].row
+    )
+
+
+def name_a_row_beyond_the_end(photos):
+    photos[min(photos)] = msgspec.structs.replace(photos[min(photos)], row=1000)
+
+
+@pytest.mark.parametrize(
+    "change", [swap_rows, give_one_row_two_names, name_a_row_beyond_the_end]
+)
+def test_a_catalogue_that_disagrees_with_its_parts_is_refused(
+    results_of, index, photos, change, load
+):
+    query = photos / "sea" / "1.jpg"
+    right = results_of(query).hits
+    tampered(index, change)
+    with pytest.raises(UserError, match="is damaged: .* row .* is not of .*; index"):
+        results_of(query)
+    assert update_index(photos, index, load).damaged
+    repaired = results_of(query).hits
+    assert [hit.name for hit in repaired] == [hit.name for hit in right]
+
+
+def test_parts_of_other_weights_are_refused(results_of, index, photos):
+    catalogue = read_catalogue(index)
+    model = msgspec.structs.replace(catalogue.model, weights="others")
+    whole = msgspec.structs.replace(catalogue, model=model, checksum=0)
+    (index / FILE).write_bytes(encode_catalogue(whole))
+    with pytest.raises(UserError, match="has descriptors of another model"):
+        results_of(photos / "sea" / "1.jpg")
+
+
 def test_other_weights_are_refused(index, photos, loaded):
     model = msgspec.structs.replace(loaded.model, weights="others")
     other = dataclasses.replace(loaded, model=model)
-    with pytest.raises(UserError, match="of another model .weights"):
+    with pytest.raises(UserError, match="copy of the weights is damaged"):
         query_index(index, photos / "sea" / "1.jpg", None, 5, lambda model: other)
 
 
@@ -90,18 +163,23 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
     made = ("index", photos, f"--checkpoint={moved}")
     status, out, err = program(*made, f"--index={index}")
     assert status == 0, out + err
-    assert "9 photos (10 extracted now, 0 gone)" in out
+    assert "9 photos (9 extracted now, 0 gone)" in out
     assert "odd.png: empty" in out and "1 other files skipped" in out
     status, out, err = program(*query, "--top=3", f"--report={page}")
     assert status == 0, out + err
     lines = out.splitlines()
     assert lines[0].endswith("sea/1.jpg") and len(lines) == 5
     assert page.read_text().startswith("<!DOCTYPE html>")
+    # The checkpoint changes and goes: the index has its own copy.
     shutil.rmtree(moved)
-    refused(program(*query), "are gone from", "checkpoint")
-    other = program(*query, f"--checkpoint={other_checkpoint}")
-    refused(other, "of another model (weights")
-    status, out, err = program(*query, f"--checkpoint={checkpoint}")
+    assert program(*query)[0] == 0
+    shutil.copytree(other_checkpoint, moved)
+    refused(program(*made, f"--index={index}"), "--rebuild: ", "by another model (wei")
+    status, out, err = program("index", photos, f"--index={index}")
+    assert status == 0 and "9 photos (0 extracted now, 0 gone)" in out
+    status, out, err = program(*made, f"--index={index}", "--rebuild")
+    assert status == 0 and "9 photos (9 extracted now, 0 gone)" in out
+    status, out, err = program(*query)
     assert status == 0 and "sea/1.jpg" in out.splitlines()[0]
 
 
@@ -113,6 +191,8 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
             "nowhere is not a folder",
         ),
         (("query", "x.jpg"), "--index"),
+        (("index", ".", "--index=y", "--ema"), "--ema: is of a checkpoint"),
+        (("query", "x.jpg", "--index=y", "--root=nowhere"), "--root=nowhere is not a"),
         (("query", "x.jpg", "--index=y", "--report=a.txt"), "must be a file that ends"),
         (("query", "x.jpg", "--index=y", "--box=1"), "box=1 must be"),
     ],

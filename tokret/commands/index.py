@@ -6,8 +6,10 @@ from typing import Annotated
 import tyro
 
 from tokret.command_line import log
+from tokret.errors import UserError
+from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.extractor import Extractor, load_extractor
-from tokret.search.indexing import update_index
+from tokret.search.indexing import Change, update_index
 
 SHOWN = 10  # bad photos that are named
 
@@ -15,37 +17,72 @@ SHOWN = 10  # bad photos that are named
 def main(
     photos: Annotated[Path, tyro.conf.Positional],
     index: Path,
-    checkpoint: Path,
+    checkpoint: Path | None = None,
     longest_side: int | None = None,
     scales: tuple[float, ...] | None = None,
     ema: bool = False,
+    moved: bool = False,
+    rebuild: bool = False,
+    rehash: bool = False,
+    compilation_cache: str = DEFAULT,
 ) -> None:
     """Make or update an index of the photos below a folder.
 
     Photos are jpg, png, webp, gif, bmp, tiff, avif and heic, turned as their EXIF has
-    it; hidden files and folders are skipped. The same command again adds new photos,
-    removes those that are gone, and resumes after a kill.
+    it; hidden files and folders are skipped. The same command again adds new photos, removes those that are gone, and resumes
+    after a kill. Photos that were only renamed or touched are not embedded again.
 
     Args:
       photos: the folder of photos.
       index: the folder of the index.
-      checkpoint: the folder of a run, a conversion, or one checkpoint.
-      longest_side: of a photo, in pixels; None: the run's.
-      scales: factors of the image size, as 1,0.7; None: the run's.
-      ema: use the EMA of the weights.
+      checkpoint: the folder of a run, a conversion, or one checkpoint. The index copies
+        the weights; later None takes the copy.
+      longest_side: of a photo, in pixels; None: the run's, or the index's.
+      scales: factors of the image size, as 1,0.7; None: the run's, or the index's.
+      ema: use the EMA of the checkpoint's weights.
+      moved: the photos of the index are in another folder now, the one given here.
+      rebuild: extract all descriptors again, as by another checkpoint.
+      rehash: read all photos, even those of the same size and time as before.
+      compilation_cache: folder of compiled programs; "" keeps none.
     """
+    if ema and checkpoint is None:
+        raise UserError("ema: is of a checkpoint; name the checkpoint too")
+    keep_compiled(compilation_cache)
 
-    def load(segments: Path) -> Extractor:
-        return load_extractor(checkpoint, ema, longest_side, scales, segments, log)
+    def load(copy: Path | None) -> Extractor:
+        source = checkpoint or copy
+        if source is None:
+            raise UserError(
+                "checkpoint: is missing, and a new index takes its weights from it; "
+                "name the folder of a run or a conversion"
+            )
+        return load_extractor(source, ema, longest_side, scales)
 
-    change = update_index(photos, index, load)
-    for note in change.notes:
-        log(f"note: {note}")
+    change = update_index(
+        photos, index, load, moved=moved, rebuild=rebuild, rehash=rehash
+    )
+    for line in to_lines(change):
+        log(line)
+    log(f"{index}: {summary(change)}")
+
+
+def to_lines(change: Change) -> list[str]:
+    """What needs a look: photos without a descriptor, damaged parts, other files."""
+    lines = [f"note: {note}" for note in change.notes]
+    lines += [f"damaged, extracted again: {why}" for why in change.damaged]
     if change.bad:
-        log(f"{len(change.bad)} photos have no descriptor:")
-        for name, why in list(change.bad.items())[:SHOWN]:
-            log(f"  {why if name in why else f'{name}: {why}'}")
-    log(
-        f"{index}: {change.photos} photos ({change.new} extracted now, "
+        lines.append(f"{len(change.bad)} photos have no descriptor:")
+    for name, why in list(change.bad.items())[:SHOWN]:
+        lines.append(f"  {why if name in why else f'{name}: {why}'}")
+    if len(change.bad) > SHOWN:
+        lines.append(f"  and {len(change.bad) - SHOWN} more")
+    return lines
+
+
+def summary(change: Change) -> str:
+    """The numbers of photos."""
+    known = f"{change.known} known by their content, " if change.known else ""
+    return (
+        f"{change.photos} photos ({change.new} extracted now, {known}"
         f"{change.gone} gone)"
     )

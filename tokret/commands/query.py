@@ -12,11 +12,13 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.retrieval.html import pages
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
+from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.photos import read_view
 from tokret.search.querying import SearchResults, parse_box
 
 QUERY_SIDE = 480  # of the query, in pixels
 HIT_SIDE = 240
+SHOWN = 3  # photos that are gone, and named
 
 
 def main(
@@ -25,7 +27,8 @@ def main(
     box: str | None = None,
     top: int = 20,
     report: Path | None = None,
-    checkpoint: Path | None = None,
+    root: Path | None = None,
+    compilation_cache: str = DEFAULT,
 ) -> None:
     """Search an index for the photos most similar to a photo, or to a part of it.
 
@@ -35,13 +38,15 @@ def main(
       box: x0,y0,x1,y1 in pixels: the part of the photo to search for.
       top: how many photos to print.
       report: also write a page to look at, FILE.html.
-      checkpoint: where the weights are now, if they were moved.
+      root: the folder where the index's photos are now, if they were moved.
+      compilation_cache: folder of compiled programs; "" keeps none.
     """
+    keep_compiled(compilation_cache)
     part = parse_box(box)
     if report is not None:
         _check_page(report)
 
-    results = open_index(index, checkpoint).query(photo, top, part)
+    results = open_index(index, root).query(photo, top, part)
     log(to_text(results))
     if report is not None:
         write_whole(report, render(results, photo, part))
@@ -67,6 +72,13 @@ def to_text(results: SearchResults) -> str:
         f"{1000 * results.search_seconds:.0f} ms; the query's descriptor took "
         f"{results.extract_seconds:.1f} s"
     )
+    if results.gone:
+        some = ", ".join(results.gone[:SHOWN])
+        more = ", ..." if len(results.gone) > SHOWN else ""
+        lines.append(
+            f"{len(results.gone)} of these are gone from {results.root}: {some}{more}; "
+            "index again, or name the folder where they are now: --root"
+        )
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ be, so that a landmark has the same size in both.
 """
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import overload
@@ -40,6 +41,11 @@ def thumbnail_size(size: Size, limit: float) -> Size:
     return longest, min(sorted(sides), key=lambda n: abs(aspect - longest / n))
 
 
+def photo_digest(encoded: bytes) -> str:
+    """A digest of a photo's file."""
+    return hashlib.blake2b(encoded, digest_size=8).hexdigest()
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
     """One photo to extract a descriptor from."""
@@ -48,6 +54,11 @@ class View:
     name: str  # for errors
     box: Box | None  # the part that is used, None for all of it
     longest_side: int  # longest side of the whole photo after shrinking, in pixels
+
+    @property
+    def digest(self) -> str:
+        """A digest of the photo's file."""
+        return photo_digest(self.encoded)
 
     def _cropped(self) -> Size | None:
         if self.box is None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,22 @@ def held(path: Path, refusal: str) -> Iterator[None]:
     Raises:
       UserError: with the text `refusal`, if another process holds it.
     """
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(refusal) from error
-        yield
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(refusal) from error
+            # The one who held it may have removed the file meanwhile.
+            if not _is_open(path, file.fileno()):
+                continue
+            yield
+            return
+
+
+def _is_open(path: Path, number: int) -> bool:
+    """Whether an open file is still that of the path."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(number))
+    except FileNotFoundError:
+        return False

@@ -13,7 +13,7 @@ import numpy as np
 from tokret.data.views import Box, View
 from tokret.errors import UserError
 from tokret.retrieval.canvases import Canvas
-from tokret.retrieval.store.record import Images, photo_digest
+from tokret.retrieval.store.record import Images
 from tokret.runtime.process_group import ALONE, ProcessGroup
 from tokret.shapes import Int, UInt8
 
@@ -64,7 +64,7 @@ def scan_photos(
         name, box, digest = f"record {row}", None, ""
         try:
             view = views[row]
-            name, digest = view.name, photo_digest(view.encoded)
+            name, digest = view.name, view.digest
             if view.box is not None:
                 x0, y0, x1, y1 = (float(side) for side in view.box)
                 box = x0, y0, x1, y1

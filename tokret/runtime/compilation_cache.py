@@ -18,13 +18,14 @@ def keep_compiled(folder: str) -> None:
 
     Args:
       folder: may serve any programs and machines: each kind of processor has a folder
-        of its own in it. "" stores nothing. The environment's JAX_COMPILATION_CACHE_DIR
-        takes precedence.
+        of its own in it. "" stores nothing. A folder that jax was given before, as by
+        the environment's JAX_COMPILATION_CACHE_DIR, takes precedence.
 
     Raises:
       UserError: if the folder cannot be made.
     """
-    if not folder or os.environ.get(VARIABLE):
+    chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if not folder or os.environ.get(VARIABLE) or chosen:
         return
     # XLA compiles for all the instructions of the processor.
     kind = hashlib.sha256(processor.instructions().encode()).hexdigest()[:12]

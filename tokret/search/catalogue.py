@@ -1,50 +1,58 @@
 """The catalogue of an index: the model of its descriptors, and each photo's row.
 
-Descriptors are in stores below INDEX/segments. `catalogue.json` is written atomically,
-after the store that it refers to, so that it is true whenever the process ends.
+Descriptors are in stores below INDEX/parts. A photo has the row of the file with its
+content, whatever its name was when the descriptor was extracted. `catalogue.json` is
+written atomically, after what it refers to, so that it is true whenever the process
+ends.
 """
 
+import os
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import msgspec
 
 from tokret.errors import UserError
-from tokret.io.atomic_files import write_whole
+from tokret.io.json_files import read_json
 from tokret.names import is_valid_name
 from tokret.search.photos import Stamp
 
 FILE = "catalogue.json"
-VERSION = 1  # of the file's form
-NO_SEGMENT = ""  # of photos without a descriptor
+VERSION = 2  # of the file's form
+NO_PART = ""  # of photos without a descriptor
+REMEDY = "remove the folder and index again"
+MAX_BYTES = 2**31
+Token = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+TokenOrNone = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{16})?\Z")]
 
 
 class PhotoEntry(msgspec.Struct, frozen=True, array_like=True):
     """A photo of the index."""
 
-    # The store of its descriptor, or NO_SEGMENT.
-    segment: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{16})?\Z")]
-    row: Annotated[int, msgspec.Meta(ge=0)]  # in that store
-    stamp: Stamp  # of the file when its descriptor was extracted
-    error: str  # the reason if it has no descriptor; "" if it has one
+    stamp: Stamp  # of the file when its content was read
+    error: str = ""  # the reason if it has no descriptor; "" if it has one
+    digest: TokenOrNone = ""  # of the file; "" without a descriptor
+    part: TokenOrNone = NO_PART  # the store of its descriptor, or NO_PART
+    row: Annotated[int, msgspec.Meta(ge=0)] = 0  # in that store
 
     def __post_init__(self) -> None:
-        """Refuses a photo that has neither a segment nor an error."""
-        if self.segment == NO_SEGMENT and not self.error:
-            raise ValueError("a photo without an error has no segment")
+        """Refuses a photo with a descriptor and an error, or with neither."""
+        if bool(self.error) == bool(self.part) or bool(self.part) != bool(self.digest):
+            raise ValueError("a photo has either an error, or a digest and a part")
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
     """The model of an index's descriptors."""
 
-    checkpoint: str  # folder of the weights
-    ema: bool  # whether the EMA of the weights was taken
+    checkpoint: str  # folder that the weights were taken from
     weights: str  # digest of the weights
     longest_side: int  # of a photo, in pixels
     scales: tuple[float, ...]  # factors of the sides
+    copy: TokenOrNone = ""  # folder of the index's own copy of the weights
 
     def difference(self, other: "ModelInfo") -> str | None:
-        """The first field that changes descriptors; the folder and EMA do not."""
+        """The first field that changes descriptors; the folders do not."""
         for field in ("weights", "longest_side", "scales"):
             mine, theirs = getattr(self, field), getattr(other, field)
             if mine != theirs:
@@ -59,54 +67,67 @@ class Catalogue(msgspec.Struct, frozen=True):
     model: ModelInfo  # of the descriptors
     photos: dict[str, PhotoEntry]  # by path relative to the root
     version: int = VERSION  # of the file's form
+    checksum: int = 0  # CRC-32 of the encoded catalogue with a checksum of 0
 
     def __post_init__(self) -> None:
-        """Refuses paths outside the root: a report shows the photos."""
+        """Refuses paths outside the root, since a report shows the photos."""
+        check_root(self.root)
         for name in self.photos:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or not is_valid_name(name):
                 raise ValueError(f"{name[:40]!r} is not a photo's path")
 
-    def segments(self) -> list[str]:
-        """The stores in use, sorted."""
-        used = {entry.segment for entry in self.photos.values()}
-        return sorted(used - {NO_SEGMENT})
-
     def errors(self) -> dict[str, str]:
         """By photo, why it has no descriptor."""
         return {name: e.error for name, e in self.photos.items() if e.error}
+
+    def live_rows(self) -> dict[str, dict[int, list[str]]]:
+        """The photos of each row in use, by part; copies of a file share a row."""
+        live: dict[str, dict[int, list[str]]] = {}
+        for name, entry in self.photos.items():
+            if entry.part != NO_PART:
+                live.setdefault(entry.part, {}).setdefault(entry.row, []).append(name)
+        return live
 
 
 class _Version(msgspec.Struct):
     version: int
 
 
-def write_catalogue(folder: Path, catalogue: Catalogue) -> None:
-    """Writes the catalogue of an index atomically, or raises a UserError."""
-    write_whole(folder / FILE, msgspec.json.encode(catalogue) + b"\n")
+def check_root(root: str) -> None:
+    """Raises a ValueError if a path is relative, or cannot be stored and printed."""
+    if not os.path.isabs(root):
+        raise ValueError(f"root {ascii(root[:40])} is not an absolute path")
+    if not is_valid_name(root):
+        raise ValueError(f"root {ascii(root[:200])} has control characters")
 
 
-def read_catalogue(folder: Path) -> Catalogue:
+def encode_catalogue(catalogue: Catalogue) -> bytes:
+    """Encodes a catalogue with its checksum, as JSON."""
+    text = msgspec.json.encode(msgspec.structs.replace(catalogue, checksum=0))
+    whole = msgspec.structs.replace(catalogue, checksum=zlib.crc32(text))
+    return msgspec.json.encode(whole) + b"\n"
+
+
+def read_catalogue(folder: Path, file: str = FILE) -> Catalogue:
     """Reads and checks the catalogue of an index.
 
     Raises:
       UserError: there is none, or it is damaged.
     """
-    path = folder / FILE
-    if not path.is_file():
+    path = folder / file
+    if not path.exists():
         raise UserError(
             f"index={folder} is not an index; create one of your photos first"
         )
-    try:
-        content = path.read_bytes()
-        found = msgspec.json.decode(content, type=_Version).version
-        if found == VERSION:
-            return msgspec.json.decode(content, type=Catalogue)
-    except (OSError, ValueError, RecursionError, msgspec.DecodeError) as error:
+    found = read_json(path, _Version, REMEDY, MAX_BYTES).version
+    if found != VERSION:
         raise UserError(
-            f"{path} is damaged ({error}); remove the folder and index again"
-        ) from error
-    raise UserError(
-        f"{path} has version {found}, not {VERSION}; another version of tokret wrote "
-        "it: remove the folder and index again"
-    )
+            f"{path} has version {found}, not {VERSION}; another version of tokret "
+            f"wrote it: {REMEDY}"
+        )
+    catalogue: Catalogue = read_json(path, Catalogue, REMEDY, MAX_BYTES)
+    text = msgspec.json.encode(msgspec.structs.replace(catalogue, checksum=0))
+    if zlib.crc32(text) != catalogue.checksum:
+        raise UserError(f"{path}: damaged (another checksum): {REMEDY}")
+    return catalogue

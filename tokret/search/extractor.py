@@ -1,15 +1,19 @@
 """The model that extracts an index's descriptors."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from tokret.config import stored
+from tokret.config.tree import InferenceConfig
 from tokret.errors import UserError
 from tokret.evaluation.options import choose_checkpoint, make_settings
 from tokret.evaluation.systems import ModelSystem, model_systems
 from tokret.retrieval.store.record import weights_digest
 from tokret.search.catalogue import ModelInfo
 from tokret.training.checkpoint_metadata import read_config
+from tokret.training.weights import save_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,17 +22,16 @@ class Extractor:
 
     system: ModelSystem
     model: ModelInfo
+    config: InferenceConfig  # which the model is rebuilt from
 
 
 def load_extractor(
     checkpoint: Path,
-    ema: bool,
-    longest_side: int | None,
-    scales: Sequence[float] | None,
-    segments: Path,
-    log: Callable[[str], None],
+    ema: bool = False,
+    longest_side: int | None = None,
+    scales: Sequence[float] | None = None,
 ) -> Extractor:
-    """Restores a model that extracts descriptors into stores below `segments`.
+    """Restores a model that extracts descriptors.
 
     Args:
       checkpoint: folder of a run or a conversion, whose newest checkpoint is taken, or
@@ -36,8 +39,6 @@ def load_extractor(
       ema: whether the EMA of the weights is taken for them.
       longest_side: of a photo, in pixels; None for the run's own.
       scales: factors of the sides; None for the run's own.
-      segments: folder of the stores.
-      log: called with lines on what is going to be computed.
 
     Raises:
       UserError: if there is no checkpoint, or a value is out of range.
@@ -53,13 +54,29 @@ def load_extractor(
     chosen, _ = choose_checkpoint(workdir, alone, None)
     config = read_config(chosen)
     settings = make_settings(config, longest_side, scales)
-    system, _ = model_systems(config, settings, chosen, ema, segments, log)
-    system = dataclasses.replace(system, folder=segments)
+    nowhere = Path(os.devnull)  # an index writes its own stores
+    system, _ = model_systems(
+        config, settings, chosen, ema, nowhere, log=lambda line: None
+    )
     model = ModelInfo(
         str(checkpoint.resolve()),
-        ema,
         weights_digest(system.variables),
         settings.longest_side,
         tuple(float(scale) for scale in settings.scales),
     )
-    return Extractor(system, model)
+    return Extractor(system, model, config)
+
+
+def save_copy(extractor: Extractor, folder: Path) -> None:
+    """Saves the weights and the settings, for `load_extractor` of the new folder."""
+    config = InferenceConfig(
+        seed=extractor.config.seed,
+        model=extractor.config.model,
+        evaluation=extractor.system.settings,
+    )
+    variables = extractor.system.variables
+    folder.mkdir(parents=True)
+    save_weights(
+        folder, {"model": variables["params"]}, variables["batch_stats"], config
+    )
+    stored.save(config, folder / "config.json")

@@ -1,36 +1,37 @@
-"""Updates an index from its folder: adds new photos and removes those that are gone."""
+"""Updates an index from its folder: adds new photos and removes those that are gone.
+
+A photo is known by its content. Descriptors are written in parts as they are extracted,
+and the catalogue after each: a process that is killed loses what is in no part yet,
+whatever happens to the folder before the next one starts. The index has a copy of its
+model's weights, so that further training does not change it.
+"""
 
 import contextlib
 import dataclasses
-import hashlib
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
-from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.io.file_locks import held
-from tokret.retrieval.store.reading import Store, read_store
-from tokret.retrieval.store.record import Images
-from tokret.retrieval.store.writing import NoReadablePhotoError, write_store
-from tokret.search.catalogue import (
-    FILE,
-    NO_SEGMENT,
-    Catalogue,
-    PhotoEntry,
-    read_catalogue,
-    write_catalogue,
+from tokret.search import parts
+from tokret.search.catalogue import FILE, Catalogue, check_root, read_catalogue
+from tokret.search.extractor import Extractor, save_copy
+from tokret.search.index_writer import (
+    DRAFT,
+    REBUILD,
+    WEIGHTS,
+    IndexWriter,
+    Limits,
+    sweep,
 )
-from tokret.search.extractor import Extractor
-from tokret.search.photos import Stamp, find_photos, photo_views
+from tokret.search.photo_extraction import add_photos
+from tokret.search.photos import find_photos
 
-SEGMENTS = "segments"
-SEGMENT_SIZE = 4096  # photos of a segment; their bytes are read one by one
-MAX_SEGMENTS = 16  # more are merged into one
-_COPIED = 4096  # rows at once
+LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,177 +40,154 @@ class Change:
 
     photos: int  # in the index now
     new: int  # photos whose descriptors were extracted, also because they changed
+    known: int  # photos that were moved, copied or touched, known by their content
     gone: int  # photos that were removed
     bad: Mapping[str, str]  # why photos have no descriptor, by name
     notes: Sequence[str]  # on the photos' folders, and on what was skipped
+    damaged: Sequence[str]  # why parts could not be used; they were extracted again
 
 
 def update_index(
     root: Path,
     index: Path,
-    load: Callable[[Path], Extractor],
-    segment_size: int = SEGMENT_SIZE,
+    load: Callable[[Path | None], Extractor],
+    *,
+    moved: bool = False,
+    rebuild: bool = False,
+    rehash: bool = False,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
 ) -> Change:
     """Creates or updates an index; after a kill the same call resumes.
 
     Args:
       root: the folder of photos.
       index: the index's folder, created if it is missing.
-      load: restores the model, given the folder of the index's segments.
-      segment_size: photos of a segment.
+      load: restores the model, given the folder of the index's own copy of it; None for
+        a new index.
+      moved: whether the photos of the index may be in another folder now, `root`.
+      rebuild: whether all descriptors are extracted again, by any model. Until that is
+        complete, queries are answered by the old ones.
+      rehash: whether all photos are read, also those whose size and time have not
+        changed.
+      limits: the sizes of parts.
 
     Raises:
       UserError: the index is another folder's or another model's, another process
-        updates it, or a file cannot be read or written.
+        updates it, no photo can be read, or a file cannot be written. A new index
+        leaves no files then.
     """
     root = root.expanduser().resolve()
+    try:
+        check_root(str(root))
+    except ValueError as error:
+        raise UserError(f"{error}; rename the folder") from error
     found, notes = find_photos(root)
-    with _locked(index):
-        old = read_catalogue(index) if (index / FILE).exists() else None
-        if old is not None and old.root != str(root):
-            raise UserError(
-                f"index={index} is an index of {old.root}; name that folder, or "
-                "another index"
-            )
-        extractor = load(index / SEGMENTS)
-        catalogue = _opened(index, old, str(root), extractor)
+    if not found:
+        others = "".join(f"; {note}" for note in notes)
+        raise UserError(f"{root} has no photo; name a folder that has{others}")
+    with _prepared(index):
+        old = _existing(index, root, moved, rebuild)
+        extractor = load(index / WEIGHTS / old.model.copy if old else None)
+        file, catalogue = _started(index, old, root, extractor, rebuild)
+        writer = IndexWriter(index, file, catalogue, extractor, limits)
         same = {
-            name: entry
-            for name, entry in catalogue.photos.items()
-            if found.get(name) == entry.stamp
+            name
+            for name, entry in writer.photos.items()
+            if found.get(name) == entry.stamp and not rehash
         }
-        gone = len(catalogue.photos.keys() - found.keys())
-        new = [name for name in found if name not in same]
-        if not found:
-            others = "".join(f"; {note}" for note in notes)
-            raise UserError(f"{root} has no photo; name a folder that has{others}")
-        catalogue = msgspec.structs.replace(catalogue, photos=same)
-        for start in range(0, len(new), segment_size):
-            names = new[start : start + segment_size]
-            added = _extract_segment(root, names, found, extractor)
-            photos = catalogue.photos | added
-            catalogue = msgspec.structs.replace(catalogue, photos=photos)
-            write_catalogue(index, catalogue)
-        if gone and not new:
-            write_catalogue(index, catalogue)
-        catalogue = _compacted(index, catalogue, extractor)
-    bad = catalogue.errors()
-    return Change(len(catalogue.photos) - len(bad), len(new), gone, bad, notes)
+        changed = {name: found[name] for name in found if name not in same}
+        new, known = add_photos(writer, extractor, root, changed, limits)
+        gone = writer.finish(found)
+    bad = {name: entry.error for name, entry in writer.photos.items() if entry.error}
+    photos = len(writer.photos) - len(bad)
+    return Change(photos, new, known, gone, bad, notes, writer.damaged)
 
 
 @contextlib.contextmanager
-def _locked(index: Path) -> Iterator[None]:
-    """Creates the folder, and locks it against other processes."""
-    if index.exists() and not index.is_dir():
-        raise UserError(f"index={index} is a file; name a folder")
-    if index.exists() and not (index / FILE).exists():
-        strange = {path.name for path in index.iterdir()} - {SEGMENTS, ".lock"}
-        if strange:
-            raise UserError(
-                f"index={index} has other files, such as {min(strange)}; name an empty "
-                "folder, or one that does not exist yet"
-            )
-    index.mkdir(parents=True, exist_ok=True)
-    refusal = f"index={index}: another process is updating it; wait for it"
-    with held(index / ".lock", refusal):
-        yield
+def _prepared(index: Path) -> Iterator[None]:
+    """Creates the folder, locks it against other processes, and sweeps it.
 
-
-def _opened(
-    index: Path, old: Catalogue | None, root: str, extractor: Extractor
-) -> Catalogue:
-    if old is None:
-        return Catalogue(root, extractor.model, {})
-    difference = extractor.model.difference(old.model)
-    if difference:
+    If it is no index in the end, what was made is removed.
+    """
+    made = []
+    try:
+        if index.exists() and not index.is_dir():
+            raise UserError(f"index={index} is a file; name a folder")
+        if index.exists() and not (index / FILE).exists():
+            strange = {path.name for path in index.iterdir()}
+            strange -= {parts.FOLDER, WEIGHTS, LOCK, DRAFT}
+            if strange:
+                raise UserError(
+                    f"index={index} has other files, such as {min(strange)}; name an "
+                    "empty folder, or one that does not exist yet"
+                )
+        made = [path for path in (index, *index.parents) if not path.exists()]
+        index.mkdir(parents=True, exist_ok=True)
+        (index / LOCK).touch()
+    except OSError as error:
         raise UserError(
-            f"index={index} is of another model ({difference}); name another index, or "
-            "remove this one"
+            f"index={index} cannot be made: {error.strerror}; name another folder"
+        ) from error
+    refusal = f"index={index}: another process is updating it; wait for it"
+    with held(index / LOCK, refusal):
+        try:
+            sweep(index)
+            yield
+        finally:
+            if not (index / FILE).exists():
+                _remove(index, made)
+
+
+def _remove(index: Path, made: Sequence[Path]) -> None:
+    for name in (parts.FOLDER, WEIGHTS):
+        shutil.rmtree(index / name, ignore_errors=True)
+    for name in (DRAFT, LOCK):
+        (index / name).unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _existing(index: Path, root: Path, moved: bool, rebuild: bool) -> Catalogue | None:
+    """Reads the catalogue; None for a new index, or a damaged one to be rebuilt."""
+    if not (index / FILE).exists():
+        return None
+    try:
+        old = read_catalogue(index)
+    except UserError:
+        if rebuild:
+            return None
+        raise
+    if old.root != str(root) and not moved:
+        raise UserError(
+            f"moved: index={index} is of the photos in {old.root}; set this if they "
+            f"are in {root} now, or name another index"
         )
-    return msgspec.structs.replace(old, model=extractor.model)
+    return old
 
 
-def _extract_segment(
-    root: Path,
-    names: Sequence[str],
-    stamps: Mapping[str, Stamp],
-    extractor: Extractor,
-) -> dict[str, PhotoEntry]:
-    """Extracts the descriptors of photos into a store of their own."""
-    # The same photos have the same store: extraction resumes in one that a kill left
-    # unfinished, but not in one of photos that have changed since.
-    segment = _hash([(name, *stamps[name]) for name in names])
-    views = photo_views(root, names, extractor.model.longest_side)
-    try:
-        bad = extractor.system({segment: views})[segment].bad
-    except NoReadablePhotoError:
-        segment = NO_SEGMENT
-        bad = {row: _reason(views[row]) for row in range(len(names))}
-    return {
-        name: PhotoEntry(segment, row, stamps[name], bad.get(row, ""))
-        for row, name in enumerate(names)
-    }
-
-
-def _reason(view: View) -> str:
-    try:
-        view.pixels()
-    except UserError as error:
-        return str(error)
-    return f"{view.name} changed while it was read"
-
-
-def _hash(values: Sequence[tuple[object, ...]]) -> str:
-    return hashlib.sha256(repr(values).encode()).hexdigest()[:16]
-
-
-def _compacted(index: Path, catalogue: Catalogue, extractor: Extractor) -> Catalogue:
-    """Merges many segments, or mostly unused ones, into one; removes unused ones."""
-    segments = catalogue.segments()
-    stores = {segment: read_store(index / SEGMENTS / segment) for segment in segments}
-    rows = sum(len(store.names) for store in stores.values())
-    if len(segments) > MAX_SEGMENTS or rows > 2 * len(catalogue.photos):
-        catalogue = _merged(index, catalogue, stores, extractor)
-        write_catalogue(index, catalogue)
-    kept = set(catalogue.segments())
-    if (index / SEGMENTS).is_dir():
-        for folder in (index / SEGMENTS).iterdir():
-            if folder.name not in kept:
-                shutil.rmtree(folder)
-    return catalogue
-
-
-def _merged(
-    index: Path,
-    catalogue: Catalogue,
-    stores: Mapping[str, Store],
-    extractor: Extractor,
-) -> Catalogue:
-    entries = {
-        name: entry
-        for name, entry in sorted(catalogue.photos.items())
-        if entry.segment != NO_SEGMENT
-    }
-    places = [(entry.segment, entry.row) for entry in entries.values()]
-    errors = [entry.error for entry in entries.values()]
-    columns = [
-        tuple(getattr(stores[name].record.images, field)[row] for name, row in places)
-        for field in ("names", "sizes", "boxes", "digests")
-    ]
-    segment = _hash(places)
-    record = extractor.system.record(Images(*columns))
-    with write_store(index / SEGMENTS / segment, record) as writer:
-        missing = np.flatnonzero(~writer.finished)
-        for start in range(0, len(missing), _COPIED):
-            rows = missing[start : start + _COPIED]
-            copied = np.stack(
-                [stores[name].descriptors[i] for name, i in (places[r] for r in rows)]
+def _started(
+    index: Path, old: Catalogue | None, root: Path, extractor: Extractor, rebuild: bool
+) -> tuple[str, Catalogue]:
+    """The catalogue to start from, and the file that it is to be written to."""
+    if old is not None and not rebuild:
+        difference = extractor.model.difference(old.model)
+        if difference:
+            raise UserError(
+                f"rebuild: index={index} was made by another model ({difference}); set "
+                "this to extract all its descriptors again by this one, or name "
+                "neither checkpoint, longest_side nor scales to keep its own"
             )
-            writer.write(rows, copied, {int(r): errors[r] for r in rows if errors[r]})
-        writer.finish()
-    photos = {
-        name: msgspec.structs.replace(entry, segment=segment, row=row)
-        for row, (name, entry) in enumerate(entries.items())
-    }
-    photos = catalogue.photos | photos
-    return msgspec.structs.replace(catalogue, photos=photos)
+        copy = old.model.copy
+        if not (index / WEIGHTS / copy).is_dir():
+            save_copy(extractor, index / WEIGHTS / copy)
+        return FILE, msgspec.structs.replace(old, root=str(root), checksum=0)
+    if old is not None:
+        with contextlib.suppress(UserError):
+            begun = read_catalogue(index, REBUILD)
+            if begun.root == str(root) and not extractor.model.difference(begun.model):
+                return REBUILD, msgspec.structs.replace(begun, checksum=0)
+    copy = secrets.token_hex(8)
+    save_copy(extractor, index / WEIGHTS / copy)
+    model = msgspec.structs.replace(extractor.model, copy=copy)
+    return REBUILD if old else FILE, Catalogue(str(root), model, {})

@@ -14,7 +14,7 @@ from tokret.data.preparing.photo_files import (
     PhotoReader,
 )
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
-from tokret.data.views import Box, LazyViews, Size, View
+from tokret.data.views import Box, LazyViews, Size, View, photo_digest
 from tokret.errors import UserError
 from tokret.names import first_names
 from tokret.shapes import UInt8
@@ -60,6 +60,27 @@ def _stamp(path: Path) -> Stamp:
     return Stamp(info.st_size, info.st_mtime_ns)
 
 
+def read_digest(path: Path) -> str | None:
+    """A digest of a photo's file, which is not decoded; None if it cannot be read."""
+    try:
+        with PhotoReader() as reader:
+            return photo_digest(reader.read(PhotoLocation(str(path))))
+    except BadPhotoError:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class FileView(View):
+    """A view of a photo as it was turned upright."""
+
+    file_digest: str  # of the file as it is
+
+    @property
+    def digest(self) -> str:
+        """A digest of the photo's file."""
+        return self.file_digest
+
+
 def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View:
     """Reads a part (or all) of a photo in any of the formats; errors call it `name`.
 
@@ -68,10 +89,11 @@ def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View
     """
     try:
         with PhotoReader() as reader:
-            encoded = process_photo(reader.read(PhotoLocation(str(path))), UPRIGHT)
+            content = reader.read(PhotoLocation(str(path)))
+        encoded = process_photo(content, UPRIGHT)
     except BadPhotoError as error:
         raise UserError(f"{name}: {error}") from error
-    return View(encoded, name, box, longest_side)
+    return FileView(encoded, name, box, longest_side, photo_digest(content))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +12,10 @@ from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.retrieval.exact_search.top_k import top_k
 from tokret.retrieval.extraction import extract
-from tokret.retrieval.store.reading import read_store
+from tokret.retrieval.store.reading import Store
 from tokret.search.catalogue import Catalogue, ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor
-from tokret.search.indexing import SEGMENTS
+from tokret.search.parts import open_parts
 from tokret.search.photos import read_view
 from tokret.shapes import Float
 
@@ -33,6 +33,7 @@ class SearchResults:
 
     root: Path  # the folder that names are relative to
     hits: list[Hit]  # the best first
+    gone: list[str]  # hits whose files are not below the root any more
     num_photos: int  # how many were searched
     extract_seconds: float  # for the query's descriptor, compilation included
     search_seconds: float  # for the search
@@ -61,6 +62,7 @@ def query_index(
     box: Box | None,
     top: int,
     load: Callable[[ModelInfo], Extractor],
+    root: Path | None = None,
 ) -> SearchResults:
     """Retrieves the photos of an index that are most similar to another one.
 
@@ -70,17 +72,16 @@ def query_index(
       box: the part of it to search for, in pixels of the upright photo; None for all.
       top: how many to retrieve.
       load: restores the model of the index.
+      root: the folder where the index's photos are now; None: where they were indexed.
 
     Raises:
-      UserError: if there is no index, its weights are gone or changed, or the photo
-        cannot be read.
+      UserError: if there is no index, it is damaged, or the photo cannot be read.
     """
-    catalogue = read_catalogue(index)
-    num_photos = len(catalogue.photos) - len(catalogue.errors())
     if top < 1:
         raise UserError(f"top={top} must be at least 1")
-    if not num_photos:
-        raise UserError(f"index={index} has no photo with a descriptor")
+    # Before the model is restored: an update may remove the files meanwhile.
+    catalogue, stores = open_catalogue(index)
+    folder = Path(catalogue.root) if root is None else root
     view = read_view(photo, str(photo), box, catalogue.model.longest_side)
     if box is not None:
         width, height = view.whole_size()
@@ -93,49 +94,64 @@ def query_index(
     difference = extractor.model.difference(catalogue.model)
     if difference:
         raise UserError(
-            f"index={index} is of another model ({difference}); name its checkpoint, "
-            "or index again"
+            f"index={index}: its copy of the weights is damaged ({difference}); "
+            "rebuild the index from a checkpoint"
         )
     start = time.perf_counter()
     system = extractor.system
     settings = dataclasses.replace(system.settings, batch_size=1)
     query = extract(system.embed, system.variables, [view], settings)
     extracted = time.perf_counter()
-    hits = search_segments(index, catalogue, query, top)
+    hits = search_parts(stores, catalogue.live_rows(), query, top)
     seconds = extracted - start, time.perf_counter() - extracted
-    return SearchResults(Path(catalogue.root), hits, num_photos, *seconds)
+    gone = [hit.name for hit in hits if not (folder / hit.name).exists()]
+    num_photos = len(catalogue.photos) - len(catalogue.errors())
+    return SearchResults(folder, hits, gone, num_photos, *seconds)
 
 
-def search_segments(
-    index: Path, catalogue: Catalogue, query: Float[np.ndarray, "1 d"], top: int
+def open_catalogue(index: Path) -> tuple[Catalogue, dict[str, Store]]:
+    """Opens the catalogue and the parts of an index.
+
+    Raises:
+      UserError: if there is no index, or it is damaged.
+    """
+    catalogue = read_catalogue(index)
+    while True:
+        stores, damaged = open_parts(index, catalogue)
+        if not damaged:
+            return catalogue, stores
+        # An update may have merged parts since the catalogue was read.
+        before, catalogue = catalogue, read_catalogue(index)
+        if catalogue == before:
+            raise UserError(
+                f"index={index} is damaged: {damaged[0]}; index its photos again, "
+                "which repairs it"
+            )
+
+
+def search_parts(
+    stores: Mapping[str, Store],
+    live: Mapping[str, Mapping[int, Sequence[str]]],
+    query: Float[np.ndarray, "1 d"],
+    top: int,
 ) -> list[Hit]:
-    """Searches all segments of an index, exactly, for the best `top` photos."""
-    live: dict[str, dict[int, str]] = {name: {} for name in catalogue.segments()}
-    for name, entry in catalogue.photos.items():
-        if not entry.error:
-            live[entry.segment][entry.row] = name
+    """Searches the parts of an index, exactly, for the best `top` photos.
+
+    Args:
+      stores: the parts by name.
+      live: of each part, the photos of the rows in use.
+      query: its descriptor.
+      top: how many to retrieve.
+    """
     hits: list[Hit] = []
-    for segment, names in live.items():
-        folder = index / SEGMENTS / segment
-        store = read_store(folder)
-        rows, dims = len(store.names), store.descriptors.shape[1]
-        if names and max(names) >= rows:
-            raise UserError(
-                f"{folder} has {rows} rows, fewer than its catalogue lists; remove the "
-                "index and create it again"
-            )
-        if dims != query.shape[1]:
-            raise UserError(
-                f"{folder} has descriptors of {dims} dimensions, not {query.shape[1]}; "
-                "remove the index and create it again"
-            )
+    for part, names in live.items():
+        descriptors = stores[part].descriptors
         # Rows of photos that are gone may rank before those of live ones.
-        scores, items = top_k(
-            query, store.descriptors, min(rows, top + rows - len(names))
-        )
+        k = min(len(descriptors), top + len(descriptors) - len(names))
+        scores, items = top_k(query, descriptors, k)
         hits += [
-            Hit(names[item], score)
+            Hit(name, score)
             for score, item in zip(scores[0].tolist(), items[0].tolist(), strict=True)
-            if item in names
+            for name in names.get(item, ())
         ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top]

@@ -82,8 +82,3 @@ def weights_digest(variables: Any) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]
-
-
-def photo_digest(encoded: bytes) -> str:
-    """A digest of a photo's file."""
-    return hashlib.blake2b(encoded, digest_size=8).hexdigest()

@@ -1,0 +1,66 @@
+"""Progress of long work: a bar on a terminal, a line now and then elsewhere."""
+
+import contextlib
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS = 30.0  # between two lines
+
+
+class Progress(contextlib.AbstractContextManager["Progress"]):
+    """Reports on standard error how much is done, the rate, and the time left.
+
+    Args:
+      title: of the work, such as "extracting".
+      total: how many there are.
+      done: how many were done before.
+      unit: what is counted, in the singular.
+      shown: whether anything is printed; only one of several processes should.
+      leave: whether the bar stays on the terminal at the end.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        done: int = 0,
+        unit: str = "photo",
+        shown: bool = True,
+        leave: bool = True,
+    ) -> None:
+        self._title, self._unit = title, unit
+        self._total, self._done = total, done
+        off = None if shown else True  # None: a bar only on a terminal
+        self._bar: Any = tqdm(
+            total=total, initial=done, unit=unit, desc=title, disable=off, leave=leave
+        )
+        self._lines = shown and self._bar.disable
+        self._due = time.monotonic() + SECONDS
+        self._first: tuple[float, int] | None = None  # time and count of the first
+
+    def update(self, count: int) -> None:
+        """Adds to what is done."""
+        self._bar.update(count)
+        self._done += count
+        now = time.monotonic()
+        # The first part may have taken a compilation.
+        self._first = self._first or (now, self._done)
+        if self._lines and now >= self._due:
+            self._due = now + SECONDS
+            tqdm.write(self._line(now), file=sys.stderr)
+
+    def _line(self, now: float) -> str:
+        start, before = self._first or (now, self._done)
+        line = f"{self._title}: {self._done} of {self._total} {self._unit}s"
+        if now > start and self._done > before:
+            rate = (self._done - before) / (now - start)
+            left = tqdm.format_interval((self._total - self._done) / rate)
+            line += f", {rate:.3g} {self._unit}s/s, {left} left"
+        return line
+
+    def __exit__(self, *_: object) -> None:
+        """Closes the bar."""
+        self._bar.close()

@@ -1,0 +1,71 @@
+"""The parts of an index: stores of a bounded number of descriptors each."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tokret.errors import UserError
+from tokret.retrieval.store.reading import REMEDY, Store, read_store
+from tokret.retrieval.store.record import Images, Record
+from tokret.retrieval.store.writing import write_store
+from tokret.search.catalogue import Catalogue
+from tokret.shapes import Float
+
+FOLDER = "parts"
+
+
+def write_part(
+    index: Path, record: Record, descriptors: Float[np.ndarray, "n d"]
+) -> tuple[str, Store]:
+    """Writes a part; until a catalogue refers to it, it is not in the index.
+
+    Returns its name, and the store.
+    """
+    name = secrets.token_hex(8)
+    with write_store(index / FOLDER / name, record) as writer:
+        writer.write(np.arange(len(record.images)), descriptors, {})
+        return name, writer.finish()
+
+
+def open_parts(index: Path, catalogue: Catalogue) -> tuple[dict[str, Store], list[str]]:
+    """Opens the parts of an index, and compares the catalogue with them.
+
+    Returns:
+      The stores by name, and of the parts that are damaged or are not those of the
+      catalogue, why.
+    """
+    stores, damaged = {}, []
+    for name, rows in sorted(catalogue.live_rows().items()):
+        try:
+            stores[name] = _open_part(index / FOLDER / name, catalogue, rows)
+        except UserError as error:
+            damaged.append(str(error).removesuffix(f": {REMEDY}"))
+    return stores, damaged
+
+
+def _open_part(
+    folder: Path, catalogue: Catalogue, rows: Mapping[int, Sequence[str]]
+) -> Store:
+    store = read_store(folder)
+    if store.record.weights != catalogue.model.weights:
+        raise UserError(f"{folder}: has descriptors of another model")
+    digests = store.record.images.digests
+    for row, names in rows.items():
+        for name in names:
+            if row >= len(digests) or catalogue.photos[name].digest != digests[row]:
+                raise UserError(f"{folder}: row {row} is not of {name}")
+    return store
+
+
+def take_rows(
+    stores: Mapping[str, Store], places: Sequence[tuple[str, int]]
+) -> tuple[Images, Float[np.ndarray, "n d"]]:
+    """Copies rows, each given by its part and its number there."""
+    columns = [
+        tuple(getattr(stores[part].record.images, field)[row] for part, row in places)
+        for field in ("names", "sizes", "boxes", "digests")
+    ]
+    rows = np.stack([stores[part].descriptors[row] for part, row in places])
+    return Images(*columns), rows

@@ -1,0 +1,177 @@
+"""Photos of a folder -> rows of an index; what is known by its content is not embedded.
+
+Photos are read some thousands at a time, so that few padded shapes suit many of them.
+"""
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from tokret.data.views import select_views
+from tokret.retrieval.canvases import plan_canvases
+from tokret.retrieval.extraction import Embedder, extract_into
+from tokret.retrieval.store.record import Images
+from tokret.retrieval.view_batches import ScannedPhotos, decoding_threads, scan_photos
+from tokret.runtime.progress import Progress
+from tokret.search.catalogue import PhotoEntry
+from tokret.search.extractor import Extractor
+from tokret.search.index_writer import IndexWriter, Limits
+from tokret.search.photos import Stamp, photo_views, read_digest
+from tokret.shapes import Bool, Float, Int
+
+AT_ONCE = 4096  # photos that are read together
+
+Stamps = Mapping[str, Stamp]  # by path relative to the root
+
+
+def add_photos(
+    writer: IndexWriter,
+    extractor: Extractor,
+    root: Path,
+    stamps: Stamps,
+    limits: Limits,
+) -> tuple[int, int]:
+    """Adds new, changed, moved and touched photos to an index, part after part.
+
+    Args:
+      writer: of the index.
+      extractor: the model.
+      root: the folder of the photos.
+      stamps: of the photos.
+      limits: the sizes of parts.
+
+    Returns:
+      How many photos were extracted, and how many were known by their content.
+    """
+    new = known = 0
+    with Progress("extracting", len(stamps)) as bar:
+        names = iter(stamps)
+        while some := {name: stamps[name] for name in itertools.islice(names, AT_ONCE)}:
+            entries = _recognised(writer.photos, root, some)
+            known += sum(writer.photos.get(n) != entry for n, entry in entries.items())
+            writer.photos |= entries
+            bar.update(len(entries))
+            rest = {name: some[name] for name in some if name not in entries}
+            _extract(writer, extractor, root, rest, limits, bar)
+            new += sum(not writer.photos[name].error for name in rest)
+    return new, known
+
+
+def _recognised(
+    photos: Mapping[str, PhotoEntry], root: Path, stamps: Stamps
+) -> dict[str, PhotoEntry]:
+    """Those of some photos whose content is in the index under any name."""
+    by_digest = {entry.digest: entry for entry in photos.values() if entry.part}
+    sizes = {entry.stamp.size for entry in by_digest.values()}
+    # Only a file of the same size can be a copy.
+    likely = [name for name, stamp in stamps.items() if stamp.size in sizes]
+    with ThreadPoolExecutor(decoding_threads()) as pool:
+        digests = pool.map(read_digest, [root / name for name in likely])
+        return {
+            name: msgspec.structs.replace(by_digest[digest], stamp=stamps[name])
+            for name, digest in zip(likely, digests, strict=True)
+            if digest in by_digest
+        }
+
+
+def _extract(
+    writer: IndexWriter,
+    extractor: Extractor,
+    root: Path,
+    stamps: Stamps,
+    limits: Limits,
+    bar: Progress,
+) -> None:
+    """Extracts the descriptors of photos; copies of a file share a row."""
+    names, settings = list(stamps), extractor.system.settings
+    views = photo_views(root, names, settings.longest_side)
+    with Progress("reading", len(names), leave=False) as reading:
+        photos = scan_photos(views, reading.update)
+    for row, why in photos.bad.items():
+        writer.photos[names[row]] = PhotoEntry(stamps[names[row]], why)
+    bar.update(len(photos.bad))
+    copies: dict[str, list[int]] = {}
+    for row, digest in enumerate(photos.images.digests):
+        if row not in photos.bad:
+            copies.setdefault(digest, []).append(row)
+    if not copies:
+        return
+    firsts = [rows[0] for rows in copies.values()]
+    files = [{names[r]: stamps[names[r]] for r in rows} for rows in copies.values()]
+    chosen = ScannedPhotos(_select(photos.images, firsts), {})
+    canvases = plan_canvases(chosen.sizes, settings.canvases, settings.batch_size)
+    system = extractor.system
+    rows = _PartWriter(writer, chosen.images, files, limits, bar)
+    try:
+        extract_into(
+            rows,
+            Embedder(system.embed, system.variables, settings),
+            select_views(views, firsts),
+            chosen,
+            canvases,
+        )
+    finally:
+        rows.flush()
+
+
+def _select(images: Images, rows: Sequence[int]) -> Images:
+    columns = msgspec.structs.astuple(images)
+    return Images(*(tuple(column[row] for row in rows) for column in columns))
+
+
+class _PartWriter:
+    """Takes descriptors, and writes a part when it is full, or when it is time."""
+
+    def __init__(
+        self,
+        writer: IndexWriter,
+        images: Images,
+        files: Sequence[Stamps],
+        limits: Limits,
+        bar: Progress,
+    ) -> None:
+        self._writer, self._images, self._files = writer, images, files
+        self._limits, self._bar = limits, bar
+        self._rows: list[int] = []
+        self._descriptors: list[np.ndarray] = []
+        self._start = time.monotonic()
+
+    @property
+    def finished(self) -> Bool[np.ndarray, " n"]:
+        """No row is written before."""
+        return np.zeros(len(self._images), bool)
+
+    def write(
+        self,
+        rows: Int[np.ndarray, " b"],
+        descriptors: Float[np.ndarray, "b d"],
+        bad: Mapping[int, str],
+    ) -> None:
+        """Adds a batch."""
+        for row, descriptor in zip(rows.tolist(), descriptors, strict=True):
+            self._bar.update(len(self._files[row]))
+            if row in bad:
+                for name, stamp in self._files[row].items():
+                    self._writer.photos[name] = PhotoEntry(stamp, bad[row])
+                continue
+            self._rows.append(row)
+            self._descriptors.append(descriptor)
+            if len(self._rows) >= self._limits.rows:
+                self.flush()
+        if time.monotonic() - self._start > self._limits.seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes a part of the rows that are in none yet."""
+        if self._rows:
+            images = _select(self._images, self._rows)
+            files = [self._files[row] for row in self._rows]
+            descriptors = np.stack(self._descriptors).astype(np.float32)
+            self._rows, self._descriptors = [], []
+            self._writer.add_part(images, descriptors, files)
+        self._start = time.monotonic()
