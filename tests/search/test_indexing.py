@@ -14,7 +14,7 @@ from tokret.search.catalogue import FILE, read_catalogue
 from tokret.search.extractor import load_extractor
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
-from tokret.search.parts import FOLDER, open_parts
+from tokret.search.part_stores import FOLDER, open_parts
 from tokret.search.photos import photo_views
 
 SMALL = Limits(rows=4, seconds=0.0, small=2)

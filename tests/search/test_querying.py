@@ -73,7 +73,7 @@ def test_files_that_are_gone_are_named(results_of, photos):
     results = results_of(moved / "sea" / "1.jpg", top=5)
     assert len(results.gone) == 5
     line = to_text(results).splitlines()[-1]
-    assert ", ...; index again, or name the folder where they are now: --root" in line
+    assert line.endswith("index again, or name the folder where they are now: --root")
     results = results_of(moved / "sea" / "1.jpg", root=moved)
     assert results.gone == ["sea/7.jpg"]
     assert to_text(results).startswith(f"   1  1.0000  {moved}/sea/1.jpg\n")
@@ -164,7 +164,7 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
     status, out, err = program(*made, f"--index={index}")
     assert status == 0, out + err
     assert "9 photos (9 extracted now, 0 gone)" in out
-    assert "odd.png: empty" in out and "1 other files skipped" in out
+    assert "odd.png: empty" in out and ".txt 1" in out
     status, out, err = program(*query, "--top=3", f"--report={page}")
     assert status == 0, out + err
     lines = out.splitlines()

@@ -7,6 +7,7 @@ import tyro
 
 from tokret.command_line import log
 from tokret.errors import UserError
+from tokret.names import printable
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.extractor import Extractor, load_extractor
 from tokret.search.indexing import Change, update_index
@@ -29,8 +30,9 @@ def main(
     """Make or update an index of the photos below a folder.
 
     Photos are jpg, png, webp, gif, bmp, tiff, avif and heic, turned as their EXIF has
-    it; hidden files and folders are skipped. The same command again adds new photos, removes those that are gone, and resumes
-    after a kill. Photos that were only renamed or touched are not embedded again.
+    it; hidden files and folders are skipped. The same command again adds new photos,
+    removes those that are gone, and resumes after a kill. Photos that were only renamed
+    or touched are not embedded again.
 
     Args:
       photos: the folder of photos.
@@ -73,7 +75,7 @@ def to_lines(change: Change) -> list[str]:
     if change.bad:
         lines.append(f"{len(change.bad)} photos have no descriptor:")
     for name, why in list(change.bad.items())[:SHOWN]:
-        lines.append(f"  {why if name in why else f'{name}: {why}'}")
+        lines.append(f"  {printable(why if name in why else f'{name}: {why}')}")
     if len(change.bad) > SHOWN:
         lines.append(f"  and {len(change.bad) - SHOWN} more")
     return lines

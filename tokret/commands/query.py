@@ -10,6 +10,7 @@ from tokret.command_line import log
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.names import first_names, printable
 from tokret.retrieval.html import pages
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
@@ -18,7 +19,6 @@ from tokret.search.querying import SearchResults, parse_box
 
 QUERY_SIDE = 480  # of the query, in pixels
 HIT_SIDE = 240
-SHOWN = 3  # photos that are gone, and named
 
 
 def main(
@@ -64,7 +64,7 @@ def _check_page(page: Path) -> None:
 def to_text(results: SearchResults) -> str:
     """Results as lines: rank, cosine, path."""
     lines = [
-        f"{rank:>4}  {hit.score:.4f}  {results.root / hit.name}"
+        f"{rank:>4}  {hit.score:.4f}  {printable(str(results.root / hit.name))}"
         for rank, hit in enumerate(results.hits, 1)
     ]
     lines.append(
@@ -73,11 +73,10 @@ def to_text(results: SearchResults) -> str:
         f"{results.extract_seconds:.1f} s"
     )
     if results.gone:
-        some = ", ".join(results.gone[:SHOWN])
-        more = ", ..." if len(results.gone) > SHOWN else ""
         lines.append(
-            f"{len(results.gone)} of these are gone from {results.root}: {some}{more}; "
-            "index again, or name the folder where they are now: --root"
+            f"{len(results.gone)} of these are gone from {printable(str(results.root))}"
+            f" ({first_names(results.gone)}); index again, or name the folder where "
+            "they are now: --root"
         )
     return "\n".join(lines)
 

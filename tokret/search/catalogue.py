@@ -82,7 +82,7 @@ class Catalogue(msgspec.Struct, frozen=True):
         return {name: e.error for name, e in self.photos.items() if e.error}
 
     def live_rows(self) -> dict[str, dict[int, list[str]]]:
-        """The photos of each row in use, by part; copies of a file share a row."""
+        """The photos of each row in use, by part; copies of a file have one row."""
         live: dict[str, dict[int, list[str]]] = {}
         for name, entry in self.photos.items():
             if entry.part != NO_PART:

@@ -12,7 +12,7 @@ import numpy as np
 from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder, write_whole
 from tokret.retrieval.store.record import Images
-from tokret.search import parts
+from tokret.search import part_stores
 from tokret.search.catalogue import (
     FILE,
     Catalogue,
@@ -56,7 +56,7 @@ class IndexWriter:
         """Starts from a catalogue, which is to be written to a file in the index."""
         self._index, self._file, self._limits = index, file, limits
         self._catalogue, self._extractor = catalogue, extractor
-        self._stores, self.damaged = parts.open_parts(index, catalogue)
+        self._stores, self.damaged = part_stores.open_parts(index, catalogue)
         self.photos = {
             name: entry
             for name, entry in catalogue.photos.items()
@@ -119,7 +119,7 @@ class IndexWriter:
             write_whole(path, content, self._index / DRAFT)
 
     def _write_part(self, images: Images, descriptors: Float[np.ndarray, "n d"]) -> str:
-        part, store = parts.write_part(
+        part, store = part_stores.write_part(
             self._index, self._extractor.system.record(images), descriptors
         )
         self._stores[part] = store
@@ -134,7 +134,7 @@ class IndexWriter:
         places = [(part, row) for part in small for row in sorted(live[part])]
         for start in range(0, len(places), most):
             moved = places[start : start + most]
-            part = self._write_part(*parts.take_rows(self._stores, moved))
+            part = self._write_part(*part_stores.take_rows(self._stores, moved))
             for row, (old, old_row) in enumerate(moved):
                 for name in live[old][old_row]:
                     entry = self.photos[name]
@@ -155,7 +155,7 @@ def sweep(index: Path) -> None:
             except UserError:
                 return
             kept |= {catalogue.model.copy, *catalogue.live_rows()}
-    for kind in (parts.FOLDER, WEIGHTS):
+    for kind in (part_stores.FOLDER, WEIGHTS):
         if (index / kind).is_dir():
             for folder in (index / kind).iterdir():
                 if folder.name not in kept:

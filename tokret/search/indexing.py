@@ -17,7 +17,7 @@ import msgspec
 
 from tokret.errors import UserError
 from tokret.io.file_locks import held
-from tokret.search import parts
+from tokret.search import part_stores
 from tokret.search.catalogue import FILE, Catalogue, check_root, read_catalogue
 from tokret.search.extractor import Extractor, save_copy
 from tokret.search.index_writer import (
@@ -115,7 +115,7 @@ def _prepared(index: Path) -> Iterator[None]:
             raise UserError(f"index={index} is a file; name a folder")
         if index.exists() and not (index / FILE).exists():
             strange = {path.name for path in index.iterdir()}
-            strange -= {parts.FOLDER, WEIGHTS, LOCK, DRAFT}
+            strange -= {part_stores.FOLDER, WEIGHTS, LOCK, DRAFT}
             if strange:
                 raise UserError(
                     f"index={index} has other files, such as {min(strange)}; name an "
@@ -139,7 +139,7 @@ def _prepared(index: Path) -> Iterator[None]:
 
 
 def _remove(index: Path, made: Sequence[Path]) -> None:
-    for name in (parts.FOLDER, WEIGHTS):
+    for name in (part_stores.FOLDER, WEIGHTS):
         shutil.rmtree(index / name, ignore_errors=True)
     for name in (DRAFT, LOCK):
         (index / name).unlink(missing_ok=True)
@@ -184,9 +184,11 @@ def _started(
         return FILE, msgspec.structs.replace(old, root=str(root), checksum=0)
     if old is not None:
         with contextlib.suppress(UserError):
-            begun = read_catalogue(index, REBUILD)
-            if begun.root == str(root) and not extractor.model.difference(begun.model):
-                return REBUILD, msgspec.structs.replace(begun, checksum=0)
+            unfinished = read_catalogue(index, REBUILD)
+            if unfinished.root == str(root) and not extractor.model.difference(
+                unfinished.model
+            ):
+                return REBUILD, msgspec.structs.replace(unfinished, checksum=0)
     copy = secrets.token_hex(8)
     save_copy(extractor, index / WEIGHTS / copy)
     model = msgspec.structs.replace(extractor.model, copy=copy)

@@ -87,7 +87,7 @@ def _extract(
     limits: Limits,
     bar: Progress,
 ) -> None:
-    """Extracts the descriptors of photos; copies of a file share a row."""
+    """Extracts the descriptors of photos; copies of a file have one row."""
     names, settings = list(stamps), extractor.system.settings
     views = photo_views(root, names, settings.longest_side)
     with Progress("reading", len(names), leave=False) as reading:

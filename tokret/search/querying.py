@@ -15,7 +15,7 @@ from tokret.retrieval.extraction import extract
 from tokret.retrieval.store.reading import Store
 from tokret.search.catalogue import Catalogue, ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor
-from tokret.search.parts import open_parts
+from tokret.search.part_stores import open_parts
 from tokret.search.photos import read_view
 from tokret.shapes import Float
 
