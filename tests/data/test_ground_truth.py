@@ -55,8 +55,8 @@ def test_a_good_file_is_read(tmp_path, suffix):
 
 @pytest.mark.parametrize("dtype", [np.str_, object, "S"])
 def test_names_may_be_arrays_of_strings(tmp_path, dtype):
-    truth = changed(("imlist",), np.array(GOOD["imlist"], dtype))
-    truth["qimlist"] = [np.str_(name) for name in GOOD["qimlist"]]
+    truth = changed(("imlist",), np.array(["a", "b/c", "d", "e"], dtype))
+    truth["qimlist"] = [np.str_("q"), np.str_("r")]
     truth["gnd"] = np.array(truth["gnd"], object)
     path = tmp_path / "gnd_small.pkl"
     path.write_bytes(pickle.dumps(truth))

@@ -27,6 +27,8 @@ CLASSES = {
     "int8": "Char",
     "uint8": "Byte",
     "bool": "Bool",
+    "complex64": "ComplexFloat",
+    "complex128": "ComplexDouble",
 }
 STORAGES = {
     "7": np.arange(6, dtype=np.float32),
@@ -193,6 +195,48 @@ def test_a_file_that_would_run_something_is_refused(read, form, tmp_path):
     )
     assert "the global os.system" in line and "nothing was run" in line
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("part", ["data.pkl", "data/7", "data/0", "byteorder"])
+def test_an_entry_of_a_wrong_checksum_is_refused(read, part):
+    data = zip_with("archive/byteorder", b"little")
+    assert read(data).verified
+    directory = data.index(b"PK\1\2")
+    at = data.index(f"archive/{part}".encode(), directory) - 30  # of its CRC-32
+    damaged = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    assert f"entry archive/{part} does not agree" in refusal(read, damaged)
+
+
+def test_a_flipped_bit_of_a_weight_is_noticed(read):
+    data = zip_file(TOP)
+    at = data.index(STORAGES["7"].tobytes()) + 7
+    damaged = data[:at] + bytes([data[at] ^ 64]) + data[at + 1 :]
+    line = refusal(read, damaged)
+    assert "damaged: its entry archive/data/7" in line
+
+
+def test_a_file_without_checksums_is_read_and_not_called_verified(read):
+    data = zip_file(TOP)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        sums = {struct.pack("<I", info.CRC) for info in archive.infolist()}
+    for checksum in sums:  # as PyTorch writes them if it computes none
+        data = data.replace(checksum, bytes(4))
+    file = read(data)
+    assert not file.verified
+    assert file.tensors["conv.weight"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert not read(legacy_file(TOP)).verified
+
+
+def test_storages_in_the_same_bytes_are_refused(read):
+    same = {"1": np.arange(3, dtype=np.float32), "2": np.arange(3, dtype=np.float32)}
+    top = mapping({k: tensor(k, (3,), (1,), 0, (), same) for k in same})
+    data = bytearray(zip_file(top, same))
+    first, second = (
+        data.index(f"archive/data/{key}".encode(), data.index(b"PK\1\2"))
+        for key in same
+    )
+    data[second - 4 : second] = data[first - 4 : first]  # where its header is
+    assert "storage 2 is in the bytes of another" in refusal(read, bytes(data))
 
 
 @pytest.mark.parametrize("place", range(3))

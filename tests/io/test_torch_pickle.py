@@ -10,15 +10,12 @@ import pytest
 
 from tokret.io.torch_pickle import (
     STORAGE_DTYPES,
-    WRAPPERS,
     FaultError,
     Storage,
     Tensor,
+    UnreadTensor,
     read_pickle,
-    state_dict_of,
 )
-
-TENSOR = Tensor(Storage("0", np.dtype("<f4"), 6, 0, 6), 0, (2, 3), (3, 1))
 
 
 class Touches:
@@ -98,9 +95,10 @@ def test_an_extension_that_pickle_remembers_is_refused(tmp_path):
         "collections OrderedDict.fromkeys",
         "collections defaultdict",
         "torch load",
-        "torch float32",
+        "torch hub",
         "torch FloatStorage.from_file",
-        "torch._utils _rebuild_sparse_tensor",
+        "torch._utils _rebuild_parameters",
+        "torch.nn.parameter UninitializedParameter",
         "torch.storage _load_from_bytes",
         "torch.nn.modules.linear Linear",
         "numpy.core.multiarray fromfile",
@@ -110,6 +108,16 @@ def test_every_other_name_is_refused(name):
     module, attribute = name.split()
     with pytest.raises(FaultError, match=re.escape(f"the global {module}.{attribute}")):
         load(text(module) + text(attribute) + b"\x93")
+
+
+def from_type(function, arguments=b")"):
+    return (
+        b"ctorch._tensor\n_rebuild_from_type_v2\n("
+        + function
+        + b"ctorch\nTensor\n"
+        + arguments
+        + b"}tR"
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,6 +131,12 @@ def test_every_other_name_is_refused(name):
         (text("module") + b"Q", "no storage"),
         (b"(" + text("module") + b"NNNNtQ", "no storage"),
         (b"P0\n", "PERSID"),
+        (b"ctorch\nfloat32\n)R", "truncated or malformed (TypeError"),
+        (b"ctorch\nfloat32\n}b", "a state set on"),
+        (b"ctorch\nTensor\n)R", "truncated or malformed (TypeError"),
+        (b"ctorch\nTensor\n)\x81", "NEWOBJ"),
+        (from_type(b"c_codecs\nencode\n"), "made by something unknown"),
+        (from_type(b"ctorch._tensor\n_rebuild_from_type_v2\n"), "something unknown"),
     ],
 )
 def test_what_is_admitted_cannot_be_bent(body, words):
@@ -194,37 +208,73 @@ def test_numpys_numbers_may_be_beside_the_weights():
     assert read_pickle(io.BytesIO(data))[0] == {"best": 0.5, "losses": [0, 1, 2]}
 
 
-def test_a_state_dict_stands_at_the_top():
-    assert state_dict_of({"a": TENSOR, "b": TENSOR}) == ({"a": TENSOR, "b": TENSOR}, ())
+def test_a_counter_of_a_scheduler_is_read():
+    made, _ = load(b"ccollections\nCounter\n}(K\x0aK\x01K\x14K\x02u\x85R")
+    assert made == {10: 1, 20: 2}
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_a_state_dict_stands_beside_other_things(wrapper):
-    optim = {"state": {0: {"exp_avg": TENSOR}}, "param_groups": []}
-    top = {"epoch": 3, wrapper: {"a": TENSOR}, "optim": optim, "best": TENSOR}
-    state, others = state_dict_of(top)
-    assert state == {"a": TENSOR}
-    assert others == ("epoch", "optim", "best")
+STORAGE = b"ctorch.storage\nUntypedStorage\n"
+FACTS = persistent(STORAGE) + b"K\x00K\x03\x85K\x01\x85\x89N"
 
 
-def test_a_wrapper_that_holds_something_else_is_one_of_the_others():
-    state, others = state_dict_of({"net": {"a": TENSOR}, "model": "resnet50"})
-    assert (state, others) == ({"a": TENSOR}, ("model",))
+def rebuilt(name, facts):
+    return b"ctorch._utils\n_rebuild_" + name + b"\n(" + facts + b"tR"
+
+
+def test_a_tensor_of_bytes_has_a_dtype_of_its_own():
+    tensor, storages = load(rebuilt(b"tensor_v3", FACTS + b"ctorch\nuint16\n"))
+    assert tensor.dtype == np.dtype("<u2")
+    assert storages["0"].nbytes == 6
 
 
 @pytest.mark.parametrize(
-    ("top", "words"),
+    ("body", "kind"),
     [
-        ([TENSOR], "holds list; save"),
-        ({}, "no tensors, only an empty dict"),
-        ({"state_dict": {}, "epoch": 3}, r"no tensors.* epoch \(int\)"),
-        ({"ema": {"a": TENSOR}}, r"only ema \(dict\); .* state_dict, model"),
-        ({"net": {"a": TENSOR}, "model": {"a": TENSOR}}, "2 .* model and net"),
-        ({"a": TENSOR, "b": 3, "c": None}, r": b \(int\), c \(NoneType\); save"),
-        ({"model": {"a": TENSOR, "lr": 0.1}}, r"other than tensors: lr \(float\)"),
-        ({"a": TENSOR, **dict.fromkeys("123456789")}, r"8 \(NoneType\) and 1 more"),
+        (rebuilt(b"tensor_v3", FACTS + b"ctorch\nint4\n"), "torch.int4 tensor"),
+        (rebuilt(b"tensor_v2", FACTS + b"}U\x03negI01\ns"), "negative view"),
+        (rebuilt(b"sparse_tensor", b"NN"), "sparse tensor"),
+        (rebuilt(b"qtensor", FACTS), "quantised tensor"),
+        (rebuilt(b"nested_tensor", b"NNNN"), "nested tensor"),
+        (rebuilt(b"meta_tensor_no_storage", b"NNNN"), "tensor without values"),
     ],
 )
-def test_what_is_no_state_dict_is_named(top, words):
-    with pytest.raises(FaultError, match=words):
-        state_dict_of(top)
+def test_a_tensor_that_numpy_lacks_is_known_by_its_kind(body, kind):
+    tensor, _ = load(body)
+    assert isinstance(tensor, UnreadTensor) and kind in tensor.kind
+
+
+def test_attributes_of_tensors_are_dropped():
+    facts = b"(" + FACTS + b"t"
+    plain, _ = load(rebuilt(b"tensor_v2", FACTS))
+    assert isinstance(plain, Tensor)
+    assert load(from_type(b"ctorch._utils\n_rebuild_tensor_v2\n", facts))[0] == plain
+    inner = rebuilt(b"tensor_v2", FACTS)
+    state = rebuilt(b"parameter_with_state", inner + b"\x88N}U\x01aK\x01s")
+    assert load(state)[0] == plain
+
+
+def test_what_stands_beside_weights_becomes_plain_data():
+    body = (
+        b"(ctorch\nfloat32\nctorch\nint4\nctorch\nper_tensor_affine\n"
+        b"c__builtin__\nset\n](K\x01K\x02e\x85R"
+        b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R"  # of a claimed length
+        b"ctorch.serialization\n_get_layout\nU\x0dtorch.strided\x85Rt"
+    )
+    assert load(body)[0] == (
+        np.dtype("<f4"),
+        "torch.int4",
+        "torch.per_tensor_affine",
+        [1, 2],
+        2**31 - 1,
+        "torch.strided",
+    )
+
+
+def test_the_list_of_names_is_that_of_pytorch():
+    pytest.importorskip("torch")
+    unpickler = pytest.importorskip("torch._weights_only_unpickler")
+    names = getattr(unpickler, "_get_allowed_globals", dict)()
+    kinds = ("sparse.", "torch.cuda.", "QUInt", "TypedStorage", "_codecs")
+    for name in (n for n in names if not any(kind in n for kind in kinds)):
+        module, _, attribute = name.rpartition(".")
+        load(text(module) + text(attribute) + b"\x93")

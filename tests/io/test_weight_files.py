@@ -2,23 +2,18 @@ import os
 import stat
 import sys
 import tracemalloc
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from tokret.errors import UserError
-from tokret.io.torch_pickle import STORAGE_DTYPES
-from tokret.io.weight_files import (
-    SAFETENSORS_DTYPES,
-    read_weights,
-    write_safetensors,
-    write_torch,
-)
+from tokret.io import safetensors_files, torch_pickle
+from tokret.io.weight_files import read_weights, write_safetensors, write_torch
 
 
 def arrays(dtypes):
@@ -41,7 +36,9 @@ def assert_same(found, wanted):
     assert sorted(found) == sorted(wanted)
     for name, array in wanted.items():
         assert found[name].dtype == array.dtype.newbyteorder("=")
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
+        # NaN of ml_dtypes is not known to NumPy's comparison.
+        both = (side.astype(complex) for side in (found[name], array))
+        np.testing.assert_array_equal(*both, err_msg=name)
 
 
 def refusal(path):
@@ -53,7 +50,7 @@ def refusal(path):
 
 
 def test_safetensors_come_back_as_they_were_written(tmp_path):
-    tensors = arrays(SAFETENSORS_DTYPES.values())
+    tensors = arrays(safetensors_files.DTYPES.values())
     path = tmp_path / "weights"
     write_safetensors(path, tensors, {"layout": "token", "step": "7"})
     file = read_weights(path)
@@ -76,6 +73,86 @@ def test_safetensors_are_mapped_and_not_loaded(tmp_path):
     assert list(tensors) == ["a", "b"]
 
 
+def flipped(path, at, bit=0):
+    """Flips one bit of a file, and returns its bytes as they were."""
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[at] ^= 1 << bit
+    path.write_bytes(changed)
+    return whole
+
+
+def test_any_flipped_bit_of_a_safetensors_file_is_noticed(tmp_path):
+    path = tmp_path / "weights"
+    tensors = {"a": np.arange(5, dtype=np.float32), "b": np.ones((2, 2), np.int16)}
+    write_safetensors(path, tensors, {"format": "small"})
+    assert read_weights(path).verified
+    size = path.stat().st_size
+    damaged = [(at, at % 8) for at in range(size)]
+    unnoticed = []
+    for at, bit in damaged:
+        whole = flipped(path, at, bit)
+        try:
+            file = read_weights(path)
+        except UserError:
+            pass
+        else:
+            # Blanks of the header, or the entry of the digests: then none are there.
+            if file.verified and whole[at : at + 1] != b" ":
+                unnoticed.append(at)
+        path.write_bytes(whole)
+    assert unnoticed == []
+
+
+def test_the_damaged_tensor_is_named(tmp_path):
+    path = tmp_path / "weights"
+    tensors = {"a": np.ones(4, np.float32), "b": np.ones(4, np.float32)}
+    write_safetensors(path, tensors, {})
+    flipped(path, -1, 6)
+    assert "damaged: b does not agree with its digest" in refusal(path)
+    flipped(path, -20, 6)
+    assert "damaged: a and 1 more does not agree" in refusal(path)
+
+
+def test_digests_are_metadata_that_others_ignore(tmp_path):
+    path = tmp_path / "weights"
+    write_safetensors(path, {"a": np.ones(4)}, {"k": "v"})
+    np.testing.assert_array_equal(load(path.read_bytes())["a"], np.ones(4))
+    path.write_bytes(save({"a": np.ones(4)}, {"k": "v"}))
+    file = read_weights(path)
+    assert not file.verified and file.metadata == {"k": "v"}
+
+
+@pytest.mark.parametrize("digests", ["", "{", "[]", "{}", '{"a": 1}', '{"a": "0"}'])
+def test_damaged_digests_are_refused(tmp_path, digests):
+    path = tmp_path / "weights"
+    path.write_bytes(save({"a": np.ones(4)}, {"crc32": digests}))
+    assert "damaged" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "skipped"),
+    [
+        ("encoder", ["a", "b.c"], ("head.d",)),
+        ("encoder.", ["a", "b.c"], ("head.d",)),
+        ("encoder.b", ["c"], ("encoder.a", "head.d")),
+    ],
+)
+def test_a_prefix_of_some_names_chooses_them(tmp_path, state, found, skipped):
+    path = tmp_path / "weights"
+    names = ("module.encoder.a", "module.encoder.b.c", "module.head.d")
+    path.write_bytes(save({name: np.ones(1) for name in names}))
+    file = read_weights(path, state)
+    assert (list(file.tensors), file.others) == (found, skipped)
+
+
+def test_a_state_that_is_not_in_the_file_is_an_argument_s_mistake(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(save({"encoder.a": np.ones(1), "head.d": np.ones(1)}))
+    with pytest.raises(UserError, match=r"^state: .*'ema'.* it has encoder, head$"):
+        read_weights(path, "ema")
+
+
 @pytest.mark.parametrize(
     ("names", "found"),
     [
@@ -91,9 +168,7 @@ def test_a_prefix_of_all_names_is_removed(tmp_path, names, found):
     assert list(read_weights(tmp_path / "weights").tensors) == found
 
 
-@pytest.mark.parametrize(
-    "name", ["", "module.", "a\nb", "\x1b[2J", "n" * 501, "right\u202eleft"]
-)
+@pytest.mark.parametrize("name", ["", "module.", "a\nb", "\x1b[2J", "n" * 501])
 def test_an_odd_name_is_refused(tmp_path, name):
     (tmp_path / "weights").write_bytes(save({name: np.ones(1)}))
     assert "a tensor's name is empty, odd" in refusal(tmp_path / "weights")
@@ -104,7 +179,7 @@ def header(text, data=b""):
 
 
 SAFE = save({"a": np.arange(4, dtype=np.int16), "b": np.ones((2, 2))}, {"k": "v"})
-EIGHT_BITS = '{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}'
+FOUR_BITS = '{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'
 HUGE = '{"a":{"dtype":"I8","shape":[0,18446744073709551615],"data_offsets":[0,0]}}'
 GAP = '{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}'
 
@@ -121,7 +196,7 @@ GAP = '{"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}'
         (SAFE[:40], "truncated or malformed safetensors"),
         (SAFE + b"more", "truncated or malformed safetensors"),
         (header(GAP, b"12"), "truncated or malformed safetensors"),
-        (header(EIGHT_BITS, b"1"), "tensor a is F8_E4M3; save it as one of F64, F32"),
+        (header(FOUR_BITS, b"1"), "tensor a is F4; save it as one of F64, F32"),
         (header(HUGE), "tensor a has an invalid shape"),
         (b"\0\0\0\2\0\0\0\0{", "header has 33554432 bytes"),
     ],
@@ -134,8 +209,8 @@ def test_a_file_that_is_no_weight_file_is_refused(tmp_path, data, words):
 def test_what_is_no_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert "No such file" in refusal(tmp_path / "missing")
-    assert "not a file" in refusal(tmp_path)
-    assert "not a file" in refusal(tmp_path / "pipe")
+    assert "is a folder" in refusal(tmp_path)
+    assert "is a named pipe" in refusal(tmp_path / "pipe")
 
 
 @settings(derandomize=True, deadline=None, max_examples=150)
@@ -174,7 +249,7 @@ def safetensors_writer(path, tensors):
     [
         ({}, "holds no tensors"),
         ({"": np.ones(1)}, "name is empty"),
-        ({"a": np.ones(1, np.complex64)}, "tensor a is complex64"),
+        ({"a": np.ones(1, "m8[s]")}, r"tensor a is timedelta64\[s\]"),
         ({"a": np.array([None])}, "tensor a is object"),
     ],
 )
@@ -239,30 +314,28 @@ def test_arrays_of_any_memory_layout_are_written_in_their_own_order(tmp_path, wr
 
 def test_without_pytorch_its_files_are_read_but_not_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"pip install 'tokret\[torch\]'"):
+    with pytest.raises(UserError, match="pip install torch"):
         write_torch(tmp_path / "weights.pth", {"a": np.ones(1)})
 
 
 def test_pytorch_reads_what_is_written_for_it(tmp_path):
     torch = pytest.importorskip("torch")
-    tensors = arrays(STORAGE_DTYPES.values())
+    tensors = arrays(torch_pickle.DTYPES.values())
     path = tmp_path / "weights.pth"
     write_torch(path, tensors)
     loaded = torch.load(path, weights_only=True)
     assert type(loaded) is OrderedDict
-    bits = {
-        n: t.view(torch.int16) if t.dtype is torch.bfloat16 else t
-        for n, t in loaded.items()
+    assert {name: str(tensor.dtype) for name, tensor in loaded.items()} == {
+        name: f"torch.{array.dtype.name}" for name, array in tensors.items()
     }
-    wanted = {
-        n: a.view(np.int16) if a.dtype == ml_dtypes.bfloat16 else a
-        for n, a in tensors.items()
-    }
-    assert_same({name: tensor.numpy() for name, tensor in bits.items()}, wanted)
+    for name, tensor in loaded.items():
+        found = tensor.to(torch.complex128).numpy()
+        np.testing.assert_array_equal(found, tensors[name].astype(complex), name)
     assert_same(read_weights(path).tensors, tensors)
     assert list(read_weights(path).tensors) == list(tensors)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 @pytest.mark.parametrize("form", ["zip", "legacy"])
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_what_pytorch_writes_is_read_as_pytorch_reads_it(tmp_path, form, protocol):
@@ -277,6 +350,13 @@ def test_what_pytorch_writes_is_read_as_pytorch_reads_it(tmp_path, form, protoco
     state |= {"slice": table[1:3, ::2], "tied": table, "turned": table.T}
     state["parameter"] = torch.nn.Parameter(table[0])
     state["expanded"] = table[0].expand(3, 5)
+    state["attributes"] = torch.nn.Parameter(table[1])
+    state["attributes"].decayed = {"by": 0.1}
+    state["noted"] = table[2].clone()
+    state["noted"].note = "a tensor with attributes"
+    for kind in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2"):
+        # An offset in elements, into a storage that counts bytes.
+        state[kind] = torch.arange(6).to(getattr(torch, kind)).view(2, 3)[1:, ::2]
     whole = {
         "state_dict": OrderedDict((f"module.{n}", t) for n, t in state.items()),
         "epoch": 3,
@@ -284,6 +364,12 @@ def test_what_pytorch_writes_is_read_as_pytorch_reads_it(tmp_path, form, protoco
         "size": torch.Size([1, 2]),
         "device": torch.device("cpu"),
         "loss": np.float32(0.5),
+        "counter": Counter([1, 1, 2]),
+        "set": {1, 2} if protocol == 2 else None,
+        "dtypes": [torch.float32, torch.quint8, torch.strided],
+        "bytes": bytearray(b"12"),
+        "sparse": torch.eye(2).to_sparse(),
+        "scaled": torch.quantize_per_tensor(table, 0.1, 0, torch.qint8),
     }
     path = tmp_path / "weights"
     torch.save(
@@ -294,7 +380,7 @@ def test_what_pytorch_writes_is_read_as_pytorch_reads_it(tmp_path, form, protoco
     )
     file = read_weights(path)
     assert file.kind == f"PyTorch, {form}"
-    assert file.others == ("epoch", "optimizer", "size", "device", "loss")
+    assert file.others == tuple(name for name in whole if name != "state_dict")
     assert list(file.tensors) == list(state)
     for name, tensor in state.items():
         found = file.tensors[name]

@@ -3,6 +3,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tokret.errors import UserError
+from tokret.io.weight_files import write_safetensors
 from tokret.retrieval import whitening
 from tokret.retrieval.exact_search import blocks
 
@@ -76,8 +77,11 @@ def test_damaged_files(rows, tmp_path, change, message):
     learned = whitening.learn(rows, 5)
     parts = {"mean": learned.mean, "projection": learned.projection} | change
     parts = {name: part for name, part in parts.items() if part is not None}
-    save_file(parts, path, {"format": whitening.FORMAT})
+    write_safetensors(path, parts, {"format": whitening.FORMAT})
     with pytest.raises(UserError, match=message):
+        whitening.read(path)
+    save_file(parts, path, {"format": whitening.FORMAT})
+    with pytest.raises(UserError, match="it has no digests; learn it again"):
         whitening.read(path)
     save_file(parts, path, {"format": "another"})
     with pytest.raises(UserError, match="not a file of"):

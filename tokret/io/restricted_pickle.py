@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from tokret.names import printable
+
 # A step is an instruction, or an element of a stand-in's argument. A million names take
 # two million, and four million of the costliest instructions take 0.3 GB and 5 s.
 MAX_STEPS = 4_000_000
@@ -41,11 +43,6 @@ def load(data: bytes) -> Any:
       Exception: of nearly any kind if the pickle is truncated or malformed.
     """
     return RestrictedUnpickler(io.BytesIO(data)).load()
-
-
-def printable(text: str) -> str:
-    """Shortens and escapes a name from a file, for an error of one line."""
-    return ascii(text[:80])[1:-1]
 
 
 class StandIn:
@@ -102,7 +99,7 @@ def _scalar(kind: _DType, data: Any) -> Any:
 def _latin1(text: str, encoding: str) -> bytes:
     """Replaces _codecs.encode, with which protocols 0 to 2 write bytes."""
     if encoding != "latin1":
-        raise RefusedError(f"the codec {printable(encoding)}")
+        raise RefusedError(f"the codec {printable(encoding, 80)}")
     return text.encode("latin1")
 
 
@@ -171,7 +168,7 @@ class RestrictedUnpickler(_PythonUnpickler):
         """Returns the stand-in of a name; nothing else can be looked up."""
         stand_in = self.stand_ins.get((module, name))
         if stand_in is None:
-            raise RefusedError(f"the global {printable(module)}.{printable(name)}")
+            raise RefusedError(f"the global {printable(f'{module}.{name}', 80)}")
         return stand_in
 
     def _load_inst(self) -> None:

@@ -48,23 +48,25 @@ def _view(
     storage, offset = tensor.storage, tensor.offset
     if not isinstance(storage, Storage) or not is_count(offset):
         raise FaultError(f"tensor {name} has no storage; get the file again")
-    itemsize = storage.dtype.itemsize
+    dtype = tensor.dtype or storage.dtype
+    itemsize = dtype.itemsize
     shape = checked_shape(name, tensor.shape, itemsize)
     strides = checked_shape(name, tensor.strides, 0)
     if len(shape) != len(strides):
         raise FaultError(f"tensor {name} has invalid strides; get the file again")
     if 0 in shape:
-        return np.ndarray(shape, storage.dtype, raw)
+        return np.ndarray(shape, dtype, raw)
     sides = zip(shape, strides, strict=True)
     last = offset + sum((side - 1) * step for side, step in sides)
-    if last >= storage.length:
+    length = storage.length * storage.dtype.itemsize // itemsize
+    if last >= length:
         raise FaultError(
-            f"tensor {name} reaches to element {last} of a storage that has "
-            f"{storage.length}; get the file again"
+            f"tensor {name} reaches to element {last} of a storage that has {length}; "
+            "get the file again"
         )
-    start = starts[storage.key] + (storage.first + offset) * itemsize
+    first = starts[storage.key] + storage.first * storage.dtype.itemsize
     steps = tuple(step * itemsize for step in strides)
-    return np.ndarray(shape, storage.dtype, raw, start, steps)
+    return np.ndarray(shape, dtype, raw, first + offset * itemsize, steps)
 
 
 def checked_shape(name: str, shape: object, itemsize: int) -> tuple[int, ...]:

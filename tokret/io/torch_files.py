@@ -1,22 +1,24 @@
 """The two file formats in which PyTorch stores a pickle and its tensors' storages.
 
 Both end with raw little-endian storages. The zip format (PyTorch 1.6 and later) has an
-entry for the pickle and one for each storage, none compressed; the legacy format has
-five pickles in a row (a magic number, a version, facts about the machine, the object,
-the keys of the storages) and then for each storage its length and its bytes.
+entry for the pickle and one for each storage, none compressed, each with its CRC-32;
+the legacy format has five pickles in a row (a magic number, a version, facts about the
+machine, the object, the keys of the storages) and then for each storage its length and
+its bytes, and no checksums.
 """
 
 import io
 import mmap
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from tokret.io.restricted_pickle import printable
 from tokret.io.torch_pickle import FaultError, Storage, read_pickle
+from tokret.names import printable
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -33,23 +35,25 @@ class TorchFile(NamedTuple):
       top: the pickle's content, its tensors as `torch_pickle.Tensor`.
       starts: for each storage's key, where in the file its bytes begin; all of them
         are inside the file.
+      verified: whether all that is used agreed with the file's checksums.
     """
 
     top: object
     starts: dict[str, int]
+    verified: bool
 
 
-def open_zip(raw: np.ndarray, file: io.FileIO) -> TorchFile:
-    """Opens a file of the zip format; nothing of the storages is read.
+def open_zip(raw: np.ndarray, file: BinaryIO) -> TorchFile:
+    """Opens a file of the zip format, and compares what is used with its checksums.
 
     Args:
       raw: uint8 [n], the whole file, mapped.
       file: the same file.
 
     Raises:
-      FaultError: it is malformed, or a program (TorchScript).
+      FaultError: it is malformed, damaged, or a program (TorchScript).
     """
-    entries = _entries(file)
+    entries = read_directory(file)
     roots = [name[:-8] for name in entries if name.split("/")[1:] == ["data.pkl"]]
     if len(roots) != 1:
         raise FaultError(
@@ -62,18 +66,58 @@ def open_zip(raw: np.ndarray, file: io.FileIO) -> TorchFile:
             "a TorchScript archive, which is a program; load it with torch.jit.load "
             "and save its state_dict()"
         )
+    # PyTorch writes zeros for all of them if it is set to compute none.
+    verified = any(info.CRC for info in entries.values())
     if f"{root}byteorder" in entries:
-        start, size = _extent(raw, entries[f"{root}byteorder"])
-        _require_little(raw[start : start + min(size, 16)].tobytes() == b"little")
-    start, size = _extent(raw, entries[f"{root}data.pkl"])
-    if size > MAX_PICKLE:
-        raise FaultError(f"its pickle has {size} bytes; save the state_dict() alone")
-    top, storages = read_pickle(io.BytesIO(raw[start : start + size].tobytes()))
-    starts = {
-        key: _storage_start(raw, entries.get(f"{root}data/{key}"), storage)
-        for key, storage in storages.items()
-    }
-    return TorchFile(top, starts)
+        order = _content(raw, entries[f"{root}byteorder"], 16, verified)
+        _require_little(order == b"little")
+    pickled = _content(raw, entries[f"{root}data.pkl"], MAX_PICKLE, verified)
+    top, storages = read_pickle(io.BytesIO(pickled))
+    lost = [key for key in storages if f"{root}data/{key}" not in entries]
+    if lost:
+        raise FaultError(f"lacks storage {printable(lost[0], 80)}; get it again")
+    used = {key: entries[f"{root}data/{key}"] for key in storages}
+    starts = {key: _storage_start(raw, used[key], storages[key]) for key in storages}
+    _require_disjoint(starts, storages)
+    if verified:
+        for key, info in used.items():
+            _require_checksum(raw[starts[key] :][: info.file_size], info)
+    return TorchFile(top, starts, verified)
+
+
+def _content(
+    raw: np.ndarray, info: zipfile.ZipInfo, most: int, verified: bool
+) -> bytes:
+    start, size = _extent(raw, info)
+    if size > most:
+        name = printable(info.filename, 80)
+        raise FaultError(f"its {name} has {size} bytes; save the state_dict() alone")
+    content = raw[start : start + size]
+    if verified:
+        _require_checksum(content, info)
+    return content.tobytes()
+
+
+def _require_checksum(content: np.ndarray, info: zipfile.ZipInfo) -> None:
+    if zlib.crc32(content.data) != info.CRC:
+        raise FaultError(
+            f"damaged: its entry {printable(info.filename, 80)} does not agree with "
+            "its checksum; get it again"
+        )
+
+
+def _require_disjoint(
+    starts: Mapping[str, int], storages: Mapping[str, Storage]
+) -> None:
+    """Refuses storages in the same bytes: each would be read as a whole."""
+    end = 0
+    for key in sorted(starts, key=lambda key: (starts[key], storages[key].nbytes)):
+        if starts[key] < end:
+            raise FaultError(
+                f"malformed: storage {printable(key, 80)} is in the bytes of another; "
+                "get it again"
+            )
+        end = starts[key] + storages[key].nbytes
 
 
 def _require_little(little: bool) -> None:
@@ -84,7 +128,7 @@ def _require_little(little: bool) -> None:
 class _Bounded(io.RawIOBase):
     """A file that reads no more at once than a plausible directory of entries has."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
@@ -100,8 +144,12 @@ class _Bounded(io.RawIOBase):
         return self._file.tell()
 
 
-def _entries(file: io.FileIO) -> dict[str, zipfile.ZipInfo]:
-    """Reads the archive's directory, by names, none of which is in it twice."""
+def read_directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
+    """Reads a zip archive's directory, by names, none of which is in it twice.
+
+    Raises:
+      FaultError: it is malformed, or larger than weights need.
+    """
     try:
         found = zipfile.ZipFile(_Bounded(file)).infolist()
     except FaultError:
@@ -120,7 +168,7 @@ def _entries(file: io.FileIO) -> dict[str, zipfile.ZipInfo]:
 
 def _extent(raw: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:
     """Returns where an entry's bytes begin, and how many there are."""
-    name = printable(info.filename)
+    name = printable(info.filename, 80)
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise FaultError(
             f"its entry {name} is compressed or encrypted; torch.save does neither, "
@@ -135,22 +183,17 @@ def _extent(raw: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:
     raise FaultError(f"truncated or malformed at its entry {name}; get it again")
 
 
-def _storage_start(
-    raw: np.ndarray, info: zipfile.ZipInfo | None, storage: Storage
-) -> int:
-    if info is None:
-        raise FaultError(f"lacks storage {printable(storage.key)}; get it again")
+def _storage_start(raw: np.ndarray, info: zipfile.ZipInfo, storage: Storage) -> int:
     start, size = _extent(raw, info)
-    wanted = storage.total * storage.dtype.itemsize
-    if size != wanted:
+    if size != storage.nbytes:
         raise FaultError(
-            f"its entry {printable(info.filename)} has {size} bytes and its pickle "
-            f"expects {wanted}; get it again"
+            f"its entry {printable(info.filename, 80)} has {size} bytes and its pickle "
+            f"expects {storage.nbytes}; get it again"
         )
     return start
 
 
-def open_legacy(raw: np.ndarray, file: io.FileIO) -> TorchFile:
+def open_legacy(raw: np.ndarray, file: BinaryIO) -> TorchFile:
     """Opens a file of the legacy format, as `open_zip`; reads the storages' lengths."""
     size = min(len(raw), MAX_PICKLE)
     with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as stream:
@@ -166,7 +209,7 @@ def open_legacy(raw: np.ndarray, file: io.FileIO) -> TorchFile:
         top, storages = read_pickle(stream)
         keys, _ = read_pickle(stream)
         position = stream.tell()
-    return TorchFile(top, _legacy_starts(raw, position, keys, storages))
+    return TorchFile(top, _legacy_starts(raw, position, keys, storages), False)
 
 
 def _legacy_starts(
@@ -187,15 +230,15 @@ def _legacy_starts(
         storage = storages[key]
         length = int.from_bytes(raw[position : position + 8].tobytes(), "little")
         starts[key] = position + 8
-        position += 8 + storage.total * storage.dtype.itemsize
+        position += 8 + storage.nbytes
         if position > len(raw):
             raise FaultError(
-                f"truncated: it has {len(raw)} bytes, and storage {printable(key)} "
+                f"truncated: it has {len(raw)} bytes, and storage {printable(key, 80)} "
                 f"ends at {position}; get it again"
             )
         if length != storage.total:
             raise FaultError(
-                f"storage {printable(key)} has {length} elements and its pickle "
+                f"storage {printable(key, 80)} has {length} elements and its pickle "
                 f"expects {storage.total}; get it again"
             )
     return starts

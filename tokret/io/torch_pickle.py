@@ -1,11 +1,10 @@
 """The pickle in a PyTorch file: which tensors are where in which storages.
 
-It is read by `tokret.io.restricted_pickle`, to which this adds the few names that state
-dicts need. Nothing here trusts the pickle: `tokret.io.tensor_views` compares each
-tensor's claims with the bytes of the file.
+It is read by `tokret.io.restricted_pickle`, to which this adds the names that PyTorch's
+own loader allows with `weights_only=True`. Nothing here trusts the pickle:
+`tokret.io.tensor_views` compares each tensor's claims with the bytes of the file.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -18,24 +17,52 @@ from tokret.io.restricted_pickle import (
     RestrictedUnpickler,
     StandIn,
     check_key,
-    printable,
 )
+from tokret.names import printable
 
-# The dtype of each class of storages. Files are little-endian, or refused.
-STORAGE_DTYPES: dict[str, np.dtype] = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
+# PyTorch's dtypes that NumPy has too, by their names. Files are little-endian, or
+# refused.
+DTYPES: dict[str, np.dtype] = {
+    "bool": np.dtype("?"),
+    **{f"int{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)},
+    **{f"uint{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
+    **{f"float{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
+    **{f"complex{8 * size}": np.dtype(f"<c{size}") for size in (8, 16)},
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "float8_e4m3fnuz": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+    "float8_e5m2fnuz": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "float8_e8m0fnu": np.dtype(ml_dtypes.float8_e8m0fnu),
 }
-# Keys of the state dict in files that training programs save with other things.
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "module")
+# The dtype of each class of storages.
+STORAGE_DTYPES: dict[str, np.dtype] = {
+    "FloatStorage": DTYPES["float32"],
+    "DoubleStorage": DTYPES["float64"],
+    "HalfStorage": DTYPES["float16"],
+    "BFloat16Storage": DTYPES["bfloat16"],
+    "LongStorage": DTYPES["int64"],
+    "IntStorage": DTYPES["int32"],
+    "ShortStorage": DTYPES["int16"],
+    "CharStorage": DTYPES["int8"],
+    "ByteStorage": DTYPES["uint8"],
+    "BoolStorage": DTYPES["bool"],
+    "ComplexFloatStorage": DTYPES["complex64"],
+    "ComplexDoubleStorage": DTYPES["complex128"],
+    # Of quantised tensors, which are not read: their bytes alone are known.
+    "QInt8Storage": DTYPES["int8"],
+    "QUInt8Storage": DTYPES["uint8"],
+    "QInt32Storage": DTYPES["int32"],
+}
+# Objects of PyTorch that stand beside weights; they become their own names.
+_NAMED = """
+complex32 float4_e2m1fn_x2 bits8 bits16 bits1x8 bits2x4 bits4x2
+int1 int2 int3 int4 int5 int6 int7 uint1 uint2 uint3 uint4 uint5 uint6 uint7
+qint8 qint32 quint8 quint2x4 quint4x2 per_tensor_affine per_tensor_symmetric
+per_channel_affine per_channel_symmetric per_channel_affine_float_qparams
+Tensor FloatTensor DoubleTensor HalfTensor BFloat16Tensor LongTensor IntTensor
+ShortTensor CharTensor ByteTensor BoolTensor
+""".split()
 MAX_COUNT = 2**48  # elements; products of two and a dtype's size stay plain integers
 
 
@@ -53,15 +80,28 @@ class Storage:
     first: int  # the first of them that belongs to this storage
     length: int  # how many do; only files older than 2018 have parts of storages
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole storage in the file."""
+        return self.total * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor by its pickle's claims: none of the four has been checked."""
+    """A tensor by its pickle's claims: none of them has been checked."""
 
     storage: object
-    offset: object
+    offset: object  # elements of `dtype`
     shape: object
     strides: object
+    dtype: np.dtype | None = None  # None: the storage's
+
+
+@dataclass(frozen=True)
+class UnreadTensor:
+    """A tensor that NumPy has no array for."""
+
+    kind: str  # such as "sparse tensor"
 
 
 def is_count(value: object) -> TypeGuard[int]:
@@ -69,14 +109,14 @@ def is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < MAX_COUNT
 
 
-class _OrderedDict(StandIn, dict[Any, Any]):
-    """Replaces collections.OrderedDict, made empty or from pairs."""
+class _Dict(StandIn, dict[Any, Any]):
+    """Replaces collections.OrderedDict and Counter, made of pairs or a dict."""
 
-    def __init__(self, pairs: object = ()) -> None:
+    def __init__(self, content: object = ()) -> None:
         super().__init__()
-        if not isinstance(pairs, list | tuple):
+        if not isinstance(content, list | tuple | dict):
             raise RefusedError("an OrderedDict of something but pairs")
-        for key, value in pairs:
+        for key, value in content.items() if isinstance(content, dict) else content:
             check_key(key)
             self[key] = value
 
@@ -84,15 +124,92 @@ class _OrderedDict(StandIn, dict[Any, Any]):
         """Drops the state: `_metadata`, the versions of the model's modules."""
 
 
+def _rebuild_tensor(
+    storage: object,
+    offset: object,
+    shape: object,
+    strides: object,
+    _requires_grad: object = None,
+    _hooks: object = None,
+    bits: object = None,
+) -> Tensor | UnreadTensor:
+    if bits:  # of a lazy conjugate or negative: the stored values are others
+        return UnreadTensor("conjugate or negative view")
+    return Tensor(storage, offset, shape, strides)
+
+
+def _rebuild_typed_tensor(*facts: Any) -> Tensor | UnreadTensor:
+    """Of bytes and a dtype: unsigned integers, 8-bit floating point."""
+    *first, dtype = facts[:7]
+    if not isinstance(dtype, np.dtype):
+        return UnreadTensor(f"{printable(str(dtype), 80)} tensor")
+    made = _rebuild_tensor(*first, *facts[7:])
+    if isinstance(made, UnreadTensor):
+        return made
+    return Tensor(made.storage, made.offset, made.shape, made.strides, dtype)
+
+
+def _unread(kind: str) -> Any:
+    return lambda *_: UnreadTensor(kind)
+
+
+_REBUILDERS: dict[tuple[str, str], Any] = {
+    ("torch._utils", f"_rebuild_{name}"): function
+    for name, function in {
+        "tensor": _rebuild_tensor,
+        "tensor_v2": _rebuild_tensor,
+        "tensor_v3": _rebuild_typed_tensor,
+        "parameter": lambda tensor, *_: tensor,
+        "parameter_with_state": lambda tensor, *_: tensor,
+        "device_tensor_from_cpu_tensor": lambda tensor, *_: tensor,
+        "device_tensor_from_numpy": _unread("tensor of another device"),
+        "qtensor": _unread("quantised tensor"),
+        "sparse_tensor": _unread("sparse tensor"),
+        "nested_tensor": _unread("nested tensor"),
+        "meta_tensor_no_storage": _unread("tensor without values"),
+        "wrapper_subclass": _unread("tensor of a class of its own"),
+    }.items()
+}
+
+
+def _rebuild_from_type(
+    function: object, _class: object, arguments: Any, _attributes: object = None
+) -> Any:
+    """Of a tensor with attributes, which are dropped."""
+    if not any(function is known for known in _REBUILDERS.values()):
+        raise RefusedError("a tensor made by something unknown")
+    return function(*arguments)  # type: ignore[operator]
+
+
+# Values, and functions that return them: `collections.OrderedDict` makes a `_Dict`.
 _STAND_INS: dict[tuple[str, str], Any] = {
     **NUMPY_STAND_INS,
-    ("collections", "OrderedDict"): _OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): lambda *facts: Tensor(*facts[:4]),
-    ("torch._utils", "_rebuild_tensor_v2"): lambda *facts: Tensor(*facts[:4]),
-    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    **_REBUILDERS,
+    ("collections", "OrderedDict"): _Dict,
+    ("collections", "Counter"): _Dict,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("torch.nn.parameter", "Parameter"): "torch.nn.Parameter",
+    ("torch.storage", "UntypedStorage"): DTYPES["uint8"],
     ("torch", "Size"): lambda sides=(): sides,
     ("torch", "device"): lambda *_: None,
-} | {("torch", name): dtype for name, dtype in STORAGE_DTYPES.items()}
+    ("torch.serialization", "_get_layout"): lambda name: name,
+    **{("torch", name): f"torch.{name}" for name in _NAMED},
+    **{("torch", name): dtype for name, dtype in DTYPES.items()},
+    **{
+        (module, name): dtype
+        for name, dtype in STORAGE_DTYPES.items()
+        for module in ("torch", "torch.cuda")
+    },
+    **{
+        (module, name): make
+        for module in ("builtins", "__builtin__")
+        for name, make in {
+            "set": lambda items=(): items,
+            "complex": lambda *parts: parts,
+            "bytearray": lambda data=b"", *_: data,
+        }.items()
+    },
+}
 
 
 class _TorchUnpickler(RestrictedUnpickler):
@@ -125,14 +242,14 @@ class _TorchUnpickler(RestrictedUnpickler):
         whole = Storage(key, dtype, total, 0, total)
         if self.storages.setdefault(key, whole) != whole:
             raise FaultError(
-                f"defines storage {printable(key)} in two ways; get the file again"
+                f"defines storage {printable(key, 80)} in two ways; get the file again"
             )
         if rest in ([], [None]):
             return whole
         ((_, first, length),) = rest
         if not is_count(first) or not is_count(length) or first + length > total:
             raise FaultError(
-                f"has a part outside storage {printable(key)}; get the file again"
+                f"has a part outside storage {printable(key, 80)}; get the file again"
             )
         return Storage(key, dtype, total, first, length)
 
@@ -162,55 +279,3 @@ def read_pickle(file: Any) -> tuple[Any, dict[str, Storage]]:
             f"truncated or malformed ({type(error).__name__} in its pickle); get it "
             "again"
         ) from error
-
-
-def state_dict_of(top: object) -> tuple[Mapping[Any, Tensor], tuple[str, ...]]:
-    """Extracts the state dict from a file's pickle: all of it, or one of `WRAPPERS`.
-
-    Returns:
-      The tensors by their names, and the names of the other things.
-
-    Raises:
-      FaultError: there is no state dict, there are two, or it holds other than tensors.
-    """
-    if not isinstance(top, dict):
-        raise FaultError(
-            f"holds {_kind(top)}; save a model's state_dict(), a dict of tensors"
-        )
-    found = [name for name in WRAPPERS if _has_tensors(top.get(name))]
-    if len(found) > 1:
-        raise FaultError(
-            f"holds {len(found)} state dicts, {' and '.join(found)}; save the one you "
-            "want alone"
-        )
-    if not found and not _has_tensors(top):
-        raise FaultError(
-            f"holds no tensors, only {_listed(top) or 'an empty dict'}; a state dict "
-            f"is at the top or under one of {', '.join(WRAPPERS)}"
-        )
-    state = top[found[0]] if found else top
-    strange = {n: value for n, value in state.items() if not isinstance(value, Tensor)}
-    if strange:
-        raise FaultError(
-            f"its state dict holds other than tensors: {_listed(strange)}; save the "
-            "tensors alone"
-        )
-    others = tuple(printable(str(name)) for name in top if name not in found)
-    return state, others if found else ()
-
-
-def _has_tensors(value: object) -> bool:
-    values = value.values() if isinstance(value, dict) else ()
-    return any(isinstance(entry, Tensor) for entry in values)
-
-
-def _listed(entries: Mapping[Any, object]) -> str:
-    """Entries in words, the first few of them."""
-    words = [f"{printable(str(n))} ({_kind(entries[n])})" for n in list(entries)[:8]]
-    more = len(entries) - len(words)
-    return ", ".join(words) + (f" and {more} more" if more else "")
-
-
-def _kind(value: object) -> str:
-    names = {_OrderedDict: "dict", Tensor: "tensor"}
-    return names.get(type(value), type(value).__name__)

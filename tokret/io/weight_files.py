@@ -1,36 +1,27 @@
 """Weight files: PyTorch's of both formats and safetensors, read without PyTorch.
 
-Reading maps the file and returns views of it, so only what is used is ever loaded, and
-nothing in the file is run. The first bytes of a file decide its format, not its name.
+Reading maps the file and returns views of it, so nothing in it is copied, and nothing
+is run. Files with checksums are compared with them, which reads all of their bytes
+once. The first bytes of a file decide its format, not its name.
 """
 
-import io
 import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from tokret.errors import UserError
-from tokret.io import tensor_views, torch_files
+from tokret.io import safetensors_files, tensor_views, torch_files
 from tokret.io.atomic_files import replacing
-from tokret.io.torch_pickle import STORAGE_DTYPES, FaultError, state_dict_of
-from tokret.names import is_valid_name
+from tokret.io.regular_files import open_file
+from tokret.io.state_dicts import Chosen, StateError, choose_state
+from tokret.io.torch_pickle import DTYPES, FaultError
+from tokret.names import first_names, is_valid_name
 
-SAFETENSORS_DTYPES: dict[str, np.dtype] = {
-    **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (8, 4, 2)},
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    **{f"I{8 * size}": np.dtype(f"<i{size}") for size in (8, 4, 2, 1)},
-    **{f"U{8 * size}": np.dtype(f"<u{size}") for size in (8, 4, 2, 1)},
-    "BOOL": np.dtype("?"),
-}
-MAX_HEADER = 16 * 2**20  # bytes; a thousand tensors take 0.1 MB
 MAX_NAME = 500  # characters
 # Added before every name by DistributedDataParallel and torch.compile.
 PREFIXES = ("module.", "_orig_mod.")
@@ -45,43 +36,93 @@ class WeightFile(NamedTuple):
       kind: "PyTorch, zip", "PyTorch, legacy" or "safetensors".
       metadata: of a safetensors file's header.
       others: names of what is beside the state dict, such as an epoch, and not used.
+      state: the state dict's place in the file; "" for the whole file.
+      alternatives: places of the file's other dicts of tensors.
+      verified: whether the file has checksums, with which all that is used agrees.
     """
 
     tensors: dict[str, np.ndarray]
     kind: str
     metadata: dict[str, str]
     others: tuple[str, ...]
+    state: str
+    alternatives: tuple[str, ...]
+    verified: bool
 
 
-def read_weights(path: Path) -> WeightFile:
-    """Reads the state dict in a file.
+class OpenedFile(NamedTuple):
+    """A weight file with all that it contains.
+
+    Attributes:
+      kind, metadata, verified: as of `WeightFile`.
+      top: the content: of PyTorch anything, with `torch_pickle.Tensor`; of safetensors
+        a dict of arrays.
+      starts: where the storages of PyTorch's tensors begin.
+      raw: uint8 [n], the file, mapped.
+    """
+
+    kind: str
+    top: object
+    starts: dict[str, int]
+    raw: np.ndarray
+    metadata: dict[str, str]
+    verified: bool
+
+
+def read_weights(path: Path, state: str | None = None) -> WeightFile:
+    """Reads a state dict in a file.
 
     Args:
-      path: a PyTorch file (zip or legacy) or a safetensors file. A state dict may stand
-        at the top or under one of `torch_pickle.WRAPPERS`. `PREFIXES` that all names
-        have are removed.
-
-    Returns:
-      Views of its tensors; no byte of them is read yet.
+      path: a PyTorch file (zip or legacy) or a safetensors file. `PREFIXES` that all
+        names have are removed.
+      state: a state dict's place in the file, or a prefix of names: only its tensors
+        are taken, without it. None: see `state_dicts.choose_state`.
 
     Raises:
-      UserError: the file is missing, truncated, malformed, of another kind, needs to
-        run code, or has not exactly one state dict.
+      UserError: the file is missing, truncated, malformed, damaged, of another kind,
+        needs to run code, or has no such state dict.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise FaultError("not a file; name the weight file itself")
-        with io.FileIO(path) as file:
-            return _read(path, file)
+        opened = open_weights(path)
+        if opened.kind == "safetensors":
+            chosen = Chosen(dict(opened.top), "", (), ())  # type: ignore[call-overload]
+        else:
+            chosen = choose_state(opened.top, state)
+        if state and chosen.name != state:
+            chosen = _below(state, chosen)
+        tensors = _without_prefixes(chosen.tensors)
+        if opened.kind != "safetensors":
+            tensors = tensor_views.views_of(tensors, opened.starts, opened.raw)
+    except StateError as error:
+        raise UserError(f"state: {path} {error}") from error
     except FaultError as fault:
         raise UserError(f"{path}: {fault}") from fault
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read: {error.strerror}; name a weight file"
-        ) from error
+    return WeightFile(
+        tensors,
+        opened.kind,
+        opened.metadata,
+        chosen.others,
+        chosen.name,
+        chosen.alternatives,
+        opened.verified,
+    )
 
 
-def _read(path: Path, file: io.FileIO) -> WeightFile:
+def open_weights(path: Path) -> OpenedFile:
+    """Opens a weight file of any of the formats, and verifies it.
+
+    Raises:
+      UserError: it is missing, or no regular file.
+      FaultError: as `read_weights`, of any content.
+    """
+    with open_file(path) as file:
+        try:
+            return _open(path, file)
+        except OSError as error:
+            raise FaultError(f"cannot be read: {error.strerror}") from error
+
+
+def _open(path: Path, file: BinaryIO) -> OpenedFile:
     if os.fstat(file.fileno()).st_size == 0:
         raise FaultError("empty; get it again")
     # Never closed explicitly: the views keep it open.
@@ -90,8 +131,10 @@ def _read(path: Path, file: io.FileIO) -> WeightFile:
     head = raw[:16].tobytes()
     # A header's length, as 8 bytes, and its opening brace.
     if head[4:9] == b"\0\0\0\0{":
-        tensors, metadata = _safetensors(path, raw)
-        return WeightFile(_renamed(tensors), "safetensors", metadata, ())
+        read = safetensors_files.read(path, raw)
+        return OpenedFile(
+            "safetensors", read.tensors, {}, raw, read.metadata, read.verified
+        )
     if head.startswith(torch_files.ZIP_MAGIC):
         kind, opened = "PyTorch, zip", torch_files.open_zip(raw, file)
     elif head.startswith(b"\x80"):
@@ -101,48 +144,50 @@ def _read(path: Path, file: io.FileIO) -> WeightFile:
             f"neither a PyTorch nor a safetensors file: it begins with {head!r}; get "
             "the weights themselves, not a web page or a pointer to them"
         )
-    state, others = state_dict_of(opened.top)
-    views = tensor_views.views_of(_renamed(state), opened.starts, raw)
-    return WeightFile(views, kind, {}, others)
+    return OpenedFile(kind, opened.top, opened.starts, raw, {}, opened.verified)
 
 
-def _safetensors(
-    path: Path, raw: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The library checks the header; views of our own read no bytes."""
-    length = int.from_bytes(raw[:8].tobytes(), "little")
-    if length > MAX_HEADER:
-        raise FaultError(f"its header has {length} bytes, no weights need so many")
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            names, metadata = opened.offset_keys(), opened.metadata() or {}
-            pieces = [opened.get_slice(name) for name in names]
-            facts = [(piece.get_dtype(), tuple(piece.get_shape())) for piece in pieces]
-    except SafetensorError as error:
-        raise FaultError(
-            f"truncated or malformed safetensors ({str(error)[:120]!r}); get it again"
-        ) from error
-    _check_names(names)
-    tensors = {}
-    # The format has no gaps: in this order each begins where the last one ends.
-    start = 8 + length
-    for name, (word, shape) in zip(names, facts, strict=True):
-        if word not in SAFETENSORS_DTYPES:
-            known = ", ".join(SAFETENSORS_DTYPES)
-            raise FaultError(f"tensor {name} is {word}; save it as one of {known}")
-        dtype = SAFETENSORS_DTYPES[word]
-        shape = tensor_views.checked_shape(name, shape, dtype.itemsize)
-        tensors[name] = np.ndarray(shape, dtype, raw, start)
-        start += tensors[name].nbytes
-    return tensors, metadata
+def require_digests(path: Path, file: WeightFile, remedy: str) -> None:
+    """Refuses a file that tokret wrote if its digests are gone.
+
+    Raises:
+      UserError: naming the file and the remedy, such as "learn it again".
+    """
+    if not file.verified:
+        raise UserError(
+            f"{path}: damaged, or changed by another program: it has no digests; "
+            f"{remedy}"
+        )
 
 
-def _renamed(tensors: Mapping[Any, Any]) -> dict[str, Any]:
+def _below(state: str, chosen: Chosen) -> Chosen:
+    """Chooses among the tensors those whose names have a prefix."""
+    tensors = _without_prefixes(chosen.tensors)
+    prefix = f"{state.removesuffix('.')}."
+    taken = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    if not taken:
+        there = chosen.alternatives + ((chosen.name,) if chosen.name else ())
+        first = {name.partition(".")[0]: None for name in tensors if "." in name}
+        raise StateError(
+            f"has no dict {state!r} and no tensor below {prefix}; it has "
+            f"{first_names((*there, *first)) or 'no dicts'}"
+        )
+    rest = tuple(name for name in tensors if not name.startswith(prefix))
+    return chosen._replace(tensors=taken, others=(*chosen.others, *rest))
+
+
+def _without_prefixes(tensors: Mapping[Any, Any]) -> dict[str, Any]:
     """Checks the names and removes the prefixes that all of them have."""
     _check_names(tensors)
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
-            return _renamed({n.removeprefix(prefix): t for n, t in tensors.items()})
+            return _without_prefixes(
+                {n.removeprefix(prefix): t for n, t in tensors.items()}
+            )
     return dict(tensors)
 
 
@@ -162,7 +207,7 @@ def _check_names(names: Collection[object]) -> None:
 def write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Writes a safetensors file, atomically.
+    """Writes a safetensors file with digests, atomically.
 
     Args:
       path: the file; an existing one is replaced.
@@ -172,12 +217,10 @@ def write_safetensors(
     Raises:
       UserError: it cannot be written, or the format lacks a name or a dtype.
     """
-    _check_writable(path, tensors, SAFETENSORS_DTYPES.values())
-    if "__metadata__" in tensors:
+    _check_writable(path, tensors, safetensors_files.DTYPES.values())
+    if safetensors_files.METADATA in tensors:
         raise UserError(f"{path}: no tensor can be called __metadata__, rename it")
-    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    with replacing(path, errors=(SafetensorError,)) as draft:
-        save_file(contiguous, draft, dict(metadata))
+    safetensors_files.write(path, tensors, metadata)
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -191,9 +234,9 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     except ImportError as error:
         raise UserError(
             f"{path}: PyTorch files are written by PyTorch, which is missing: "
-            "pip install 'tokret[torch]'"
+            "pip install torch"
         ) from error
-    _check_writable(path, tensors, STORAGE_DTYPES.values())
+    _check_writable(path, tensors, DTYPES.values())
     pairs = ((name, _torch_tensor(torch, array)) for name, array in tensors.items())
     state = OrderedDict(pairs)
     # PyTorch's writer reports a full disk as a RuntimeError.
@@ -203,9 +246,9 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _torch_tensor(torch: Any, array: np.ndarray) -> Any:
     copy = array.astype(array.dtype.newbyteorder("="), order="C")
-    if copy.dtype == ml_dtypes.bfloat16:
-        # from_numpy lacks the dtype; the bits are the same.
-        return torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16)
+    if copy.dtype.isbuiltin == 2:  # registered by ml_dtypes; from_numpy lacks it
+        bits = copy.view(f"i{copy.dtype.itemsize}")
+        return torch.from_numpy(bits).view(getattr(torch, copy.dtype.name))
     return torch.from_numpy(copy)
 
 

@@ -13,7 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from tokret.errors import UserError
-from tokret.io.weight_files import read_weights, write_safetensors
+from tokret.io.weight_files import (
+    read_weights,
+    require_digests,
+    write_safetensors,
+)
 from tokret.retrieval.exact_search.blocks import (
     Database,
     MappedDatabase,
@@ -112,6 +116,7 @@ def read(path: Path) -> Whitening:
     file = read_weights(path)
     if file.metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not a file of tokret's whitening")
+    require_digests(path, file, "learn it again")
     parts = [file.tensors.get(name) for name in ("mean", "projection")]
     if any(part is None or part.dtype != np.float32 for part in parts):
         raise UserError(f"{path}: damaged, learn it again (mean, projection: float32)")

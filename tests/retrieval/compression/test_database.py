@@ -3,7 +3,6 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from tokret.errors import UserError
 from tokret.retrieval.compression import database as compressed
@@ -83,9 +82,9 @@ def spoil(path, tensors=(), metadata=()):
     file = compressed.read_weights(path)
     arrays = {name: np.array(t) for name, t in file.tensors.items()} | dict(tensors)
     words = {**file.metadata, **dict(metadata)}
-    save_file(
-        {name: array for name, array in arrays.items() if array is not None},
+    compressed.write_safetensors(
         path,
+        {name: array for name, array in arrays.items() if array is not None},
         {name: word for name, word in words.items() if word is not None},
     )
 

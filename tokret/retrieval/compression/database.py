@@ -18,7 +18,11 @@ import ml_dtypes
 import numpy as np
 
 from tokret.errors import UserError
-from tokret.io.weight_files import read_weights, write_safetensors
+from tokret.io.weight_files import (
+    read_weights,
+    require_digests,
+    write_safetensors,
+)
 from tokret.retrieval.compression import int8, product
 from tokret.retrieval.exact_search.blocks import (
     BLOCK,
@@ -160,6 +164,7 @@ def read(path: Path) -> Compressed:
     tensors, metadata = file.tensors, file.metadata
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not a file of tokret's compressed descriptors")
+    require_digests(path, file, "compress the descriptors again")
     try:
         return _checked(check_codec(metadata["codec"]), tensors, metadata)
     except (KeyError, ValueError, UserError) as error:
