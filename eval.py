@@ -83,7 +83,10 @@ def evaluate_run(options: Options) -> None:
     settings = make_settings(config, options.longest_side, options.scales)
     choice = (config, options.data_dir, options.image_folder, options.benchmark)
     dataset, name, split = cluster.first_alone(
-        lambda: choose_dataset(*choice, measure=not options.extract_only), "dataset"
+        lambda: choose_dataset(
+            *choice, measure=not options.extract_only, skip_bad=options.skip_bad
+        ),
+        "dataset",
     )
     images = image_sets(dataset, split, settings.longest_side)
     # The systems: the checkpoint's model first, by the name of its head.

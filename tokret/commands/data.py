@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from tokret.command_line import log
 from tokret.config.datasets import DATASETS as CONFIGS
 from tokret.config.parsing import field_types, plain_type
 from tokret.data import datasets
@@ -15,7 +16,7 @@ from tokret.data.checking import check as checking
 from tokret.data.datasets import DATA_DIR, DATASETS, prepare_function
 
 DataDir = Annotated[str, tyro.conf.arg(help="folder of prepared datasets.")]
-Output = Annotated[Path | None, tyro.conf.arg(help="a CSV of problems; check-NAME.csv")]
+Output = Annotated[Path | None, tyro.conf.arg(help="write all problems to a CSV.")]
 Smallest = Annotated[int, tyro.conf.arg(help="shorter sides below this are tiny.")]
 Workers = Annotated[int, tyro.conf.arg(help="processes; 0: one a core.")]
 Command = Callable[..., None]
@@ -76,7 +77,7 @@ def prepare(
     counts = ", ".join(
         f"{split} {info.num_examples:,}" for split, info in splits.items()
     )
-    print(f"{name}: {total:,} photos ({counts}) in {Path(dataset.builder.data_path)}")
+    log(f"{name}: {total:,} photos ({counts}) in {Path(dataset.builder.data_path)}")
 
 
 def check(
@@ -92,12 +93,14 @@ def check(
     report, is_sound = checking.check(
         name,
         Path(data_dir).expanduser(),
-        output or Path(f"check-{name}.csv"),
+        output,
         smallest=smallest,
         workers=workers,
         fields=fields,
     )
-    print(report)
+    log(report)
+    if not is_sound and output is None:
+        log("\n--output=FILE.csv writes all of them to a CSV")
     if not is_sound:
         sys.exit(1)
 

@@ -1,6 +1,7 @@
 """The options of eval.py, and what they choose: checkpoint, settings and dataset."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Options:
     descriptors: str | None = None  # of the database: .npy [N, D], or a store.
     queries: str | None = None  # descriptors of the queries: .npy [Q, D], or a store.
     ground_truth: str | None = None  # gnd_NAME.pkl or .json.
-    skip_bad: bool = False  # skip queries whose photo is bad, rather than stop.
+    skip_bad: bool = False  # skip photos and queries that are bad, rather than stop.
     extract_only: bool = False  # only extract descriptors, of any dataset.
     rerank: str | None = None  # as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500.
     distractors: str | None = None  # positives of no query: .npy [M, D], or a store.
@@ -116,6 +117,7 @@ def choose_dataset(
     image_folder: str | None,
     benchmark: str | None,
     measure: bool = True,
+    skip_bad: bool = False,
 ) -> tuple[Dataset, str, str]:
     """Prepares the dataset to evaluate on: by default the run's.
 
@@ -125,6 +127,7 @@ def choose_dataset(
       image_folder: folder of class folders.
       benchmark: a dataset's name.
       measure: whether it must have a ground truth.
+      skip_bad: whether bad photos of `image_folder` are skipped.
 
     Returns:
       The dataset, its name in results, and its split of labelled photos ("" if it has
@@ -138,9 +141,12 @@ def choose_dataset(
     if image_folder is not None:
         if not image_folder:
             raise UserError("image_folder: is empty; name a folder of class folders")
-        dataset = datasets.prepare(
-            data_dir, name="image_folder", root=image_folder, validation_fraction=0.0
-        )
+        fields: dict[str, Any] = {"name": "image_folder", "root": image_folder}
+        fields |= {"validation_fraction": 0.0, "skip_bad": skip_bad}
+        try:
+            dataset = datasets.prepare(data_dir, **fields)
+        except UserError as error:
+            raise UserError(re.sub(r"\Aroot\b", "image_folder", str(error))) from error
         return dataset, Path(image_folder).resolve().name, "train"
     if benchmark is not None:
         dataset = datasets.prepare(data_dir, name=benchmark)

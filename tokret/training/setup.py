@@ -16,6 +16,7 @@ from tokret.data.datasets import Dataset
 from tokret.errors import UserError
 from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
+from tokret.names import first_names
 from tokret.runtime import cluster
 from tokret.training.initial_weights import load_initial_weights
 from tokret.training.optimiser import Schedule, freeze_modules, make_optimiser
@@ -53,6 +54,12 @@ def prepare_run(config: Config) -> tuple[Dataset, TrainingSetup]:
     with naming("config.data", type(config.data)):
         dataset = cluster.first_alone(
             lambda: datasets.prepare(config.run.data_dir, **fields), "dataset"
+        )
+    if dataset.classes < 2:
+        raise UserError(
+            f"config.data: all training photos are of one class, "
+            f"{first_names(dataset.class_names)}: the loss is 0 from the start; train "
+            "on two classes or more"
         )
     photos = len(dataset.records("train"))
     setup = set_up(config, mesh, model, photos=photos, classes=dataset.classes)

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from tokret.data import datasets
+from tokret.data.checking import photo_checks
+from tokret.data.checking.photo_checks import PhotoToCheck
 from tokret.data.checking.report import Digests
+from tokret.data.preparing.photo_files import PhotoLocation
 
 
 @pytest.fixture
@@ -86,6 +89,34 @@ def test_a_folder_of_photos(check, photo_folder, tmp_path, jpeg, workers):
     assert "its shorter side has 8 pixels" in text
     status, _, rows = check("image_folder", root_flag, "--smallest=2")
     assert status == 1 and ("birch/tiny.jpg", "tiny") not in kinds(rows)
+
+
+def test_nothing_is_written_where_no_output_is_named(
+    tokret, photo_folder, tmp_path, monkeypatch
+):
+    root = shutil.copytree(photo_folder, tmp_path / "photos")
+    (root / "ash" / "empty.jpg").write_bytes(b"")
+    (root / "ash" / "two\nlines.jpg").write_bytes(b"")
+    (root / "notes.txt").write_bytes(b"")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    command = ("data", "check", "image_folder", f"--root={root}", "--workers=1")
+    status, out, err = tokret(*command)
+    assert status == 1 and not list((tmp_path / "here").iterdir()), err
+    assert "note: 19 photos of 3 classes: ash, birch, café au lait" in out
+    assert "note: 1 files skipped, not photos by their suffix: .txt 1" in out
+    assert "ash/two\\nlines.jpg" in out
+    assert out.endswith("--output=FILE.csv writes all of them to a CSV\n")
+    status, out, _ = tokret(*command, "--output=bad.csv")
+    assert out.endswith("written: bad.csv\n")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["bad.csv"]
+
+
+def test_batches_are_bounded_by_bytes_too(monkeypatch):
+    monkeypatch.setattr(photo_checks, "BATCH_BYTES", 10)
+    photos = [PhotoToCheck("", bytes(4)) for _ in range(7)]
+    photos += [PhotoToCheck("", PhotoLocation("")) for _ in range(40)]
+    assert [len(b) for b in photo_checks.make_batches(photos)] == [3, 3, 32, 9]
 
 
 def test_a_table(check, photo_folder, tmp_path):
@@ -171,6 +202,17 @@ def test_distractors(check, tmp_path, jpeg, write_tar):
     _, _, rows = check("revisitop1m", f"--manual_dir={root}")
     assert (names[3], "missing") in kinds(rows)
     assert sum(problem == "archive" for _, problem, _ in rows) == 99
+    whole = (root / "revisitop1m.1.tar.gz").read_bytes()
+    (root / "revisitop1m.1.tar.gz").write_bytes(whole[:-1])
+    (root / "revisitop1m.2.tar").mkdir()
+    _, _, rows = check("revisitop1m", f"--manual_dir={root}")
+    details = {name: detail for name, problem, detail in rows if problem == "archive"}
+    assert details["revisitop1m.1.tar.gz"].endswith("is truncated; download it again")
+    assert "is a folder" in details["revisitop1m.2.tar"]
+    assert {row for row in kinds(rows) if row[1] == "missing"} == {
+        (names[3], "missing")
+    }
+    (root / "revisitop1m.2.tar").rmdir()
     (root / "revisitop1m.1.tar.gz").unlink()
     (root / "jpg" / "00").mkdir(parents=True)
     (root / "jpg" / names[0]).write_bytes(files[f"jpg/{names[0]}"])

@@ -62,6 +62,17 @@ def test_paths_and_labels_of_any_text(read, folder, tmp_path, options):
     ]
 
 
+def test_paths_of_windows_name_the_same_photos(read, folder, tmp_path, jpeg):
+    (folder / "one\\file.jpg").write_bytes(jpeg(9))
+    rows = ("label,path", "1,sub folder\\a 'b'.jpg", "2,one\\file.jpg", "2,d.jpg")
+    table = write(folder / "list.csv", rows)
+    listed = write(tmp_path / "list.txt", ["sub folder\\a 'b'.jpg", "one\\file.jpg"])
+    fields = {"table": str(table), "train_list": str(listed)}
+    _, records = read(tmp_path / "d", "image_folder", **fields)
+    found = {r["filename"].decode() for each in records.values() for r in each}
+    assert found == {"sub folder/a 'b'.jpg", "one\\file.jpg"}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -70,6 +81,8 @@ def test_paths_and_labels_of_any_text(read, folder, tmp_path, options):
         (",f.jpg", "line 7: '' is no class's name"),
         ("3,f.mp4", r"line 7: f\.mp4 must end in one of: \.jpg"),
         ("3", "line 7: has 1 fields"),
+        ("3,d.jpg, IL", "line 7: has 3 fields, the heading 2; quote values"),
+        ("3,two\x0blines.jpg", "line 7: .* is no photo's path"),
     ],
 )
 def test_rows_that_cannot_be(read, folder, tmp_path, row, message):

@@ -34,29 +34,29 @@ FIELDS = (*ROOTS, "subset", "exclude_ids", "release")  # that decide what is che
 def check(
     name: str,
     data_dir: Path,
-    output: Path,
+    output: Path | None,
     *,
     smallest: int,
     workers: int,
     fields: dict[str, Any],
 ) -> tuple[str, bool]:
-    """Checks a dataset; writes nothing but the CSV.
+    """Checks a dataset; writes nothing but the CSV, if one is named.
 
     Args:
       name: of the dataset.
       data_dir: the folder of prepared datasets; checked if no field names downloads.
-      output: the CSV of all defects.
+      output: the CSV of all defects; None writes none.
       smallest: the shorter side in pixels below which a photo is tiny.
       workers: processes; 0 for one per core.
       fields: of the dataset's config, in `FIELDS`.
 
     Returns:
-      A table as text, and whether there are no defects.
+      Notes and a table as text, and whether there are no defects.
 
     Raises:
       UserError: if there is nothing to check, or the CSV cannot be written.
     """
-    if output.is_dir() or not output.parent.is_dir():
+    if output and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"output: {output} must be a file in an existing folder")
     report = CheckReport()
     if any(fields.get(field) for field in ROOTS):
@@ -76,9 +76,12 @@ def check(
                 digests.add(photo.name, photo.digest)
     defects = [*report.defects, *digests.duplicates()]
     defects.sort(key=lambda defect: (defect.problem, defect.name))
-    write_rows(output, Defect._fields, defects)
-    table = format_table(report.counts, defects, checked)
-    return f"{table}\n\nwritten: {output}", not defects
+    lines = [f"note: {note}" for note in report.notes]
+    lines.append(format_table(report.counts, defects, checked))
+    if output:
+        write_rows(output, Defect._fields, defects)
+        lines.append(f"\nwritten: {output}")
+    return "\n".join(lines), not defects
 
 
 def find_prepared(data_dir: Path, name: str) -> list[Path]:

@@ -5,8 +5,9 @@ and missing photos. Nothing is written.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from tokret.data.google_landmarks.photo_locations import (
 )
 from tokret.data.image_folder import builder as folder_builder
 from tokret.data.preparing.photo_files import PhotoLocation
-from tokret.data.preparing.tar_members import read_members
+from tokret.data.preparing.tar_members import locate_members, read_members
 from tokret.data.revisited import builder as revisited
 from tokret.data.revisited import distractors
 from tokret.data.revisited.photo_sources import find_sources, stem_of
@@ -35,6 +36,7 @@ from tokret.data.revisited.splits import plain_stem
 from tokret.errors import UserError
 from tokret.names import printable
 
+T = TypeVar("T")
 NamedPhoto = tuple[str, PhotoLocation | bytes]
 
 
@@ -53,7 +55,7 @@ def gldv2(config: GoogleLandmarksConfig, report: CheckReport) -> Iterator[PhotoT
             if name not in names:
                 missing_in = f"missing in {sources.tars[0].parent}"
                 report.add_defect(name, "archive", missing_in)
-        found = _members_of_archives(sources.tars, report)
+        found = _members_of_archives(sources.tars, report, locate_members)
     else:
         assert sources.tree is not None
         found = (
@@ -76,15 +78,14 @@ def gldv2(config: GoogleLandmarksConfig, report: CheckReport) -> Iterator[PhotoT
 
 
 def _members_of_archives(
-    archives: Iterable[Path], report: CheckReport
-) -> Iterator[NamedPhoto]:
-    """The files in tars, compressed or not; of a damaged one those before the damage.
-
-    Compressed ones are read from start to end and not unpacked.
-    """
+    archives: Iterable[Path],
+    report: CheckReport,
+    read: Callable[[Path], Iterator[tuple[str, T]]],
+) -> Iterator[tuple[str, T]]:
+    """The files that `read` lists in tars; of a damaged one those before the damage."""
     for path in archives:
         try:
-            yield from read_members(path)
+            yield from read(path)
         except (UserError, OSError) as error:
             report.add_defect(path.name, "archive", str(error))
 
@@ -121,6 +122,7 @@ def oxford_or_paris(
     benchmark = revisited.BENCHMARKS[config.name]
     city = benchmark.city
     sources = find_sources(root, city, config.release)
+    report.notes += sources.notes
     with tempfile.TemporaryDirectory() as folder:  # text files may be in an archive
         truth = benchmark.read_truth(benchmark.truth_files(root), (), Path(folder))
     images, queries = (
@@ -129,7 +131,9 @@ def oxford_or_paris(
     if not benchmark.landmarks:
         report.add_count("photos in the ground truth", len(images), benchmark.photos)
     report.add_count("queries", len(queries), benchmark.queries)
-    found: Iterable[NamedPhoto] = _members_of_archives(sources.archives, report)
+    found: Iterable[NamedPhoto] = _members_of_archives(
+        sources.archives, report, read_members
+    )
     if sources.files:
         found = ((path.name, PhotoLocation(str(path))) for path in sources.files)
     photos = (
@@ -167,7 +171,7 @@ def revisitop1m(
                 name = f"{distractors.NAME}.{number}.tar.gz"
                 missing_in = f"missing in {archives[0].parent}"
                 report.add_defect(name, "archive", missing_in)
-        found = _members_of_archives(archives, report)
+        found = _members_of_archives(archives, report, read_members)
     plain = ((distractors.plain_name(name), content) for name, content in found)
     yield from _listed_photos(plain, names, report, root)
 
@@ -177,6 +181,7 @@ def image_folder(
 ) -> Iterator[PhotoToCheck]:
     """Checks photos of any folder, in class folders or of a table."""
     _, found = folder_builder.list_photos(config.root, config.table)
+    report.notes += found.notes
     report.add_count("photos", len(found.photos))
     report.add_count("classes", len({photo.label for photo in found.photos}))
     for photo in found.photos:

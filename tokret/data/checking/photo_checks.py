@@ -19,6 +19,7 @@ from tokret.data.preparing.photo_files import (
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 
 BATCH = 32  # photos that a worker takes at once
+BATCH_BYTES = 64 * 2**20  # after which a batch of photos from archives ends
 KINDS = {  # how a BadPhotoError starts, and the defect's kind
     "missing": "missing",
     "unreadable": "unreadable",
@@ -75,12 +76,25 @@ def check_photos(
     A photo is tiny if its shorter side is below `min_side` pixels; `progress` is called
     with the number of photos that are done.
     """
-    stream = iter(photos)
-    batches = iter(lambda: list(itertools.islice(stream, BATCH)), [])
+    batches = make_batches(photos)
     check = functools.partial(check_batch, min_side)
     yield from itertools.chain.from_iterable(
         workers.run(check, batches, count, progress)
     )
+
+
+def make_batches(photos: Iterable[PhotoToCheck]) -> Iterator[list[PhotoToCheck]]:
+    """Splits photos into batches of BATCH; those in memory also by their bytes."""
+    batch: list[PhotoToCheck] = []
+    size = 0
+    for photo in photos:
+        batch.append(photo)
+        size += len(photo.content) if isinstance(photo.content, bytes) else 0
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _check(photo: PhotoToCheck, reader: PhotoReader, min_side: int) -> CheckedPhoto:

@@ -20,10 +20,11 @@ class Count(NamedTuple):
 
 @dataclasses.dataclass
 class CheckReport:
-    """The defects and counts (of photos, classes, archives) that a check found."""
+    """The defects, notes and counts (of photos, classes, archives) of a check."""
 
     defects: list[Defect] = dataclasses.field(default_factory=list)
     counts: list[Count] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)  # on what was skipped
 
     def add_defect(self, name: str, problem: str, detail: str) -> None:
         """Adds something that is wrong."""

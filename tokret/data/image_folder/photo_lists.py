@@ -56,10 +56,10 @@ def find_photos(root: Path, argument: str = "root") -> PhotoList:
         for path in sorted(walk.photos(folder))
     ]
     direct = [p.name for p in entries if not p.is_dir() and walk.is_photo(p)]
-    notes = [*_notes_on_classes(photos, argument), *walk.notes()]
+    notes = [*_notes_on_classes(photos, root), *walk.notes()]
     if direct:
         notes.append(
-            f"{len(direct):,} photos skipped, directly in {argument} and in no class "
+            f"{len(direct):,} photos skipped, directly in {root} and in no class "
             f"folder: {first_names(direct)}"
         )
     if not photos:
@@ -71,7 +71,7 @@ def find_photos(root: Path, argument: str = "root") -> PhotoList:
     return PhotoList(photos, notes)
 
 
-def _notes_on_classes(photos: Sequence[Photo], argument: str) -> list[str]:
+def _notes_on_classes(photos: Sequence[Photo], root: Path | None = None) -> list[str]:
     """The classes' number and first names; a hint where they may be the wrong ones."""
     classes = sorted({photo.label for photo in photos})
     if not classes:
@@ -79,12 +79,12 @@ def _notes_on_classes(photos: Sequence[Photo], argument: str) -> list[str]:
     notes = [
         f"{len(photos):,} photos of {len(classes):,} classes: {first_names(classes)}"
     ]
-    deeper = [photo.name.rpartition("/")[0] for photo in photos]
-    if argument and all("/" in folder for folder in deeper):
-        inner = list(dict.fromkeys(deeper))
+    inner = list(dict.fromkeys(photo.name.rpartition("/")[0] for photo in photos))
+    if root and all("/" in folder for folder in inner):
         notes.append(
-            f"no class folder has photos directly in it; if {first_names(inner)} "
-            f"are the classes, set {argument} one level deeper, to {classes[0]}"
+            "no class folder has photos directly in it; if the classes are one level "
+            f"deeper ({first_names(inner)}), choose one of: "
+            f"{first_names([str(root / name) for name in classes])}"
         )
     return notes
 
@@ -117,7 +117,7 @@ def read_table(table: Path, root: Path) -> PhotoList:
         photos.append(Photo(name, root / name, label, _box(sides, table, line)))
     if not photos:
         raise UserError(f"{table} names no photo")
-    return PhotoList(photos, _notes_on_classes(photos, ""))
+    return PhotoList(photos, _notes_on_classes(photos))
 
 
 def photo_name(text: str, root: Path) -> str:

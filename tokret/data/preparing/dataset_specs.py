@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import SourcePhoto
 
 T = TypeVar("T")
+# TFDS strips labels when it reads them: a class "a\u00a0" would become "a".
+_EDGES = re.compile(r"\A\s+|\s+\Z")
 
 
 class LazyList(Sequence[T]):
@@ -67,9 +70,14 @@ def photo_features(labels: Sequence[str] | None = None) -> tfds.features.Feature
     """The features `image`, `filename` and, if there are labels, `label`."""
     features: dict[str, Any] = {"image": tfds.features.Image(shape=(None, None, 3))}
     if labels is not None:
-        features["label"] = tfds.features.ClassLabel(names=labels)
+        names = [_EDGES.sub(_escaped, label) for label in labels]
+        features["label"] = tfds.features.ClassLabel(names=names)
     features["filename"] = tfds.features.Text()
     return tfds.features.FeaturesDict(features)
+
+
+def _escaped(spaces: re.Match[str]) -> str:
+    return "".join(f"\\u{ord(space):04x}" for space in spaces[0])
 
 
 def fingerprint(options: object, files: Iterable[tuple[str, Path]]) -> str:
