@@ -25,7 +25,7 @@ from tokret.config.tree import Config
 from tokret.errors import StoppedError, UserError
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
-from tokret.training.checkpoint_metadata import UnreadableError
+from tokret.training.checkpoint_digests import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
 from tokret.training.input_batches import PhotoInput
 from tokret.training.interruption import lock_workdir, stop_requests

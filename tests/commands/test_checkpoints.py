@@ -11,7 +11,9 @@ from orbax.checkpoint import v1 as ocp
 from tokret.config.parsing import parse
 from tokret.configs import demo
 from tokret.training import checkpoint_inspection as inspection
-from tokret.training.checkpoint_arrays import STATE
+from tokret.training.checkpoint_arrays import start_saving
+from tokret.training.checkpoint_digests import FILE as DIGESTS
+from tokret.training.checkpoint_digests import write_digests
 from tokret.training.checkpoint_metadata import FILE, make_metadata
 from tokret.training.checkpoints import list_steps
 from tokret.training.interruption import lock_workdir
@@ -29,7 +31,7 @@ def made(tmp_path_factory):
         weights = {"params": {"model": {"w": jnp.arange(5000.0).reshape(50, 100)}}}
         state = {**weights, "step": jnp.array(step)}
         metadata = make_metadata(CONFIG, step, measured)
-        ocp.save_checkpointables(folder, {STATE: state}, custom_metadata=metadata)
+        start_saving(folder, state, metadata).result()
     return workdir
 
 
@@ -46,6 +48,12 @@ def run_command(tokret):
 def cut_short(checkpoint):
     for path in checkpoint.rglob("d/*"):
         path.write_bytes(path.read_bytes()[:-40])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    path.write_bytes(content)
 
 
 def replaced(name, change):
@@ -72,12 +80,16 @@ DAMAGE = {
     ),
     "a made-up description": replaced(FILE, lambda path: path.write_text("[[1]]")),
     "a link": replaced("manifest.ocdbt", lead_elsewhere),
+    "a flipped bit": replaced("ocdbt.process_0/d/*", flip),
+    "no digests of any file": replaced(DIGESTS, lambda path: path.write_text("")),
     "huge": replaced("_METADATA", lambda path: os.truncate(path, 2**40)),
 }
+# Without digests of its own: a bit that Orbax may miss, a file too large to read.
+UNNOTICED = {"a flipped bit", "no digests of any file", "huge"}
 
 
 def test_a_table_of_all(run, run_command):
-    (run / "checkpoints" / "13.orbax-checkpoint-tmp").mkdir()
+    (run / "checkpoints" / ".saving-13").mkdir()
     (run / "damaged" / "2-1\x1b[31m").mkdir(parents=True)
     status, out, err = run_command("list", run)
     assert status == 0, err
@@ -86,23 +98,47 @@ def test_a_table_of_all(run, run_command):
     assert [row.split()[0] for row in rows] == ["4", "8", "12"]
     assert "75.0%" in rows[0] and rows[0].endswith("whole, best top1")
     assert "1.500   50.0%" in rows[1] and rows[1].endswith("whole")
-    assert torn.startswith("13.orbax-checkpoint-tmp: ") and "next start" in torn
+    assert torn.startswith(".saving-13: ") and "next start" in torn
     assert aside.startswith("damaged/2-1\\x1b[31m: ") and "\x1b" not in out
 
 
 # Orbax leaves the other reads of a damaged checkpoint behind, unfinished.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_reported_and_kept(run, run_command, damage):
+@pytest.mark.parametrize(
+    ("damage", "digests"),
+    [(damage, "as written") for damage in DAMAGE]
+    # Then Orbax has to notice it.
+    + [(damage, "made up") for damage in DAMAGE if damage not in UNNOTICED],
+)
+def test_damage_is_reported_and_kept(run, run_command, damage, digests):
     DAMAGE[damage](run / "checkpoints" / "12")
+    if digests == "made up":
+        write_digests(run / "checkpoints" / "12")
     status, out, err = run_command("list", run)
     assert status == 0 and "Traceback" not in err
     (line,) = (row for row in out.splitlines() if row.split()[0] == "12")
-    assert "damaged: " in line and len(line) < 500
+    assert "  damaged (" in line and len(line) < 500
     # The newest that is whole stays, whatever is after it.
     status, out, err = run_command("prune", run, "--keep=1")
-    assert status == 0 and "step 12 is damaged and left" in out
+    assert status == 0 and "step 12 is left: damaged (" in out
     assert list_steps(run) == [8, 12] and out.endswith("kept: 8\n")
+    status, out, err = run_command("show", run)
+    assert status == 2 and f"{run}/checkpoints/12: damaged (" in err
+
+
+def test_what_cannot_be_verified_is_neither_whole_nor_damaged(run, run_command):
+    (run / "checkpoints" / "12" / DIGESTS).unlink()
+    shutil.rmtree(run / "checkpoints" / "8")
+    ocp.save(run / "checkpoints" / "8", {"w": jnp.arange(3.0)})
+    status, out, err = run_command("list", run)
+    assert status == 0, err
+    _, whole, theirs, unverified = out.splitlines()
+    assert whole.endswith("  whole") and "remove" not in out
+    assert "not verifiable, made without digests" in unverified
+    assert "written by another program; tokret reads only its own" in theirs
+    status, out, err = run_command("prune", run, "--keep=1")
+    assert status == 0 and "step 8 is left: written by another program" in out
+    assert list_steps(run) == [4, 8, 12]
 
 
 def test_an_array_may_claim_more_than_there_is(made, monkeypatch):
@@ -161,7 +197,7 @@ def test_links_among_checkpoints_are_neither_followed_nor_removed(
 def test_mistakes_are_one_line(run, run_command, refused, tmp_path):
     refused(run_command(), "needs one of: list, show, prune")
     refused(run_command("list", tmp_path / "nowhere"), "has no checkpoint")
-    refused(run_command("show", tmp_path), "it has no _CHECKPOINT_METADATA")
+    refused(run_command("show", tmp_path), "damaged (_CHECKPOINT_METADATA: ")
     refused(run_command("show", run / "checkpoints" / "4" / FILE), "has no checkpoint")
     refused(run_command("show", run, "--step=5"), "no checkpoint 5", "4, 8, 12")
     refused(run_command("prune", run), "--keep")

@@ -17,6 +17,7 @@ from tokret.convert.released import to_released
 from tokret.convert.tensor_names import LAYOUTS
 from tokret.io.weight_files import read_weights, write_safetensors
 from tokret.models.build import build_model
+from tokret.training.checkpoint_digests import write_digests
 
 SMALL = {"dim": 8, "width": 16, "tokens": 2, "num_heads": 2}
 MODELS = {
@@ -302,6 +303,7 @@ def test_the_papers_forms_have_no_released_names(weights, convert, refused, tmp_
         path.write_text(
             re.sub(r'("refinement": ?)"released"', r'\1"paper"', path.read_text())
         )
+    write_digests(run / "checkpoints" / "0")
     back = tmp_path / "back.pth"
     refused(convert("to-torch", run, f"--output={back}"), "refinement is 'paper'")
     assert not back.exists()

@@ -3,23 +3,22 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
-from tokret.training import checkpoint_arrays
-from tokret.training.checkpoint_arrays import MAX_LISTED, check_names
+from tokret.training.checkpoint_arrays import MAX_LISTED, SavedArrays, open_arrays
 
 
 def test_names_and_shapes_are_compared_below_the_prefixes(saved_run, abstract):
-    path = saved_run / "checkpoints" / "6"
+    saved = open_arrays(saved_run / "checkpoints" / "6")
     state = abstract(width=5)
     wanted = {"params": {"model": {"w": state.params["model"]["w"], "v": state.step}}}
     with pytest.raises(UserError) as caught:
-        check_names(path, wanted, ("params/",))
+        saved.check_names(wanted, ("params/",))
     assert str(caught.value) == (
-        f"{path} does not hold this model: params/model/v is missing; "
+        f"{saved.path} does not hold this model: params/model/v is missing; "
         "params/model/w has shape (3,), not (5,)"
     )
     with pytest.raises(UserError, match="6 differs: opt_state/trace is unexpected$"):
-        check_names(path, {}, ("opt_state/",), "differs")
-    check_names(path, wanted, ("batch_stats/none",))
+        saved.check_names({}, ("opt_state/",), "differs")
+    saved.check_names(wanted, ("batch_stats/none",))
 
 
 @pytest.mark.parametrize(
@@ -31,25 +30,22 @@ def test_names_and_shapes_are_compared_below_the_prefixes(saved_run, abstract):
         ({"params": {"model": {"head": {"kernel": 0}}}}, 1),
     ],
 )
-def test_class_matrices_alone_may_be_padded(monkeypatch, tmp_path, tree, found):
+def test_class_matrices_alone_may_be_padded(tmp_path, tree, found):
     def shapes(rows):
         return jax.tree.map(lambda _: np.zeros((rows, 2)), tree)
 
-    monkeypatch.setattr(checkpoint_arrays, "read_shapes", lambda _: shapes(8))
+    saved = SavedArrays(tmp_path, shapes(8))
     if found:
         with pytest.raises(UserError, match=r"has shape \(8, 2\), not \(6, 2\)$"):
-            check_names(tmp_path, shapes(6), ("params/", "opt_state/"))
+            saved.check_names(shapes(6), ("params/", "opt_state/"))
     else:
-        check_names(tmp_path, shapes(6), ("params/", "opt_state/"))
+        saved.check_names(shapes(6), ("params/", "opt_state/"))
 
 
 def test_an_error_lists_the_first_names_and_counts_the_others(saved_run):
     leaf = np.zeros(1)
     wanted = {"params": {str(number): leaf for number in range(MAX_LISTED + 3)}}
+    saved = open_arrays(saved_run / "checkpoints" / "6")
     with pytest.raises(UserError, match="and 3 more$") as caught:
-        check_names(
-            saved_run / "checkpoints" / "6",
-            wanted,
-            tuple(f"params/{n}" for n in range(10)),
-        )
+        saved.check_names(wanted, tuple(f"params/{n}" for n in range(10)))
     assert str(caught.value).count(" is missing") == MAX_LISTED

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 import tokret
 from tokret.config import stored
 from tokret.errors import UserError
+from tokret.training.checkpoint_digests import FILE as DIGESTS
+from tokret.training.checkpoint_digests import UnreadableError, write_digests
 from tokret.training.checkpoint_metadata import (
     FILE,
     LARGEST,
-    UnreadableError,
     check_pixels,
     make_metadata,
     read_config,
@@ -30,6 +31,7 @@ def write(tmp_path):
     def written(found):
         text = found if isinstance(found, str) else json.dumps(found)
         (checkpoint / FILE).write_text(text)
+        write_digests(checkpoint)
         return checkpoint
 
     return written
@@ -55,9 +57,12 @@ def test_a_checkpoint_of_another_program_is_refused(nothing, write, config, tmp_
     checkpoint = write({"item_handlers": {}, "custom_metadata": nothing})
     with pytest.raises(UnreadableError, match="no metadata of tokret"):
         read_metadata(checkpoint)
+    (checkpoint / DIGESTS).unlink()
     stored.save(config, tmp_path / "config.json")
-    with pytest.raises(UnreadableError, match="no metadata of tokret"):
-        read_config(checkpoint)
+    for read in (read_metadata, read_config):
+        with pytest.raises(UserError, match="4: written by another program; ") as e:
+            read(checkpoint)
+        assert not isinstance(e.value, UnreadableError)
 
 
 def test_the_runs_config_must_mean_the_same_model(write, whole, config, tmp_path):
@@ -106,7 +111,7 @@ def test_images_scaled_in_another_way_are_refused(write, whole, config):
     ],
 )
 def test_damage_is_named(write, text):
-    with pytest.raises(UnreadableError, match=r"checkpoints/4/_CHECK.* cannot be read"):
+    with pytest.raises(UnreadableError, match=r"checkpoints/4: damaged \(_CHECK"):
         read_metadata(write(text))
 
 
@@ -117,7 +122,7 @@ def test_types_are_checked(write, whole, name, value):
     if isinstance(value, good):
         return
     whole["custom_metadata"][name] = value
-    with pytest.raises(UnreadableError, match=f"cannot be read .*{name}"):
+    with pytest.raises(UnreadableError, match=f"damaged .*{name}"):
         read_metadata(write(whole))
 
 
@@ -153,6 +158,7 @@ def test_no_json_breaks_the_reader(tmp_path_factory, config, found):
         description | {"config": config},
     ):
         (checkpoint / FILE).write_text(json.dumps({"custom_metadata": content}))
+        write_digests(checkpoint)
         try:
             read_config(checkpoint)
         except UserError:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tokret.errors import UserError
-from tokret.training.checkpoint_metadata import FILE, UnreadableError
+from tokret.training.checkpoint_digests import UnreadableError
+from tokret.training.checkpoint_metadata import FILE
 from tokret.training.checkpoints import list_measured, list_steps
 from tokret.training.weights import find_checkpoint
 
@@ -43,7 +44,7 @@ def test_another_optimisers_state_is_refused_and_not_taken_for_damage(
 def test_a_save_that_was_cut_off_is_not_taken(saved_run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(saved_run, copy)
-    torn = copy / "checkpoints" / "8.orbax-checkpoint-tmp-123"
+    torn = copy / "checkpoints" / ".saving-8.orbax-checkpoint-tmp"
     shutil.copytree(copy / "checkpoints" / "6", torn)
     assert list_steps(copy) == [4, 6]
 
@@ -80,7 +81,7 @@ def test_what_a_killed_process_left_is_swept_away(
     copy = tmp_path / "run"
     shutil.copytree(saved_run, copy)
     folder = copy / "checkpoints"
-    for name in ("8.orbax-checkpoint-tmp", ".removed-2", "2"):
+    for name in (".saving-8.orbax-checkpoint-tmp", ".saving-8", ".removed-2", "2"):
         shutil.copytree(folder / "6", folder / name)
     shutil.rmtree(folder / "2" / "state")  # as older versions removed: file by file
     with opened(copy) as checkpoints:

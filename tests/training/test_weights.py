@@ -8,7 +8,7 @@ import pytest
 
 from tokret.errors import UserError
 from tokret.training.checkpoint_arrays import on_first_device
-from tokret.training.checkpoint_metadata import read_metadata
+from tokret.training.checkpoint_metadata import FILE, read_metadata
 from tokret.training.checkpoints import list_steps
 from tokret.training.weights import (
     find_checkpoint,
@@ -90,7 +90,7 @@ def test_a_checkpoint_without_its_files_is_named(saved_run, variables, tmp_path)
     copy = tmp_path / "run"
     shutil.copytree(saved_run, copy)
     (copy / "checkpoints" / "6" / "state" / "_METADATA").unlink()
-    with pytest.raises(UserError, match="checkpoints/6 cannot be read"):
+    with pytest.raises(UserError, match="checkpoints/6: damaged .*_METADATA' is"):
         restore_weights(find_checkpoint(copy), variables())
 
 
@@ -99,3 +99,12 @@ def test_checkpoints_that_are_not_there(saved_run, tmp_path):
         find_checkpoint(saved_run, 5)
     with pytest.raises(UserError, match="no checkpoint; train first"):
         find_checkpoint(tmp_path)
+    for folder in (saved_run / "checkpoints", saved_run / "checkpoints" / "4"):
+        with pytest.raises(UserError, match="/4 is one checkpoint; name the folder"):
+            find_checkpoint(folder)
+    theirs = tmp_path / "0" / FILE
+    theirs.parent.mkdir()
+    theirs.write_text("{}")
+    for folder in (tmp_path, theirs.parent):
+        with pytest.raises(UserError, match="/0: written by another program"):
+            find_checkpoint(folder)

@@ -65,7 +65,7 @@ def table(found: dict[int, Inspection], measure: str) -> str:
             f"{numbers[name]:{form}}" if name in numbers else "-"
             for name, form in (("loss", ".3f"), ("top1", ".1%"), ("top5", ".1%"))
         )
-        state = f"damaged: {printable(it.problem)}" if it.problem else "whole"
+        state = printable(it.problem) or "whole"
         state += f", best {measure}" if step == best else ""
         lines.append(
             f"{step:>9}  {written:<16}  {it.size / MIB:>8.1f}  {loss:>7}  {top1:>6}  "
@@ -125,7 +125,7 @@ def show(folder: Folder, step: str | None = None) -> None:
 def prune(
     workdir: Folder, keep: int, keep_best: str = "", dry_run: bool = False
 ) -> None:
-    """Remove all but the newest whole checkpoints, and the best; keep damaged ones.
+    """Remove all but the newest whole checkpoints, and the best; keep all others.
 
     Args:
       workdir: the folder of the run.
@@ -147,7 +147,7 @@ def _prune(workdir: Path, keep: int, measure: str, dry: bool) -> None:
     found = examine_all(workdir)
     for step, it in found.items():
         if it.problem:
-            print(f"step {step} is damaged and left: {printable(it.problem)}")
+            print(f"step {step} is left: {printable(it.problem)}")
     whole = {
         step: numbers
         for step, numbers in list_measured(workdir).items()

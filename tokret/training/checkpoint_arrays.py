@@ -3,78 +3,144 @@
 Orbax takes long to import, so only the functions that touch a checkpoint import it.
 """
 
+import dataclasses
+import os
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from tokret.errors import UserError
-from tokret.training.checkpoint_metadata import UnreadableError
+from tokret.io.atomic_files import sync_folder
+from tokret.runtime import cluster
+from tokret.training.checkpoint_digests import damaged, verify, write_digests
 
 STATE = "state"  # the name that a checkpoint keeps everything under
+SAVING = ".saving-"  # precedes the name of a checkpoint that is not complete
 MAX_LISTED = 8  # names listed in one error
 
 
-def read_shapes(path: Path) -> dict[str, Any]:
-    """Returns a checkpoint's tree of shapes and dtypes, by the fields of the state.
+@dataclasses.dataclass(frozen=True)
+class SavedArrays:
+    """The arrays of a checkpoint whose files are as they were written.
+
+    Made by `open_arrays`, so that none is loaded without being verified.
+
+    Attributes:
+      path: the checkpoint's folder.
+      shapes: tree of shapes and dtypes, by the fields of the state.
+    """
+
+    path: Path
+    shapes: Mapping[str, Any]
+
+    def check_names(
+        self,
+        wanted: Any,
+        prefixes: tuple[str, ...],
+        problem: str = "does not hold this model",
+    ) -> None:
+        """Compares the names and shapes of the checkpoint with those wanted.
+
+        Only names that start with one of `prefixes` are compared. `wanted` is a
+        training state of shapes, or some of its fields in a dictionary. Orbax itself
+        returns the arrays it was given where a name is missing.
+
+        Raises:
+          UserError: listing names that are missing, unexpected, or of another shape.
+        """
+        saved, expected = (
+            {
+                name: tuple(leaf.shape)
+                for name, leaf in by_name(tree).items()
+                if name.startswith(prefixes)
+            }
+            for tree in (self.shapes, wanted)
+        )
+        found = [f"{name} is missing" for name in expected.keys() - saved.keys()]
+        found += [f"{name} is unexpected" for name in saved.keys() - expected.keys()]
+        found += [
+            f"{name} has shape {saved[name]}, not {expected[name]}"
+            for name in expected.keys() & saved.keys()
+            if _unpadded(name, saved[name]) != _unpadded(name, expected[name])
+        ]
+        if found:
+            more = [f"and {len(found) - MAX_LISTED} more"] * (len(found) > MAX_LISTED)
+            listed = "; ".join(sorted(found)[:MAX_LISTED] + more)
+            raise UserError(f"{self.path} {problem}: {listed}")
+
+    def load(self, shapes: Any, *, partial: bool = False, padded: bool = False) -> Any:
+        """Loads arrays, given a tree of shapes, dtypes and shardings.
+
+        With `partial` the checkpoint may hold more arrays than those; with `padded`
+        arrays are padded with zeros, or cut, to their shapes.
+
+        Raises:
+          UnreadableError: if they cannot be read all the same.
+        """
+        from orbax.checkpoint import v1 as ocp
+
+        context = ocp.Context()
+        context.pytree.loading.partial_load = partial
+        context.array.loading.enable_padding_and_truncation = padded
+        try:
+            with context:
+                found = ocp.load_checkpointables(self.path.resolve(), {STATE: shapes})
+        except (OSError, ValueError, KeyError) as error:
+            raise damaged(self.path, first_cause(error)) from error
+        return found[STATE]
+
+
+def open_arrays(path: Path) -> SavedArrays:
+    """Verifies all files of a checkpoint, and reads which arrays it has.
 
     Raises:
-      UnreadableError: if it cannot be read.
+      UnreadableError: if it is damaged.
+      UserError: if it was made without digests.
     """
     from orbax.checkpoint import v1 as ocp
 
+    verify(path)
     try:
         saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
         if not isinstance(saved, dict):
             raise ValueError("its list of arrays is missing or damaged")
     # Orbax and the libraries below raise anything for files that they did not write.
     except Exception as error:
-        raise UnreadableError(
-            f"{path} cannot be read as a checkpoint ({first_cause(error)}); remove it "
-            "to use the one before it"
-        ) from error
-    return saved
+        raise damaged(path, first_cause(error)) from error
+    return SavedArrays(path, saved)
 
 
-def load_arrays(
-    path: Path, shapes: Any, *, partial: bool = False, padded: bool = False
-) -> Any:
-    """Loads arrays of a checkpoint, given a tree of shapes, dtypes and shardings.
-
-    With `partial` it may hold more arrays than those; with `padded` arrays are padded
-    with zeros, or cut, to their shapes.
-
-    Raises:
-      UnreadableError: if the checkpoint is damaged.
-    """
-    from orbax.checkpoint import v1 as ocp
-
-    context = ocp.Context()
-    context.pytree.loading.partial_load = partial
-    context.array.loading.enable_padding_and_truncation = padded
-    try:
-        with context:
-            return ocp.load_checkpointables(path.resolve(), {STATE: shapes})[STATE]
-    except (OSError, ValueError, KeyError) as error:
-        raise UnreadableError(
-            f"{path} is damaged ({first_cause(error)}); use another checkpoint"
-        ) from error
-
-
-def start_saving(path: Path, state: Any, metadata: Mapping[str, Any]) -> Any:
+def start_saving(path: Path, state: Any, metadata: Mapping[str, Any]) -> Future[None]:
     """Starts to write a checkpoint in the background; arrays may then be overwritten.
 
-    Returns Orbax's response, whose `result()` waits until the checkpoint is complete.
+    The future's `result()` waits until the checkpoint is complete. It gets its name
+    last: a process that is killed before leaves a folder named `SAVING` and so on.
 
     Raises:
       OSError: if it cannot be written, as `result()` does; or ValueError.
     """
     from orbax.checkpoint import v1 as ocp
 
-    return ocp.save_checkpointables_async(
-        path.resolve(), {STATE: state}, custom_metadata=dict(metadata)
+    path = path.resolve()
+    draft = path.with_name(f"{SAVING}{path.name}")
+    response = ocp.save_checkpointables_async(
+        draft, {STATE: state}, custom_metadata=dict(metadata)
     )
+    thread = ThreadPoolExecutor(1)
+    saving = thread.submit(_commit, response, draft, path)
+    thread.shutdown(wait=False)
+    return saving
+
+
+def _commit(response: Any, draft: Path, path: Path) -> None:
+    response.result()  # Orbax's, of all processes
+    if cluster.is_first():
+        write_digests(draft)
+        os.replace(draft, path)
+        sync_folder(path.parent)
 
 
 def first_cause(error: Exception) -> str:
@@ -84,43 +150,6 @@ def first_cause(error: Exception) -> str:
         inner = cause
     words = " ".join(str(inner).split())
     return words[:300] if words else type(inner).__name__
-
-
-def check_names(
-    path: Path,
-    wanted: Any,
-    prefixes: tuple[str, ...],
-    problem: str = "does not hold this model",
-) -> None:
-    """Compares the names and shapes of a checkpoint with those wanted.
-
-    Only names that start with one of `prefixes` are compared. `wanted` is a training
-    state of shapes, or some of its fields in a dictionary. Orbax itself returns the
-    arrays it was given where a name is missing.
-
-    Raises:
-      UserError: if the checkpoint cannot be read; or listing names that are missing,
-        unexpected, or of another shape.
-    """
-    saved, expected = (
-        {
-            name: tuple(leaf.shape)
-            for name, leaf in by_name(tree).items()
-            if name.startswith(prefixes)
-        }
-        for tree in (read_shapes(path), wanted)
-    )
-    found = [f"{name} is missing" for name in expected.keys() - saved.keys()]
-    found += [f"{name} is unexpected" for name in saved.keys() - expected.keys()]
-    found += [
-        f"{name} has shape {saved[name]}, not {expected[name]}"
-        for name in expected.keys() & saved.keys()
-        if _unpadded(name, saved[name]) != _unpadded(name, expected[name])
-    ]
-    if found:
-        more = [f"and {len(found) - MAX_LISTED} more"] * (len(found) > MAX_LISTED)
-        listed = "; ".join(sorted(found)[:MAX_LISTED] + more)
-        raise UserError(f"{path} {problem}: {listed}")
 
 
 def _unpadded(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,13 +14,14 @@ import jax
 
 from tokret.errors import UserError
 from tokret.training.checkpoint_arrays import (
+    SavedArrays,
     by_name,
     first_cause,
-    load_arrays,
     on_first_device,
-    read_shapes,
+    open_arrays,
 )
-from tokret.training.checkpoint_metadata import FILE, CheckpointMetadata, read_metadata
+from tokret.training.checkpoint_digests import damaged
+from tokret.training.checkpoint_metadata import CheckpointMetadata, read_metadata
 
 # Files that are read whole before anything in them can be checked.
 METADATA = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt")
@@ -37,7 +38,7 @@ class Inspection:
       size: bytes on disk.
       metadata: None if it cannot be read.
       arrays: by their names; {} if they cannot be read.
-      problem: why it is incomplete; "" if it is complete.
+      problem: why it cannot be used, as "damaged (REASON): REMEDY"; "" if it is whole.
     """
 
     path: Path
@@ -49,28 +50,30 @@ class Inspection:
 
 
 def inspect_checkpoint(path: Path, *, read_all: bool) -> Inspection:
-    """Inspects a checkpoint's folder.
+    """Inspects a checkpoint's folder; its files are compared with their digests.
 
-    With `read_all` every array is read, the only proof that none is damaged.
+    With `read_all` every array is read too.
 
     Raises:
       UserError: if there is no such folder.
     """
     if path.is_symlink() or not path.is_dir():
         raise UserError(f"{path} is not a checkpoint: it is not a folder")
-    size, problem = _scan(path)
-    problem = problem if os.path.lexists(path / FILE) else f"it has no {FILE}"
+    size, reason = _scan(path)
     metadata: CheckpointMetadata | None = None
     arrays: dict[str, jax.ShapeDtypeStruct] = {}
-    if not problem:
-        try:
-            metadata = read_metadata(path)
-            shapes = on_first_device(read_shapes(path))
-            arrays = by_name(shapes)
-            if read_all:
-                _read_arrays(path, shapes)
-        except UserError as error:
-            problem = str(error)
+    problem = ""
+    try:
+        if reason:
+            raise damaged(path, reason)
+        metadata = read_metadata(path)
+        saved = open_arrays(path)
+        shapes = on_first_device(saved.shapes)
+        arrays = by_name(shapes)
+        if read_all:
+            _read(saved, shapes)
+    except UserError as error:
+        problem = str(error).removeprefix(f"{path}: ")
     return Inspection(path, path.stat().st_mtime, size, metadata, arrays, problem)
 
 
@@ -103,7 +106,7 @@ def _scan(path: Path) -> tuple[int, str]:
     return total, problem
 
 
-def _read_arrays(path: Path, shapes: Any) -> None:
+def _read(saved: SavedArrays, shapes: Any) -> None:
     nbytes = sum(map(nbytes_of, jax.tree.leaves(shapes)))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if nbytes > memory:
@@ -111,6 +114,8 @@ def _read_arrays(path: Path, shapes: Any) -> None:
             f"its arrays claim {nbytes} bytes, more than this machine's memory"
         )
     try:
-        jax.block_until_ready(load_arrays(path, shapes))
+        jax.block_until_ready(saved.load(shapes))
+    except UserError:
+        raise
     except Exception as error:  # whatever an array of another program raises
-        raise UserError(first_cause(error)) from error
+        raise damaged(saved.path, first_cause(error)) from error

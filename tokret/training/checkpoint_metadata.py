@@ -22,6 +22,7 @@ from tokret.config.parsing import parse_group, to_tree
 from tokret.config.tree import InferenceConfig, ModelConfig
 from tokret.errors import UserError
 from tokret.io.regular_files import read_file
+from tokret.training.checkpoint_digests import damaged, has_digests, verify
 
 FORMAT = 1
 FILE, FIELD = "_CHECKPOINT_METADATA", "custom_metadata"  # where Orbax stores it
@@ -31,10 +32,6 @@ FREE = frozenset(
     "dtype dropout drop_path query_init_std initialiser remat local_loss "
     "frozen_stages".split()
 )
-
-
-class UnreadableError(UserError):
-    """A checkpoint that is incomplete or damaged: an older one may be whole."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,24 +66,33 @@ def read_metadata(checkpoint: Path) -> CheckpointMetadata:
 
     Raises:
       UnreadableError: if it is missing, damaged or was made up.
-      UserError: if a newer tokret wrote it.
+      UserError: if a newer tokret wrote it, or another program, or nothing can be
+        verified.
     """
-    path = checkpoint / FILE
     try:
         # A link could lead anywhere.
-        outer = json.loads(read_file(path, LARGEST, follow_links=False))
+        text = read_file(checkpoint / FILE, LARGEST, follow_links=False)
+        outer = json.loads(text)
         found = outer.get(FIELD) if isinstance(outer, dict) else None
         found = found if isinstance(found, dict) else {}
+    except UserError as error:
+        raise damaged(checkpoint, error) from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(checkpoint, f"{FILE}: {error}") from error
+    if "tokret" not in found and not has_digests(checkpoint):
+        raise UserError(
+            f"{checkpoint}: written by another program; tokret reads only its own "
+            "checkpoints"
+        )
+    verify(checkpoint, only=FILE)
+    try:
         version = found.get("format")
         if type(version) is not int:
             raise ValueError("it has no metadata of tokret")
         if version <= FORMAT:
             return parse_group(CheckpointMetadata, found)
     except (ValueError, RecursionError, UserError) as error:
-        raise UnreadableError(
-            f"{path} cannot be read ({error}); remove {checkpoint} to use the "
-            "checkpoint before it"
-        ) from error
+        raise damaged(checkpoint, f"{FILE}: {error}") from error
     raise UserError(
         f"{checkpoint} is of format {version}, which tokret {found.get('tokret')} "
         f"wrote; this is tokret {tokret.__version__}, which reads up to format "

@@ -6,22 +6,25 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tokret.config.tree import Config, InferenceConfig
 from tokret.errors import StoppedError, UserError
 from tokret.runtime import cluster
-from tokret.training.checkpoint_arrays import check_names, load_arrays, start_saving
-from tokret.training.checkpoint_metadata import (
-    UnreadableError,
-    make_metadata,
-    read_metadata,
+from tokret.training.checkpoint_arrays import (
+    SAVING,
+    SavedArrays,
+    open_arrays,
+    start_saving,
 )
+from tokret.training.checkpoint_digests import UnreadableError
+from tokret.training.checkpoint_metadata import make_metadata, read_metadata
 from tokret.training.retention import steps_to_remove
 
-# What a killed process leaves: Orbax's half-written folders, our half-removed ones.
-INCOMPLETE = ("*.orbax-checkpoint-tmp*", ".removed-*")
+# What a killed process leaves, half-written or half-removed.
+INCOMPLETE = (f"{SAVING}*", ".removed-*")
 
 
 def list_steps(workdir: Path) -> list[int]:
@@ -71,8 +74,8 @@ class Checkpoints:
         self._folder = workdir / "checkpoints"
         self._config = config
         self._measured = list_measured(workdir)
-        # The save in progress: its step, validation metrics, and Orbax's response.
-        self._saving: tuple[int, Mapping[str, float], Any] | None = None
+        # The save in progress: its step, validation metrics, and when it is complete.
+        self._saving: tuple[int, Mapping[str, float], Future[None]] | None = None
 
     def __enter__(self) -> "Checkpoints":
         """Makes the folder and removes what a killed process left."""
@@ -124,19 +127,19 @@ class Checkpoints:
             return
         metadata = make_metadata(self._config, step, measured)
         try:
-            response = start_saving(self._folder / str(step), state, metadata)
+            saving = start_saving(self._folder / str(step), state, metadata)
         except (OSError, ValueError) as error:
             self._fail(step, error)
-        self._saving = (step, measured, response)
+        self._saving = (step, measured, saving)
 
     def _finish_saving(self) -> None:
         """Waits for the save in progress, then removes what need not be kept."""
         if self._saving is None:
             return
-        step, measured, response = self._saving
+        step, measured, saving = self._saving
         self._saving = None
         try:
-            response.result()
+            saving.result()
         except (OSError, ValueError) as error:
             self._fail(step, error)
         self._measured[step] = measured
@@ -182,11 +185,9 @@ class Checkpoints:
           UnreadableError: if the checkpoint is damaged.
           UserError: if it is of another model or optimiser, or a newer tokret wrote it.
         """
-        path = self._folder / str(step)
-        read_metadata(path)
-        check_names(path, abstract_state, ("params/", "batch_stats/"))
-        check_names(
-            path,
+        saved = self._open(step)
+        saved.check_names(abstract_state, ("params/", "batch_stats/"))
+        saved.check_names(
             abstract_state,
             ("opt_state/",),
             "holds the state of another optimiser, or of another version of tokret's; "
@@ -194,7 +195,23 @@ class Checkpoints:
             f"weights of {self._folder.parent}",
         )
         # Only rows of classes that do not exist are padded or cut: zeros.
-        return load_arrays(path, abstract_state, padded=True)
+        return saved.load(abstract_state, padded=True)
+
+    def _open(self, step: int) -> SavedArrays:
+        """Opens a checkpoint in all processes, or in none.
+
+        One that loads arrays waits in Orbax for the others, which must not have left.
+        """
+        path, saved, problem = self._folder / str(step), None, ""
+        try:
+            read_metadata(path)
+            saved = open_arrays(path)
+        except UnreadableError as error:
+            problem = str(error)
+        problem = max(cluster.gather_texts(problem))
+        if problem or saved is None:
+            raise UnreadableError(problem)
+        return saved
 
 
 def _reason(error: Exception) -> str:

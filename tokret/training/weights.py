@@ -1,6 +1,7 @@
 """A checkpoint's weights alone: to evaluate, to start a run from, to convert."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,16 @@ from tokret.errors import UserError
 from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.training.checkpoint_arrays import (
-    check_names,
-    load_arrays,
     on_first_device,
-    read_shapes,
+    open_arrays,
     start_saving,
 )
 from tokret.training.checkpoint_metadata import (
+    FILE,
     check_pixels,
     make_metadata,
     read_config,
+    read_metadata,
 )
 from tokret.training.checkpoints import list_measured, list_steps
 from tokret.training.retention import best_step
@@ -39,7 +40,7 @@ def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
     """
     steps = list_steps(workdir)
     if not steps:
-        raise UserError(f"workdir: {workdir} has no checkpoint; train first")
+        raise _none_in(workdir)
     folder = workdir / "checkpoints"
     newest = folder / str(steps[-1])
     if step is None:
@@ -52,6 +53,16 @@ def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
             f"{', '.join(map(str, steps))}, and may have a best"
         )
     return folder / str(step)
+
+
+def _none_in(workdir: Path) -> UserError:
+    for path in (workdir, *sorted(workdir.glob("[0-9]*"))):
+        if os.path.lexists(path / FILE):
+            read_metadata(path)  # refuses that of another program
+            return UserError(
+                f"workdir: {path} is one checkpoint; name the folder of its run"
+            )
+    return UserError(f"workdir: {workdir} has no checkpoint; train first")
 
 
 def _best(workdir: Path, newest: Path) -> int:
@@ -81,7 +92,8 @@ def restore_weights(
     Raises:
       UserError: if the checkpoint is missing, damaged, or of another model.
     """
-    if ema and not read_shapes(checkpoint).get("ema_params"):
+    saved = open_arrays(checkpoint)
+    if ema and not saved.shapes.get("ema_params"):
         raise UserError(
             f"{checkpoint} holds no EMA of the weights; its run had ema_decay 0"
         )
@@ -89,8 +101,8 @@ def restore_weights(
     wanted = {"ema_params": params} if ema else {"params": {"model": params}}
     wanted["batch_stats"] = variables["batch_stats"]
     prefixes = ("ema_params/" if ema else "params/model/", "batch_stats/")
-    check_names(checkpoint, wanted, tuple(f"{prefix}{end}" for prefix in prefixes))
-    loaded = load_arrays(checkpoint, wanted, partial=True)
+    saved.check_names(wanted, tuple(f"{prefix}{end}" for prefix in prefixes))
+    loaded = saved.load(wanted, partial=True)
     params = loaded["ema_params"] if ema else loaded["params"]["model"]
     return {"params": params, "batch_stats": loaded["batch_stats"]}
 
@@ -121,9 +133,10 @@ def load_weights(checkpoint: Path) -> tuple[Any, Any]:
     Raises:
       UserError: if it cannot be read.
     """
-    saved = read_shapes(checkpoint)
-    wanted = on_first_device({name: saved[name] for name in ("params", "batch_stats")})
-    loaded = jax.tree.map(np.asarray, load_arrays(checkpoint, wanted, partial=True))
+    saved = open_arrays(checkpoint)
+    wanted = {name: saved.shapes[name] for name in ("params", "batch_stats")}
+    loaded = saved.load(on_first_device(wanted), partial=True)
+    loaded = jax.tree.map(np.asarray, loaded)
     return loaded["params"], loaded["batch_stats"]
 
 

@@ -1,0 +1,120 @@
+"""Digests of a checkpoint's files, by which every reader notices a damaged one.
+
+Most of an Orbax file has no checksum: with one bit flipped it may be read as another
+weight. So the process that commits a checkpoint adds a file, SHA256SUMS, with a line
+
+    SHA-256  NAME
+
+for each file, and a last line with their number and bytes, by which a list that is cut
+short is noticed. Files of any number of processes and devices are all in it, and
+`sha256sum -c SHA256SUMS` is the same check without tokret. It protects from failing
+disks and bad copies, not from somebody who can write both a file and its digest.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from pathlib import Path
+
+from tokret.errors import UserError
+from tokret.io.regular_files import read_file
+
+FILE = "SHA256SUMS"
+LARGEST = 2**26  # bytes; a larger list is not read
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+class UnreadableError(UserError):
+    """A checkpoint that is incomplete or damaged: an older one may be whole."""
+
+
+def damaged(checkpoint: Path, reason: object) -> UnreadableError:
+    """Makes the error of a damaged checkpoint."""
+    why = str(reason).removeprefix(f"{checkpoint}/")  # of an error that names a file
+    return UnreadableError(f"{checkpoint}: damaged ({why}): use another checkpoint")
+
+
+def write_digests(folder: Path) -> None:
+    """Writes the digests of all files of a folder, and makes their content durable.
+
+    Raises:
+      OSError: if a file cannot be read or written.
+    """
+    lines, nbytes = [], 0
+    for name, path in sorted(_files(folder).items()):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+            nbytes += file.tell()
+            os.fsync(file.fileno())
+    lines.append(_last_line(len(lines), nbytes))
+    with (folder / FILE).open("w") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def verify(checkpoint: Path, only: str | None = None) -> None:
+    """Compares a checkpoint's files, or one of them, with their digests.
+
+    Files without a digest, as a file manager may add, are no damage.
+
+    Raises:
+      UnreadableError: if a file is missing, or is not as it was written.
+      UserError: if the checkpoint was made without digests.
+    """
+    if not has_digests(checkpoint):
+        raise UserError(
+            f"{checkpoint}: not verifiable, made without digests (it has no {FILE}): "
+            "use another checkpoint"
+        )
+    try:
+        _verify(checkpoint, only)
+    except (OSError, ValueError, UserError) as error:
+        raise damaged(checkpoint, error) from error
+
+
+def has_digests(checkpoint: Path) -> bool:
+    """Whether a checkpoint has a list of digests, whatever is in it."""
+    return os.path.lexists(checkpoint / FILE)
+
+
+def _verify(checkpoint: Path, only: str | None) -> None:
+    expected, last = _read(checkpoint)
+    files = _files(checkpoint)
+    missing = sorted(expected.keys() - files.keys())
+    if missing:
+        raise ValueError(f"{missing[0]!r} is missing")
+    # Before any is read: one that grew may be without end.
+    nbytes = sum(files[name].stat().st_size for name in expected)
+    if last != _last_line(len(expected), nbytes):
+        raise ValueError(f"files of {nbytes} bytes, but {FILE} ends in {last[:80]!r}")
+    for name in [only] if only else expected:
+        with files[name].open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected.get(name):
+            raise ValueError(f"{name!r} is not as it was written: its SHA-256 differs")
+
+
+def _read(checkpoint: Path) -> tuple[dict[str, str], str]:
+    """Returns the digests by name, and the last line."""
+    content = read_file(checkpoint / FILE, LARGEST, follow_links=False)
+    text = content.decode(errors="replace")
+    *lines, last = text.splitlines(keepends=True) or [""]
+    found = [_LINE.fullmatch(line.removesuffix("\n")) for line in lines]
+    return {match[2]: match[1] for match in found if match}, last
+
+
+def _last_line(count: int, nbytes: int) -> str:
+    return f"# {count} files, {nbytes} bytes\n"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Lists the regular files of a folder but the digests; links are not followed."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if stat.S_ISREG(path.lstat().st_mode):
+                found[path.relative_to(folder).as_posix()] = path
+    found.pop(FILE, None)
+    return found
