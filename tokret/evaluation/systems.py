@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from tokret.config.tree import ExtractionConfig, InferenceConfig
 from tokret.errors import UserError
@@ -26,6 +25,7 @@ from tokret.retrieval.store.record import Images, Record, weights_digest
 from tokret.retrieval.store.writing import write_store
 from tokret.retrieval.view_batches import scan_photos
 from tokret.runtime.process_group import ALONE, ProcessGroup, all_processes
+from tokret.runtime.progress import Progress
 from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.checkpoint_metadata import check_pixels, read_metadata
 from tokret.training.initial_weights import load_initial_weights
@@ -101,10 +101,8 @@ class ModelSystem:
             for name, store in stores.items()
         }
 
-    def _bar(self, title: str, total: int, initial: int = 0) -> Any:
-        # None: a bar only on a terminal.
-        off = None if self.group.first else True
-        return tqdm(total=total, initial=initial, unit="photo", desc=title, disable=off)
+    def _bar(self, title: str, total: int, initial: int = 0) -> Progress:
+        return Progress(title, total, initial, shown=self.group.first)
 
     def record(self, images: Images) -> Record:
         """The record of a store of these images' descriptors."""

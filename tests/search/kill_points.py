@@ -1,0 +1,189 @@
+"""Kills updates of an index at their steps on the disk, and checks what is left.
+
+    python tests/search/kill_points.py FOLDER STRIDE
+
+FOLDER is an empty one; of the steps (a file opened for writing, written, synchronised,
+renamed or removed; a folder made or removed) every STRIDE-th is a kill point. Each
+update runs in a fork of this process, which itself starts no thread of XLA.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tokret.config.parsing import parse_saved
+from tokret.config.tree import ExtractionConfig
+from tokret.evaluation.systems import ModelSystem
+from tokret.retrieval.store.record import weights_digest
+from tokret.search import indexing
+from tokret.search.catalogue import FILE, ModelInfo, read_catalogue
+from tokret.search.extractor import Extractor
+from tokret.search.index_writer import Limits
+from tokret.search.photos import read_view
+from tokret.search.querying import open_catalogue
+
+SIDE = 16
+# Several parts in any update, and merges.
+LIMITS = Limits(rows=6, seconds=0.0, small=2)
+STEPS = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def embed(variables, images, sizes, scaled):
+    """Descriptors of one photo each, exact: the mean colours of its pixels."""
+    sums = np.asarray(images, np.float64).sum(axis=(1, 2))
+    found = sums / np.prod(np.asarray(sizes), axis=1)[:, None]
+    return (found * np.asarray(variables["params"]["scale"])).astype(np.float32)
+
+
+def extractor(scale):
+    settings = ExtractionConfig(longest_side=SIDE, scales=(1.0,), batch_size=2)
+    variables = {
+        "params": {"scale": np.full((1,), scale, np.float32)},
+        "batch_stats": {"mean": np.zeros((1,), np.float32)},
+    }
+    model = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8}
+    nowhere = Path(os.devnull)
+    system = ModelSystem(embed, variables, settings, model, nowhere, print, print)
+    info = ModelInfo("/run", weights_digest(variables), SIDE, (1.0,))
+    return Extractor(system, info, parse_saved({"model": model}))
+
+
+def write_photo(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def right(root, name, scale):
+    pixels = read_view(root / name, name, None, SIDE).pixels()
+    sizes = np.array([pixels.shape[:2]])
+    return embed({"params": {"scale": [scale]}}, pixels[None], sizes, None)[0]
+
+
+def kill_at(step):
+    """Kills this process at a step on the disk."""
+    steps = itertools.count(1)
+
+    def count():
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event, arguments):
+        if event in STEPS or (event == "open" and (arguments[2] or 0) & WRITING):
+            count()
+
+    def counted(function):
+        def run(*arguments):
+            count()
+            return function(*arguments)
+
+        return run
+
+    os.fsync, os.pwrite = counted(os.fsync), counted(os.pwrite)
+    sys.addaudithook(hook)
+
+
+def run(root, index, scale, rebuild, step):
+    """Updates in a fork; whether it was killed."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            kill_at(step)
+            made = extractor(scale)
+            indexing.update_index(
+                root, index, lambda copy: made, rebuild=rebuild, limits=LIMITS
+            )
+            os._exit(0)
+        os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return True
+    assert os.WEXITSTATUS(status) == 0
+    return False
+
+
+def check(root, index, scales, kept, stale=frozenset()):
+    """What a query needs is there, and right, of one model or the other.
+
+    `kept` are photos that must be there; `stale`, those that may be as they were.
+    """
+    if not (index / FILE).exists():
+        assert not kept
+        return
+    catalogue, stores = open_catalogue(index)
+    (scale,) = [
+        s for s in scales if extractor(s).model.weights == catalogue.model.weights
+    ]
+    assert kept <= catalogue.photos.keys()
+    for name, entry in catalogue.photos.items():
+        if name not in stale:
+            row = stores[entry.part].descriptors[entry.row]
+            np.testing.assert_array_equal(row, right(root, name, scale))
+
+
+def check_complete(root, index, scale):
+    names = {p.relative_to(root).as_posix() for p in root.rglob("*.png")}
+    catalogue = read_catalogue(index)
+    assert catalogue.photos.keys() == names
+    check(root, index, [scale], names)
+    rows = [row for rows in catalogue.live_rows().values() for row in rows]
+    assert len(rows) == len({entry.digest for entry in catalogue.photos.values()})
+    assert set(os.listdir(index / "parts")) == {*catalogue.live_rows()}
+    assert os.listdir(index / "weights") == [catalogue.model.copy]
+    left = {*os.listdir(index)} - {FILE, ".lock", "parts", "weights"}
+    assert not left, left
+
+
+def scenarios(folder):
+    """Yields name, photos, an index to start from or None, scale, rebuild, stale."""
+    root, index = folder / "photos", folder / "start"
+    for number in range(11):
+        write_photo(root / f"{number}.png", number)
+    yield "new", root, None, 1.0, False, set()
+    assert not run(root, index, 1.0, False, 0)
+    yield "rebuild", root, index, 2.0, True, set()
+    # Some gone, renamed, replaced and new.
+    (root / "0.png").unlink()
+    (root / "1.png").rename(root / "renamed.png")
+    write_photo(root / "2.png", 20)
+    write_photo(root / "more" / "3.png", 21)
+    write_photo(root / "more" / "4.png", 22)
+    shutil.copy(root / "5.png", root / "more" / "5.png")
+    yield "update", root, index, 1.0, False, {"0.png", "1.png", "2.png"}
+
+
+def main(folder, stride):
+    warnings.filterwarnings("ignore", "os.fork")
+    killed = {}
+    for name, root, start, scale, rebuild, stale in scenarios(folder):
+        killed[name] = 0
+        kept = read_catalogue(start).photos.keys() - stale if start else set()
+        for step in itertools.count(1, stride):
+            index = folder / "index"
+            shutil.rmtree(index, ignore_errors=True)
+            if start is not None:
+                shutil.copytree(start, index)
+            if not run(root, index, scale, rebuild, step):
+                check_complete(root, index, scale)
+                break
+            killed[name] += 1
+            check(root, index, [1.0, 2.0], kept, stale)
+            # Once more, killed elsewhere, and then to the end.
+            killed[name] += run(root, index, scale, rebuild, 3 * step % 101 + 1)
+            check(root, index, [1.0, 2.0], kept, stale)
+            assert not run(root, index, scale, rebuild, 0)
+            check_complete(root, index, scale)
+    sys.stdout.write(" ".join(f"{name}:{count}" for name, count in killed.items()) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
