@@ -243,6 +243,9 @@ def split_fields(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 @TYPES.primitive_rule
 def _read_type(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Paths may begin with a tilde; tuples, but of paths, are written with commas."""
+    if info.type in (int, float):
+        kind = info.type
+        return _spec(kind.__name__.upper(), kind, _reader(kind), str)
     kind, *more = get_args(info.type) or (None,)
     if info.type is Path:
         return _spec("PATH", Path, _read_path, str)
@@ -251,9 +254,22 @@ def _read_type(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     return _spec(
         f"{kind.__name__.upper()},...",
         tuple,
-        lambda text: tuple(map(kind, filter(None, text.split(",")))),
+        lambda text: tuple(map(_reader(kind), filter(None, text.split(",")))),
         lambda values: ",".join(map(str, values)),
     )
+
+
+def _reader(kind: type) -> Callable[[str], Any]:
+    """What reads a value of a type; errors are in plain words."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError as error:
+            number = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{text!r} is not {number}") from error
+
+    return read if kind in (int, float) else kind
 
 
 def _read_path(text: str) -> Path:

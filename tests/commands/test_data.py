@@ -55,7 +55,7 @@ def test_errors_are_one_line_and_status_2(run, hosts, tmp_path):
         (("prepare", "imagenet"), "'imagenet' is not a command"),
         (
             ("prepare", "gldv2", "--resize=big"),
-            "--resize: invalid literal for int()",
+            "--resize: 'big' is not a whole number",
         ),
         (
             ("prepare", "gldv2", "--resiz=5"),

@@ -182,7 +182,9 @@ def main(folder, stride):
             check(root, index, [1.0, 2.0], kept, stale)
             assert not run(root, index, scale, rebuild, 0)
             check_complete(root, index, scale)
-    sys.stdout.write(" ".join(f"{name}:{count}" for name, count in killed.items()) + "\n")
+    sys.stdout.write(
+        " ".join(f"{name}:{count}" for name, count in killed.items()) + "\n"
+    )
 
 
 if __name__ == "__main__":

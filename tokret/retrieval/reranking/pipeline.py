@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from tokret.arguments import choose, reject_unknown
+from tokret.config.parsing import number_range, plain_type
 from tokret.errors import UserError
 from tokret.retrieval.exact_search.blocks import read_in_blocks
 from tokret.retrieval.reranking.diffusion import rerank_diffusion
@@ -156,5 +157,10 @@ def _arguments(name: str, values: Mapping[str, str]) -> dict[str, int | float | 
         try:
             arguments[key] = msgspec.convert(text, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise UserError(f"{where}: {error}") from error
+            plain, limits = plain_type(kind)
+            number = "a whole number" if plain is int else "a number"
+            assert limits is not None
+            raise UserError(
+                f"{where}: {key} must be {number} {number_range(limits)}"
+            ) from error
     return arguments
