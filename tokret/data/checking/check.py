@@ -13,6 +13,7 @@ from tokret.data.checking import downloads
 from tokret.data.checking.photo_checks import Defect, PhotoToCheck, check_photos
 from tokret.data.checking.report import CheckReport, Digests, format_table
 from tokret.data.preparing.csv_files import write_rows
+from tokret.data.preparing.tfds_layout import open_dataset
 from tokret.data.preparing.workers import count_cores
 from tokret.data.records import BadRecordError, read_record
 from tokret.errors import UserError
@@ -105,7 +106,12 @@ def list_prepared_photos(
 ) -> Iterator[PhotoToCheck]:
     """Yields the photos of all prepared datasets of a name, as they were stored."""
     for folder in find_prepared(data_dir, name):
-        builder = tfds.builder_from_directory(folder)
+        try:
+            builder = open_dataset(folder, whole=False)
+        except UserError as error:
+            name = folder.relative_to(data_dir).as_posix()
+            report.add_defect(name, "unreadable", str(error))
+            continue
         for split, info in builder.info.splits.items():
             label = f"{folder.relative_to(data_dir / name).as_posix()}, {split}"
             missing = [path for path in info.filepaths if not Path(path).is_file()]

@@ -42,6 +42,7 @@ from tokret.data.preparing.tfds_layout import (
     VERSION,
     Shard,
     list_shards,
+    open_dataset,
     write_dataset_info,
 )
 from tokret.data.preparing.workers import count_cores, run
@@ -79,7 +80,7 @@ def open_prepared(
             f"{', '.join(path.parent.name for path in found)}; set it, or remove all "
             "but one"
         )
-    return tfds.builder_from_directory(found[0])
+    return open_dataset(found[0])
 
 
 def prepare_dataset(
@@ -124,7 +125,7 @@ def prepare_dataset(
                 finally:
                     _remove_unfinished(partial)
             shutil.rmtree(partial, ignore_errors=True)
-    return tfds.builder_from_directory(final)
+    return open_dataset(final)
 
 
 @contextlib.contextmanager

@@ -10,10 +10,44 @@ import tensorflow_datasets as tfds
 
 from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
 from tokret.data.preparing.shards import ShardReport
+from tokret.errors import UserError
+from tokret.names import first_names, one_line
 
 VERSION = "1.0.0"
 PHOTOS_PER_SHARD = 512  # at least, where there are more
 MAX_SHARDS = 256  # of a split: a reader keeps all of them open
+
+
+def open_dataset(folder: Path, whole: bool = True) -> tfds.core.DatasetBuilder:
+    """Opens a prepared dataset, NAME/CONFIG/VERSION; reads all files but the photos'.
+
+    Raises:
+      UserError: if a file is damaged or, of a `whole` dataset, missing.
+    """
+    remedy = "remove this folder, and prepare the dataset again"
+    try:
+        builder = tfds.builder_from_directory(folder)
+        dict((builder.info.metadata or {}).items())
+        if "label" in builder.info.features:
+            _check_labels(folder, builder.info.features["label"])
+        splits = builder.info.splits.values()
+        shards = [path for split in splits for path in map(Path, split.filepaths)]
+    # TFDS's own errors, protobuf's, and those of every parser.
+    except Exception as error:
+        reason = one_line(error)[:200] or type(error).__name__
+        raise UserError(f"{folder}: damaged ({reason}); {remedy}") from error
+    lacking = [path.name for path in shards if not path.is_file()] if whole else []
+    if lacking:
+        raise UserError(f"{folder}: lacks {first_names(lacking)}; {remedy}")
+    return builder
+
+
+def _check_labels(folder: Path, label: tfds.features.ClassLabel) -> None:
+    """Without all of its lines the file of names is ignored by TFDS, or misread."""
+    file = folder / Path(label.get_names_filepath(folder, "label")).name
+    lines = file.read_text("utf-8").split("\n")
+    if label.num_classes and len(lines) != label.num_classes + 1:
+        raise ValueError(f"{file.name} has not {label.num_classes} lines")
 
 
 class Shard(NamedTuple):
