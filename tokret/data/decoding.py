@@ -4,21 +4,28 @@ Evaluation decodes and shrinks with Pillow, as the released code does, so that i
 numbers can be compared; training takes the faster decoder.
 """
 
+import contextlib
 import dataclasses
-import io
-import struct
-import warnings
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
-from tokret.data.preparing.photo_processing import MAX_PIXELS
+from tokret.data.jpeg_markers import jpeg_shape, num_scans
+from tokret.data.metadata import is_cut_png, without_metadata
+from tokret.data.photo_formats import error_words, open_format
+from tokret.data.preparing.photo_files import BadPhotoError
 from tokret.errors import UserError
 from tokret.shapes import UInt8
 
-# Start-of-frame markers of a JPEG: what follows is its height and width.
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+MAX_PIXELS = 100_000_000  # about 10,000 x 10,000; refused before memory is allocated
+# Pixels times scans of a JPEG: each scan passes over the whole photo, in some 0.5 ns a
+# pixel. Progressive JPEGs have about ten scans; of 100 megapixels they may have 50.
+MAX_SCANNED_PIXELS = 5_000_000_000
+
+Decoded = TypeVar("Decoded")
 # The flags for colours mean BGR, and exclude IMREAD_COLOR_RGB.
 _REDUCED = {
     1: 0,
@@ -28,32 +35,78 @@ _REDUCED = {
 }
 
 
-def open_photo(encoded: bytes, name: str) -> ImageFile.ImageFile:
+def open_encoded(encoded: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Reads a photo's header with Pillow; its pixels are not decoded yet.
 
     Raises:
-      UserError: if it is not a photo Pillow knows, or claims too many pixels.
+      BadPhotoError: if it is not a photo of a known format, claims too many pixels, or
+        takes too much work to decode.
     """
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns about what is refused below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            photo = Image.open(io.BytesIO(encoded))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{name} is not a photo of a known format ({len(encoded)} bytes); replace "
-            "or remove it"
-        ) from error
-    _check_size(photo.width, photo.height, name)
+    photo = open_format(encoded)
+    _check_work(encoded, photo.width, photo.height, max_pixels)
     return photo
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise UserError(
-            f"{name} claims {width} x {height} pixels, more than {MAX_PIXELS}; shrink "
-            "or remove it"
+def _check_work(
+    encoded: bytes, width: int, height: int, max_pixels: int = MAX_PIXELS
+) -> None:
+    if width * height > max_pixels:
+        raise BadPhotoError(
+            f"claims {width} x {height} pixels, more than {max_pixels:,}"
         )
+    scans = num_scans(encoded)
+    if scans * width * height > MAX_SCANNED_PIXELS:
+        raise BadPhotoError(
+            f"its {scans:,} scans of {width} x {height} pixels take too long to "
+            "decode; save it as a plain JPEG"
+        )
+
+
+def attempt(encoded: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
+    """Calls `decode`; where it fails, also on the photo without its metadata.
+
+    Raises:
+      BadPhotoError: with the decoder's reason, whatever exception that was.
+    """
+    try:
+        return _call(decode, encoded)
+    except BadPhotoError as error:
+        reason = error
+    for bare in without_metadata(encoded):
+        try:
+            return _call(decode, bare)
+        except BadPhotoError as error:
+            reason = error
+    raise reason
+
+
+def _call(decode: Callable[[bytes], Decoded], encoded: bytes) -> Decoded:
+    try:
+        return decode(encoded)
+    except BadPhotoError:
+        raise
+    # A malformed photo ends in nearly any exception of Pillow's plugins.
+    except Exception as error:
+        raise BadPhotoError(f"cannot be decoded: {error_words(error)}") from error
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turns why a photo is bad into a UserError that names it."""
+    try:
+        yield
+    except BadPhotoError as error:
+        raise UserError(f"{name}: {error}; replace or remove it") from error
+
+
+def open_photo(encoded: bytes, name: str) -> ImageFile.ImageFile:
+    """Reads a photo's header with Pillow, as `open_encoded`.
+
+    Raises:
+      UserError: as `open_encoded`; it names the photo.
+    """
+    with _named(name):
+        return attempt(encoded, open_encoded)
 
 
 def decode_exactly(encoded: bytes, name: str, reduction: int = 1) -> Image.Image:
@@ -67,15 +120,15 @@ def decode_exactly(encoded: bytes, name: str, reduction: int = 1) -> Image.Image
     Raises:
       UserError: if the photo cannot be decoded to its end.
     """
-    photo = open_photo(encoded, name)
-    if reduction != 1:
-        photo.draft("RGB", (photo.width // reduction, photo.height // reduction))
-    try:
+
+    def decode(data: bytes) -> Image.Image:
+        photo = open_encoded(data)
+        if reduction != 1:
+            photo.draft("RGB", (photo.width // reduction, photo.height // reduction))
         return photo.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(
-            f"{name} cannot be decoded ({error}); replace or remove it"
-        ) from error
+
+    with _named(name):
+        return attempt(encoded, decode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,46 +157,37 @@ class EncodedPhoto:
         if reduction != 1 and not self.is_jpeg:
             # OpenCV would drop pixels of other formats without averaging them.
             raise ValueError(f"{self.name} is not a JPEG and cannot be reduced")
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        encoded = np.frombuffer(self.encoded, np.uint8)
-        try:
-            image = cv2.imdecode(encoded, flags | _REDUCED[reduction])
-        except cv2.error:
-            image = None
+        image = _decode_with_opencv(self.encoded, reduction)
         if image is None:
             image = np.asarray(decode_exactly(self.encoded, self.name, reduction))
         return np.asarray(image, np.uint8)
+
+
+def _decode_with_opencv(encoded: bytes, reduction: int) -> np.ndarray | None:
+    # OpenCV 5.0 allocates a chunk's length before it reads it.
+    if is_cut_png(encoded):
+        return None
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = np.frombuffer(encoded, np.uint8)
+    try:
+        return cv2.imdecode(pixels, flags | _REDUCED[reduction])
+    except cv2.error:
+        return None
 
 
 def read_header(encoded: bytes, name: str) -> EncodedPhoto:
     """Reads the header of a photo that is to be decoded for training.
 
     Raises:
-      UserError: if it is not a photo of a known format, or claims too many pixels.
+      UserError: as `open_encoded`; it names the photo.
     """
     shape = jpeg_shape(encoded)
     if shape is None:
         photo = open_photo(encoded, name)
         return EncodedPhoto(encoded, name, (photo.height, photo.width), False)
-    _check_size(shape[1], shape[0], name)
+    with _named(name):
+        _check_work(encoded, shape[1], shape[0])
     return EncodedPhoto(encoded, name, shape, True)
-
-
-def jpeg_shape(encoded: bytes) -> tuple[int, int] | None:
-    """Reads a JPEG's height and width from its header; None where they are missing.
-
-    Pillow takes ten times as long, which is 1 % of the time of the whole view.
-    """
-    at = 2 if encoded.startswith(b"\xff\xd8") else len(encoded)
-    while at + 9 <= len(encoded) and encoded[at] == 0xFF:
-        marker = encoded[at + 1]
-        if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", encoded, at + 5)
-            return (height, width) if height and width else None
-        # One byte of padding, or a segment that starts with its length.
-        length = int.from_bytes(encoded[at + 2 : at + 4], "big")
-        at += 1 if marker == 0xFF else 2 + length
-    return None
 
 
 def decode_fast(encoded: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -168,7 +168,7 @@ def test_links(tmp_path):
     assert names == ["a/good.jpg", "a/linked/far.jpg", "b/far.jpg"]
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
     (folder / "nowhere.jpg").symlink_to(folder / "none")
-    with pytest.raises(UserError, match=r"2 of 5 photos .*loop\.jpg \(unreadable: Too"):
+    with pytest.raises(UserError, match=r"2 of 5 .*loop\.jpg \(cannot be read: Too"):
         prepare(tmp_path, photos)
     assert len(prepare(tmp_path, photos, skip_bad=True)[1]) == 3
 
@@ -178,7 +178,7 @@ def test_without_permission(tmp_path):
     (tmp_path / "photos" / "a").mkdir(parents=True)
     (tmp_path / "photos" / "a" / "x.jpg").write_bytes(encoded(RGB))
     (tmp_path / "photos" / "a" / "x.jpg").chmod(0)
-    with pytest.raises(UserError, match=r"x\.jpg \(unreadable: Permission denied"):
+    with pytest.raises(UserError, match=r"x\.jpg \(cannot be read: Permission denied"):
         prepare(tmp_path, {"good.jpg": encoded(RGB)})
     (tmp_path / "photos" / "a" / "x.jpg").chmod(0o600)
     (tmp_path / "photos" / "b").mkdir(mode=0)

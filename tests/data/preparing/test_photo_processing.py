@@ -5,9 +5,9 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, JpegImagePlugin
 
-from tokret.data import decoding
+from tokret.data import decoding, photo_formats
 from tokret.data.preparing import photo_files, photo_processing
 from tokret.data.preparing.photo_files import (
     BadPhotoError,
@@ -43,6 +43,9 @@ KINDS = {
     "rotated": encoded(
         RGB, exif=b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0"
     ),
+    "tiff": encoded(RGB, "TIFF"),
+    "avif": encoded(RGB, "AVIF"),
+    "bmp": encoded(RGB, "BMP"),
     "1x1": encoded(Image.new("RGB", (1, 1))),
     "1x4000": encoded(Image.new("RGB", (1, 4000))),
 }
@@ -160,13 +163,14 @@ WHOLE = KINDS["jpeg"]
         (b"<html><title>302 Found</title></html>", "web page"),
         (b"  \n<!DOCTYPE html>", "web page"),
         (b"not a photo", "not a photo of a known format"),
-        (b"\xff\xd8\xff", "not a photo"),
+        (b"\xff\xd8\xff\xe0\0\2", "cannot be read as JPEG: not identified"),
         (WHOLE[:-2], "truncated"),
         (WHOLE[: len(WHOLE) // 2], "truncated"),
         (WHOLE[:700], "truncated"),
         (KINDS["progressive"][:-40], "truncated"),
         (KINDS["png"][: len(KINDS["png"]) // 2], "truncated"),
-        (KINDS["webp"][: len(KINDS["webp"]) // 2], "not a photo"),
+        (KINDS["webp"][: len(KINDS["webp"]) // 2], "as WEBP: could not create"),
+        (b"\x00\x00\x00\x0cJXL \r\n", "a JPEG XL file, which is not read; convert"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a photo"),
     ],
 )
@@ -182,20 +186,82 @@ def test_a_claim_of_too_many_pixels_is_refused_unread():
     assert len(large) < 30_000
     with pytest.raises(BadPhotoError, match="claims 12000 x 12000 pixels"):
         process_photo(large, KEEP)
-    assert photo_processing.MAX_PIXELS == decoding.MAX_PIXELS
-    assert photo_processing.PILLOWS_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
     small = process_photo(large, PhotoProcessing(resize=100, max_pixels=150_000_000))
     assert size(small) == (100, 100)
     with pytest.raises(UserError, match="max_pixels"):
-        PhotoProcessing(max_pixels=150_000_000)
-    PhotoProcessing(resize=100, max_pixels=150_000_000)
+        PhotoProcessing(max_pixels=2**32)
+
+
+@pytest.fixture
+def low_limits(monkeypatch):
+    """Photos of `KINDS` have 15,000 pixels; whole ones may be stored with 10,000."""
+    monkeypatch.setattr(photo_processing, "MAX_PIXELS", 10_000)
+    return PhotoProcessing(upright=True, max_pixels=20_000)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "progressive", "cmyk", "png", "rotated"])
+def test_what_exceeds_a_raised_limit_is_stored_at_half_its_sides(kind, low_limits):
+    photo = Image.open(io.BytesIO(process_photo(KINDS[kind], low_limits)))
+    assert (photo.format, photo.mode) == ("JPEG", "RGB")
+    assert photo.size == ((50, 75) if kind == "rotated" else (75, 50))
+    # Grey: a JPEG's colours are coarser than its light.
+    whole = Image.open(io.BytesIO(KINDS["jpeg"])).convert("L")
+    if kind == "rotated":
+        whole = whole.transpose(Image.Transpose.ROTATE_270)
+    wanted = np.asarray(whole.resize(photo.size, Image.Resampling.BOX)).astype(int)
+    assert np.abs(np.asarray(photo.convert("L")) - wanted).mean() < 3
+
+
+def test_only_baseline_jpegs_exceed_memory(low_limits, monkeypatch):
+    monkeypatch.setattr(photo_processing, "MAX_HELD_PIXELS", 12_000)
+    drafts = []
+    draft = JpegImagePlugin.JpegImageFile.draft
+
+    def note(photo, mode, size):
+        draft(photo, mode, size)
+        drafts.append(photo.size)
+
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "draft", note)
+    assert size(process_photo(KINDS["jpeg"], low_limits)) == (75, 50)
+    # A photo is decoded at twice its new size, unless that is too large for memory.
+    for resize in (25, 50):
+        process_photo(KINDS["jpeg"], PhotoProcessing(resize, max_pixels=20_000))
+    assert drafts == [(75, 50), (75, 50), (75, 50)]
+    for kind in ("progressive", "png"):
+        with pytest.raises(BadPhotoError, match="above 12,000 only a baseline JPEG"):
+            process_photo(KINDS[kind], low_limits)
+
+
+def test_limits_leave_smaller_photos_alone(low_limits, monkeypatch):
+    monkeypatch.setattr(photo_processing, "MAX_PIXELS", 15_000)
+    for kind in KINDS.keys() - {"rotated", "16 bit", "palette with alpha"}:
+        assert process_photo(KINDS[kind], low_limits) == KINDS[kind]
+
+
+def test_heic_is_read_or_what_to_install_is_named(monkeypatch):
+    brands = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"
+    monkeypatch.setattr(photo_formats, "_heic_is_read", lambda: False)
+    with pytest.raises(BadPhotoError, match=r"needs pillow-heif: pip install 'tokret"):
+        process_photo(brands + bytes(99), KEEP)
+    monkeypatch.undo()
+    pytest.importorskip("pillow_heif")
+    assert photo_formats._heic_is_read()
+    smooth = RGB.resize((15, 10)).resize((150, 100), Image.Resampling.BICUBIC)
+    data = encoded(smooth, "HEIF")
+    assert process_photo(data, KEEP) == data
+    for pixels in (
+        np.asarray(decoding.decode_exactly(data, "a")),
+        decoding.decode_fast(data, "a"),
+    ):
+        assert np.abs(pixels.astype(int) - np.asarray(smooth)).mean() < 6
+    assert size(process_photo(data, PhotoProcessing(50))) == (75, 50)
 
 
 def test_a_defect_of_a_plugin_is_the_photos(monkeypatch):
     def broken(*_):
         raise IndexError
 
-    monkeypatch.setattr(photo_processing, "_open", broken)
+    monkeypatch.setattr(photo_processing, "open_encoded", broken)
     with pytest.raises(BadPhotoError, match="cannot be decoded: IndexError"):
         process_photo(WHOLE, KEEP)
 
@@ -223,9 +289,9 @@ def test_what_cannot_be_read_is_reported(tmp_path, monkeypatch):
     with PhotoReader() as reader:
         for name, message in (
             ("none", "missing"),
-            ("pipe", "not a regular file"),  # opening it would wait for ever
-            ("folder", "not a regular file"),
-            ("loop", "unreadable: Too many levels"),
+            ("pipe", "is a named pipe"),  # opening it would wait for ever
+            ("folder", "is a folder"),
+            ("loop", "cannot be read: Too many levels"),
             ("large", "larger than"),
         ):
             with pytest.raises(BadPhotoError, match=message):

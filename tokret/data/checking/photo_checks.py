@@ -2,14 +2,11 @@
 
 import functools
 import hashlib
-import io
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from PIL import Image
-
+from tokret.data.decoding import attempt, open_encoded
 from tokret.data.preparing import workers
 from tokret.data.preparing.photo_files import (
     BadPhotoError,
@@ -22,8 +19,8 @@ BATCH = 32  # photos that a worker takes at once
 BATCH_BYTES = 64 * 2**20  # after which a batch of photos from archives ends
 KINDS = {  # how a BadPhotoError starts, and the defect's kind
     "missing": "missing",
-    "unreadable": "unreadable",
-    "not a regular file": "unreadable",
+    "cannot be read:": "unreadable",
+    "is a": "unreadable",  # a pipe, a folder, a device
     "larger than": "unreadable",
     "empty": "empty",
 }
@@ -104,16 +101,10 @@ def _check(photo: PhotoToCheck, reader: PhotoReader, min_side: int) -> CheckedPh
         encoded = content if isinstance(content, bytes) else reader.read(content)
         digest = hashlib.sha256(group.encode() + encoded).digest()
         process_photo(encoded, PhotoProcessing())
-        side = _shorter_side(encoded)
+        side = min(attempt(encoded, open_encoded).size)
     except BadPhotoError as bad:
         words = str(bad)
         matching = (kind for start, kind in KINDS.items() if words.startswith(start))
         return CheckedPhoto(name, digest, Defect(name, next(matching, "broken"), words))
     tiny = Defect(name, "tiny", f"its shorter side has {side} pixels")
     return CheckedPhoto(name, digest, tiny if side < min_side else None)
-
-
-def _shorter_side(encoded: bytes) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return min(Image.open(io.BytesIO(encoded)).size)

@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import os
-import stat
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+from tokret.errors import UserError
+from tokret.io.regular_files import open_file
 
 MAX_BYTES = 512 * 2**20  # of an encoded photo; the largest in use have some 50 MiB
 
@@ -68,6 +70,7 @@ class PhotoReader(contextlib.AbstractContextManager["PhotoReader"]):
 
     def __init__(self) -> None:
         self._file: BinaryIO | None = None
+        self._path = ""
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
@@ -75,9 +78,9 @@ class PhotoReader(contextlib.AbstractContextManager["PhotoReader"]):
         self._file = None
 
     def _open(self, path: str) -> BinaryIO:
-        if self._file is None or self._file.name != path:
+        if self._file is None or self._path != path:
             self.__exit__()
-            self._file = open(path, "rb", opener=_open_without_waiting)
+            self._file, self._path = open_file(path), path
         return self._file
 
     def read(self, location: PhotoLocation) -> bytes:
@@ -88,25 +91,19 @@ class PhotoReader(contextlib.AbstractContextManager["PhotoReader"]):
         """
         try:
             file = self._open(location.path)
-            info = os.fstat(file.fileno())
-            if not stat.S_ISREG(info.st_mode):
-                raise BadPhotoError("not a regular file")
-            size = info.st_size if location.size < 0 else location.size
+            whole = os.fstat(file.fileno()).st_size
+            size = whole if location.size < 0 else location.size
             if size > MAX_BYTES:
                 raise BadPhotoError(f"larger than {MAX_BYTES >> 20} MiB")
             file.seek(location.offset)
             data = file.read(size)
-        except FileNotFoundError as error:
-            raise BadPhotoError("missing") from error
-        except IsADirectoryError as error:
-            raise BadPhotoError("not a regular file") from error
+        except UserError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise BadPhotoError("missing") from error
+            reason = str(error).removeprefix(f"{location.path}: ")
+            raise BadPhotoError(reason) from error
         except OSError as error:
-            raise BadPhotoError(f"unreadable: {error.strerror}") from error
+            raise BadPhotoError(f"cannot be read: {error.strerror}") from error
         if len(data) < size:
             raise BadPhotoError("the file ends before the photo does")
         return data
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Opens a file; a pipe that is named like a photo would block without this."""
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from tokret.arguments import within
+from tokret.data.decoding import MAX_PIXELS, attempt, open_encoded
 from tokret.data.preparing.photo_files import BadPhotoError
+from tokret.data.views import Size
 
-MAX_PIXELS = 100_000_000  # about 10,000 x 10,000; refused before memory is allocated
-PILLOWS_PIXELS = 178_956_970  # which Pillow itself refuses to exceed
-# Formats of photos, whatever their file names. Pillow knows more, one of which runs
-# another program.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# Pixels in memory at once: some 2 GB, of which Pillow's own limit is the measure.
+MAX_HELD_PIXELS = 178_956_970
+MOST_PIXELS = 65_535**2  # of a JPEG
 UPRIGHT_QUALITY = 95  # of a JPEG that was turned
 _ORIENTATION = 0x0112
 _TRANSPOSE = {  # EXIF 2.32, 4.6.4 A
@@ -42,7 +42,9 @@ class PhotoProcessing:
       quality: of the JPEG that a shrunk photo becomes, 1 to 95.
       upright: turn photos according to their EXIF orientation, which tokret's decoders
         ignore, as the evaluation of the benchmarks does.
-      max_pixels: that a photo may have.
+      max_pixels: that a photo may have. One of more than `MAX_PIXELS`, the default,
+        becomes a JPEG of half its sides (or a quarter, an eighth) if `resize` is 0:
+        every reader of stored photos decodes them whole.
 
     Raises:
       UserError: if a number is out of range.
@@ -56,9 +58,7 @@ class PhotoProcessing:
     def __post_init__(self) -> None:
         within("resize", self.resize, 0, 2**15)
         within("quality", self.quality, 1, 95)
-        # Photos that are stored as they are must be decoded again by every reader.
-        most = PILLOWS_PIXELS if self.resize else MAX_PIXELS
-        within("max_pixels", self.max_pixels, 1, most)
+        within("max_pixels", self.max_pixels, 1, MOST_PIXELS)
 
     def name(self) -> str:
         """For a dataset's name: `original` or `512px-q90`."""
@@ -78,34 +78,29 @@ def process_photo(encoded: bytes, processing: PhotoProcessing) -> bytes:
     """Checks a photo, turns it upright and shrinks it.
 
     Returns:
-      The same bytes; or a JPEG or PNG in plain RGB if the photo was shrunk or turned,
-      had 16 bits a pixel, or a palette with transparent colours.
+      The same bytes, without metadata that a decoder refuses; or a JPEG or PNG in plain
+      RGB if the photo was shrunk or turned, had 16 bits a pixel, or a palette with
+      transparent colours.
 
     Raises:
-      BadPhotoError: if the photo cannot be decoded to its end, or claims too many
-        pixels.
+      BadPhotoError: if the photo cannot be decoded to its end, claims too many pixels,
+        or takes too much work or memory to decode.
     """
     if not encoded:
         raise BadPhotoError("empty")
     if encoded[:256].lstrip().lower().startswith((b"<html", b"<!doctype", b"<?xml")):
         raise BadPhotoError("a web page, not a photo")
-    try:
-        with warnings.catch_warnings():
-            # About odd EXIF and palettes, which are harmless, and sizes refused below.
-            warnings.simplefilter("ignore")
-            return _process(encoded, processing)
-    except BadPhotoError:
-        raise
-    # A malformed photo ends in nearly any exception of Pillow's plugins.
-    except Exception as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise BadPhotoError(f"cannot be decoded: {words}") from error
+    with warnings.catch_warnings():
+        # About odd EXIF and palettes, which are harmless.
+        warnings.simplefilter("ignore")
+        return attempt(encoded, lambda data: _process(data, processing))
 
 
 def _process(encoded: bytes, processing: PhotoProcessing) -> bytes:
-    photo = _open(encoded, processing.max_pixels)
-    if processing.resize and min(photo.size) > processing.resize:
-        return _shrink(photo, processing)
+    photo = open_encoded(encoded, processing.max_pixels)
+    target = _smaller_size(photo.size, processing.resize)
+    if target is not None:
+        return _shrink(photo, target, processing)
     # Reads all of the data, but decodes only an eighth of a JPEG's pixels.
     photo.draft("L", (1, 1))
     photo.load()
@@ -114,9 +109,22 @@ def _process(encoded: bytes, processing: PhotoProcessing) -> bytes:
     transparent = photo.mode == "P" and "transparency" in photo.info
     if transpose is None and not _has_16_bits(photo) and not transparent:
         return encoded
-    pixels = _rgb(_open(encoded, processing.max_pixels))
+    pixels = _rgb(open_encoded(encoded))
     kind = "JPEG" if photo.format in ("JPEG", "MPO") else "PNG"
     return _encode(_transposed(pixels, transpose), kind, UPRIGHT_QUALITY)
+
+
+def _smaller_size(size: Size, resize: int) -> Size | None:
+    """The width and height that a photo is shrunk to; None to keep them."""
+    if resize and min(size) > resize:
+        scale = resize / min(size)
+        return round(size[0] * scale), round(size[1] * scale)
+    reduction = 1
+    while size[0] * size[1] > MAX_PIXELS * reduction**2:
+        reduction *= 2
+    if reduction == 1:
+        return None
+    return size[0] // reduction, size[1] // reduction
 
 
 def _upright(
@@ -144,7 +152,8 @@ def _rgb(photo: Image.Image) -> Image.Image:
     """Converts to RGB; Pillow's `convert` clips 16 bits to 255 instead of scaling."""
     if _has_16_bits(photo):
         photo = Image.fromarray((np.asarray(photo) >> 8).clip(0, 255).astype(np.uint8))
-    return photo.convert("RGB")
+    # Of a photo in RGB already, `convert` would make a copy.
+    return photo if photo.mode == "RGB" else photo.convert("RGB")
 
 
 def _encode(photo: Image.Image, kind: str, quality: int) -> bytes:
@@ -153,25 +162,36 @@ def _encode(photo: Image.Image, kind: str, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _open(encoded: bytes, max_pixels: int) -> ImageFile.ImageFile:
-    try:
-        photo = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadPhotoError("not a photo of a known format") from error
-    if photo.width * photo.height > max_pixels:
-        raise BadPhotoError(
-            f"claims {photo.width} x {photo.height} pixels, more than {max_pixels:,}"
-        )
-    return photo
-
-
-def _shrink(photo: ImageFile.ImageFile, processing: PhotoProcessing) -> bytes:
+def _shrink(
+    photo: ImageFile.ImageFile, size: Size, processing: PhotoProcessing
+) -> bytes:
     """Averages areas: antialiased, without ringing, in half the time of LANCZOS."""
-    scale = processing.resize / min(photo.size)
-    width, height = (round(side * scale) for side in photo.size)
-    # A JPEG far larger than this is decoded at a half, a quarter or an eighth.
-    photo.draft("RGB", (2 * width, 2 * height))
+    _reduce(photo, size, averaged=bool(processing.resize))
     pixels = np.asarray(_rgb(photo))
-    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     upright = _transposed(Image.fromarray(small), _upright(photo, processing))
-    return _encode(upright, "JPEG", processing.quality)
+    quality = processing.quality if processing.resize else UPRIGHT_QUALITY
+    return _encode(upright, "JPEG", quality)
+
+
+def _reduce(photo: ImageFile.ImageFile, size: Size, averaged: bool) -> None:
+    """Has a JPEG decoded at a half, a quarter or an eighth if it is far larger.
+
+    If `averaged`, at twice the size at least, unless that is too large for memory.
+
+    Raises:
+      BadPhotoError: if more than `MAX_HELD_PIXELS` would be in memory even so.
+    """
+    width, height = photo.size
+    shrinking = min(width // size[0], height // size[1]) // 2
+    most = max(step for step in (1, 2, 4, 8) if step <= max(1, shrinking))
+    gap = 2 if averaged and width * height <= MAX_HELD_PIXELS * most**2 else 1
+    photo.draft("RGB", (gap * size[0], gap * size[1]))
+    # The coefficients of a progressive JPEG are held whole, whatever its size then.
+    progressive = "progressive" in photo.info
+    held = width * height if progressive else photo.width * photo.height
+    if held > MAX_HELD_PIXELS:
+        raise BadPhotoError(
+            f"claims {width} x {height} pixels; above {MAX_HELD_PIXELS:,} only a "
+            "baseline JPEG is read, at half its sides or less"
+        )
