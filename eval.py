@@ -232,4 +232,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main, sys.argv[1:], "eval.py"))
+    command_line.start(main, sys.argv[1:], "eval.py")

@@ -11,26 +11,30 @@ import contextlib
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from tokret import command_line
-from tokret.command_line import Processes
+from tokret.command_line import FIELD, Processes
 from tokret.config import stored
 from tokret.config.files import load_config
+from tokret.config.parsing import naming
 from tokret.config.tree import Config
 from tokret.errors import StoppedError, UserError
+from tokret.io.atomic_files import require_folder
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
+from tokret.runtime.ending import keeps
 from tokret.training.checkpoint_digests import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
 from tokret.training.input_batches import PhotoInput
-from tokret.training.interruption import lock_workdir, stop_requests
+from tokret.training.interruption import StopRequests, stop_requests
 from tokret.training.profiling import Profile, parse_steps
 from tokret.training.reporting import Reporter
+from tokret.training.workdir import Workdir
 
 if TYPE_CHECKING:
     from tokret.training.setup import TrainingSetup
@@ -49,6 +53,11 @@ def validate(
         sums = {k: sums.get(k, 0.0) + float(v) for k, v in found.items()}
     skipped.report()
     count = sums.pop("count")
+    if not count:
+        raise UserError(
+            f"none of the {len(photos.dataset.records('validation'))} validation "
+            "photos can be decoded; check the disk, or prepare the dataset again"
+        )
     return {name: total / count for name, total in sums.items()}
 
 
@@ -89,6 +98,17 @@ def restore_newest(
     return None
 
 
+class Run(NamedTuple):
+    """What a run trains with."""
+
+    setup: "TrainingSetup"
+    photos: PhotoInput
+    reporter: Reporter
+    checkpoints: Checkpoints
+    folder: Workdir
+    stop_requested: StopRequests
+
+
 def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     """Starts or resumes a run, and trains to its end."""
     # Flax, Optax and the model are imported once the command line and the config are
@@ -96,20 +116,20 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     from tokret.training.initial_weights import weights_source
     from tokret.training.setup import initial_state, prepare_run
 
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"workdir: {workdir} is a file; name a folder")
+    require_folder(workdir, "workdir")
+    keeps("nothing is lost; the same command resumes")
     dataset, setup = prepare_run(config)
-    keep_compiled(config.run.compilation_cache)
+    with naming("config.run", type(config.run)):
+        keep_compiled(config.run.compilation_cache)
     state = None if list_steps(workdir) else initial_state(config, setup.programs)
     cluster.wait("all have listed the workdir's checkpoints")
     config = dataclasses.replace(config, dataset=dataset.identity())
 
     # From here on something is written into the workdir.
-    workdir.mkdir(parents=True, exist_ok=True)
     with (
-        lock_workdir(workdir),
-        Checkpoints(workdir, config) as checkpoints,
+        Workdir(workdir) as folder,
         stop_requests() as stop_requested,
+        Checkpoints(workdir, config) as checkpoints,
     ):
         recorded = checkpoints.recorded_config()
         if cluster.is_first():
@@ -118,10 +138,18 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
         # that config.init names, of the whole model or its trunk, else the seed's.
         state = state or restore_newest(setup.programs.abstract, workdir, checkpoints)
         state = state or initial_state(config, setup.programs)
-        first = int(state.step)
+        first, steps = int(state.step), setup.schedule.steps
+        if first >= steps:
+            print(
+                f"{workdir} is finished: {config.epochs} epochs, {steps} steps; to "
+                f"train it further add {FIELD}epochs=N, more than {config.epochs}, and "
+                f"{FIELD}schedule.restarts={stored.restarts_after(config)}",
+                flush=True,
+            )
+            return
         print(
             f"{dataset.name}: {len(dataset.records('train'))} photos of "
-            f"{dataset.classes} classes; steps {first} to {setup.schedule.steps}, "
+            f"{dataset.classes} classes; steps {first} to {steps}, "
             f"{setup.epoch_steps} an epoch; {setup.mesh.size} "
             f"{jax.devices()[0].device_kind}"
             + ("" if first else f"; starts from {weights_source(config.init)}"),
@@ -130,30 +158,23 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
         reporter = Reporter(
             workdir,
             first_step=first,
-            steps=setup.schedule.steps,
+            steps=steps,
             batch_size=config.batch_size,
             nonfinite_steps=int(state.nonfinite_steps),
             peak_images=setup.peak_images,
         )
         photos = PhotoInput(config, dataset, setup.mesh, reporter.print_line)
+        run = Run(setup, photos, reporter, checkpoints, folder, stop_requested)
         profile = Profile(workdir / "profile", traced)
         with contextlib.closing(reporter), contextlib.closing(profile):
-            take_steps(
-                setup, photos, state, reporter, checkpoints, stop_requested, profile
-            )
+            take_steps(run, state, profile)
 
 
-def take_steps(
-    setup: "TrainingSetup",
-    photos: PhotoInput,
-    state: "TrainState",
-    reporter: Reporter,
-    checkpoints: Checkpoints,
-    stop_requested: Callable[[int], bool],
-    profile: Profile,
-) -> None:
+def take_steps(run: Run, state: "TrainState", profile: Profile) -> None:
     """Trains from a state to the last step; logs, validates and saves on the way."""
-    first, steps, run = int(state.step), setup.schedule.steps, photos.config.run
+    setup, photos, reporter = run.setup, run.photos, run.reporter
+    options = photos.config.run
+    first, steps = int(state.step), setup.schedule.steps
     batches, skipped = photos.training(first)
     for step in range(first + 1, steps + 1):
         with reporter.waiting():
@@ -164,17 +185,18 @@ def take_steps(
                 state, batch["images"], batch["labels"]
             )
         reporter.advance()
-        stops = stop_requested(step)
+        stops = run.stop_requested(step)
         ends_epoch = step % setup.epoch_steps == 0
         validates = ends_epoch and photos.dataset.has("validation")
-        saves = step % run.checkpoint_every == 0 or step == steps or stops
-        saves = saves or (validates and bool(run.keep_best))
-        if step % run.log_every == 0 or saves:
+        saves = step % options.checkpoint_every == 0 or step == steps or stops
+        saves = saves or (validates and bool(options.keep_best))
+        if step % options.log_every == 0 or saves:
             found = jax.device_get(metrics)
             values = {name: float(value) for name, value in found.items()}
-            check_finite(values, reporter, photos, checkpoints.latest_step())
+            check_finite(values, reporter, photos, run.checkpoints.latest_step())
             values["learning_rate"] = float(setup.schedule(step - 1))
             values["skipped"] = skipped.report()
+            run.folder.check()
             reporter.train(step, values)
         # Before saving: a run that is killed here validates again.
         measured = {}
@@ -184,11 +206,13 @@ def take_steps(
         if ends_epoch:
             skipped.new_epoch()
         if saves:
-            checkpoints.save(state, measured)
+            run.folder.check()
+            run.checkpoints.save(state, measured)
         if stops and step < steps:
             raise StoppedError(
                 f"stopped after step {step} of {steps}, which is saved; the same "
-                "command resumes from there"
+                "command resumes from there",
+                run.stop_requested.status,
             )
 
 
@@ -215,4 +239,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main, sys.argv[1:], "train.py"))
+    command_line.start(main, sys.argv[1:], "train.py")

@@ -88,4 +88,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(COMMANDS, sys.argv[1:], "python -m benchmarks"))
+    command_line.start(COMMANDS, sys.argv[1:], "python -m benchmarks")

@@ -87,7 +87,9 @@ def _plain(value: Any) -> Any:
 def _type(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "str"
-    return "floats" if get_origin(hint) is tuple else hint.__name__
+    if get_origin(hint) is tuple:
+        return f"{plain_type(get_args(hint)[0])[0].__name__}s"
+    return hint.__name__
 
 
 def _values(hint: Any, meta: Any) -> str:

@@ -84,7 +84,7 @@ def test_killed_again_and_again_it_ends_as_if_uninterrupted(
     assert steps == list(range(1, STEPS + 1))
     # Finished: the same command again changes nothing.
     status, out, err = program(*arguments)
-    assert status == 0 and f"steps {STEPS} to {STEPS}" in out
+    assert status == 0 and f"finished: {EPOCHS} epochs, {STEPS} steps" in out
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_the_first_names_and_how_many_more():
 
 def test_a_terminal_of_another_encoding_prints_every_name():
     program = (
-        "import sys; from tokret.errors import exit_status\n"
+        "import sys; from tokret.runtime.ending import exit_status\n"
         "sys.exit(exit_status(lambda: print('caf\\xe9 \\u202f \\udcff')))"
     )
     done = subprocess.run(

@@ -5,6 +5,7 @@ import math
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -240,3 +241,70 @@ def test_steps_are_traced(program, refused, demo_arguments, tmp_path):
     assert status == 0, out + err
     assert list((workdir / "profile").rglob("*.xplane.pb"))
     refused(program("train.py", *arguments, "--profile=3:2"), "--profile: 3:2", "10:20")
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_trained_further(
+    program, refused, trained, everything, demo_arguments, tmp_path
+):
+    further = (*demo_arguments, "--config.epochs=5")
+    restarts = "--config.schedule.restarts=3"
+    runs = [tmp_path / name for name in ("once", "again", "at once")]
+    for workdir in runs[:2]:
+        shutil.copytree(trained, workdir)
+    status, out, err = program("train.py", *demo_arguments, f"--workdir={runs[0]}")
+    assert status == 0 and f"finished: 3 epochs, {STEPS} steps" in out, out + err
+    assert f"--config.epochs=N, more than 3, and {restarts}\n" in out
+    message = f"add {restarts[2:]}: "
+    refused(program("train.py", *further, f"--workdir={runs[0]}"), message)
+    for workdir in runs:
+        status, out, err = program(
+            "train.py", *further, restarts, f"--workdir={workdir}"
+        )
+        assert status == 0, out + err
+        assert list_steps(workdir)[-1] == 20
+    rates = [line["learning_rate"] for line in lines(runs[0], "train")]
+    assert rates[:2] == rates[6:8] and len(rates) == 10  # it restarts after step 12
+    once, again, at_once = map(everything, runs)
+    for other in (again, at_once):
+        jax.tree.map(np.testing.assert_array_equal, once, other)
+
+
+@pytest.mark.slow
+def test_a_folder_removed_while_it_trains(start, refused, demo_arguments, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = (*demo_arguments, "--config.epochs=99", f"--workdir={workdir}")
+    process = start("train.py", *arguments)
+    deadline = time.monotonic() + 300
+    while not list_steps(workdir) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        assert process.poll() is None, process.communicate()
+    moved = workdir.rename(tmp_path / "moved")
+    out, err = process.communicate(timeout=300)
+    wrong = (
+        "--workdir: ",
+        f"was moved to {moved}",
+        f"{moved}/checkpoints has those of step",
+    )
+    refused((process.returncode, out, err), *wrong)
+    assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_more_steps_than_can_be_counted(program, refused, demo_arguments, tmp_path):
+    arguments = (*demo_arguments, f"--workdir={tmp_path / 'w'}")
+    end = program("train.py", *arguments, "--config.epochs=4294967296")
+    refused(end, "config.epochs is 4294967296; it must be at most 536870911")
+    assert not (tmp_path / "w").exists()
+
+
+def test_no_validation_photo_can_be_decoded():
+    batch = {"images": 0, "labels": 0, "weights": 0}
+    sums = dict.fromkeys(("loss", "top1", "top5", "count"), 0.0)
+    setup = SimpleNamespace(programs=SimpleNamespace(validate=lambda *_: sums))
+    photos = SimpleNamespace(
+        validation=lambda: ([batch], SimpleNamespace(report=lambda: 2)),
+        dataset=SimpleNamespace(records=lambda split: [b"", b""]),
+    )
+    with pytest.raises(UserError, match="none of the 2 validation photos can be"):
+        train.validate(setup, None, photos)

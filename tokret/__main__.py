@@ -2,8 +2,10 @@
 
 import importlib
 import sys
+from typing import Any
 
 from tokret import __version__, command_line
+from tokret.runtime.ending import exit_status, leave
 
 COMMANDS = {
     "train": "Train a model, or resume its training: photos with labels -> weights.",
@@ -26,10 +28,16 @@ def main() -> None:
         print(f"tokret {__version__}")
         sys.exit(0)
     if name not in COMMANDS:  # or --help
-        sys.exit(command_line.run(COMMANDS, sys.argv[1:], "tokret"))
-    module = importlib.import_module(f"tokret.commands.{name}")
-    command = getattr(module, "COMMANDS", None) or module.main
-    sys.exit(command_line.run(command, arguments, f"tokret {name}"))
+        command_line.start(COMMANDS, sys.argv[1:], "tokret")
+    modules: list[Any] = []
+    # Libraries are imported for seconds, in which an interrupt is one line too.
+    status = exit_status(
+        lambda: modules.append(importlib.import_module(f"tokret.commands.{name}"))
+    )
+    if status:
+        leave(status)
+    command = getattr(modules[0], "COMMANDS", None) or modules[0].main
+    command_line.start(command, arguments, f"tokret {name}")
 
 
 if __name__ == "__main__":

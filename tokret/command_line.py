@@ -14,14 +14,15 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from tokret.errors import StoppedError, UserError, exit_status
+from tokret.errors import StoppedError, UserError
 from tokret.names import printable
 from tokret.runtime.allocation import keep_freed_memory
+from tokret.runtime.ending import exit_status, leave
 
 FIELD = "--config."  # begins an argument that changes a field of the config
 MARKERS = (
@@ -54,6 +55,11 @@ class Processes:
         cluster.join(self.coordinator, self.num_processes, self.process_id)
 
 
+def start(command: Any, arguments: Sequence[str], prog: str) -> NoReturn:
+    """Runs a command, as `run`, and ends the process with its exit status."""
+    leave(run(command, arguments, prog))
+
+
 def run(command: Any, arguments: Sequence[str], prog: str) -> int:
     """Runs a command.
 
@@ -64,7 +70,7 @@ def run(command: Any, arguments: Sequence[str], prog: str) -> int:
       prog: the command's name as it is typed.
 
     Returns:
-      The exit status: see `errors.exit_status`.
+      The exit status: see `ending.exit_status`.
     """
     ending = exit_status
     if callable(command) and "processes" in inspect.signature(command).parameters:

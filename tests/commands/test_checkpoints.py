@@ -16,7 +16,7 @@ from tokret.training.checkpoint_digests import FILE as DIGESTS
 from tokret.training.checkpoint_digests import write_digests
 from tokret.training.checkpoint_metadata import FILE, make_metadata
 from tokret.training.checkpoints import list_steps
-from tokret.training.interruption import lock_workdir
+from tokret.training.workdir import lock_workdir
 
 CONFIG = parse(demo.get_config("gem").to_dict())  # keeps the best by top1
 MEASURED = {4: {"loss": 2.5, "top1": 0.75}, 8: {"loss": 1.5, "top1": 0.5}, 12: {}}

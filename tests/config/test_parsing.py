@@ -89,6 +89,14 @@ DELETED = object()
             16.0,
             "schedule.warmup_epochs is 16.0; it must be less than epochs, 16",
         ),
+        ("schedule.restarts", (4, 4), "each must be more than the one before it and"),
+        ("schedule.restarts", (16,), "one before it and less than epochs, 16"),
+        ("schedule.restarts", (0,), "must be numbers at least 1, such as (1,)"),
+        (
+            "schedule.restarts",
+            (15,),
+            "warmup_epochs is 2.0; it must be less than epochs from one restart to the",
+        ),
     ],
 )
 def test_a_wrong_field_is_one_line(field, value, message):

@@ -74,6 +74,34 @@ def test_a_runs_config_is_recorded_once(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
 
 
+def lengthened(epochs, *restarts, **changes):
+    schedule = dataclasses.replace(CONFIG.schedule, restarts=restarts)
+    return dataclasses.replace(CONFIG, epochs=epochs, schedule=schedule, **changes)
+
+
+def test_a_run_is_lengthened_by_restarts_of_its_schedule(tmp_path):
+    path = tmp_path / "config.json"
+    stored.record(CONFIG, path, None)
+    hint = r"epochs: 16 -> 24\).* add config\.schedule\.restarts=16: warm-up and decay"
+    with pytest.raises(UserError, match=hint):
+        stored.record(lengthened(24), path, None)
+    run = dataclasses.replace(CONFIG.run, log_every=9)
+    for longer in (lengthened(24, 16), lengthened(30, 16, 24, run=run)):
+        stored.record(longer, path, None)
+        stored.record(longer, path, None)  # resumes
+        assert stored.load(path) == longer
+    with pytest.raises(UserError, match=r"add config\.schedule\.restarts=16,24,30: "):
+        stored.record(lengthened(40, 16, 24), path, None)
+    for other in (
+        lengthened(40, 16, 30),  # other rates before
+        lengthened(40, 16, 24, 30, seed=1),
+        lengthened(24, 16),
+        CONFIG,
+    ):
+        with pytest.raises(UserError, match="belongs to a run with another config"):
+            stored.record(other, path, None)
+
+
 def test_a_lost_file_is_restored_from_the_checkpoints_config(tmp_path):
     path = tmp_path / "config.json"
     with pytest.raises(UserError, match=r"config\.epochs: 3 -> 16"):

@@ -30,9 +30,20 @@ def test_linear_decay_comes_to_nothing():
     assert float(schedule(25)) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_after_a_restart_the_rates_are_those_of_a_new_schedule(decay):
+    def rates(**fields):
+        schedule = jax.jit(Schedule(**{**RATES, "decay": decay, **fields}))
+        return [float(schedule(step)) for step in range(fields["steps"])]
+
+    restarted = rates(steps=47, restart_steps=(25, 37))
+    assert restarted == rates(steps=25) + rates(steps=12) + rates(steps=10)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"restart_steps": (21,)}, "warmup_steps is 5; .* less than all steps, 4: "),
         ({"decay": "step"}, "one of: cosine, linear"),
         ({"warmup_steps": 25}, "warmup_steps is 25; it must be less"),
     ],

@@ -46,9 +46,9 @@ def test_utilisation_is_reported_where_the_peak_is_known(tmp_path, capsys):
     report(tmp_path, 0, 4, 2)
     assert "MFU" not in capsys.readouterr().out
     assert "mfu" not in (tmp_path / "metrics.jsonl").read_text()
-    report(tmp_path, 2, 4, 3, peak_images=lambda: 1e9)
+    report(tmp_path, 2, 5, 4, peak_images=lambda: 1e9)
     assert "images/s, MFU 0%, " in capsys.readouterr().out
-    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[3])
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[4])
     assert line["mfu"] == line["images_per_second"] / 1e9
 
 
@@ -71,3 +71,15 @@ def test_damaged_lines_are_dropped(tmp_path):
     path.write_bytes(b'{"step": 1, "kind": "train"}\n\0\0}\n[1]\n{"step": "x"}\n{"st')
     report(tmp_path, 1, 4, 2)
     assert steps_in(tmp_path, "train") == [1, 2]
+
+
+def test_the_first_step_which_compiles_has_no_rate(tmp_path, capsys):
+    rates = {"images_per_second", "seconds_per_step", "waiting_for_input"}
+    report(tmp_path, 0, 4, 2)
+    first, second, _ = map(
+        json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()
+    )
+    assert not rates & first.keys() and rates < second.keys()
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "step 1/4  loss 2.000  top1  25.0%"
+    assert "images/s" in out[1] and out[1].endswith(" left")

@@ -22,9 +22,9 @@ from tokret.training.checkpoint_inspection import (
 )
 from tokret.training.checkpoint_metadata import read_config
 from tokret.training.checkpoints import INCOMPLETE, list_measured, list_steps, remove
-from tokret.training.interruption import lock_workdir
 from tokret.training.retention import MEASURES, best_step, steps_to_remove
 from tokret.training.weights import find_checkpoint
+from tokret.training.workdir import lock_workdir
 
 MIB = 2**20
 Folder = Annotated[Path, tyro.conf.Positional]

@@ -159,7 +159,8 @@ def requirement(hint: Any, value: Any = None) -> str:
     if origin is Literal:
         return f"one of: {', '.join(choice or repr('') for choice in get_args(kind))}"
     if origin is tuple:
-        return f"numbers {requirement(get_args(kind)[0], 0.0)}, such as (1.0,)"
+        one = plain_type(get_args(kind)[0])[0](1)
+        return f"numbers {requirement(get_args(kind)[0], one)}, such as ({one},)"
     if origin in (Union, UnionType) or origin is dict:
         return f"of type {kind}"
     right = int | float if kind is float else int

@@ -1,5 +1,6 @@
 """Configs as JSON files: config.json of a run or a conversion."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def differences(ours: Any, theirs: Any, path: str = "config") -> list[str]:
 def record(config: Config, path: Path, checkpointed: InferenceConfig | None) -> None:
     """Saves a run's config; a resumed run must have the same, except `MAY_CHANGE`.
 
+    It may have more epochs, too, if the schedule restarts after the last of before.
+
     Args:
       config: of this start.
       path: config.json in the run's folder.
@@ -63,7 +66,7 @@ def record(config: Config, path: Path, checkpointed: InferenceConfig | None) -> 
       UserError: if the run was started with another config; it names the fields.
     """
     started = load(path) if path.exists() else checkpointed
-    if started is not None:
+    if started is not None and not _extends(config, started):
         trees = ours, theirs = to_tree(config), to_tree(started)
         for tree in trees:
             for group in MAY_CHANGE:
@@ -73,5 +76,39 @@ def record(config: Config, path: Path, checkpointed: InferenceConfig | None) -> 
             raise UserError(
                 f"workdir: {path.parent} belongs to a run with another config "
                 f"({'; '.join(found)}); choose another folder, or the same fields"
+                + _how_to_extend(config, started)
             )
     save(config, path)
+
+
+def _extends(config: Config, started: InferenceConfig) -> bool:
+    """Whether a config differs in epochs that follow a restart of the schedule."""
+    if not isinstance(started, Config):
+        return False
+    before = (*started.schedule.restarts, started.epochs)
+    return (
+        config.schedule.restarts[: len(before)] == before
+        and _with_length_of(started, config) == started
+    )
+
+
+def _with_length_of(started: Config, config: Config) -> Config:
+    """Returns a config with the length, and `MAY_CHANGE`, of another."""
+    schedule = dataclasses.replace(config.schedule, restarts=started.schedule.restarts)
+    free = {name: getattr(started, name) for name in MAY_CHANGE}
+    return dataclasses.replace(config, epochs=started.epochs, schedule=schedule, **free)
+
+
+def _how_to_extend(config: Config, started: InferenceConfig) -> str:
+    if not isinstance(started, Config) or config.epochs <= started.epochs:
+        return ""
+    return (
+        f"; to train this run to {config.epochs} epochs add "
+        f"config.schedule.restarts={restarts_after(started)}: warm-up and decay start "
+        "again from its last weights"
+    )
+
+
+def restarts_after(config: Config) -> str:
+    """Returns `schedule.restarts` of a run that is trained further, as text."""
+    return ",".join(map(str, (*config.schedule.restarts, config.epochs)))

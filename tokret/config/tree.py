@@ -4,6 +4,7 @@ A field with a default may be omitted in a file. docs/config.md lists all fields
 """
 
 import dataclasses
+import itertools
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -65,6 +66,9 @@ class ScheduleConfig:
     warmup_init_lr: float = real(..., "first step's rate for a batch of 256")
     warmup_epochs: float = real(..., "epochs of linear warm-up")
     decay: Literal["cosine", "linear"] = text(..., "of the rate, to 0 at the end")
+    restarts: tuple[Annotated[int, Meta(ge=1)], ...] = documented(
+        (), Meta(description="epochs after which warm-up and decay start again")
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,8 +202,17 @@ class Config(InferenceConfig):
     dataset: DatasetIdentity | None = None
 
     def __post_init__(self) -> None:
-        if self.schedule.warmup_epochs >= self.epochs:
+        schedule = self.schedule
+        bounds = (0, *schedule.restarts, self.epochs)
+        lengths = [end - start for start, end in itertools.pairwise(bounds)]
+        if schedule.restarts and min(lengths) < 1:
             raise UserError(
-                f"schedule.warmup_epochs is {self.schedule.warmup_epochs}; it must be "
-                f"less than epochs, {self.epochs}"
+                f"schedule.restarts is {schedule.restarts}; each must be more than the "
+                f"one before it and less than epochs, {self.epochs}"
+            )
+        if schedule.warmup_epochs >= min(lengths):
+            between = " from one restart to the next" if schedule.restarts else ""
+            raise UserError(
+                f"schedule.warmup_epochs is {schedule.warmup_epochs}; it must be less "
+                f"than epochs{between}, {min(lengths)}"
             )

@@ -11,6 +11,7 @@ from tokret.arguments import within
 from tokret.config.parsing import parse_data
 from tokret.config.tree import DatasetIdentity
 from tokret.errors import UserError
+from tokret.io.atomic_files import require_folder
 
 DATA_DIR = "~/.cache/tokret"  # of prepared datasets, where no other is named
 # By name, module:function; only the module of the chosen dataset is imported.
@@ -142,5 +143,6 @@ def prepare(data_dir: str, *, workers: int = 0, **fields: Any) -> Dataset:
     config = parse_data(fields)
     within("workers", workers, 0)
     folder = Path(data_dir).expanduser()
+    require_folder(folder, "data_dir")
     builder = prepare_function(config.name)(config, folder, workers)
     return Dataset(config.name, builder)

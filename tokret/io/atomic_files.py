@@ -84,3 +84,16 @@ def require_writable(path: Path | None, argument: str) -> None:
             f"{argument}: {path} cannot be written: {why}; name a file in an existing "
             "folder"
         ) from error
+
+
+def require_folder(path: Path, argument: str) -> None:
+    """Checks early that a folder exists or could be made: its path names no file.
+
+    Raises:
+      UserError: naming the argument and the file.
+    """
+    for part in (path, *path.parents):
+        if part.is_dir():
+            return
+        if part.exists():
+            raise UserError(f"{argument}: {part} is a file; name a folder")

@@ -25,10 +25,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from tokret.errors import StoppedError, UserError, exit_status
+from tokret.errors import StoppedError, UserError
 from tokret.names import one_line
 from tokret.runtime import coordinator as jax_coordinator
 from tokret.runtime.coordinator import process_count, process_index
+from tokret.runtime.ending import exit_status
 
 Result = TypeVar("Result")
 
@@ -169,7 +170,7 @@ def _listen() -> None:
 
 
 def together(program: Callable[[], None]) -> int:
-    """Runs a program that joins others, as `errors.exit_status`.
+    """Runs a program that joins others, as `ending.exit_status`.
 
     If one of several fails, it notifies the others and ends here, since JAX's own end
     would wait for them.

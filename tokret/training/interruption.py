@@ -1,45 +1,69 @@
-"""Signals that stop a run, and the lock that keeps a second run out of its folder."""
+"""Signals that stop a run after it has saved its state."""
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
 
-from tokret.io.file_locks import held
+from tokret.runtime import signals
+
+AGAIN = "the same command resumes from the newest checkpoint, if there is one"
+
+
+class StopRequests:
+    """Requests to stop a run: SIGTERM, which clusters send, or Ctrl-C.
+
+    The first one stops the run after the step in progress, which is saved. A second
+    Ctrl-C, or one before this start of the run has done a step, when there is nothing
+    to save, ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        """Waits for the first."""
+        self._received: list[int] = []
+        self._noticed = 0
+        self._steps_done = False
+
+    def __call__(self, step: int) -> bool:
+        """Returns whether to stop after a step that was done; all processes agree."""
+        self._steps_done = True
+        if jax.process_count() > 1:
+            return bool(multihost_utils.reached_preemption_sync_point(step))
+        return bool(self._received)
+
+    @property
+    def status(self) -> int:
+        """The exit status: 130 if Ctrl-C was first, else 75."""
+        return 130 if self._received[:1] == [signal.SIGINT] else 75
+
+    def handle(self, number: int) -> None:
+        """Is called in the main thread."""
+        self._received.append(number)
+        if jax.process_count() > 1:
+            signal.raise_signal(signal.SIGTERM)  # JAX notifies the others
+
+    def notice(self, number: int) -> None:
+        """Is called in another thread."""
+        self._noticed += 1
+        if number != signal.SIGINT:
+            return
+        if self._noticed > 1:
+            signals.end_now(number, f"interrupted again: nothing is saved; {AGAIN}")
+        if not self._steps_done and jax.process_count() == 1:
+            signals.end_now(number, f"interrupted: nothing is lost; {AGAIN}")
+        signals.report(
+            "interrupted: the step in progress will be saved; Ctrl-C again ends at once"
+        )
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[int], bool]]:
-    """Catches SIGTERM, which clusters send before they take a machine away.
-
-    Yields:
-      A function of the step that was done: whether to stop after it. Its answer is the
-      same in all processes.
-    """
-    if jax.process_count() > 1:  # JAX catches the signal
-        yield lambda step: bool(multihost_utils.reached_preemption_sync_point(step))
-        return
-    received: list[int] = []
-    previous = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    try:
-        yield lambda step: bool(received)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-@contextlib.contextmanager
-def lock_workdir(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder; the lock ends with the process.
-
-    Raises:
-      UserError: if another run is training in it.
-    """
-    if jax.process_index():
-        yield
-        return
-    refusal = f"another run is training in {workdir}; stop it, or choose another folder"
-    with held(workdir / ".lock", refusal):
-        yield
+def stop_requests() -> Iterator[StopRequests]:
+    """Catches the signals that request a stop."""
+    requests = StopRequests()
+    # Of several processes JAX catches SIGTERM.
+    alone = jax.process_count() == 1
+    numbers = signals.ENDING if alone else (signal.SIGINT,)
+    with signals.noticed(requests.handle, requests.notice, numbers):
+        yield requests

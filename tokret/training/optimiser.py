@@ -6,6 +6,7 @@ the state does not change, and the returned updates must not be used.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
@@ -31,6 +32,8 @@ class Schedule:
         the batch of ONE GPU here.
       warmup_steps: steps of linear warm-up; the last of them has the full rate.
       steps: all steps, warm-up included; at the end of them the rate would be 0.
+      restart_steps: steps after which warm-up and decay start again, as in SGDR
+        (Loshchilov and Hutter, arXiv 1608.03983); the optimiser keeps its state.
       decay: "cosine" as in the released code, or "linear" as in its README.
     """
 
@@ -40,21 +43,35 @@ class Schedule:
     warmup_steps: int
     steps: int
     decay: str
+    restart_steps: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         choose({"cosine": None, "linear": None}, self.decay, "decay")
-        if not 0 <= self.warmup_steps < self.steps:
+        bounds = (0, *self.restart_steps, self.steps)
+        shortest = min(end - start for start, end in itertools.pairwise(bounds))
+        if not 0 <= self.warmup_steps < shortest:
             raise UserError(
                 f"warmup_steps is {self.warmup_steps}; it must be less than all steps, "
-                f"{self.steps}: lower warmup_epochs or raise epochs"
+                f"{shortest}: lower warmup_epochs or raise epochs"
             )
 
     def __call__(self, step: jax.Array | int) -> Array:
         """Returns the learning rate of `step`, counted from 0."""
         step = jnp.asarray(step)
+        ends = (*self.restart_steps, self.steps)
+        rate = self._rate(step, ends[0])
+        for start, end in itertools.pairwise(ends):
+            rate = jnp.where(step >= start, self._rate(step - start, end - start), rate)
+        return rate
+
+    def _rate(self, step: Array, steps: int) -> Array:
+        """Returns the rate of a cycle of so many steps, by constants as XLA folds them.
+
+        So the rates before a restart are, to the bit, those of a run without it.
+        """
         rising = step / max(self.warmup_steps - 1, 1)
         warmup = self.warmup_init_lr + (self.base_lr - self.warmup_init_lr) * rising
-        done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+        done = (step - self.warmup_steps) / (steps - self.warmup_steps)
         left = 1 - done if self.decay == "linear" else (1 + jnp.cos(jnp.pi * done)) / 2
         rate = jnp.where(step < self.warmup_steps, warmup, self.base_lr * left)
         return jnp.asarray(rate * (self.reference_batch_size / 256))

@@ -112,33 +112,42 @@ class Reporter:
         )
 
     def train(self, step: int, metrics: dict[str, float]) -> None:
-        """Reports the metrics of a training step: those of `train_step`, the rate."""
-        last_step, last_time = self._last
-        now = time.monotonic()
-        speed = (step - last_step) / max(now - last_time, 1e-9)
+        """Reports the metrics of a training step: those of `train_step`, the rate.
+
+        A rate needs a step after the first, which compiles; until then there is none.
+        """
+        (last_step, last_time), now = self._last, time.monotonic()
+        timed, seconds = step - last_step, now - last_time
         self._last = (step, now)
-        metrics = metrics | {
-            "images_per_second": speed * self._batch_size,
-            "seconds_per_step": 1 / max(speed, 1e-9),
-            "waiting_for_input": min(self._waited / max(now - last_time, 1e-9), 1.0),
-        }
-        self._waited = 0.0
-        if self._peak is not None:
-            metrics["mfu"] = metrics["images_per_second"] / self._peak
-        self._write(step, "train", metrics)
-        left = (self._steps - step) / max(speed, 1e-9)
-        text = (
-            f"loss {metrics['loss']:.3f}  top1 {metrics['top1']:6.1%}  "
-            f"{metrics['images_per_second']:.0f} images/s, "
-            + (f"MFU {metrics['mfu']:.0%}, " if "mfu" in metrics else "")
-            + f"{metrics['waiting_for_input']:.0%} waiting for input"
-        )
-        if self._bar.disable:
-            self.print_line(
-                f"step {step}/{self._steps}  {text}  {tqdm.format_interval(left)} left"
+        text = f"loss {metrics['loss']:.3f}  top1 {metrics['top1']:6.1%}"
+        left = ""
+        # None where it is the first step, which compiles.
+        if timed:
+            rates = self._rates(timed, max(seconds, 1e-9))
+            metrics = metrics | rates
+            text += (
+                f"  {rates['images_per_second']:.0f} images/s, "
+                + (f"MFU {rates['mfu']:.0%}, " if "mfu" in rates else "")
+                + f"{rates['waiting_for_input']:.0%} waiting for input"
             )
+            seconds_left = (self._steps - step) * rates["seconds_per_step"]
+            left = f"  {tqdm.format_interval(seconds_left)} left"
+        self._waited = 0.0
+        self._write(step, "train", metrics)
+        if self._bar.disable:
+            self.print_line(f"step {step}/{self._steps}  {text}{left}")
         else:
             self._bar.set_postfix_str(text)
+
+    def _rates(self, steps: int, seconds: float) -> dict[str, float]:
+        rates = {
+            "images_per_second": steps * self._batch_size / seconds,
+            "seconds_per_step": seconds / steps,
+            "waiting_for_input": min(self._waited / seconds, 1.0),
+        }
+        if self._peak is not None:
+            rates["mfu"] = rates["images_per_second"] / self._peak
+        return rates
 
     def validation(self, step: int, epoch: int, metrics: dict[str, float]) -> None:
         """Reports a pass over the validation photos after an epoch."""

@@ -25,6 +25,8 @@ from tokret.training.state import TrainState, make_classifiers, shardings_of
 from tokret.training.step import CompiledSteps, compile_steps
 from tokret.training.utilisation import peak_images
 
+MAX_STEPS = 2**31 - 1  # the state counts them in int32
+
 
 class TrainingSetup(NamedTuple):
     """What follows from a config and the numbers of photos and classes.
@@ -51,7 +53,10 @@ def prepare_run(config: Config) -> tuple[Dataset, TrainingSetup]:
     # First what needs no photos, since preparing them may take hours.
     mesh, model = make_mesh_and_model(config, jax.devices())
     fields = dataclasses.asdict(config.data)
-    with naming("config.data", type(config.data)):
+    with (
+        naming("config.run", type(config.run)),
+        naming("config.data", type(config.data)),
+    ):
         dataset = cluster.first_alone(
             lambda: datasets.prepare(config.run.data_dir, **fields), "dataset"
         )
@@ -110,7 +115,15 @@ def set_up(
     fields["reference_batch_size"] = fields["reference_batch_size"] or config.batch_size
     warmup_steps = round(fields.pop("warmup_epochs") * epoch_steps)
     steps = config.epochs * epoch_steps
-    schedule = Schedule(**fields, warmup_steps=warmup_steps, steps=steps)
+    if steps > MAX_STEPS:
+        raise UserError(
+            f"config.epochs is {config.epochs}; it must be at most "
+            f"{MAX_STEPS // epoch_steps}, of {epoch_steps} steps each"
+        )
+    restarts = tuple(epoch * epoch_steps for epoch in fields.pop("restarts"))
+    schedule = Schedule(
+        **fields, warmup_steps=warmup_steps, steps=steps, restart_steps=restarts
+    )
     options = dataclasses.asdict(config.optimiser)
     frozen_steps = round(options.pop("frozen_epochs") * epoch_steps)
     optimiser = make_optimiser(schedule, frozen_steps=frozen_steps, **options)

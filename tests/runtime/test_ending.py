@@ -1,0 +1,115 @@
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tokret.errors import UserError
+from tokret.runtime.ending import exit_status
+
+
+def fail(error):
+    def program():
+        raise error
+
+    return program
+
+
+def test_statuses(capsys):
+    assert exit_status(lambda: None) == 0
+    assert exit_status(fail(UserError("a file:\n  is missing"))) == 2
+    assert capsys.readouterr().err == "error: a file: is missing\n"
+    assert exit_status(fail(KeyboardInterrupt())) == 130
+
+
+WRITER = """
+import sys
+from tokret.runtime.ending import exit_status
+sys.exit(exit_status(lambda: print("a line\\n" * 100_000)))
+"""
+
+
+def test_a_closed_output_is_not_a_defect():
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+    with pytest.raises(BrokenPipeError):  # another pipe's end is one
+        exit_status(fail(BrokenPipeError()))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+def test_a_full_disk_is_reported_in_a_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", WRITER], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1
+    assert b"No space left" in done.stderr
+
+
+# As XLA's compiler, the last is one call into C, in which Python handles no signal.
+BUSY = """
+import hashlib, sys, time
+from tokret.errors import UserError
+from tokret.runtime import ending
+
+def program():
+    ending.keeps("finished photos are kept")
+    print("ready", flush=True)
+    try:
+        if sys.argv[1] == "python":
+            time.sleep(100)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+    except KeyboardInterrupt:
+        raise UserError("a library's own words")
+    finally:
+        print("cleaned up", flush=True)
+
+ending.leave(ending.exit_status(program))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["python", "C"])
+def test_a_signal_ends_a_program_with_a_line(number, where):
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY, where],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    assert err == f"{word}: finished photos are kept\n"
+    assert out == ("cleaned up\n" if where == "python" else "")
+
+
+def test_the_interrupt_of_a_program_that_ignores_it_is_ignored():
+    ignoring = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{BUSY}"
+    with subprocess.Popen(
+        [sys.executable, "-c", ignoring, "python"], stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+        process.terminate()
+    assert process.returncode == 143
+
+
+def test_handlers_are_as_before():
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    assert exit_status(lambda: None) == 0
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with ThreadPoolExecutor() as pool:  # only the main thread has handlers
+        assert pool.submit(exit_status, lambda: None).result() == 0

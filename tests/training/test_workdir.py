@@ -1,0 +1,80 @@
+"""A run's folder that is locked, removed, moved or emptied while it trains."""
+
+import shutil
+import sys
+
+import pytest
+
+from tokret.errors import UserError
+from tokret.training.workdir import Workdir, lock_workdir
+
+
+def test_a_second_run_in_a_folder_is_refused(tmp_path):
+    with lock_workdir(tmp_path):
+        with pytest.raises(UserError, match="another run is training in"):
+            with Workdir(tmp_path):
+                pass
+    with Workdir(tmp_path):  # the lock went with its run
+        pass
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """The folder of a run with two checkpoints."""
+    folder = tmp_path / "run"
+    for name in ("4", "8"):
+        (folder / "checkpoints" / name).mkdir(parents=True)
+    (folder / "config.json").touch()
+    return folder
+
+
+def test_a_folder_that_stays_is_checked_in_silence(workdir):
+    with Workdir(workdir) as folder:
+        folder.check()
+        (workdir / "metrics.jsonl").touch()
+        folder.check()
+        shutil.rmtree(workdir / "checkpoints" / "4")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_is_removed_is_noticed(workdir, replaced):
+    message = "run was removed or replaced while .* no checkpoint is in .*starts again"
+    with pytest.raises(UserError, match=f"^workdir: .*{message}"):
+        with Workdir(workdir) as folder:
+            shutil.rmtree(workdir)
+            if replaced:
+                workdir.mkdir()
+            folder.check()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system knows where it is")
+def test_a_folder_that_is_moved_is_named(workdir, tmp_path):
+    new = tmp_path / "new"
+    message = f"moved to {new} while .* {new}/checkpoints has those of step 4, 8: name"
+    with pytest.raises(UserError, match=message):
+        with Workdir(workdir) as folder:
+            workdir.rename(new)
+            folder.check()
+
+
+def test_a_folder_that_is_emptied_is_noticed(workdir):
+    with pytest.raises(UserError, match="workdir: checkpoints, config.json in .* were"):
+        with Workdir(workdir) as folder:
+            folder.check()
+            shutil.rmtree(workdir / "checkpoints")
+            (workdir / "config.json").unlink()
+            folder.check()
+
+
+def test_at_the_end_it_is_checked_too_and_explains_other_errors(workdir, tmp_path):
+    with pytest.raises(UserError, match="removed or replaced"):
+        with Workdir(workdir):
+            shutil.rmtree(workdir)
+    with pytest.raises(UserError, match="removed or replaced"):
+        with Workdir(workdir):
+            shutil.rmtree(workdir)
+            raise UserError("a checkpoint cannot be written")
+    with pytest.raises(ValueError, match="a defect"):
+        with Workdir(workdir):
+            shutil.rmtree(workdir)
+            raise ValueError("a defect")

@@ -1,0 +1,168 @@
+"""How programs end: one line on standard error, and an exit status."""
+
+import contextlib
+import errno
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from tokret.errors import StoppedError, UserError
+from tokret.names import one_line
+from tokret.runtime import signals
+
+DISK_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+PATIENCE = 1.0  # seconds in which the main thread may react to a signal
+
+_kept = ""  # see `keeps`
+
+
+def keeps(words: str) -> None:
+    """Sets what is reported of an interrupt from now on: what is kept, and what to do.
+
+    For example "finished photos are kept; the same command resumes".
+    """
+    global _kept
+    _kept = words
+
+
+class Interruption:
+    """The first signal that interrupts a program, SIGINT or SIGTERM.
+
+    It raises KeyboardInterrupt in the main thread; if that is busy outside of Python,
+    or at a second SIGINT, the process ends at once, as a kill would end it.
+    """
+
+    def __init__(self) -> None:
+        """Waits for the first."""
+        self.number: int | None = None
+        self._noticed = 0
+        self._raised = threading.Event()
+
+    def handle(self, number: int) -> None:
+        """Is called in the main thread."""
+        if not self._raised.is_set():  # else its end is in progress
+            self.number = number
+            self._raised.set()
+            raise KeyboardInterrupt
+
+    def notice(self, number: int) -> None:
+        """Is called in another thread."""
+        self._noticed += 1
+        if self._noticed == 1:
+            ends = not self._raised.wait(PATIENCE)
+        else:
+            ends = number == signal.SIGINT
+        if ends:
+            signals.end_now(number, self.line(number))
+
+    @staticmethod
+    def line(number: int) -> str:
+        """Returns what is printed."""
+        word = "terminated" if number == signal.SIGTERM else "interrupted"
+        return f"{word}: {_kept}" if _kept else word
+
+
+def exit_status(program: Callable[[], None]) -> int:
+    """Runs a program and returns its exit status.
+
+    Args:
+      program: the whole program, without arguments.
+
+    Returns:
+      0 when it returns, 2 after a `UserError`, whose message is printed on standard
+      error as one line, or when the system refused a file or the disk is full, that of
+      a `StoppedError`, 130 after an interrupt from the keyboard and 143 after SIGTERM,
+      with a line about what is kept, and 141, without a message, when the reader of
+      the output has closed it (`| head`). Any other exception is a defect of tokret and
+      passes through with its traceback.
+    """
+    keeps("")
+    # A terminal of another encoding than UTF-8 cannot print every name.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    interruption = Interruption()
+    with signals.noticed(interruption.handle, interruption.notice):
+        try:
+            program()
+            sys.stdout.flush()
+        except BaseException as error:
+            # Libraries turn an interrupt into errors of their own.
+            number = interruption.number
+            if number is None and isinstance(error, KeyboardInterrupt):
+                number = signal.SIGINT
+            if number is not None:
+                print(interruption.line(number), file=sys.stderr)  # noqa: T201
+                return 128 + number
+            status = _report(error)
+            if status is None:
+                raise
+            return status
+    return 0
+
+
+def _report(error: BaseException) -> int | None:
+    """Prints an error; returns its exit status, None for a defect of tokret."""
+    if isinstance(error, StoppedError):
+        print(one_line(error), file=sys.stderr)  # noqa: T201
+        return error.status
+    if isinstance(error, UserError):
+        return _print_error(str(error))
+    if isinstance(error, BrokenPipeError):
+        return 141 if _output_is_closed() else None
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is not None:
+        return _print_error(f"{error.filename}: {error.strerror}")
+    if error.errno not in DISK_FAILED:
+        return None
+    # It names no file: most likely standard output, redirected to one.
+    status = _print_error(f"the output could not be written: {error.strerror}")
+    _drop_output()
+    return status
+
+
+def _print_error(message: str) -> int:
+    # One write, since threads that are still ending may write there too.
+    sys.stderr.write(f"error: {one_line(message)}\n")
+    return 2
+
+
+def _output_is_closed() -> bool:
+    """Whether standard output is the pipe that broke; drops its buffer then."""
+    try:
+        output = sys.stdout.fileno()
+    except OSError:  # not a file
+        return False
+    pipe = select.poll()
+    pipe.register(output, 0)
+    if not pipe.poll(0):  # which reports broken pipes without registration
+        return False
+    _drop_output()
+    return True
+
+
+def _drop_output() -> None:
+    """Drops what standard output has buffered; it would fail again at the exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process with the status of `exit_status`.
+
+    After an interrupt it ends without Python's own teardown: jaxlib (0.10) crashes in
+    it if the interrupt fell into a compilation, and its threads are still compiling.
+    """
+    if status in {128 + number for number in signals.ENDING}:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -1,0 +1,103 @@
+"""A run's folder: locked against other runs, and watched for its removal."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+from tokret.errors import UserError
+from tokret.io.file_locks import held
+from tokret.runtime import cluster
+from tokret.training.checkpoints import list_steps
+
+# What a run keeps in it from its start to its end.
+CONTENTS = ("checkpoints", "config.json", "metrics.jsonl")
+DELETED = " (deleted)"  # ends the system's name of a folder that was removed
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder; the lock ends with the process.
+
+    Raises:
+      UserError: if another run is training in it.
+    """
+    refusal = f"another run is training in {workdir}; stop it, or choose another folder"
+    with held(workdir / ".lock", refusal):
+        yield
+
+
+class Workdir:
+    """The folder of a run. A context manager, used by the first process alone.
+
+    The run has files open, and Orbax makes what is missing: without a look at the
+    folder, one that was removed or moved would be noticed by nobody.
+    """
+
+    def __init__(self, path: Path):
+        """Names a folder, which is created on entry if it is missing."""
+        self._path = path
+        self._seen: set[str] = set()
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> "Workdir":
+        """Creates the folder and locks it, as `lock_workdir`."""
+        self._path.mkdir(parents=True, exist_ok=True)
+        if cluster.is_first():
+            self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+            self._closing.callback(os.close, self._folder)
+            self._closing.enter_context(lock_workdir(self._path))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Checks the folder: its removal explains other errors, and matters more."""
+        with self._closing:
+            if kind is None or issubclass(kind, (UserError, OSError)):
+                self.check()
+
+    def check(self) -> None:
+        """Checks that the folder and what was in it are still there.
+
+        Raises:
+          UserError: if not; it names the checkpoints that are left.
+        """
+        if not cluster.is_first():
+            return
+        try:
+            is_same = os.path.samestat(os.stat(self._path), os.fstat(self._folder))
+        except OSError:
+            is_same = False
+        if not is_same:
+            self._fail_without_folder()
+        found = {name for name in CONTENTS if (self._path / name).exists()}
+        lost = sorted(self._seen - found)
+        self._seen |= found
+        if lost:
+            raise UserError(
+                f"workdir: {', '.join(lost)} in {self._path} "
+                f"{'was' if len(lost) == 1 else 'were'} removed while the run was "
+                f"training; {_checkpoints_left(self._path)}"
+            )
+
+    def _fail_without_folder(self) -> NoReturn:
+        now = DELETED
+        with contextlib.suppress(OSError):  # not Linux
+            now = os.readlink(f"/proc/self/fd/{self._folder}")
+        if now.endswith(DELETED):
+            raise UserError(
+                f"workdir: {self._path} was removed or replaced while the run was "
+                f"training; {_checkpoints_left(self._path)}"
+            )
+        raise UserError(
+            f"workdir: {self._path} was moved to {now} while the run was training; "
+            f"{_checkpoints_left(Path(now))}: name that folder to resume"
+        )
+
+
+def _checkpoints_left(workdir: Path) -> str:
+    steps = list_steps(workdir)
+    if not steps:
+        return f"no checkpoint is in {workdir}: the same command starts again"
+    listed = ", ".join(map(str, steps))
+    return f"{workdir / 'checkpoints'} has those of step {listed}"
