@@ -62,8 +62,8 @@ from tokret.runtime import ending
 
 def program():
     ending.keeps("finished photos are kept")
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         if sys.argv[1] == "python":
             time.sleep(100)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)

@@ -16,7 +16,7 @@ from tokret.names import one_line
 from tokret.runtime import signals
 
 DISK_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-PATIENCE = 1.0  # seconds in which the main thread may react to a signal
+PATIENCE = 2.0  # seconds in which the main thread may react to a signal
 
 _kept = ""  # see `keeps`
 
