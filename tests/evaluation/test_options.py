@@ -44,6 +44,19 @@ def test_converted_weights_have_no_photos_of_their_own():
         choose_dataset(CONFIG, None, "", None)
 
 
+def test_a_folder_is_named_by_its_option_and_bad_photos_are_skipped(tmp_path, jpeg):
+    choice = (CONFIG, str(tmp_path / "d"), str(tmp_path / "photos"), None)
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    with pytest.raises(UserError, match="^image_folder: .* has no class folder"):
+        choose_dataset(*choice)
+    (tmp_path / "photos" / "a" / "0.jpg").write_bytes(jpeg(0))
+    (tmp_path / "photos" / "a" / "1.jpg").write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"^skip_bad: .*a/1\.jpg "):
+        choose_dataset(*choice)
+    dataset, name, split = choose_dataset(*choice, skip_bad=True)
+    assert (len(dataset.records(split)), name) == (1, "photos")
+
+
 def test_a_checkpoint_of_a_run_or_one_alone(tmp_path):
     folder = tmp_path / "run" / "checkpoints" / "4"
     folder.mkdir(parents=True)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from tokret.data.preparing.photo_files import PhotoLocations
 from tokret.data.preparing.tar_members import list_members
 from tokret.errors import UserError
 from tokret.io.atomic_files import replacing
+from tokret.io.regular_files import PARSING_ERRORS
 
 ARCHIVE = re.compile(r"images_\d{3}\.tar")
 ARCHIVES = 500  # that were published
@@ -122,7 +122,7 @@ def _index(path: Path, cache: Path) -> TarIndex:
     try:
         with np.load(target) as arrays:
             return TarIndex(*(arrays[name] for name in TarIndex._fields))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except PARSING_ERRORS:
         index = _read_index(path)
     with replacing(target) as partial, partial.open("wb") as file:
         np.savez(file, **index._asdict())

@@ -28,7 +28,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from tokret.data.preparing import problems
-from tokret.data.preparing.csv_files import write_rows
+from tokret.data.preparing.csv_files import read_rows, write_rows
 from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import (
@@ -80,7 +80,7 @@ def open_prepared(
             f"{', '.join(path.parent.name for path in found)}; set it, or remove all "
             "but one"
         )
-    return open_dataset(found[0])
+    return _opened(name, found[0])
 
 
 def prepare_dataset(
@@ -125,7 +125,20 @@ def prepare_dataset(
                 finally:
                     _remove_unfinished(partial)
             shutil.rmtree(partial, ignore_errors=True)
-    return open_dataset(final)
+    return _opened(spec.name, final)
+
+
+def _opened(name: str, folder: Path) -> tfds.core.DatasetBuilder:
+    """Opens a dataset; warns of photos that it lacks, whenever it was prepared."""
+    builder = open_dataset(folder)
+    path = folder / problems.FILE
+    if path.exists():
+        bad = [Problem(*values) for _, values in read_rows(path, Problem._fields)]
+        _log(
+            f"warning: {name}: {len(bad):,} photos skipped: {problems.summary(bad)}; "
+            f"{path} lists them"
+        )
+    return builder
 
 
 @contextlib.contextmanager
@@ -181,10 +194,6 @@ class _Writer:
         bad = [*contents.missing, *broken]
         if bad:
             write_rows(data / problems.FILE, Problem._fields, bad)
-            _log(
-                f"warning: {name}: {len(bad):,} photos skipped: "
-                f"{problems.summary(bad)}; {self.final / problems.FILE} lists them"
-            )
         write_dataset_info(self.spec, contents, shards, reports, data)
         os.rename(data, self.final)
 
