@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokret.data.image_folder.photo_lists import find_photos
+from tokret.data.image_folder.photo_lists import existing_path, find_photos
 from tokret.errors import UserError
 
 
@@ -62,6 +62,22 @@ def test_classes_one_level_deeper_are_hinted_at(root):
     assert found.notes[1].endswith(f"{folder}/test, {folder}/train")
     root("train/0.jpg")
     assert len(find_photos(folder).notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "existing", "expected"),
+    [
+        ("./a/b.jpg", "a/b.jpg", "a/b.jpg"),
+        ("a\\b.jpg", "a/b.jpg", "a/b.jpg"),
+        ("a\\b.jpg", "a\\b.jpg", "a\\b.jpg"),
+        ("a\\b.jpg", "", "a/b.jpg"),
+        ("caf\u00e9/b.jpg", "cafe\u0301/b.jpg", "cafe\u0301/b.jpg"),
+        ("cafe\u0301\\b.jpg", "caf\u00e9/b.jpg", "caf\u00e9/b.jpg"),
+        ("cafe\u0301/b.jpg", "cafe\u0301/b.jpg", "cafe\u0301/b.jpg"),
+    ],
+)
+def test_paths_from_lists_have_the_spelling_that_exists(text, existing, expected):
+    assert existing_path(text, existing.__eq__) == expected
 
 
 def test_spaces_at_a_class_names_ends_are_kept(root, read, tmp_path):

@@ -3,7 +3,8 @@
 import math
 import os
 import posixpath
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +103,7 @@ def read_table(table: Path, root: Path) -> PhotoList:
     for line, (text, label, *sides) in csv_files.read_rows(
         table, ("path", "label"), BOX
     ):
-        name = photo_name(text, root)
+        name = existing_path(text, lambda path: os.path.lexists(root / path))
         if not is_valid_name(text):
             raise csv_files.line_error(table, line, f"{text[:80]!r} is no photo's path")
         if not is_valid_name(label):
@@ -120,14 +121,18 @@ def read_table(table: Path, root: Path) -> PhotoList:
     return PhotoList(photos, _notes_on_classes(photos))
 
 
-def photo_name(text: str, root: Path) -> str:
-    """A path below ROOT as Linux writes it: Windows separates folders by backslashes.
+def existing_path(text: str, exists: Callable[[str], bool]) -> str:
+    """A path from a list in the spelling that exists; as it is where none does.
 
-    A file whose name contains a backslash is taken as it is.
+    Windows separates folders by backslashes; macOS decomposes letters with accents
+    (Unicode's form D) where others compose them (form C).
     """
-    if "\\" in text and not os.path.lexists(root / text):
-        text = text.replace("\\", "/")
-    return posixpath.normpath(text)
+    as_is = posixpath.normpath(text)
+    if text.isascii() and "\\" not in text:
+        return as_is
+    path = posixpath.normpath(text.replace("\\", "/"))
+    forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
+    return next(filter(exists, (as_is, path, *forms)), path)
 
 
 def _box(sides: Sequence[str], table: Path, line: int) -> Box | None:

@@ -1,7 +1,6 @@
 """Which photos are for training, for validation, and for a leave-one-out benchmark."""
 
 import hashlib
-import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tokret.config.datasets import ImageFolderConfig
-from tokret.data.image_folder.photo_lists import Photo
+from tokret.data.image_folder.photo_lists import Photo, existing_path
 from tokret.data.preparing import csv_files
 from tokret.errors import UserError
 
@@ -74,19 +73,13 @@ def read_list(text: str, known: set[str], kind: str, paths: bool = False) -> set
         )
     found: dict[str, int] = {}
     for line, value in entries:
-        entry = _known_path(value, known) if paths else value
+        entry = existing_path(value, known.__contains__) if paths else value
         if entry not in known:
             raise csv_files.line_error(path, line, f"there is no {kind} {entry[:80]!r}")
         csv_files.add_unique(found, entry, path, line)
     if not found:
         raise UserError(f"{path} names no {kind}")
     return set(found)
-
-
-def _known_path(text: str, known: set[str]) -> str:
-    """A path among known ones; Windows separates folders by backslashes."""
-    name = posixpath.normpath(text)
-    return name if name in known else posixpath.normpath(text.replace("\\", "/"))
 
 
 def _reject_repeated(listed: dict[str, set[str]]) -> None:
