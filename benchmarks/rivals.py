@@ -18,9 +18,7 @@ class InstalledRivals(Rivals):
     def __init__(self) -> None:
         found = importlib.util.find_spec("torch") is not None
         self.packages = ("torch",) if found else ()
-        self.note = (
-            "" if found else "PyTorch is not installed: pip install tokret[torch]"
-        )
+        self.note = "" if found else "PyTorch is not installed: pip install torch"
 
     def forms(self, work: str, trunk: str, dtype: str, *inputs: Any) -> Makers:
         """Returns one call for each of PyTorch's forms, if it has the trunk.

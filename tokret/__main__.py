@@ -11,7 +11,7 @@ COMMANDS = {
     "train": "Train a model, or resume its training: photos with labels -> weights.",
     "eval": "Evaluate a checkpoint, or descriptors from anywhere.",
     "data": "Prepare a dataset, or check it: prepare, check.",
-    "convert": "Weights from and to PyTorch: inspect, from-torch, to-torch.",
+    "convert": "List or convert weights of PyTorch: inspect, from-torch, to-torch.",
     "index": "Make or update an index of a folder of photos.",
     "query": "Search an index for the photos most similar to a photo.",
     "checkpoints": "The checkpoints of a run: list, show, prune.",

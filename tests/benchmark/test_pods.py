@@ -26,7 +26,7 @@ QUICK = {"exec_time_optimization_effort": -1.0}
 @pytest.fixture(scope="module")
 def pod():
     if importlib.util.find_spec("libtpu") is None:
-        pytest.skip("libtpu is not installed: pip install 'tokret[tpu]'")
+        pytest.skip("libtpu is not installed: pip install 'jax[tpu]'")
     return make_pod
 
 
@@ -133,7 +133,7 @@ def test_unknown_tori_are_refused(pod):
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"libtpu, .*pip install 'tokret\[tpu\]'"):
+    with pytest.raises(UserError, match=r"libtpu, .*pip install 'jax\[tpu\]'"):
         make_pod("v5e:4x4")
 
 

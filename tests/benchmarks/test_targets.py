@@ -104,7 +104,7 @@ def test_the_report_names_every_case_and_what_was_skipped():
     text = report(
         {
             **result("train", "cpu"),
-            "note": "PyTorch is not installed: pip install 'tokret[torch]'",
+            "note": "PyTorch is not installed: pip install torch",
         }
     )
-    assert "pip install 'tokret[torch]'" in text
+    assert "pip install torch" in text

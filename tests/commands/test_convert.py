@@ -11,6 +11,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tokret.convert.recognition import Found, header
 from tokret.convert.released import to_released
@@ -194,6 +195,116 @@ def test_nothing_is_skipped_and_nothing_written(
     )
     refused(convert("inspect", source, "--num_heads=2"), "would be refused", *messages)
     assert [path.name for path in tmp_path.iterdir()] == ["bad.safetensors"]
+
+
+def torchvision_trunk():
+    """A random torchvision ResNet of the tiny kind, without its classifier."""
+    model = build_model(dtype="float32", trunk="tiny", head="gem", whiten=False)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, train=False), images
+    )
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, "f4"), dict(shapes))
+    return to_released(variables, LAYOUTS["torchvision"])
+
+
+def test_a_foreign_prefix_is_removed_and_reported(convert, refused, tmp_path):
+    trunk = torchvision_trunk()
+    source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
+    save_file({f"backbone.{name}": t for name, t in trunk.items()}, source)
+    status, out, err = convert("from-torch", source, f"--output={run}")
+    assert status == 0, out + err
+    assert "backbone. is removed from the beginning of all names" in out
+    assert "without digests, not verified" in out
+    head = {"head.weight": np.ones((5, 2), "f4"), "queue": np.ones(3, "f4")}
+    save_file({f"net.{n}": t for n, t in (trunk | head).items()} | head, source)
+    alone = tmp_path / "alone"
+    refused(
+        convert("from-torch", source, f"--output={alone}"),
+        "--state: a trunk is below net. and 2 other tensors",
+        "state=net takes the trunk alone",
+    )
+    save_file({f"net.{n}": t for n, t in trunk.items()} | head, source)
+    status, out, err = convert("from-torch", source, f"--output={alone}", "--state=net")
+    assert status == 0, out + err
+    assert "skipped, 2 not weights of a model: head.weight, queue" in out
+    refused(
+        convert("from-torch", source, f"--output={tmp_path / 'x'}", "--state=ema"),
+        "--state: ",
+        "no dict 'ema'",
+    )
+
+
+def test_the_commands_of_the_page_on_weights(convert, request, tmp_path):
+    page = (request.config.rootpath / "docs" / "weights.md").read_text()
+    commands = re.findall(r"^tokret convert (.*)$", page, re.M)
+    source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
+    trunk = {f"backbone.{name}": t for name, t in torchvision_trunk().items()}
+    save_file(trunk, source)
+    places = {"CHECKPOINT.pth": str(source), "runs/theirs": str(run)}
+    for command in commands:
+        for name, path in places.items():
+            command = command.replace(name, path)
+        status, out, err = convert(*command.split())
+        assert status == 0, out + err
+    assert len(commands) == 2 and run.is_dir()
+
+
+def test_any_file_is_listed(convert, tmp_path):
+    source = tmp_path / "theirs.safetensors"
+    save_file({"mlp.0.weight": np.ones((3, 2), "f4"), "mlp.0.bias": np.ones(3)}, source)
+    status, out, err = convert("inspect", source)
+    assert status == 0, out + err
+    assert re.search(r"mlp\.0\.weight +float32 +3x2\n", out)
+    assert "without digests, not verified: 2 tensors, 9 values" in out
+    assert "takes none of it: no tensors of a known model" in out
+    assert convert("inspect", source, "--head=gem")[0] == 2
+
+
+def test_a_checkpoint_of_tokret_is_listed(convert, weights, tmp_path):
+    source, run = tmp_path / "theirs.safetensors", tmp_path / "run"
+    write_safetensors(source, weights["gem"], {})
+    assert convert("from-torch", source, f"--output={run}", "--head=gem")[0] == 0
+    status, out, _ = convert("inspect", run / "checkpoints" / "0")
+    assert status == 0 and "state.params.model.trunk.conv1.kernel" in out
+    assert "Orbax: " in out and "tokret" not in out.splitlines()[-1]
+
+
+def test_tokrets_own_file_without_digests_is_refused(
+    weights, convert, refused, tmp_path
+):
+    source = tmp_path / "theirs.safetensors"
+    save_file(weights["gem"], source, header(Found("gem", MODELS["gem"])))
+    refused(convert("inspect", source), "no digests; write it again")
+
+
+def test_one_of_several_state_dicts_is_taken(weights, convert, tmp_path):
+    torch = pytest.importorskip("torch")
+    trained = {name: torch.tensor(leaf) for name, leaf in weights["gem"].items()}
+    ema = {
+        f"module.{name}": tensor * 0.5 if tensor.ndim else tensor
+        for name, tensor in trained.items()
+    }
+    model = torch.nn.Linear(2, 2)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(
+        torch.optim.SGD(model.parameters(), 0.1), [10, 20]
+    )
+    whole = {"epoch": 3, "scheduler": scheduler.state_dict(), "state_dict": trained}
+    whole["state_dict_ema"] = ema | {"n_averaged": torch.tensor(7)}
+    source = tmp_path / "weights.pth"
+    torch.save(whole, source)
+    for state, factor in (("state_dict", 1), ("state_dict_ema", 0.5)):
+        run, back = tmp_path / state, tmp_path / f"{state}.safetensors"
+        chosen = () if factor == 1 else (f"--state={state}",)
+        arguments = ("from-torch", source, f"--output={run}", "--head=gem", *chosen)
+        status, out, err = convert(*arguments)
+        assert status == 0, out + err
+        assert f"taken: {state}; also in it: --state=state_dict" in out
+        assert ("n_averaged" in out) == (factor == 0.5)
+        assert "not weights of a model: epoch, scheduler" in out
+        assert convert("to-torch", run, f"--output={back}")[0] == 0
+        found = read_weights(back).tensors["whiten.weight"]
+        np.testing.assert_array_equal(found, weights["gem"]["whiten.weight"] * factor)
 
 
 def test_mistakes_are_one_line(weights, convert, refused, tmp_path):

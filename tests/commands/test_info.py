@@ -19,10 +19,19 @@ def test_json_has_the_same(tokret, monkeypatch, tmp_path):
     compiled.mkdir(parents=True)
     (compiled / "program").write_bytes(b"12345")
     (compiled.parent / "records").write_bytes(b"123")
-    monkeypatch.setitem(info.EXTRAS, "faiss", "no such package")
+    monkeypatch.setitem(info.EXTRAS, "faiss", ("no such package", "faiss-cpu"))
     status, out, _ = tokret("info", "--json")
     found = json.loads(out)
     assert status == 0 and found["version"] == __version__
     assert found["caches"]["data cache"]["bytes"] == 3
     assert found["caches"]["compilation cache"]["bytes"] == 5
-    assert found["extras"]["faiss"] is None and "missing" in tokret("info")[1]
+    assert found["extras"]["faiss"] is None
+    assert "missing; pip install faiss-cpu" in tokret("info")[1]
+
+
+def test_what_pip_is_given_is_on_its_index(request):
+    """As are the packages of the extras; tokret itself is not."""
+    extras = (request.config.rootpath / "setup.cfg").read_text()
+    for package, wanted in info.EXTRAS.values():
+        assert "tokret" not in wanted
+        assert wanted.strip("'") in extras, package

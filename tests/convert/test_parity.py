@@ -207,5 +207,5 @@ def test_what_cannot_be_compared_is_refused(state_dict, fields, words):
 
 def test_without_torch_the_extra_is_named(state_dict, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r"pip install 'tokret\[torch\]'"):
+    with pytest.raises(UserError, match=r"pip install torch"):
         compare(state_dict, {"trunk": "resnet50", "head": "token"})

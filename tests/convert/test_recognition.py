@@ -4,6 +4,8 @@ import pytest
 
 from tokret.convert.recognition import (
     Found,
+    UnknownModelError,
+    foreign_prefix,
     from_header,
     header,
     problems,
@@ -148,8 +150,38 @@ def test_a_head_that_shapes_do_not_show_is_required(released):
         recognise(shapes, None, None)
     with pytest.raises(UserError, match="head is gem, but its tensors are token's"):
         recognise(released["resnet50"], "gem", None)
-    with pytest.raises(UserError, match="no tensors of a known model"):
-        recognise({"encoder.layer.0.weight": (3, 3)}, None, None)
+    for name in ("encoder.layer.0.weight", "backbone.blocks.0.attn.qkv.weight"):
+        with pytest.raises(UnknownModelError, match="no tensors of a known model"):
+            recognise({name: (3, 3)}, None, None)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["backbone.", "encoder.", "model.", "model.encoder.", "student.net."]
+)
+def test_a_foreign_prefix_of_all_names_is_found(released, prefix):
+    trunks = [released["resnet50"], {"conv1.weight": (), "layer1.0.conv1.weight": ()}]
+    for names in trunks:
+        assert foreign_prefix([f"{prefix}{name}" for name in names]) == prefix
+        assert foreign_prefix(names) == ""
+
+
+def test_a_trunk_beside_other_tensors_is_to_be_chosen():
+    names = ["backbone.layer1.0.conv1.weight", "head.fc.weight", "head.fc.bias"]
+    with pytest.raises(
+        UserError,
+        match=r"^state: .* below backbone\. and 2 other .*head\.fc\.weight.*"
+        "state=backbone takes the trunk alone$",
+    ):
+        foreign_prefix(names)
+    twice = [f"{side}.layer1.0.conv1.weight" for side in ("student", "teacher")]
+    with pytest.raises(UserError, match="state=student takes"):
+        foreign_prefix(twice)
+
+
+def test_many_problems_of_one_kind_are_counted(released):
+    shapes = released["resnet50"]
+    found = problems({}, wanted_shapes(recognise(shapes, None, None), shapes))
+    assert len(found) == 9 and found[-1].endswith(" more are missing")
 
 
 @pytest.mark.parametrize("side", [0, 2**40])

@@ -108,3 +108,10 @@ def test_checkpoints_that_are_not_there(saved_run, tmp_path):
     for folder in (tmp_path, theirs.parent):
         with pytest.raises(UserError, match="/0: written by another program"):
             find_checkpoint(folder)
+    with pytest.raises(UserError, match="is not a folder"):
+        find_checkpoint(tmp_path / "none")
+    with pytest.raises(UserError, match=f"its run, {saved_run}, with step=6$"):
+        find_checkpoint(saved_run / "checkpoints" / "6")
+    alone = shutil.copytree(saved_run / "checkpoints" / "6", tmp_path / "alone")
+    with pytest.raises(UserError, match="alone is one checkpoint; name .* its run$"):
+        find_checkpoint(alone)

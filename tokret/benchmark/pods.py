@@ -69,7 +69,7 @@ def make_pod(topology: str) -> Pod:
         )
     if importlib.util.find_spec("libtpu") is None:
         lack = "libtpu, which compiles for TPUs, is not installed"
-        raise UserError(f"{lack}: pip install 'tokret[tpu]'")
+        raise UserError(f"{lack}: pip install 'jax[tpu]'")
     os.environ.update(QUIET)
     # Other processes may compute meanwhile: nothing here uses a TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

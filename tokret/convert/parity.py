@@ -135,9 +135,7 @@ def _torch_stages(
 
         from tokret.convert.torch_token import Token
     except ImportError as error:
-        raise UserError(
-            "the comparison needs PyTorch: pip install 'tokret[torch]'"
-        ) from error
+        raise UserError("the comparison needs PyTorch: pip install torch") from error
     with torch.device("meta"):
         mirror = Token(**_mirror_fields(model, state_dict))
     dtype = images[0].dtype

@@ -8,7 +8,7 @@ unless tokret wrote the file and its header has them.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from tokret.convert.released import COUNTER, to_released
 from tokret.convert.tensor_names import LAYOUTS
 from tokret.errors import UserError
 from tokret.models.build import build_model
+from tokret.names import first_names
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -32,6 +33,13 @@ RELEASED_HEADS = 8  # of every attention
 LOCAL_DIM = 128  # of DELG's local features
 LARGEST_SIDE = 2**16  # of a plausible model
 CLASSIFIERS = ("arcface", "arcface_local", "imagenet")
+# A tensor that every file of a layout has, or of several layouts.
+STEMS = ("layer1.0.conv1.weight", "_conv_stem.weight", "backbone.block1.0.weight")
+MAX_LISTED = 8  # problems of one kind in an error
+
+
+class UnknownModelError(UserError):
+    """The names are of no model that tokret has."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -66,6 +74,37 @@ def from_header(metadata: Mapping[str, str]) -> Found | None:
 def header(found: Found) -> dict[str, str]:
     """Makes the safetensors header that `from_header` reads."""
     return {HEADER: json.dumps(msgspec.structs.asdict(found))}
+
+
+def foreign_prefix(names: Collection[str]) -> str:
+    """Returns what another program put before the names of a known trunk.
+
+    Args:
+      names: of all tensors.
+
+    Returns:
+      A prefix of all names, such as "backbone."; "" if the trunk's have none.
+
+    Raises:
+      UserError: other tensors are beside the trunk, or another trunk.
+    """
+    found = {
+        name.removesuffix(stem)
+        for name in names
+        for stem in STEMS
+        if f".{name}".endswith(f".{stem}")
+    }
+    if not found or "" in found:
+        return ""
+    prefix = min(found)
+    others = [name for name in names if not name.startswith(prefix)]
+    if others:
+        raise UserError(
+            f"state: a trunk is below {prefix} and {len(others)} other tensors beside "
+            f"it, {first_names(others)}; state={prefix.removesuffix('.')} takes the "
+            "trunk alone"
+        )
+    return prefix
 
 
 def recognise(shapes: Shapes, head: str | None, num_heads: int | None) -> Found:
@@ -104,10 +143,10 @@ def _layout(shapes: Shapes, head: str | None) -> str:
             if head not in (None, layout):
                 raise UserError(f"head is {head}, but its tensors are {layout}'s")
             return layout
-    if not any(name.startswith(("whiten.", "backbone.")) for name in shapes):
-        some = ", ".join(list(shapes)[:3])
-        raise UserError(
-            f"no tensors of a known model ({some}, ...); it takes {', '.join(LAYOUTS)}"
+    if not any(re.match(r"whiten\.|backbone\.block\d\.", name) for name in shapes):
+        raise UnknownModelError(
+            f"no tensors of a known model ({first_names(list(shapes))}); it takes "
+            f"{', '.join(LAYOUTS)}"
         )
     if head in ("gem", "rmac"):
         return head
@@ -189,23 +228,34 @@ def wanted_shapes(found: Found, shapes: Shapes) -> dict[str, Shape]:
 
 
 def problems(shapes: Shapes, wanted: Shapes) -> list[str]:
-    """Lists every tensor that is missing, unknown or of another shape."""
+    """Lists tensors that are missing, unknown or misshapen: the first of each kind."""
     # Files older than the counters of batch norms lack them.
     known: dict[str, Shape] = {n.replace("running_var", COUNTER): () for n in wanted}
     known |= wanted
+    differing = [n for n in shapes if n in known and shapes[n] != known[n]]
     return [
-        *(f"{name} is missing" for name in wanted if name not in shapes),
-        *(f"{name} is not the model's" for name in shapes if name not in known),
-        *(
-            f"{name} has shape {list(shape)}, not {list(known[name])}"
-            for name, shape in shapes.items()
-            if name in known and tuple(shape) != tuple(known[name])
+        *_first([f"{n} is missing" for n in wanted if n not in shapes], "missing"),
+        *_first(
+            [f"{name} is not the model's" for name in shapes if name not in known],
+            "not the model's",
+        ),
+        *_first(
+            [
+                f"{name} has shape {list(shapes[name])}, not {list(known[name])}"
+                for name in differing
+            ],
+            "of another shape",
         ),
     ]
 
 
+def _first(found: list[str], what: str) -> list[str]:
+    more = len(found) - MAX_LISTED
+    return found[:MAX_LISTED] + [f"{more} more are {what}"] * (more > 0)
+
+
 def value_problems(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """Lists every tensor whose values no model could have."""
+    """Lists tensors whose values no model could have: the first of them."""
     found = []
     for name, tensor in tensors.items():
         if name.endswith(COUNTER):
@@ -217,4 +267,4 @@ def value_problems(tensors: Mapping[str, np.ndarray]) -> list[str]:
             found.append(f"{name} has values that are not finite in float32")
         elif name.endswith("running_var") and (tensor < 0).any():
             found.append(f"{name} has a variance below 0")
-    return found
+    return _first(found, "wrong")

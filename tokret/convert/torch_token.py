@@ -1,7 +1,7 @@
 """Token in PyTorch: a second implementation, for parity and comparisons of speed.
 
 Tensors have the names of the released state dict, so that the authors' checkpoints load
-with `strict=True`. Needs the extra: pip install 'tokret[torch]'.
+with `strict=True`. Needs the extra: pip install torch.
 
 For speed: `.to(memory_format=torch.channels_last)`, under which local features become a
 matrix without a copy, and `torch.compile` around a function that returns only the

@@ -15,7 +15,8 @@ from tokret.evaluation.variants import Variants, make_variants
 from tokret.retrieval.report.writer import ReportLimits
 from tokret.retrieval.reranking.pipeline import Step, parse_pipeline
 from tokret.runtime.compilation_cache import DEFAULT
-from tokret.training.weights import find_checkpoint
+from tokret.training.checkpoints import list_steps
+from tokret.training.weights import find_checkpoint, is_checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +82,28 @@ def choose_checkpoint(
     if checkpoint is None:
         run = Path(workdir or "").expanduser()
         return find_checkpoint(run, step), run / "eval"
-    if workdir is not None or step is not None:
-        raise UserError(
-            "checkpoint: names one checkpoint, and workdir with step another; name one"
-        )
+    if workdir is not None:
+        raise UserError("checkpoint: workdir names a run, which has its own; name one")
     folder = Path(checkpoint).expanduser().resolve()
+    if steps := list_steps(folder):
+        example = step or str(steps[-1])
+        raise UserError(
+            f"checkpoint: {checkpoint} is a run's folder; name workdir={checkpoint} "
+            f"with step={example}, or its checkpoint {folder}/checkpoints/{example}"
+        )
+    if step is not None:
+        raise UserError(
+            "step: chooses among the checkpoints of a workdir; checkpoint names one "
+            "already, remove step"
+        )
     if not folder.is_dir():
         raise UserError(
             f"checkpoint={checkpoint} is not a folder; name one such as "
+            "DIR/checkpoints/STEP"
+        )
+    if not is_checkpoint(folder):
+        raise UserError(
+            f"checkpoint={checkpoint} is no checkpoint; name one such as "
             "DIR/checkpoints/STEP"
         )
     run = folder.parent

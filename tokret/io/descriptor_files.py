@@ -17,7 +17,7 @@ from tokret.shapes import Shaped
 DTYPES = ("float16", "float32", "float64")
 # Rows checked together for NaN: the file may be larger than the memory.
 _CHECKED_ROWS = 16384
-_MAX_HEADER = 2**14  # bytes; NumPy's limit is 10,000 characters
+MAX_HEADER = 2**14  # bytes; NumPy's limit is 10,000 characters
 # Sums of a million products of these still fit into float32, the dtype of scores.
 _LARGEST = np.float64(1e15)
 
@@ -66,7 +66,18 @@ def read_header(path: Path) -> Header:
       UserError: the file cannot be read, or is no .npy file.
     """
     with open_file(path) as file, _parsing(path):
-        content = io.BytesIO(file.read(_MAX_HEADER))
+        start = file.read(MAX_HEADER)
+    return parse_header(path, start)
+
+
+def parse_header(path: Path, start: bytes) -> Header:
+    """Reads what the first `MAX_HEADER` bytes of an .npy file claim, as `read_header`.
+
+    Args:
+      path: the file, or the archive that it is in, for errors.
+      start: the bytes.
+    """
+    content = io.BytesIO(start)
     form = np.lib.format
     with _parsing(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of files of Python 2

@@ -51,7 +51,7 @@ def choose_state(top: object, name: str | None = None) -> Chosen:
     """
     if not isinstance(top, dict):
         raise FaultError(
-            f"holds {_kind(top)}; save a model's state_dict(), a dict of tensors"
+            f"holds {kind_of(top)}; save a model's state_dict(), a dict of tensors"
         )
     found = _dicts_of_tensors(top)
     if not found:
@@ -117,11 +117,12 @@ def _dicts_of_tensors(top: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
 
 def _listed(entries: Mapping[Any, object]) -> str:
     return first_names(
-        tuple(f"{name} ({_kind(value)})" for name, value in entries.items())
+        tuple(f"{name} ({kind_of(value)})" for name, value in entries.items())
     )
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Returns the kind of a value from a file, for lists and errors."""
     if isinstance(value, UnreadTensor):
         return value.kind
     if isinstance(value, dict):

@@ -53,7 +53,7 @@ def open_zip(raw: np.ndarray, file: BinaryIO) -> TorchFile:
     Raises:
       FaultError: it is malformed, damaged, or a program (TorchScript).
     """
-    entries = read_directory(file)
+    entries = {info.filename: info for info in open_archive(file).infolist()}
     roots = [name[:-8] for name in entries if name.split("/")[1:] == ["data.pkl"]]
     if len(roots) != 1:
         raise FaultError(
@@ -144,14 +144,14 @@ class _Bounded(io.RawIOBase):
         return self._file.tell()
 
 
-def read_directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
-    """Reads a zip archive's directory, by names, none of which is in it twice.
+def open_archive(file: BinaryIO) -> zipfile.ZipFile:
+    """Opens a zip archive: its directory is read, in which no name is twice.
 
     Raises:
       FaultError: it is malformed, or larger than weights need.
     """
     try:
-        found = zipfile.ZipFile(_Bounded(file)).infolist()
+        archive = zipfile.ZipFile(_Bounded(file))
     except FaultError:
         raise
     # Besides BadZipFile: struct.error, ValueError, NotImplementedError, OSError.
@@ -160,10 +160,10 @@ def read_directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:
             f"truncated or malformed ({type(error).__name__} in the zip archive's "
             "directory, which is its end); get it again"
         ) from error
-    entries = {info.filename: info for info in found}
-    if len(entries) < len(found):
+    names = archive.namelist()
+    if len(set(names)) < len(names):
         raise FaultError("a zip archive with two entries of one name; get it again")
-    return entries
+    return archive
 
 
 def _extent(raw: np.ndarray, info: zipfile.ZipInfo) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from tokret.io.state_dicts import Chosen, StateError, choose_state
 from tokret.io.torch_pickle import DTYPES, FaultError
 from tokret.names import first_names, is_valid_name
 
+KINDS = ("PyTorch, zip", "PyTorch, legacy", "safetensors")
 MAX_NAME = 500  # characters
 # Added before every name by DistributedDataParallel and torch.compile.
 PREFIXES = ("module.", "_orig_mod.")
@@ -33,7 +34,7 @@ class WeightFile(NamedTuple):
     Attributes:
       tensors: by their names, in the file's order: read-only views of the mapped file,
         of any strides and alignment; bfloat16 is `ml_dtypes.bfloat16`.
-      kind: "PyTorch, zip", "PyTorch, legacy" or "safetensors".
+      kind: one of `KINDS`.
       metadata: of a safetensors file's header.
       others: names of what is beside the state dict, such as an epoch, and not used.
       state: the state dict's place in the file; "" for the whole file.

@@ -87,6 +87,11 @@ def size_of(path: Path) -> int:
     return _scan(path)[0]
 
 
+def why_not_read(path: Path) -> str:
+    """Returns why a checkpoint's folder must not be read; "" if it may be."""
+    return _scan(path)[1]
+
+
 def _scan(path: Path) -> tuple[int, str]:
     """Returns a folder's bytes, and why it must not be read; "" if it may be."""
     total, problem = 0, ""

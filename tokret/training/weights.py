@@ -56,13 +56,23 @@ def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
 
 
 def _none_in(workdir: Path) -> UserError:
+    if not workdir.is_dir():
+        return UserError(f"workdir: {workdir} is not a folder; name that of a run")
     for path in (workdir, *sorted(workdir.glob("[0-9]*"))):
-        if os.path.lexists(path / FILE):
+        if is_checkpoint(path):
             read_metadata(path)  # refuses that of another program
+            run, step = path.resolve().parents[1], path.resolve().name
+            is_in_run = run / "checkpoints" / step == path.resolve()
+            where = f", {run}, with step={step}" if is_in_run else ""
             return UserError(
-                f"workdir: {path} is one checkpoint; name the folder of its run"
+                f"workdir: {path} is one checkpoint; name the folder of its run{where}"
             )
     return UserError(f"workdir: {workdir} has no checkpoint; train first")
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one checkpoint, whole or damaged, of any program."""
+    return os.path.lexists(folder / FILE)
 
 
 def _best(workdir: Path, newest: Path) -> int:

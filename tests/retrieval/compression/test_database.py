@@ -73,7 +73,7 @@ def test_without_faiss_the_error_names_the_extra(monkeypatch, unit_vectors):
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"tokret\[faiss\]"):
+    with pytest.raises(UserError, match=r"pip install faiss-cpu"):
         compress(unit_vectors(300, 16), "pq4")
 
 

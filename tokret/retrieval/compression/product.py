@@ -33,7 +33,7 @@ def import_faiss() -> ModuleType:
     except ImportError as error:
         raise UserError(
             "product quantisation is trained by faiss, which is missing: "
-            "pip install 'tokret[faiss]'"
+            "pip install faiss-cpu"
         ) from error
     module: ModuleType = faiss
     return module
