@@ -1,4 +1,13 @@
-import re
+import contextlib
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
 
 from tokret.runtime import progress
 from tokret.runtime.progress import Progress
@@ -28,10 +37,27 @@ def test_short_work_and_other_processes_print_nothing(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_terminal_has_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress, "SECONDS", 0.0)
-    with Progress("reading", 3, unit="photo") as bar:
-        bar.update(3)
-    err = capsys.readouterr().err
-    assert re.search(r"reading: 100%.*3/3 .*photo/s", err) and "of 3" not in err
+CODE = """
+from tokret.runtime import progress
+progress.SECONDS = 0.0
+with progress.Progress("reading", 3) as bar:
+    bar.update(1)
+    bar.update(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown"), [(40, "67%|"), (0, "reading: 2 of 3 photos, ")]
+)
+def test_a_terminal_has_a_bar_if_its_size_is_known(rows, shown):
+    # tqdm prints blanks on a terminal of 0 x 0.
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 2 * rows, 0, 0))
+    subprocess.run([sys.executable, "-c", CODE], stderr=end, check=True)
+    os.close(end)
+    text = b""
+    with contextlib.suppress(OSError):  # at the end
+        while piece := os.read(terminal, 1000):
+            text += piece
+    os.close(terminal)
+    assert shown in text.decode() and ("|" in text.decode()) == bool(rows)

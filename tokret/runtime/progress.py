@@ -1,6 +1,7 @@
 """Progress of long work: a bar on a terminal, a line now and then elsewhere."""
 
 import contextlib
+import os
 import sys
 import time
 from typing import Any
@@ -8,6 +9,14 @@ from typing import Any
 from tqdm import tqdm
 
 SECONDS = 30.0  # between two lines
+
+
+def _has_terminal() -> bool:
+    """Whether a bar is visible: on a terminal of size 0 x 0 tqdm prints blanks."""
+    try:
+        return sys.stderr.isatty() and all(os.get_terminal_size(sys.stderr.fileno()))
+    except (OSError, ValueError):  # the latter for a file that is none of the system's
+        return False
 
 
 class Progress(contextlib.AbstractContextManager["Progress"]):
@@ -33,11 +42,16 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     ) -> None:
         self._title, self._unit = title, unit
         self._total, self._done = total, done
-        off = None if shown else True  # None: a bar only on a terminal
+        bar = shown and _has_terminal()
         self._bar: Any = tqdm(
-            total=total, initial=done, unit=unit, desc=title, disable=off, leave=leave
+            total=total,
+            initial=done,
+            unit=unit,
+            desc=title,
+            disable=not bar,
+            leave=leave,
         )
-        self._lines = shown and self._bar.disable
+        self._lines = shown and not bar
         self._due = time.monotonic() + SECONDS
         self._first: tuple[float, int] | None = None  # time and count of the first
 
