@@ -18,9 +18,8 @@ from tokret.data.views import Box, LazyViews, View
 from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
-from tokret.search.catalogue import ModelInfo, read_catalogue
+from tokret.search.catalogue import WEIGHTS, ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor, load_extractor
-from tokret.search.index_writer import WEIGHTS
 from tokret.search.photos import view_of
 from tokret.search.querying import SearchResults, query_index
 from tokret.shapes import Float

@@ -48,7 +48,11 @@ def test_only_what_would_change_descriptors_is_a_difference():
 
 
 def test_a_missing_catalogue_is_a_line(tmp_path):
+    (tmp_path / "weights").mkdir()
     with pytest.raises(UserError, match="is not an index; create one"):
+        read_catalogue(tmp_path)
+    (tmp_path / ".lock").touch()
+    with pytest.raises(UserError, match="has no complete part yet; wait, or index"):
         read_catalogue(tmp_path)
 
 

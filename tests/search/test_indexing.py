@@ -10,11 +10,11 @@ from tokret.errors import UserError
 from tokret.io.file_locks import held
 from tokret.retrieval.extraction import extract
 from tokret.search import photo_extraction
-from tokret.search.catalogue import FILE, read_catalogue
+from tokret.search.catalogue import FILE, PARTS, read_catalogue
 from tokret.search.extractor import load_extractor
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
-from tokret.search.part_stores import FOLDER, open_parts
+from tokret.search.part_stores import open_parts
 from tokret.search.photos import photo_views
 
 SMALL = Limits(rows=4, seconds=0.0, small=2)
@@ -116,7 +116,7 @@ def test_a_photo_replaced_by_one_of_its_size_and_time_is_found_by_rehash(
 def test_small_parts_are_merged_and_unused_rows_dropped(update, photos, tmp_path):
     update(limits=dataclasses.replace(SMALL, small=20))
     before = descriptors(tmp_path / "index")
-    assert len(os.listdir(tmp_path / "index" / FOLDER)) == 3
+    assert len(os.listdir(tmp_path / "index" / PARTS)) == 3
     for name in ("sea/1.jpg", "sea/3 <b>é.jpg"):
         del before[name]
         (photos / name).unlink()
@@ -124,7 +124,7 @@ def test_small_parts_are_merged_and_unused_rows_dropped(update, photos, tmp_path
     assert counts(update(limits=limits)) == (7, 0, 0, 2)
     after = descriptors(tmp_path / "index")
     assert same(before, after)
-    (part,) = (tmp_path / "index" / FOLDER).iterdir()
+    (part,) = (tmp_path / "index" / PARTS).iterdir()
     assert len(np.load(part / "descriptors.npy")) == 7
 
 
@@ -256,7 +256,7 @@ def test_a_rebuild_extracts_all_again_and_is_complete_at_once(
     assert all((after[name] != before[name]).any() for name in after)
     assert new.model.weights == other.model.weights
     assert os.listdir(index / "weights") == [new.model.copy]
-    assert sorted(os.listdir(index / FOLDER)) == sorted(new.live_rows())
+    assert sorted(os.listdir(index / PARTS)) == sorted(new.live_rows())
     assert counts(update(load=load_extractor)) == (9, 0, 0, 0)
 
 
@@ -264,7 +264,7 @@ def test_a_damaged_part_is_extracted_again(update, tmp_path):
     index = tmp_path / "index"
     update(limits=SMALL)
     before = descriptors(index)
-    part = min((index / FOLDER).iterdir())
+    part = min((index / PARTS).iterdir())
     content = bytearray((part / "descriptors.npy").read_bytes())
     content[-1] ^= 1
     (part / "descriptors.npy").write_bytes(content)
@@ -286,7 +286,7 @@ def test_a_damaged_catalogue_can_be_rebuilt(update, tmp_path):
     (index / FILE).write_text(json.dumps(fields))
     with pytest.raises(UserError, match="another checksum"):
         update()
-    assert len(os.listdir(index / FOLDER)) == 1  # nothing was removed
+    assert len(os.listdir(index / PARTS)) == 1  # nothing was removed
     assert counts(update(rebuild=True)) == (9, 9, 0, 0)
     assert same(before, descriptors(index))
 
@@ -306,6 +306,14 @@ def test_other_folders_stay_as_they_are(update, tmp_path):
     with pytest.raises(UserError, match=r"has other files, such as thesis\.txt"):
         update()
     assert os.listdir(tmp_path / "index") == ["thesis.txt"]
+
+
+def test_a_folder_of_weights_is_no_index(update, tmp_path):
+    mine = tmp_path / "index" / "weights" / "0123456789abcdef"
+    mine.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"has other files, such as weights"):
+        update()
+    assert mine.is_dir() and os.listdir(tmp_path / "index") == ["weights"]
 
 
 def test_a_folder_without_photos_empties_no_index(update, photos, tmp_path):

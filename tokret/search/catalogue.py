@@ -23,7 +23,8 @@ VERSION = 2  # of the file's form
 NO_PART = ""  # of photos without a descriptor
 REMEDY = "remove the folder and index again"
 MAX_BYTES = 2**31
-Token = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+PARTS, WEIGHTS = "parts", "weights"  # folders of folders, named by tokens
+LOCK = ".lock"
 TokenOrNone = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{16})?\Z")]
 
 
@@ -117,8 +118,11 @@ def read_catalogue(folder: Path, file: str = FILE) -> Catalogue:
     """
     path = folder / file
     if not path.exists():
+        unfinished = (folder / WEIGHTS).is_dir() and (folder / LOCK).exists()
         raise UserError(
-            f"index={folder} is not an index; create one of your photos first"
+            f"index={folder} has no complete part yet; wait, or index its photos again"
+            if unfinished
+            else f"index={folder} is not an index; create one of your photos first"
         )
     found = read_json(path, _Version, REMEDY, MAX_BYTES).version
     if found != VERSION:

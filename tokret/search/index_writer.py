@@ -15,6 +15,8 @@ from tokret.retrieval.store.record import Images
 from tokret.search import part_stores
 from tokret.search.catalogue import (
     FILE,
+    PARTS,
+    WEIGHTS,
     Catalogue,
     PhotoEntry,
     encode_catalogue,
@@ -25,7 +27,6 @@ from tokret.search.photos import Stamp
 from tokret.shapes import Float
 
 REBUILD = "rebuild.json"  # the catalogue of a rebuild, until it is complete
-WEIGHTS = "weights"
 DRAFT = ".catalogue.partial"  # of the one process that has the lock
 
 
@@ -155,8 +156,8 @@ def sweep(index: Path) -> None:
             except UserError:
                 return
             kept |= {catalogue.model.copy, *catalogue.live_rows()}
-    for kind in (part_stores.FOLDER, WEIGHTS):
-        if (index / kind).is_dir():
-            for folder in (index / kind).iterdir():
-                if folder.name not in kept:
-                    shutil.rmtree(folder)
+    for kind in (PARTS, WEIGHTS):
+        # Only what has a name as `secrets.token_hex(8)` gives it.
+        for folder in (index / kind).glob("[0-9a-f]" * 16):
+            if folder.name not in kept:
+                shutil.rmtree(folder)

@@ -9,7 +9,6 @@ model's weights, so that further training does not change it.
 import contextlib
 import dataclasses
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,21 +16,25 @@ import msgspec
 
 from tokret.errors import UserError
 from tokret.io.file_locks import held
-from tokret.search import part_stores
-from tokret.search.catalogue import FILE, Catalogue, check_root, read_catalogue
+from tokret.search.catalogue import (
+    FILE,
+    LOCK,
+    PARTS,
+    WEIGHTS,
+    Catalogue,
+    check_root,
+    read_catalogue,
+)
 from tokret.search.extractor import Extractor, save_copy
 from tokret.search.index_writer import (
     DRAFT,
     REBUILD,
-    WEIGHTS,
     IndexWriter,
     Limits,
     sweep,
 )
 from tokret.search.photo_extraction import add_photos
 from tokret.search.photos import find_photos
-
-LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +117,11 @@ def _prepared(index: Path) -> Iterator[None]:
         if index.exists() and not index.is_dir():
             raise UserError(f"index={index} is a file; name a folder")
         if index.exists() and not (index / FILE).exists():
-            strange = {path.name for path in index.iterdir()}
-            strange -= {part_stores.FOLDER, WEIGHTS, LOCK, DRAFT}
+            names = {path.name for path in index.iterdir()}
+            # Of a process that was killed, which had made the lock first.
+            strange = names - (
+                {PARTS, WEIGHTS, LOCK, DRAFT} if LOCK in names else set()
+            )
             if strange:
                 raise UserError(
                     f"index={index} has other files, such as {min(strange)}; name an "
@@ -139,11 +145,10 @@ def _prepared(index: Path) -> Iterator[None]:
 
 
 def _remove(index: Path, made: Sequence[Path]) -> None:
-    for name in (part_stores.FOLDER, WEIGHTS):
-        shutil.rmtree(index / name, ignore_errors=True)
+    sweep(index)
     for name in (DRAFT, LOCK):
         (index / name).unlink(missing_ok=True)
-    for folder in made:
+    for folder in (index / PARTS, index / WEIGHTS, *made):
         with contextlib.suppress(OSError):
             folder.rmdir()
 

@@ -10,10 +10,8 @@ from tokret.errors import UserError
 from tokret.retrieval.store.reading import REMEDY, Store, read_store
 from tokret.retrieval.store.record import Images, Record
 from tokret.retrieval.store.writing import write_store
-from tokret.search.catalogue import Catalogue
+from tokret.search.catalogue import PARTS, Catalogue
 from tokret.shapes import Float
-
-FOLDER = "parts"
 
 
 def write_part(
@@ -24,7 +22,7 @@ def write_part(
     Returns its name, and the store.
     """
     name = secrets.token_hex(8)
-    with write_store(index / FOLDER / name, record) as writer:
+    with write_store(index / PARTS / name, record) as writer:
         writer.write(np.arange(len(record.images)), descriptors, {})
         return name, writer.finish()
 
@@ -39,7 +37,7 @@ def open_parts(index: Path, catalogue: Catalogue) -> tuple[dict[str, Store], lis
     stores, damaged = {}, []
     for name, rows in sorted(catalogue.live_rows().items()):
         try:
-            stores[name] = _open_part(index / FOLDER / name, catalogue, rows)
+            stores[name] = _open_part(index / PARTS / name, catalogue, rows)
         except UserError as error:
             damaged.append(str(error).removesuffix(f": {REMEDY}"))
     return stores, damaged
