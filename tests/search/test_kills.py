@@ -1,4 +1,4 @@
-"""An index survives a kill at any step: the program kill_points.py says how."""
+"""An index survives a kill at any step on the disk (kill_points.py)."""
 
 import subprocess
 import sys

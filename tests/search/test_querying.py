@@ -1,4 +1,6 @@
 import dataclasses
+import re
+import shlex
 import shutil
 
 import msgspec
@@ -181,6 +183,32 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
     assert status == 0 and "9 photos (9 extracted now, 0 gone)" in out
     status, out, err = program(*query)
     assert status == 0 and "sea/1.jpg" in out.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide(
+    program, request, checkpoint, photos, load, tmp_path
+):
+    guide = (request.config.rootpath / "docs" / "own-photos.md").read_text()
+    commands = re.findall(r"`tokret ((?:index|query) .*?)`", guide)
+    assert len(commands) == 5
+    update_index(photos, tmp_path / "index", load)
+    moved = shutil.copytree(photos, tmp_path / "moved")
+    places = {
+        "PHOTO.jpg": moved / "sea" / "1.jpg",
+        "PHOTOS": photos,
+        "MOVED": moved,
+        "runs/index": tmp_path / "index",
+        "runs/own": checkpoint,
+    }
+    for command in commands:
+        for name, path in places.items():
+            command = re.sub(
+                rf"(?<=[= ]){name}(?= |$)", shlex.quote(str(path)), command
+            )
+        status, out, err = program(*shlex.split(command))
+        assert status == 0, command + out + err
+        assert "9 photos" in out and "are gone" not in out
 
 
 @pytest.mark.parametrize(
