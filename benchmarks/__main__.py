@@ -34,6 +34,24 @@ def step_bytes(json: Path | None = None) -> None:
     measure(run, json, ends_at_once=True)
 
 
+def checkpoints(mib: int = 512, turns: int = 9, json: Path | None = None) -> None:
+    """Saving and loading checkpoints with digests and without; flipped bits.
+
+    Args:
+      mib: size of the checkpoint.
+      turns: how often each is timed.
+      json: a file for the figures.
+    """
+
+    def run() -> tuple[dict[str, Any], str]:
+        from benchmarks import checkpoint_digests
+
+        result = checkpoint_digests.run(mib, turns)
+        return result, checkpoint_digests.report(result)
+
+    measure(run, json, ends_at_once=True)
+
+
 def every(
     quick: bool = False, minutes: float = 10.0, turns: int = 7, json: Path | None = None
 ) -> None:
@@ -82,6 +100,7 @@ def pod_table(file: Path = Path("docs/pods.md")) -> None:
 COMMANDS = {
     **Timings(RIVALS).table(),
     "bytes": step_bytes,
+    "checkpoints": checkpoints,
     "all": every,
     "readme_table": readme_table,
     "pod_table": pod_table,

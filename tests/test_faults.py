@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 
+from tokret.training.checkpoint_arrays import SAVING
 from tokret.training.checkpoints import list_measured, list_steps
 from tokret.training.retention import steps_to_remove
 
@@ -32,7 +33,7 @@ def kill_at(process, workdir, moment, chance):
     deadline = time.monotonic() + 300
     while moment != "starting" and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
-        saving = any(folder.glob("*.orbax-checkpoint-tmp*"))
+        saving = any(folder.glob(f"{SAVING}*"))
         if saving if moment == "saving" else list_steps(workdir) != before:
             break
         time.sleep(0.001)
@@ -40,7 +41,7 @@ def kill_at(process, workdir, moment, chance):
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    return any(folder.glob("*.orbax-checkpoint-tmp*"))
+    return any(folder.glob(f"{SAVING}*"))
 
 
 @pytest.mark.slow
@@ -132,4 +133,4 @@ def test_photos_that_are_damaged_while_it_trains(
     out, err = process.communicate(timeout=300)
     refused((process.returncode, out, err), "cannot be decoded", "record ", "the disk")
     assert {path.name for path in workdir.iterdir()} == EXPECTED_FILES
-    assert not list(workdir.rglob("*orbax-checkpoint-tmp*"))
+    assert not list(workdir.rglob(f"{SAVING}*"))
