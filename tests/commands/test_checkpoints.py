@@ -196,9 +196,9 @@ def test_links_among_checkpoints_are_neither_followed_nor_removed(
 
 def test_mistakes_are_one_line(run, run_command, refused, tmp_path):
     refused(run_command(), "needs one of: list, show, prune")
-    refused(run_command("list", tmp_path / "nowhere"), "has no checkpoint")
+    refused(run_command("list", tmp_path / "nowhere"), "nowhere is not a folder")
     refused(run_command("show", tmp_path), "damaged (_CHECKPOINT_METADATA: ")
-    refused(run_command("show", run / "checkpoints" / "4" / FILE), "has no checkpoint")
+    refused(run_command("show", run / "checkpoints" / "4" / FILE), "is not a folder")
     refused(run_command("show", run, "--step=5"), "no checkpoint 5", "4, 8, 12")
     refused(run_command("prune", run), "--keep")
     refused(run_command("prune", run, "--keep=0"), "keep is 0; it must be at least 1")
