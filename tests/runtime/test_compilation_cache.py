@@ -41,6 +41,20 @@ def test_the_environment_comes_first_and_nothing_keeps_nothing(tmp_path):
     assert not kept and not (tmp_path / "ours").exists()
 
 
+def test_a_folder_that_jax_has_already_comes_first(tmp_path):
+    code = """
+import sys, jax
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+from tokret.runtime.compilation_cache import keep_compiled
+keep_compiled(sys.argv[2])
+assert jax.config.jax_compilation_cache_dir == sys.argv[1]
+"""
+    environment = {k: v for k, v in os.environ.items() if k != VARIABLE}
+    folders = str(tmp_path / "theirs"), str(tmp_path / "ours")
+    subprocess.run([sys.executable, "-c", code, *folders], env=environment, check=True)
+    assert not (tmp_path / "ours").exists()
+
+
 def test_a_folder_that_cannot_be_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     (tmp_path / "file").write_text("")

@@ -27,6 +27,12 @@ def save_model(folder, seed, model=MODEL):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    """The API and the commands keep no compiled programs in this process."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "of another process")
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("weights") / "model", 0)

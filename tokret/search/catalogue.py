@@ -8,13 +8,14 @@ ends.
 
 import os
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from tokret.errors import UserError
 from tokret.io.json_files import read_json
+from tokret.io.regular_files import parsing
 from tokret.names import is_valid_name
 from tokret.search.photos import Stamp
 
@@ -70,14 +71,6 @@ class Catalogue(msgspec.Struct, frozen=True):
     version: int = VERSION  # of the file's form
     checksum: int = 0  # CRC-32 of the encoded catalogue with a checksum of 0
 
-    def __post_init__(self) -> None:
-        """Refuses paths outside the root, since a report shows the photos."""
-        check_root(self.root)
-        for name in self.photos:
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or not is_valid_name(name):
-                raise ValueError(f"{name[:40]!r} is not a photo's path")
-
     def errors(self) -> dict[str, str]:
         """By photo, why it has no descriptor."""
         return {name: e.error for name, e in self.photos.items() if e.error}
@@ -101,6 +94,15 @@ def check_root(root: str) -> None:
         raise ValueError(f"root {ascii(root[:40])} is not an absolute path")
     if not is_valid_name(root):
         raise ValueError(f"root {ascii(root[:200])} has control characters")
+
+
+def _check_paths(catalogue: Catalogue) -> None:
+    """Raises a ValueError for paths outside the root: a report shows the photos."""
+    check_root(catalogue.root)
+    for name in catalogue.photos:
+        outside = name.startswith("/") or ".." in name.split("/")
+        if outside or not is_valid_name(name):
+            raise ValueError(f"{name[:40]!r} is not a photo's path")
 
 
 def encode_catalogue(catalogue: Catalogue) -> bytes:
@@ -131,7 +133,9 @@ def read_catalogue(folder: Path, file: str = FILE) -> Catalogue:
             f"wrote it: {REMEDY}"
         )
     catalogue: Catalogue = read_json(path, Catalogue, REMEDY, MAX_BYTES)
-    text = msgspec.json.encode(msgspec.structs.replace(catalogue, checksum=0))
-    if zlib.crc32(text) != catalogue.checksum:
-        raise UserError(f"{path}: damaged (another checksum): {REMEDY}")
+    with parsing(path, REMEDY):
+        _check_paths(catalogue)
+        text = msgspec.json.encode(msgspec.structs.replace(catalogue, checksum=0))
+        if zlib.crc32(text) != catalogue.checksum:
+            raise ValueError("another checksum")
     return catalogue
