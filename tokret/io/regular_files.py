@@ -102,7 +102,9 @@ def read_file(path: str | Path, max_bytes: int, *, follow_links: bool = True) ->
 
 
 @contextlib.contextmanager
-def parsing(path: str | Path, remedy: str) -> Iterator[None]:
+def parsing(
+    path: str | Path, remedy: str, errors: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Turns what a parser raises for a damaged file into one line.
 
     Only the parser's own call belongs within. Wrong names and wrong types in code of
@@ -111,6 +113,7 @@ def parsing(path: str | Path, remedy: str) -> Iterator[None]:
     Args:
       path: the file that is parsed.
       remedy: what to do about it, such as "write it with np.save".
+      errors: further ones of this parser.
 
     Raises:
       UserError: naming the file, the parser's reason and the remedy. A `UserError` from
@@ -118,7 +121,7 @@ def parsing(path: str | Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except PARSING_ERRORS as error:
+    except (*PARSING_ERRORS, *errors) as error:
         if isinstance(error, AttributeError | TypeError) and _is_own(error):
             raise
         reason = one_line(error)[:200] or type(error).__name__

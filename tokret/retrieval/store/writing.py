@@ -5,6 +5,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -13,6 +14,7 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder, write_whole
 from tokret.io.file_locks import held
 from tokret.io.json_files import read_json
+from tokret.io.regular_files import read_file
 from tokret.retrieval.store.reading import (
     DESCRIPTORS,
     JOURNAL,
@@ -32,11 +34,14 @@ from tokret.retrieval.store.record import Record
 from tokret.shapes import Bool, Float, Int
 
 
+Row = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
 class _Batch(msgspec.Struct, frozen=True, array_like=True):
     """A batch whose descriptors are on the disk: a line of the journal."""
 
-    rows: tuple[int, ...]
-    bad: dict[int, str]  # those whose image has no descriptor, and why
+    rows: tuple[Row, ...]
+    bad: dict[Row, str]  # those whose image has no descriptor, and why
     checksum: int  # CRC-32 of the descriptors, in the order of `rows`
 
 
@@ -221,11 +226,15 @@ def _read_journal(path: Path) -> tuple[list[_Batch], int]:
     """Reads the batches up to the first torn line, and their lines' total length."""
     batches: list[_Batch] = []
     length = 0
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+    content = read_file(path, MAX_RECORD) if path.exists() else b""
+    for line in content.splitlines(keepends=True):
         checksum, _, text = line[:-1].partition(b" ")
         if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
             break
-        batches.append(msgspec.json.decode(text, type=_Batch))
+        try:
+            batches.append(msgspec.json.decode(text, type=_Batch))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            break
         length += len(line)
     return batches, length
 
