@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from tokret.errors import UserError
+from tokret.names import printable
 
 Number = TypeVar("Number", int, float)
 
@@ -57,4 +58,5 @@ def reject_unknown(
         if name not in known:
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {prefix}{close[0]}?" if close else otherwise
-            raise UserError(f"{prefix}{name} is not a field; {hint}")
+            text = printable(str(name), 80)
+            raise UserError(f"{prefix}{text} is not a field; {hint}")

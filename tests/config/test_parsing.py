@@ -218,3 +218,10 @@ def test_long_values_are_cut_short():
     with pytest.raises(UserError) as caught:
         parse(changed("model.dim", "x" * 10**6))
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_numbers_of_any_size_are_refused_in_a_line(digits):
+    tree = demo.get_config().to_dict() | {"epochs": 10**digits}
+    with pytest.raises(UserError, match=r"config\.epochs is .*; it must be in \[1, "):
+        parse(tree)

@@ -8,11 +8,13 @@ import gzip
 import io
 import json
 import pickle
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -54,10 +56,12 @@ from tokret.search.catalogue import (
     Catalogue,
     ModelInfo,
     PhotoEntry,
+    encode_catalogue,
     read_catalogue,
-    write_catalogue,
 )
 from tokret.search.photos import Stamp
+from tokret.training import checkpoint_digests
+from tokret.training.checkpoint_digests import verify, write_digests
 from tokret.training.checkpoint_metadata import make_metadata, read_config
 from tokret.training.reporting import _drop_lines_after
 
@@ -140,13 +144,23 @@ def _resume(path: Path) -> None:
 
 
 def _catalogue(folder: Path) -> Path:
-    model = ModelInfo("/weights", False, "abc", 64, (1.0,))
+    model = ModelInfo("/weights", "abc", 64, (1.0,))
+    part = "0123456789abcdef"
     photos = {
-        "a/b é.jpg": PhotoEntry("0123456789abcdef", 3, Stamp(10, 20), ""),
-        "bad.jpg": PhotoEntry("", 0, Stamp(0, 0), "empty"),
+        "a/b é.jpg": PhotoEntry(Stamp(10, 20), digest=part, part=part, row=3),
+        "bad.jpg": PhotoEntry(Stamp(0, 0), "empty"),
     }
-    write_catalogue(folder, Catalogue("/photos", model, photos))
-    return folder / "catalogue.json"
+    catalogue = encode_catalogue(Catalogue("/photos", model, photos))
+    return written("catalogue.json", catalogue)(folder)
+
+
+def _mutate_catalogue(rng: random.Random, data: bytes, number: int) -> bytes:
+    """Of what would still be a catalogue, the checksum is corrected."""
+    changed = mutations.mutate_json(rng, data, number)
+    try:
+        return encode_catalogue(msgspec.json.decode(changed, type=Catalogue))
+    except (msgspec.MsgspecError, ValueError):
+        return changed
 
 
 # Runs.
@@ -160,7 +174,17 @@ def _metadata(folder: Path) -> Path:
     path.parent.mkdir(parents=True)
     content = {"custom_metadata": make_metadata(CONFIG, 4, {"loss": float("nan")})}
     path.write_text(json.dumps({"item_handlers": None, **content}))
+    write_digests(path.parent)
     return path
+
+
+def _read_metadata(path: Path) -> None:
+    write_digests(path.parent)
+    read_config(path.parent)
+
+
+def _digests(folder: Path) -> Path:
+    return _metadata(folder).with_name(checkpoint_digests.FILE)
 
 
 def _run_config(folder: Path) -> Path:
@@ -352,7 +376,7 @@ READERS: dict[str, Reader] = {
         _store("finished", finish=False), _resume, mutations.mutate_journal, True, True
     ),
     "catalogue.json": Reader(
-        _catalogue, lambda path: read_catalogue(path.parent), _json
+        _catalogue, lambda path: read_catalogue(path.parent), _mutate_catalogue
     ),
     "results.json": Reader(
         written("results.json", encoded({"benchmarks": NUMBERS, "environment": {}})),
@@ -365,9 +389,8 @@ READERS: dict[str, Reader] = {
     "run's config.json": Reader(
         _run_config, lambda path: read_config(path.parent / "checkpoints" / "4"), _json
     ),
-    "checkpoint metadata": Reader(
-        _metadata, lambda path: read_config(path.parent), _json
-    ),
+    "checkpoint metadata": Reader(_metadata, _read_metadata, _json),
+    "checkpoint's digests": Reader(_digests, lambda path: verify(path.parent)),
     "metrics.jsonl": Reader(
         written("metrics.jsonl", METRICS),
         lambda path: _drop_lines_after(path, 1),

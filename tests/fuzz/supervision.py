@@ -1,5 +1,6 @@
 """Runs workers, and notices when a mutation ends or holds up a whole process."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 STALLED = 30  # seconds without a new mutation
+COMMAND = ("-m", "tests.fuzz.worker")
 
 
 class Outcome(NamedTuple):
@@ -76,22 +78,24 @@ def _run_worker(
     work: dict[str, Any], progress: Path, add: Callable[[dict[str, Any]], None]
 ) -> str:
     """Runs a worker to its end; returns how it ended, if not by itself."""
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.worker"],
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            [sys.executable, *COMMAND],
             cwd=ROOT,
             env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-        )
+        ) as process,
+    ):
         ended = threading.Event()
-        threading.Thread(target=_end_stalled, args=(process, progress, ended)).start()
-        assert process.stdin is not None and process.stdout is not None
+        watch = (process, progress, ended)
+        threading.Thread(target=_end_stalled, args=watch).start()
         try:
-            process.stdin.write(json.dumps(work))
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError), process.stdin as stream:
+                stream.write(json.dumps(work))
             for line in process.stdout:
                 add(json.loads(line))
             status = process.wait()

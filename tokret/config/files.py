@@ -18,6 +18,7 @@ from tokret.config.parsing import (
     parse,
     plain_type,
     requirement,
+    shown,
     variant,
 )
 from tokret.config.tree import VARIANTS, Config
@@ -208,6 +209,6 @@ def read_value(hint: Any, text: str, path: str) -> Any:
             return tuple(number(word) for word in words if word.strip())
     except (ValueError, KeyError):
         raise UserError(
-            f"{path} is {text!r:.200}; it must be {requirement(hint)}"
+            f"{path} is {shown(text)}; it must be {requirement(hint)}"
         ) from None
     return text

@@ -26,6 +26,7 @@ from tokret.config.annotations import FINITE
 from tokret.config.datasets import DataConfig
 from tokret.config.tree import VARIANTS, Config, InferenceConfig, ModelConfig
 from tokret.errors import UserError
+from tokret.names import printable
 
 Kind = TypeVar("Kind")
 REFERENCE = "docs/config.md lists all fields"
@@ -57,7 +58,7 @@ def parse_group(kind: type[Kind], fields: Any, path: str = "") -> Kind:
       UserError: names the first field that is unknown, missing or wrong.
     """
     if not isinstance(fields, Mapping):
-        raise UserError(f"{path} is {fields!r:.200}; it must be a group of fields")
+        raise UserError(f"{path} is {shown(fields)}; it must be a group of fields")
     prefix = f"{path}." if path else ""
     hints = field_types(kind)
     reject_unknown(fields, hints, prefix, REFERENCE)
@@ -83,12 +84,12 @@ def _parse_field(name: str, hint: Any, value: Any, path: str) -> Any:
     if groups and (value is not None or groups == [hint]):
         return parse_group(groups[0], value, path)
     if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
-        raise UserError(f"{path} is {value!a:.200}, which is no valid UTF-8")
+        raise UserError(f"{path} is {shown(value)}, which is no valid text")
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError:
         raise UserError(
-            f"{path} is {value!r:.200}; it must be {requirement(hint, value)}"
+            f"{path} is {shown(value)}; it must be {requirement(hint, value)}"
         ) from None
 
 
@@ -126,14 +127,14 @@ def variant(group: str, fields: Any, path: str) -> type[Any]:
     """
     key, kinds = VARIANTS[group]
     if not isinstance(fields, Mapping):
-        raise UserError(f"{path} is {fields!r:.200}; it must be a group of fields")
+        raise UserError(f"{path} is {shown(fields)}; it must be a group of fields")
     field = f"{path}.{key}" if path else key
     if key not in fields:
         raise UserError(f"{field} is missing; {REFERENCE}")
     value = fields[key]
     if not isinstance(value, str) or value not in kinds:
         choices = ", ".join(sorted(kinds))
-        raise UserError(f"{field} is {value!r:.200}; it must be one of: {choices}")
+        raise UserError(f"{field} is {shown(value)}; it must be one of: {choices}")
     return kinds[value]
 
 
@@ -152,6 +153,14 @@ def plain_type(hint: Any) -> tuple[Any, Meta | None]:
     return (get_args(hint)[0], meta) if meta else (hint, None)
 
 
+def shown(value: Any) -> str:
+    """Returns a value of any type as an error shows it: short, in one line."""
+    try:
+        return printable(repr(value), 200)
+    except (ValueError, RecursionError):  # of too many digits, or in itself
+        return f"a {type(value).__name__} without end"
+
+
 def requirement(hint: Any, value: Any = None) -> str:
     """Returns in words what a field must be; of a value of its type, the range."""
     kind, meta = plain_type(hint)
@@ -167,7 +176,7 @@ def requirement(hint: Any, value: Any = None) -> str:
     is_right = isinstance(value, right) and not isinstance(value, bool)
     if meta is None or kind not in (int, float) or not is_right:
         return f"of type {kind.__name__}"
-    return number_range(meta, math.isfinite(value))
+    return number_range(meta, isinstance(value, int) or math.isfinite(value))
 
 
 def number_range(meta: Meta, finite: bool = True) -> str:

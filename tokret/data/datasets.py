@@ -12,6 +12,7 @@ from tokret.config.parsing import parse_data
 from tokret.config.tree import DatasetIdentity
 from tokret.errors import UserError
 from tokret.io.atomic_files import require_folder
+from tokret.io.regular_files import parsing
 
 DATA_DIR = "~/.cache/tokret"  # of prepared datasets, where no other is named
 # By name, module:function; only the module of the chosen dataset is imported.
@@ -113,7 +114,7 @@ class Dataset:
         """Returns a split's records, images still encoded, in the dataset's order.
 
         Raises:
-          UserError: if there is no such split.
+          UserError: if there is no such split, or its files are damaged.
         """
         if not self.has(split):
             raise UserError(
@@ -122,9 +123,11 @@ class Dataset:
             )
         import tensorflow_datasets as tfds
 
-        source = self.builder.as_data_source(
-            split, decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        folder = self.builder.data_path
+        with parsing(folder, "remove this folder, and prepare the dataset again"):
+            source = self.builder.as_data_source(
+                split, decoders={"image": tfds.decode.SkipDecoding()}
+            )
         assert isinstance(source, Sequence)
         return source
 

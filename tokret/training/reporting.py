@@ -16,7 +16,10 @@ from tqdm import tqdm
 
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.io.regular_files import read_file
 from tokret.runtime import cluster
+
+MAX_METRICS = 2**31  # bytes; a million lines take 0.3 GB
 
 
 class Reporter:
@@ -194,8 +197,11 @@ def _drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+    text = read_file(path, MAX_METRICS).decode(errors="replace")
+    for line in text.splitlines():
+        # OverflowError: of a step that is infinite.
+        damage = (ValueError, TypeError, LookupError, RecursionError, OverflowError)
+        with contextlib.suppress(*damage):
             if 0 <= int(json.loads(line)["step"]) <= step:
                 kept.append(line + "\n")
     write_whole(path, "".join(kept), path.with_suffix(".partial"))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,9 @@ def open_dataset(folder: Path, whole: bool = True) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder_from_directory(folder)
         dict((builder.info.metadata or {}).items())
+        lost = {"image", "filename"} - set(builder.info.features)
+        if lost:
+            raise ValueError(f"its records have no {' and no '.join(sorted(lost))}")
         if "label" in builder.info.features:
             _check_labels(folder, builder.info.features["label"])
         splits = builder.info.splits.values()
@@ -36,7 +40,7 @@ def open_dataset(folder: Path, whole: bool = True) -> tfds.core.DatasetBuilder:
     except Exception as error:
         reason = one_line(error)[:200] or type(error).__name__
         raise UserError(f"{folder}: damaged ({reason}); {remedy}") from error
-    lacking = [path.name for path in shards if not path.is_file()] if whole else []
+    lacking = [p.name for p in shards if not os.path.isfile(p)] if whole else []
     if lacking:
         raise UserError(f"{folder}: lacks {first_names(lacking)}; {remedy}")
     return builder

@@ -33,7 +33,6 @@ from tokret.retrieval.store.reading import (
 from tokret.retrieval.store.record import Record
 from tokret.shapes import Bool, Float, Int
 
-
 Row = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 
 
