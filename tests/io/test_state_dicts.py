@@ -58,6 +58,13 @@ def test_dicts_in_dicts_are_chosen_by_their_places():
     assert chosen.others == ()
 
 
+def test_a_dict_and_a_prefix_in_it_choose_the_dict():
+    top = {"student": {"b.a": TENSOR}, "teacher": {"b.a": TENSOR}}
+    for name in ("teacher", "teacher.b", "teacher.b.a"):
+        assert choose_state(top, name).name == "teacher"
+    assert choose_state({"model": STATE, **top}, "teach").name == "model"
+
+
 def test_without_a_default_one_must_be_named():
     top = {"student": {"a": TENSOR}, "teacher": {"a": TENSOR}}
     with pytest.raises(StateError, match=r"2 dicts of tensors, student, teacher; name"):

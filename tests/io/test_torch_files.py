@@ -119,10 +119,10 @@ TOP = ordered(
 
 @pytest.fixture
 def read(tmp_path):
-    def read(data):
+    def read(data, state=None):
         path = tmp_path / "weights"
         path.write_bytes(data)
-        return read_weights(path)
+        return read_weights(path, state)
 
     return read
 
@@ -149,6 +149,41 @@ def test_a_state_dict_comes_back(read, form):
     assert list(found) == ["conv.weight", "conv.tied", "norm.bias", "norm.steps"]
     assert np.may_share_memory(file.tensors["conv.weight"], file.tensors["conv.tied"])
     assert not any(array.flags.writeable for array in file.tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "skipped"),
+    [
+        ("teacher", ["backbone.a", "head.b"], ("epoch",)),
+        ("teacher.backbone", ["a"], ("epoch", "head.b")),
+        ("student.backbone.", ["a"], ("epoch",)),
+    ],
+)
+def test_a_dict_and_a_prefix_choose_together(read, state, found, skipped):
+    scalar = tensor("11", (), ())
+    student = mapping({"module.backbone.a": scalar})
+    teacher = mapping({"backbone.a": scalar, "head.b": scalar})
+    top = mapping({"student": student, "teacher": teacher, "epoch": number(1)})
+    file = read(zip_file(top), state)
+    assert (list(file.tensors), file.others) == (found, skipped)
+    with pytest.raises(UserError, match="^state: .* 2 dicts of tensors, student, teac"):
+        read(zip_file(top))
+
+
+def test_any_flipped_bit_of_a_zip_file_is_noticed_or_harmless(read):
+    data = zip_with("archive/byteorder", b"little")
+    wanted = {name: a.tobytes() for name, a in read(data).tensors.items()}
+    read_all = 0
+    for at in range(len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << at % 8
+        try:
+            file = read(bytes(damaged))
+        except UserError:
+            continue
+        read_all += 1  # times, padding, names that are nowhere looked at
+        assert {name: a.tobytes() for name, a in file.tensors.items()} == wanted, at
+    assert read_all < len(data) / 2
 
 
 @pytest.mark.parametrize("form", FORMATS)

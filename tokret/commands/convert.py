@@ -51,7 +51,7 @@ def _read(
 ) -> Weights:
     path = _find(file)
     content = weight_files.read_weights(path, state)
-    prefix = recognition.foreign_prefix(content.tensors)
+    prefix = recognition.foreign_prefix(content.tensors, state or content.state)
     if prefix:
         tensors = {n.removeprefix(prefix): t for n, t in content.tensors.items()}
         content = content._replace(tensors=tensors)

@@ -17,6 +17,7 @@ from tokret.training.checkpoint_arrays import by_name, first_cause
 from tokret.training.checkpoint_inspection import why_not_read
 
 MAX_ENTRIES = 100_000  # tensors and others; the largest models have some thousands
+MAX_DEPTH = 32  # of dicts in dicts; what is further down is not listed
 Place = tuple[str, ...]  # names of dicts within dicts, and of an entry
 
 
@@ -124,7 +125,7 @@ def _leaves(top: object) -> Iterator[tuple[Place, Any]]:
         elif isinstance(value, list | tuple):
             if any(isinstance(item, Tensor | dict | list) for item in value):
                 inner = list(enumerate(value))
-        if not inner or id(value) in seen:
+        if not inner or id(value) in seen or len(place) == MAX_DEPTH:
             yield place or ("",), value
             continue
         seen.add(id(value))

@@ -76,11 +76,12 @@ def header(found: Found) -> dict[str, str]:
     return {HEADER: json.dumps(msgspec.structs.asdict(found))}
 
 
-def foreign_prefix(names: Collection[str]) -> str:
+def foreign_prefix(names: Collection[str], place: str = "") -> str:
     """Returns what another program put before the names of a known trunk.
 
     Args:
       names: of all tensors.
+      place: of their dict in the file, for errors.
 
     Returns:
       A prefix of all names, such as "backbone."; "" if the trunk's have none.
@@ -99,10 +100,10 @@ def foreign_prefix(names: Collection[str]) -> str:
     prefix = min(found)
     others = [name for name in names if not name.startswith(prefix)]
     if others:
+        state = f"{place}.{prefix}".strip(".")
         raise UserError(
             f"state: a trunk is below {prefix} and {len(others)} other tensors beside "
-            f"it, {first_names(others)}; state={prefix.removesuffix('.')} takes the "
-            "trunk alone"
+            f"it, {first_names(others)}; state={state} takes the trunk alone"
         )
     return prefix
 

@@ -41,13 +41,13 @@ def choose_state(top: object, name: str | None = None) -> Chosen:
 
     Args:
       top: the pickle's content.
-      name: a dict of tensors in it, or the prefix of some names of the default's
-        tensors. None for the default: the first of `WRAPPERS`, the whole file, or the
-        only one.
+      name: a dict of tensors in it, or one and the prefix of some names in it. If none
+        has this name, or for None, the default: the first of `WRAPPERS`, the whole
+        file, or the only one.
 
     Raises:
       FaultError: there is no state dict, or it holds a tensor that cannot be read.
-      StateError: there are several and none is the default, or none of that name.
+      StateError: there are several and none is the default.
     """
     if not isinstance(top, dict):
         raise FaultError(
@@ -59,7 +59,8 @@ def choose_state(top: object, name: str | None = None) -> Chosen:
             f"holds no tensors, only {_listed(top) or 'an empty dict'}; a state dict "
             f"is at the top or under one of {', '.join(WRAPPERS)}"
         )
-    chosen = name if name in found else _default(found)
+    named = [path for path in found if path and f"{name}.".startswith(f"{path}.")]
+    chosen = max(named, key=len) if named else _default(found)
     entries = found[chosen]
     unread = {n: v for n, v in entries.items() if isinstance(v, UnreadTensor)}
     if unread:

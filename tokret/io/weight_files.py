@@ -76,8 +76,9 @@ def read_weights(path: Path, state: str | None = None) -> WeightFile:
     Args:
       path: a PyTorch file (zip or legacy) or a safetensors file. `PREFIXES` that all
         names have are removed.
-      state: a state dict's place in the file, or a prefix of names: only its tensors
-        are taken, without it. None: see `state_dicts.choose_state`.
+      state: a state dict's place in the file, or a prefix of names, or both joined by
+        a dot. Only tensors of such names are taken, without the prefix. None: see
+        `state_dicts.choose_state`.
 
     Raises:
       UserError: the file is missing, truncated, malformed, damaged, of another kind,
@@ -89,8 +90,9 @@ def read_weights(path: Path, state: str | None = None) -> WeightFile:
             chosen = Chosen(dict(opened.top), "", (), ())  # type: ignore[call-overload]
         else:
             chosen = choose_state(opened.top, state)
-        if state and chosen.name != state:
-            chosen = _below(state, chosen)
+        prefix = f"{state or ''}.".removeprefix(f"{chosen.name}.").strip(".")
+        if state and prefix:
+            chosen = _below(prefix, chosen)
         tensors = _without_prefixes(chosen.tensors)
         if opened.kind != "safetensors":
             tensors = tensor_views.views_of(tensors, opened.starts, opened.raw)
@@ -161,10 +163,10 @@ def require_digests(path: Path, file: WeightFile, remedy: str) -> None:
         )
 
 
-def _below(state: str, chosen: Chosen) -> Chosen:
-    """Chooses among the tensors those whose names have a prefix."""
+def _below(start: str, chosen: Chosen) -> Chosen:
+    """Chooses among the tensors those whose names start with a prefix and a dot."""
     tensors = _without_prefixes(chosen.tensors)
-    prefix = f"{state.removesuffix('.')}."
+    prefix = f"{start}."
     taken = {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
@@ -174,7 +176,7 @@ def _below(state: str, chosen: Chosen) -> Chosen:
         there = chosen.alternatives + ((chosen.name,) if chosen.name else ())
         first = {name.partition(".")[0]: None for name in tensors if "." in name}
         raise StateError(
-            f"has no dict {state!r} and no tensor below {prefix}; it has "
+            f"has no dict {start!r} and no tensor below {prefix}; it has "
             f"{first_names((*there, *first)) or 'no dicts'}"
         )
     rest = tuple(name for name in tensors if not name.startswith(prefix))
