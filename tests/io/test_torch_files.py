@@ -174,7 +174,7 @@ def test_any_flipped_bit_of_a_zip_file_is_noticed_or_harmless(read):
     data = zip_with("archive/byteorder", b"little")
     wanted = {name: a.tobytes() for name, a in read(data).tensors.items()}
     read_all = 0
-    for at in range(len(data)):
+    for at in range(0, len(data), 3):
         damaged = bytearray(data)
         damaged[at] ^= 1 << at % 8
         try:
@@ -183,7 +183,7 @@ def test_any_flipped_bit_of_a_zip_file_is_noticed_or_harmless(read):
             continue
         read_all += 1  # times, padding, names that are nowhere looked at
         assert {name: a.tobytes() for name, a in file.tensors.items()} == wanted, at
-    assert read_all < len(data) / 2
+    assert read_all < len(data) / 6
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -10,9 +10,10 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.io import descriptor_files, tensor_views, torch_files, weight_files
-from tokret.io.regular_files import open_file
+from tokret.io.regular_files import PARSING_ERRORS, open_file
 from tokret.io.state_dicts import kind_of
 from tokret.io.torch_pickle import FaultError, Tensor
+from tokret.names import one_line
 from tokret.training.checkpoint_arrays import by_name, first_cause
 from tokret.training.checkpoint_inspection import why_not_read
 
@@ -84,8 +85,10 @@ def _npz(path: Path, archive: zipfile.ZipFile) -> list[Entry]:
         try:
             with archive.open(info) as member:
                 start = member.read(descriptor_files.MAX_HEADER)
-        except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-            raise FaultError(f"damaged ({error}); get it again") from error
+        # The second for what is encrypted, or compressed in unusual ways.
+        except (*PARSING_ERRORS, RuntimeError) as error:
+            reason = one_line(error) or type(error).__name__
+            raise FaultError(f"damaged ({reason}); get it again") from error
         header = descriptor_files.parse_header(path, start)
         place = (info.filename.removesuffix(".npy"),)
         found.append(_entry(place, header.shape, header.dtype))
