@@ -84,7 +84,7 @@ def _replace(rng: random.Random, data: bytearray, at: int) -> None:
 def _number(rng: random.Random, data: bytearray, at: int) -> None:
     size, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "big"))
     value = rng.choice(NUMBERS) % 256**size
-    data[at : at + size] = value.to_bytes(size, order)  # type: ignore[arg-type]
+    data[at : at + size] = value.to_bytes(size, order)
 
 
 def _digits(rng: random.Random, data: bytearray, at: int) -> None:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 STALLED = 30  # seconds without a new mutation
+# Readers that write synchronise to the disk, which would take most of the time.
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 COMMAND = ("-m", "tests.fuzz.worker")
 
 
@@ -41,7 +43,7 @@ def fuzz(
     found = {name: Outcome(0, 0, 0, {}) for name in counts}
     crashed: dict[str, list[int]] = {name: [] for name in counts}
     while left := [name for name in counts if found[name].tried < counts[name]]:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             work = {
                 "folder": folder,
                 "seed": seed,

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tokret.convert.released import COUNTER, from_released, to_released
 from tokret.convert.tensor_names import LAYOUTS
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.io.drafts import make_draft
 from tokret.io.json_files import read_json
 from tokret.training.checkpoint_metadata import read_config, read_metadata
 from tokret.training.weights import find_checkpoint, load_weights, save_weights
@@ -62,9 +62,8 @@ def write_checkpoint(output: Path, found: Found, tensors: Tensors, source: str) 
     params = {name: float32[name] for name in CLASSIFIERS if name in float32}
     params["model"] = float32["params"]
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(
-        tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent)
-    )
+    partial = make_draft(output)
+    partial.mkdir()
     try:
         model = parse_model({"dtype": "float32", **found.model})
         config = InferenceConfig(model=model)  # with the authors' evaluation
@@ -72,7 +71,6 @@ def write_checkpoint(output: Path, found: Found, tensors: Tensors, source: str) 
         stored.save(config, partial / "config.json")
         origin = json.dumps(_origin(found, tensors, source), indent=2)
         write_whole(partial / "origin.json", f"{origin}\n")
-        partial.chmod(0o755)  # mkdtemp's is private
         os.replace(partial, output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

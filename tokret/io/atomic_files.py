@@ -3,11 +3,11 @@
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from tokret.errors import UserError
+from tokret.io.drafts import make_draft
 
 
 def write_whole(path: Path, content: str | bytes, draft: Path | None = None) -> None:
@@ -27,16 +27,14 @@ def replacing(
 
     Args:
       path: the file; its folder must exist. Its permissions stay.
-      draft: the file to write to, in the same folder. None takes a name of its own for
-        each process; where only one process writes, a fixed name also replaces the
-        draft of one that was killed.
+      draft: the file to write to, in the same folder; None: of `make_draft`.
       errors: of a library that writes the draft, which mean that it cannot be written.
 
     Raises:
       UserError: the file cannot be written.
     """
     # In the same folder: os.replace is atomic only within one file system.
-    draft = draft or path.with_name(f".{path.name}.{os.getpid()}")
+    draft = draft or make_draft(path)
     refusals: tuple[type[Exception], ...] = (OSError, *errors)
     try:
         draft.touch()
@@ -76,8 +74,9 @@ def require_writable(path: Path | None, argument: str) -> None:
         target = path.resolve()
         if target.exists() and not target.is_file():
             raise UserError(f"{argument}: {path} is not a file; name one in a folder")
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):
-            pass
+        draft = make_draft(target)
+        draft.touch()
+        draft.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:  # the latter for links in a circle
         why = getattr(error, "strerror", None) or error
         raise UserError(
