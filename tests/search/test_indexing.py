@@ -128,6 +128,27 @@ def test_small_parts_are_merged_and_unused_rows_dropped(update, photos, tmp_path
     assert len(np.load(part / "descriptors.npy")) == 7
 
 
+def test_what_is_indexed_and_skipped_is_reported_first(update, photos, load):
+    (photos / "Screenshot 1.01.11\u202fAM.jpg").write_bytes(b"")
+    (photos / ".trash").mkdir()
+    (photos / ".trash" / "1.jpg").write_bytes(b"")
+    (photos / "list.csv").write_bytes(b"")
+    lines = []
+
+    def loading(copy):
+        lines.append("loading")
+        return load(copy)
+
+    change = update(load=loading, log=lines.append)
+    assert set(change.bad) == {"Screenshot 1.01.11\u202fAM.jpg"}
+    assert lines[0].startswith("note: 10 photos in ")
+    assert lines[1:] == [
+        "note: 1 files skipped, not photos by their suffix: .csv 1",
+        "note: 1 hidden files and folders skipped: .trash",
+        "loading",
+    ]
+
+
 def test_bad_photos_are_reported_once_and_read_again_when_they_change(
     update, photos, jpeg
 ):

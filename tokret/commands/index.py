@@ -61,7 +61,7 @@ def main(
         return load_extractor(source, ema, longest_side, scales)
 
     change = update_index(
-        photos, index, load, moved=moved, rebuild=rebuild, rehash=rehash
+        photos, index, load, moved=moved, rebuild=rebuild, rehash=rehash, log=log
     )
     for line in to_lines(change):
         log(line)
@@ -69,9 +69,8 @@ def main(
 
 
 def to_lines(change: Change) -> list[str]:
-    """What needs a look: photos without a descriptor, damaged parts, other files."""
-    lines = [f"note: {note}" for note in change.notes]
-    lines += [f"damaged, extracted again: {why}" for why in change.damaged]
+    """What needs a look: photos without a descriptor, and damaged parts."""
+    lines = [f"damaged, extracted again: {why}" for why in change.damaged]
     if change.bad:
         lines.append(f"{len(change.bad)} photos have no descriptor:")
     for name, why in list(change.bad.items())[:SHOWN]:

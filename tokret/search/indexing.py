@@ -46,7 +46,6 @@ class Change:
     known: int  # photos that were moved, copied or touched, known by their content
     gone: int  # photos that were removed
     bad: Mapping[str, str]  # why photos have no descriptor, by name
-    notes: Sequence[str]  # on the photos' folders, and on what was skipped
     damaged: Sequence[str]  # why parts could not be used; they were extracted again
 
 
@@ -59,6 +58,7 @@ def update_index(
     rebuild: bool = False,
     rehash: bool = False,
     limits: Limits = Limits(),  # noqa: B008 (frozen)
+    log: Callable[[str], object] = lambda _: None,
 ) -> Change:
     """Creates or updates an index; after a kill the same call resumes.
 
@@ -73,6 +73,7 @@ def update_index(
       rehash: whether all photos are read, also those whose size and time have not
         changed.
       limits: the sizes of parts.
+      log: called with notes on the photos' folders and on what is skipped, first.
 
     Raises:
       UserError: the index is another folder's or another model's, another process
@@ -88,6 +89,8 @@ def update_index(
     if not found:
         others = "".join(f"; {note}" for note in notes)
         raise UserError(f"{root} has no photo; name a folder that has{others}")
+    for note in notes:
+        log(f"note: {note}")
     with _prepared(index):
         old = _existing(index, root, moved, rebuild)
         extractor = load(index / WEIGHTS / old.model.copy if old else None)
@@ -103,7 +106,7 @@ def update_index(
         gone = writer.finish(found)
     bad = {name: entry.error for name, entry in writer.photos.items() if entry.error}
     photos = len(writer.photos) - len(bad)
-    return Change(photos, new, known, gone, bad, notes, writer.damaged)
+    return Change(photos, new, known, gone, bad, writer.damaged)
 
 
 @contextlib.contextmanager
