@@ -192,6 +192,8 @@ def load(
 ) -> Model:
     """Restores a model.
 
+    Compiled programs are kept in ~/.cache/tokret, unless jax has a folder for them.
+
     Args:
       path: the folder of a run of `tokret train`, whose newest checkpoint is taken, of
         a conversion by `tokret convert`, or of one checkpoint.
@@ -218,6 +220,8 @@ def open_index(
     path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
 ) -> Index:
     """Opens an index that `tokret index` made.
+
+    Compiled programs are kept as by `load`.
 
     Args:
       path: the index's folder.

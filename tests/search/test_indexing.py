@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,6 +29,26 @@ def update(load, photos, tmp_path):
         return update_index(root, tmp_path / "index", load, **options)
 
     return run
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Expects that an update is interrupted after its first five photos."""
+    extract_into = photo_extraction.extract_into
+    monkeypatch.setattr(photo_extraction, "AT_ONCE", 5)
+
+    def interrupted(*arguments):
+        extract_into(*arguments)
+        raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def expected():
+        with monkeypatch.context() as patch:
+            patch.setattr(photo_extraction, "extract_into", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return expected
 
 
 def counts(change):
@@ -246,7 +267,7 @@ def test_further_training_does_not_change_an_index(
 
 
 def test_a_rebuild_extracts_all_again_and_is_complete_at_once(
-    update, tmp_path, other_checkpoint, monkeypatch
+    update, tmp_path, other_checkpoint, interrupt
 ):
     index = tmp_path / "index"
     update()
@@ -256,19 +277,9 @@ def test_a_rebuild_extracts_all_again_and_is_complete_at_once(
     def rebuild(**options):
         return update(load=lambda copy: other, rebuild=True, limits=SMALL, **options)
 
-    # Interrupted after the first photos: the old index answers.
-    extract_into = photo_extraction.extract_into
-    calls = []
-
-    def interrupted(*arguments):
-        calls.append(extract_into(*arguments))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(photo_extraction, "AT_ONCE", 5)
-    with monkeypatch.context() as patch:
-        patch.setattr(photo_extraction, "extract_into", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            rebuild()
+    with interrupt():
+        rebuild()
+    # The old index answers.
     assert same(before, descriptors(index)) and read_catalogue(index) == old
     assert len(os.listdir(index / "weights")) == 2
     assert counts(rebuild()) == (9, 4, 0, 0)  # five were done
@@ -278,6 +289,32 @@ def test_a_rebuild_extracts_all_again_and_is_complete_at_once(
     assert new.model.weights == other.model.weights
     assert os.listdir(index / "weights") == [new.model.copy]
     assert sorted(os.listdir(index / PARTS)) == sorted(new.live_rows())
+    assert counts(update(load=load_extractor)) == (9, 0, 0, 0)
+
+
+def test_an_interrupted_index_resumes_whatever_changed_in_its_folder(
+    update, interrupt, photos, tmp_path, jpeg
+):
+    with interrupt():
+        update()
+    found = descriptors(tmp_path / "index")
+    assert len(found) == 5
+    (photos / "a new one.jpg").write_bytes(jpeg(seed=51, size=(48, 40)))
+    (photos / min(found)).rename(photos / "renamed.jpg")
+    change = update()
+    assert counts(change) == (10, 5, 1, 1)
+    after = descriptors(tmp_path / "index")
+    found["renamed.jpg"] = found.pop(min(found))
+    assert same(found, {name: after[name] for name in found})
+
+
+def test_a_rebuild_may_change_the_settings_alone(update, photos, tmp_path):
+    update()
+    change = update(
+        load=lambda copy: load_extractor(copy, longest_side=32), rebuild=True
+    )
+    assert counts(change) == (9, 9, 0, 0)
+    assert read_catalogue(tmp_path / "index").model.longest_side == 32
     assert counts(update(load=load_extractor)) == (9, 0, 0, 0)
 
 

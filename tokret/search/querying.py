@@ -1,6 +1,7 @@
 """Queries to an index: the photos most similar to a photo, or to a part of it."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ def query_index(
     extracted = time.perf_counter()
     hits = search_parts(stores, catalogue.live_rows(), query, top)
     seconds = extracted - start, time.perf_counter() - extracted
-    gone = [hit.name for hit in hits if not (folder / hit.name).exists()]
+    gone = [hit.name for hit in hits if not os.path.exists(folder / hit.name)]
     num_photos = len(catalogue.photos) - len(catalogue.errors())
     return SearchResults(folder, hits, gone, num_photos, *seconds)
 
