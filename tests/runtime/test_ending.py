@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def test_a_signal_ends_a_program_with_a_line(number, where):
         text=True,
     ) as process:
         process.stdout.readline()
+        time.sleep(0.5)  # until it sleeps, or is in C
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
