@@ -58,6 +58,7 @@ from tokret.retrieval.store.record import Images
 from tokret.retrieval.tables import TableRow, cost_lines, table_rows, text_table
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
+from tokret.runtime.ending import keeps
 from tokret.training.checkpoint_metadata import read_config, read_metadata
 
 STORES = "descriptors"  # below DIR/eval
@@ -88,10 +89,12 @@ def evaluate_run(options: Options) -> None:
         ),
         "dataset",
     )
+    stores = target / STORES / name
+    keeps(f"extracted descriptors are kept in {stores}; the same command resumes")
     images = image_sets(dataset, split, settings.longest_side)
     # The systems: the checkpoint's model first, by the name of its head.
     trained, untrained = model_systems(
-        config, settings, checkpoint, options.ema, target / STORES / name, log
+        config, settings, checkpoint, options.ema, stores, log
     )
     head, dtype = config.model.head, config.model.dtype
     systems: dict[str, System] = {head: trained}

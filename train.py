@@ -27,7 +27,6 @@ from tokret.errors import StoppedError, UserError
 from tokret.io.atomic_files import require_folder
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
-from tokret.runtime.ending import keeps
 from tokret.training.checkpoint_digests import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
 from tokret.training.input_batches import PhotoInput
@@ -117,7 +116,6 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     from tokret.training.setup import initial_state, prepare_run
 
     require_folder(workdir, "workdir")
-    keeps("nothing is lost; the same command resumes")
     dataset, setup = prepare_run(config)
     with naming("config.run", type(config.run)):
         keep_compiled(config.run.compilation_cache)

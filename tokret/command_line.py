@@ -21,7 +21,7 @@ from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from tokret.errors import StoppedError, UserError
 from tokret.names import printable
-from tokret.runtime.allocation import keep_freed_memory
+from tokret.runtime.allocation import avoid_missing_tpu, keep_freed_memory
 from tokret.runtime.ending import exit_status, leave
 
 FIELD = "--config."  # begins an argument that changes a field of the config
@@ -84,6 +84,7 @@ def _run(command: Any, arguments: Sequence[str], prog: str) -> None:
         command, prog = command[name], f"{prog} {name}"
     call = parse(command, arguments, prog)
     quieten()
+    avoid_missing_tpu()
     if "processes" in call.keywords:
         keep_freed_memory()
     try:

@@ -42,6 +42,20 @@ def test_overrides_have_the_fields_type(override, group, value):
     assert type(getattr(found, name)) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.head=gem", "has the fields of token, not of gem: use demo:gem"),
+        ("data.name=gldv2", "of synthetic_landmarks, not of gldv2: use a config of "),
+        ("optimiser.name=sgd", "momentum is missing; .* not of sgd: use a config of "),
+        ("model.head=gme", "config.model.head is 'gme'; it must be one of: [a-z, ]*$"),
+    ],
+)
+def test_a_file_that_does_not_fit_an_override_is_explained(override, message):
+    with pytest.raises(UserError, match=message):
+        load_config("demo", [f"--config.{override}"])
+
+
 def test_an_override_may_add_a_field_that_another_override_brings():
     config = load_config(
         "demo", ["--config.optimiser.momentum=0.5", "--config.optimiser.name=sgd"]

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import tempfile
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokret.config import stored
+from tokret.config.files import load_config
 from tokret.config.parsing import parse, parse_saved, to_tree
 from tokret.config.tree import DatasetIdentity, InferenceConfig
 from tokret.configs import demo, gldv2_r101, image_folder
@@ -100,6 +102,16 @@ def test_a_run_is_lengthened_by_restarts_of_its_schedule(tmp_path):
     ):
         with pytest.raises(UserError, match="belongs to a run with another config"):
             stored.record(other, path, None)
+
+
+def test_the_documented_way_to_lengthen_a_run(tmp_path, request):
+    page = (request.config.rootpath / "docs" / "training.md").read_text()
+    (command,) = re.findall(r"^tokret train .*", page, re.M)
+    fields = [word for word in command.split() if word.startswith("--config.")]
+    config = load_config("demo", fields)
+    stored.record(CONFIG, tmp_path / "config.json", None)
+    stored.record(config, tmp_path / "config.json", None)
+    assert config.epochs == 24 and config.schedule.restarts == (16,)
 
 
 def test_a_lost_file_is_restored_from_the_checkpoints_config(tmp_path):

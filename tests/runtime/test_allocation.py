@@ -56,6 +56,31 @@ def test_what_the_environment_chooses_comes_first(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("libtpu", "plugin", "node", "chosen"),
+    [
+        (True, False, None, "cpu"),
+        (False, False, None, None),
+        (True, True, None, None),
+        (True, False, "accel0", None),
+        (True, False, "vfio/0", None),
+        (True, False, "nvidia0", "cpu"),  # without a plugin for it
+    ],
+)
+def test_libtpu_is_not_loaded_where_no_tpu_is(
+    monkeypatch, tmp_path, libtpu, plugin, node, chosen
+):
+    monkeypatch.setenv("JAX_PLATFORMS", "")  # restored at the end
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(allocation, "_has_libtpu", lambda: libtpu)
+    monkeypatch.setattr(allocation, "_plugins", lambda: plugin)
+    if node:
+        (tmp_path / node).parent.mkdir(exist_ok=True)
+        (tmp_path / node).touch()
+    allocation.avoid_missing_tpu(tmp_path)
+    assert os.environ.get("JAX_PLATFORMS") == chosen
+
+
+@pytest.mark.parametrize(
     ("node", "found"),
     [("accel0", True), ("vfio/0", True), ("vfio/vfio", False), ("nvidia0", True)],
 )

@@ -19,6 +19,7 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.file_locks import held
 from tokret.models.build import HEADS
+from tokret.runtime.ending import keeps
 
 # Options of tokret eval, which also reports the numbers before re-ranking.
 MEASUREMENTS = {
@@ -200,5 +201,6 @@ def main(comparison: Comparison, fields: Sequence[str] = ()) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     given.output.mkdir(parents=True, exist_ok=True)
     refusal = f"output={given.output}: another comparison is at work in it"
+    keeps(f"what is trained is kept in {given.output}; the same command resumes")
     with held(given.output / ".lock", refusal):
         compare(given)

@@ -9,6 +9,7 @@ from tokret.command_line import log
 from tokret.errors import UserError
 from tokret.names import printable
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
+from tokret.runtime.ending import keeps
 from tokret.search.extractor import Extractor, load_extractor
 from tokret.search.indexing import Change, update_index
 
@@ -50,6 +51,7 @@ def main(
     if ema and checkpoint is None:
         raise UserError("ema: is of a checkpoint; name the checkpoint too")
     keep_compiled(compilation_cache)
+    keeps(f"what was extracted is kept in {index}; the same command resumes")
 
     def load(copy: Path | None) -> Extractor:
         source = checkpoint or copy

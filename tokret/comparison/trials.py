@@ -143,6 +143,7 @@ def run(program: str, *arguments: str) -> None:
             out, err = process.communicate()
         except BaseException:
             process.terminate()  # it saves its state
+            process.wait()
             raise
     status = process.returncode
     if status == 0:

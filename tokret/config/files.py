@@ -50,6 +50,7 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> Config:
     # Names of datasets, heads and optimisers first: they decide which fields exist.
     fields = [override.removeprefix(FIELD).partition("=") for override in overrides]
     deciding = {f"{group}.{key}" for group, (key, _) in VARIANTS.items()}
+    chosen = _choices(tree)
     changed = set()
     for path, equals, value in sorted(fields, key=lambda it: it[0] not in deciding):
         if not equals:
@@ -59,7 +60,38 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> Config:
     try:
         return parse(tree)
     except UserError as error:
-        raise UserError(_with_line(str(error), name, changed)) from error
+        message = _with_line(str(error), name, changed)
+        hint = _why_it_does_not_fit(str(error), name, chosen, _choices(tree), changed)
+        raise UserError(message + hint) from error
+
+
+def _choices(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields that decide which fields exist, such as the head, by group."""
+    groups = {group: (tree.get(group), key) for group, (key, _) in VARIANTS.items()}
+    return {
+        group: fields.get(key)
+        for group, (fields, key) in groups.items()
+        if isinstance(fields, dict)
+    }
+
+
+def _why_it_does_not_fit(
+    message: str,
+    name: str,
+    before: dict[str, Any],
+    now: dict[str, Any],
+    changed: set[str],
+) -> str:
+    """Explains errors on fields of a group that an override has made another kind."""
+    field = re.match(r"config\.((\w+)\.\w+) is (not a field|missing)", message)
+    group = field[2] if field else ""
+    if field is None or field[1] in changed or before.get(group) == now.get(group):
+        return ""
+    other = f"{name}:{now[group]}" if group == "model" else f"a config of {now[group]}"
+    return (
+        f"; {name} has the fields of {before.get(group)}, not of {now[group]}: "
+        f"use {other}"
+    )
 
 
 def _load_module(name: str) -> ModuleType:

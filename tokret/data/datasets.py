@@ -13,6 +13,7 @@ from tokret.config.tree import DatasetIdentity
 from tokret.errors import UserError
 from tokret.io.atomic_files import require_folder
 from tokret.io.regular_files import parsing
+from tokret.runtime.ending import keeps
 
 DATA_DIR = "~/.cache/tokret"  # of prepared datasets, where no other is named
 # By name, module:function; only the module of the chosen dataset is imported.
@@ -147,5 +148,6 @@ def prepare(data_dir: str, *, workers: int = 0, **fields: Any) -> Dataset:
     within("workers", workers, 0)
     folder = Path(data_dir).expanduser()
     require_folder(folder, "data_dir")
+    keeps("photos that are prepared are kept; the same command resumes")
     builder = prepare_function(config.name)(config, folder, workers)
     return Dataset(config.name, builder)

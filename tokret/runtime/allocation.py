@@ -1,13 +1,15 @@
-"""Memory that XLA's CPU programs free and allocate again at every step."""
+"""Accelerators that jax may find, and memory that XLA's CPU programs free."""
 
 import ctypes
 import importlib.util
 import os
 import pkgutil
+import sys
 from pathlib import Path
 
 # Names of devices: TPUs, NVIDIA's GPUs, also under WSL, AMD's, Intel's.
-_DEVICES = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*", "dxg", "kfd", "dri/renderD*")
+_TPU_DEVICES = ("accel*", "vfio/[0-9]*")
+_DEVICES = (*_TPU_DEVICES, "nvidia[0-9]*", "dxg", "kfd", "dri/renderD*")
 # glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
@@ -64,9 +66,32 @@ def has_accelerator(devices: Path = Path("/dev")) -> bool:
     return has_plugin() and any(any(devices.glob(name)) for name in _DEVICES)
 
 
+def avoid_missing_tpu(devices: Path = Path("/dev")) -> None:
+    """Keeps jax from loading libtpu on a computer without a TPU.
+
+    libtpu, which compiles for pods there, would print errors about missing settings of
+    a TPU. Before jax initialises its devices; where the environment chooses platforms,
+    or another plugin may find an accelerator, nothing is changed.
+    """
+    chosen = os.environ.get("JAX_PLATFORMS") or os.environ.get("JAX_FORCE_TPU_INIT")
+    nodes = (node for name in _TPU_DEVICES for node in devices.glob(name))
+    if chosen or _plugins() or not _has_libtpu() or any(nodes):
+        return
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if jax := sys.modules.get("jax"):  # which has read the environment
+        jax.config.update("jax_platforms", "cpu")
+
+
 def has_plugin() -> bool:
     """Whether jax has a plugin for an accelerator, or libtpu, to load."""
-    plugins = importlib.util.find_spec("jax_plugins")
-    places = (plugins.submodule_search_locations or ()) if plugins else ()
-    libtpu = importlib.util.find_spec("libtpu")
-    return bool(libtpu or list(pkgutil.iter_modules(list(places))))
+    return _has_libtpu() or _plugins()
+
+
+def _has_libtpu() -> bool:
+    return importlib.util.find_spec("libtpu") is not None
+
+
+def _plugins() -> bool:
+    found = importlib.util.find_spec("jax_plugins")
+    places = (found.submodule_search_locations or ()) if found else ()
+    return any(pkgutil.iter_modules(list(places)))

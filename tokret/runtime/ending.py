@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -48,6 +49,7 @@ class Interruption:
         if not self._raised.is_set():  # else its end is in progress
             self.number = number
             self._raised.set()
+            warnings.simplefilter("ignore")  # of coroutines that it ends
             raise KeyboardInterrupt
 
     def notice(self, number: int) -> None:
