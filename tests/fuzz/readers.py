@@ -41,7 +41,7 @@ from tokret.data.preparing.photo_files import (
     PhotoReader,
 )
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
-from tokret.data.preparing.tar_members import list_members
+from tokret.data.preparing.tar_members import list_members, read_members
 from tokret.data.preparing.unpacked_archives import unpack
 from tokret.data.records import BadRecordError, read_record
 from tokret.data.revisited.text_ground_truth import KINDS, read_texts, to_revisited
@@ -269,6 +269,13 @@ def _tar(mode: str) -> bytes:
     return file.getvalue()
 
 
+def _mutate_tgz(rng: random.Random, data: bytes, number: int) -> bytes:
+    if rng.random() < 0.3:
+        return mutations.mutate_bytes(rng, data, number)
+    changed = mutations.mutate_tar(rng, gzip.decompress(data), number)
+    return gzip.compress(changed, mtime=0)
+
+
 def _unpack(path: Path) -> None:
     for plain in unpack([path], path.parent / "plain"):
         list(list_members(plain))
@@ -422,6 +429,11 @@ READERS: dict[str, Reader] = {
     ),
     ".tgz": Reader(
         written("a.tgz", gzip.compress(_tar("w"), mtime=0)), _unpack, rewrites=True
+    ),
+    ".tgz, not unpacked": Reader(
+        written("a.tgz", gzip.compress(_tar("w"), mtime=0)),
+        lambda path: list(read_members(path)),
+        _mutate_tgz,
     ),
     "index of a tar": Reader(
         _locations,
