@@ -19,6 +19,8 @@ from tokret.training.checkpoint_inspection import why_not_read
 
 MAX_ENTRIES = 100_000  # tensors and others; the largest models have some thousands
 MAX_DEPTH = 32  # of dicts in dicts; what is further down is not listed
+# The second for what is encrypted, or compressed in unusual ways.
+MEMBER_ERRORS: tuple[type[Exception], ...] = (*PARSING_ERRORS, RuntimeError)
 Place = tuple[str, ...]  # names of dicts within dicts, and of an entry
 
 
@@ -85,8 +87,7 @@ def _npz(path: Path, archive: zipfile.ZipFile) -> list[Entry]:
         try:
             with archive.open(info) as member:
                 start = member.read(descriptor_files.MAX_HEADER)
-        # The second for what is encrypted, or compressed in unusual ways.
-        except (*PARSING_ERRORS, RuntimeError) as error:
+        except MEMBER_ERRORS as error:
             reason = one_line(error) or type(error).__name__
             raise FaultError(f"damaged ({reason}); get it again") from error
         header = descriptor_files.parse_header(path, start)
