@@ -107,7 +107,9 @@ def _run_worker(
         words = errors.read().decode(errors="replace")
     if status > 0:
         raise RuntimeError(f"the worker failed:\n{words[-3000:]}")
-    return f"ended by signal {-status}: {words.strip()[-300:]!r}"
+    if status < 0:
+        print(words[-5000:], file=sys.stderr)  # faulthandler's
+    return f"ended by signal {-status}"
 
 
 def _end_stalled(

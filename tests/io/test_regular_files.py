@@ -8,6 +8,7 @@ import zlib
 import pytest
 
 from tokret.errors import UserError
+from tokret.io.file_locks import held
 from tokret.io.regular_files import open_file, parsing, read_file
 
 
@@ -79,3 +80,13 @@ def test_a_file_without_a_size_is_read_up_to_the_limit():
     assert content.startswith(b"Name:") and len(content) > 100
     with pytest.raises(UserError, match="is larger than"):
         read_file("/proc/self/status", 100)
+
+
+def test_a_lock_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with held(tmp_path / ".lock", "busy"):
+        with pytest.raises(UserError, match="busy"), held(tmp_path / ".lock", "busy"):
+            pass
+    with pytest.raises(UserError, match="cannot be opened: Is a directory"):
+        with held(tmp_path, "busy"):
+            pass

@@ -124,7 +124,7 @@ class Dataset:
             )
         import tensorflow_datasets as tfds
 
-        folder = self.builder.data_path
+        folder = str(self.builder.data_path)
         with parsing(folder, "remove this folder, and prepare the dataset again"):
             source = self.builder.as_data_source(
                 split, decoders={"image": tfds.decode.SkipDecoding()}

@@ -5,6 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tokret.errors import UserError
 
@@ -14,10 +15,11 @@ def held(path: Path, refusal: str) -> Iterator[None]:
     """Holds a lock file, made if missing; the lock ends with the process at the latest.
 
     Raises:
-      UserError: with the text `refusal`, if another process holds it.
+      UserError: with the text `refusal`, if another process holds it; or the file
+        cannot be opened.
     """
     while True:
-        with path.open("a") as file:
+        with _open(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -27,6 +29,15 @@ def held(path: Path, refusal: str) -> Iterator[None]:
                 continue
             yield
             return
+
+
+def _open(path: Path) -> BinaryIO:
+    # To read and write, since a pipe of this name would be waited for.
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened: {error.strerror}") from error
+    return os.fdopen(number, "rb")
 
 
 def _is_open(path: Path, number: int) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from tokret.retrieval.store.writing import StoreWriter, write_store
 
 COUNT, DIMS = 11, 3
 ORDER = np.array([4, 0, 7, 9, 1, 2, 10, 3, 5, 8, 6])  # batches go by canvases
+DAMAGE = ("torn", "garbled", "rows", "gone", "longer", "types", "bad rows")
 BAD = {7: "record 7 cannot be read", 3: "photo 3 cannot be decoded"}
 
 
@@ -116,7 +118,7 @@ def test_cut_before_any_call_that_writes_it_ends_the_same(tmp_path, monkeypatch)
     assert 40 < cut < 999
 
 
-@pytest.mark.parametrize("damage", ["torn", "garbled", "rows", "gone", "longer"])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_rows_are_extracted_again(tmp_path, damage):
     make(tmp_path / "whole")
     folder = tmp_path / "s"
@@ -127,6 +129,9 @@ def test_damaged_rows_are_extracted_again(tmp_path, damage):
     lines, array = journal.read_bytes(), bytearray(rows.read_bytes())
     if damage == "torn":
         journal.write_bytes(lines[:-3])
+    elif damage in ("types", "bad rows"):
+        odd = b'[["4"],{},0]' if damage == "types" else b'[[4],{"99":"?"},0]'
+        journal.write_bytes(b"%08x %s\n" % (zlib.crc32(odd), odd))
     elif damage == "garbled":
         journal.write_bytes(lines.replace(b"4,", b"5,", 1))
     elif damage == "rows":
@@ -136,7 +141,7 @@ def test_damaged_rows_are_extracted_again(tmp_path, damage):
         rows.unlink()
     else:
         journal.write_bytes(lines + b"\x00" * 100)
-    kept = {"torn": 4, "garbled": 0, "rows": 4, "gone": 0, "longer": 8}[damage]
+    kept = {"torn": 4, "rows": 4, "longer": 8}.get(damage, 0)
     assert StoreWriter(folder, record()).finished.sum() == kept
     (folder / ".store.json.77").write_text("a draft that a kill left")
     make(folder)

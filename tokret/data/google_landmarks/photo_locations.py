@@ -6,6 +6,7 @@ the dataset and for the next start after a kill.
 """
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +22,12 @@ from tokret.data.preparing.photo_files import PhotoLocations
 from tokret.data.preparing.tar_members import list_members
 from tokret.errors import UserError
 from tokret.io.atomic_files import replacing
-from tokret.io.regular_files import PARSING_ERRORS
+from tokret.io.regular_files import parsing, read_file
 
 ARCHIVE = re.compile(r"images_\d{3}\.tar")
 ARCHIVES = 500  # that were published
 HEX = "[0-9a-f]"
+MAX_INDEX = 2**28  # bytes; that of a published tar has 0.2 MB
 THREADS = 8  # they wait for the disk
 
 Result = TypeVar("Result")
@@ -120,9 +122,10 @@ def _index(path: Path, cache: Path) -> TarIndex:
     digest = hashlib.sha256(state.encode("utf-8", "backslashreplace")).hexdigest()[:12]
     target = cache / f"{path.stem}-{digest}.npz"
     try:
-        with np.load(target) as arrays:
+        content = io.BytesIO(read_file(target, MAX_INDEX))
+        with parsing(target, "it is made again"), np.load(content) as arrays:
             return TarIndex(*(arrays[name] for name in TarIndex._fields))
-    except PARSING_ERRORS:
+    except UserError:
         index = _read_index(path)
     with replacing(target) as partial, partial.open("wb") as file:
         np.savez(file, **index._asdict())

@@ -24,10 +24,13 @@ from tokret.data.preparing.photo_files import (
 )
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.data.preparing.problems import Problem
+from tokret.errors import UserError
+from tokret.io.json_files import read_json
 
 # Each record by itself, for random access. Photos are compressed: compressing them
 # again made writing 4 times and reading 3 times slower and saved nothing.
 OPTIONS = "group_size:1,uncompressed"
+MAX_REPORT = 2**28  # bytes of a shard's report
 
 
 class SourcePhoto(NamedTuple):
@@ -71,10 +74,10 @@ class WriteError(Exception):
 
 def read_report(task: ShardTask) -> ShardReport | None:
     """Returns the report of a shard that was finished before, None if there is none."""
+    path, remedy = Path(task.journal), "the shard is written again"
     try:
-        data = Path(task.journal).read_bytes()
-        report = msgspec.json.decode(data, type=ShardReport)
-    except (OSError, msgspec.MsgspecError):
+        report: ShardReport = read_json(path, ShardReport, remedy, MAX_REPORT)
+    except UserError:
         return None
     # The report is written before the shard gets its name.
     if report.digest != task.digest() or not os.path.isfile(task.path):

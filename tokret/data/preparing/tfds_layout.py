@@ -5,13 +5,14 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
 from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
 from tokret.data.preparing.shards import ShardReport
 from tokret.errors import UserError
+from tokret.io.regular_files import open_file
 from tokret.names import first_names, one_line
 
 VERSION = "1.0.0"
@@ -26,14 +27,12 @@ def open_dataset(folder: Path, whole: bool = True) -> tfds.core.DatasetBuilder:
       UserError: if a file is damaged or, of a `whole` dataset, missing.
     """
     remedy = "remove this folder, and prepare the dataset again"
+    for path in (*folder.glob("*.json"), *folder.glob("*.txt")):
+        open_file(path).close()  # TFDS would wait for a pipe
     try:
         builder = tfds.builder_from_directory(folder)
         dict((builder.info.metadata or {}).items())
-        lost = {"image", "filename"} - set(builder.info.features)
-        if lost:
-            raise ValueError(f"its records have no {' and no '.join(sorted(lost))}")
-        if "label" in builder.info.features:
-            _check_labels(folder, builder.info.features["label"])
+        _check_features(folder, builder.info.features)
         splits = builder.info.splits.values()
         shards = [path for split in splits for path in map(Path, split.filepaths)]
     # TFDS's own errors, protobuf's, and those of every parser.
@@ -44,6 +43,21 @@ def open_dataset(folder: Path, whole: bool = True) -> tfds.core.DatasetBuilder:
     if lacking:
         raise UserError(f"{folder}: lacks {first_names(lacking)}; {remedy}")
     return builder
+
+
+def _check_features(folder: Path, features: Any) -> None:
+    kinds = {
+        "image": tfds.features.Image,
+        "filename": tfds.features.Text,
+        "label": tfds.features.ClassLabel,
+    }
+    found = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
+    for name, kind in kinds.items():
+        if name in found or name != "label":
+            if not isinstance(found.get(name), kind):
+                raise ValueError(f"its records have no {name}")
+    if "label" in found:
+        _check_labels(folder, found["label"])
 
 
 def _check_labels(folder: Path, label: tfds.features.ClassLabel) -> None:

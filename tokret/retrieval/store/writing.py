@@ -118,7 +118,7 @@ class StoreWriter:
             return
         for batch in batches:
             rows = np.array(batch.rows, np.int64)
-            if ((rows < 0) | (rows >= len(array))).any():
+            if (rows >= len(array)).any() or not batch.bad.keys() <= {*batch.rows}:
                 continue
             if checksum(array[row].tobytes() for row in rows) == batch.checksum:
                 self.finished[rows] = True
