@@ -35,7 +35,7 @@ class Limits:
     """The sizes of parts."""
 
     rows: int = 4096  # most rows of a part
-    seconds: float = 30.0  # of extraction, after which a part is written
+    seconds: float = 10.0  # of extraction, after which a part is written
     small: int = 16  # parts less than half full; more are merged
 
 

@@ -139,7 +139,7 @@ class _PartWriter:
         self._limits, self._bar = limits, bar
         self._rows: list[int] = []
         self._descriptors: list[np.ndarray] = []
-        self._start = time.monotonic()
+        self._due = time.monotonic() + limits.seconds
 
     @property
     def finished(self) -> Bool[np.ndarray, " n"]:
@@ -163,15 +163,18 @@ class _PartWriter:
             self._descriptors.append(descriptor)
             if len(self._rows) >= self._limits.rows:
                 self.flush()
-        if time.monotonic() - self._start > self._limits.seconds:
+        if time.monotonic() >= self._due:
             self.flush()
 
     def flush(self) -> None:
         """Writes a part of the rows that are in none yet."""
+        start = time.monotonic()
         if self._rows:
             images = _select(self._images, self._rows)
             files = [self._files[row] for row in self._rows]
             descriptors = np.stack(self._descriptors).astype(np.float32)
             self._rows, self._descriptors = [], []
             self._writer.add_part(images, descriptors, files)
-        self._start = time.monotonic()
+        end = time.monotonic()
+        # The catalogue of a large index takes longer to write: at most 5 % of the time.
+        self._due = end + self._limits.seconds * max(1.0, 2 * (end - start))
