@@ -10,10 +10,14 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tokret.arguments import within
+from tokret.data.decoding import MAX_PIXELS
+from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.data.views import Box, LazyViews, View
 from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
@@ -21,7 +25,7 @@ from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.catalogue import WEIGHTS, ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor, load_extractor
 from tokret.search.photos import view_of
-from tokret.search.querying import SearchResults, query_index
+from tokret.search.querying import SearchResults, check_box, query_index
 from tokret.shapes import Float
 
 # Arrays are uint8 [height, width, 3], each of its own size.
@@ -31,9 +35,19 @@ Photo = str | os.PathLike[str] | np.ndarray
 class Model:
     """A restored model, from `tokret.load`."""
 
-    def __init__(self, extractor: Extractor) -> None:
+    def __init__(self, extractor: Extractor, max_pixels: int = MAX_PIXELS) -> None:
         """Wraps a restored model."""
         self._system = extractor.system
+        self._max_pixels = within("max_pixels", max_pixels, 1, MOST_PIXELS)
+
+    def __repr__(self) -> str:
+        """Names the model, and how photos are scaled."""
+        model, settings = self._system.model, self._system.settings
+        scales = ", ".join(f"{scale:g}" for scale in settings.scales)
+        return (
+            f"<tokret.Model: {model['head']} over {model['trunk']}, longest side "
+            f"{settings.longest_side}, scales {scales}>"
+        )
 
     def embed(self, photos: Sequence[Photo]) -> Float[np.ndarray, "n d"]:
         """Extracts descriptors.
@@ -93,8 +107,8 @@ class Model:
         return found
 
     def _views(self, photos: Sequence[Photo]) -> LazyViews:
-        listed = isinstance(photos, Sequence | np.ndarray)
-        if isinstance(photos, str) or not listed:
+        listed = isinstance(photos, Sequence) or np.ndim(photos) > 0
+        if isinstance(photos, str | bytes) or not listed:
             raise UserError(
                 f"photos is a {type(photos).__name__}; give a list of paths or arrays"
             )
@@ -113,17 +127,27 @@ class Model:
                     f"photos[{i}] is a {type(photo).__name__}; it must be a path or an "
                     "array"
                 )
+        return LazyViews(len(photos), lambda i: self._view(photos[i], f"photos[{i}]"))
+
+    def _view(self, photo: Photo, name: str) -> View:
+        """Reads a file, as `view_of`, or encodes an array without loss."""
         side = self._system.settings.longest_side
-        return LazyViews(len(photos), lambda i: _view(photos[i], f"photos[{i}]", side))
+        if isinstance(photo, np.ndarray):
+            encoded = io.BytesIO()
+            Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
+            return View(encoded.getvalue(), name, None, side)
+        return view_of(Path(photo), str(photo) or name, side, self._max_pixels)
 
 
-def _view(photo: Photo, name: str, side: int) -> View:
-    """Reads a file, as `view_of`, or encodes an array without loss."""
-    if isinstance(photo, np.ndarray):
-        encoded = io.BytesIO()
-        Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
-        return View(encoded.getvalue(), name, None, side)
-    return view_of(Path(photo), str(photo), side)
+def _path(value: Any, argument: str) -> Path:
+    """Returns a path that was given as an argument.
+
+    Raises:
+      UserError: if it is none.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{argument} is a {type(value).__name__}; it must be a path")
+    return Path(value).expanduser()
 
 
 class Index:
@@ -154,8 +178,16 @@ class Index:
 
         self._load = load
 
+    def __repr__(self) -> str:
+        """Names the folder of the photos, and how many have descriptors."""
+        return f"<tokret.Index: {len(self.names)} photos of {self.root}>"
+
     def query(
-        self, photo: str | os.PathLike[str], top: int = 20, box: Box | None = None
+        self,
+        photo: str | os.PathLike[str],
+        top: int = 20,
+        box: Box | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> SearchResults:
         """Retrieves the photos that are most similar to a photo.
 
@@ -164,6 +196,7 @@ class Index:
           top: how many to retrieve.
           box: x0, y0, x1, y1 in pixels of the upright photo: the part of it to search
             for; None: all of it.
+          max_pixels: that the photo may have, as of `load`.
 
         Returns:
           `hits`, the best first, each with `name` and `score`, the cosine similarity;
@@ -180,7 +213,14 @@ class Index:
           >>> best.name in index.names
           True
         """
-        return query_index(self._folder, Path(photo), box, top, self._load, self.root)
+        path = _path(photo, "photo")
+        if not isinstance(top, int):
+            raise UserError(f"top is {top!r}; it must be a whole number")
+        part = None if box is None else check_box(box, box)
+        within("max_pixels", max_pixels, 1, MOST_PIXELS)
+        return query_index(
+            self._folder, path, part, top, self._load, self.root, max_pixels
+        )
 
 
 def load(
@@ -189,6 +229,7 @@ def load(
     ema: bool = False,
     longest_side: int | None = None,
     scales: Sequence[float] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Model:
     """Restores a model.
 
@@ -201,6 +242,8 @@ def load(
       longest_side: of a photo, in pixels; None: the run's.
       scales: factors of the image size; the normalised mean of their descriptors is the
         result. None: the run's.
+      max_pixels: that a photo's file may have. Above 100 million it is decoded at half
+        its sides or less.
 
     Raises:
       UserError: if there is no checkpoint, it is damaged, or a value is out of range.
@@ -212,8 +255,10 @@ def load(
       1
     """
     _cache_programs()
-    folder = Path(path).expanduser()
-    return Model(load_extractor(folder, ema, longest_side, scales))
+    if not (scales is None or np.ndim(scales) == 1):
+        raise UserError(f"scales is {scales!r}; it must be a list of numbers")
+    extractor = load_extractor(_path(path, "path"), ema, longest_side, scales)
+    return Model(extractor, max_pixels)
 
 
 def open_index(
@@ -231,10 +276,10 @@ def open_index(
       UserError: if it is not an index, or `root` is not a folder.
     """
     _cache_programs()
-    folder = None if root is None else Path(root).expanduser()
+    folder = None if root is None else _path(root, "root")
     if folder is not None and not folder.is_dir():
         raise UserError(f"root={root} is not a folder; name that of the photos")
-    return Index(Path(path).expanduser(), folder)
+    return Index(_path(path, "path"), folder)
 
 
 def _cache_programs() -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -29,9 +30,9 @@ def within(
     """Returns a number in [least, most]; NaN is in none.
 
     Raises:
-      UserError: if it is not in the range.
+      UserError: if it is no number, or not in the range.
     """
-    if not least <= value <= most:
+    if not isinstance(value, numbers.Real) or not least <= value <= most:
         limits = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"
         raise UserError(f"{field} is {value}; it must be {limits}")
     return value

@@ -61,5 +61,5 @@ def test_small_photos_are_not_enlarged():
 def test_a_box_that_is_no_part_of_a_photo_is_refused(box):
     view = View(encoded(photo(30, 20)), "q.jpg", box, 64)
     for look in (view.size, view.pixels):
-        with pytest.raises(UserError, match=r"q\.jpg: its box"):
+        with pytest.raises(UserError, match=r"q\.jpg is 30 x 20 pixels and its box"):
             look()

@@ -1,10 +1,12 @@
 """The public API: the docstrings' examples, and photos of every kind."""
 
 import doctest
+import os
 import shutil
 import subprocess
 import sys
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +15,14 @@ import tokret
 from tokret import api
 from tokret.data.ground_truth import GroundTruth
 from tokret.search.indexing import update_index
+
+
+@pytest.fixture
+def unchecked():
+    """Without the checks of types that run in tests alone."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +61,88 @@ def test_photos_of_any_size_are_as_if_alone(model, photos, jpeg, tmp_path):
     [
         ([], "photos is empty"),
         ("query.jpg", "photos is a str; give a list"),
+        (b"query.jpg", "photos is a bytes; give a list"),
+        (None, "photos is a NoneType; give a list"),
+        (np.zeros((), np.uint8), "photos is a ndarray; give a list"),
+        ([None], r"photos\[0\] is a NoneType; it must be a path or an array"),
+        ([""], r"photos\[0\]: is a folder"),
         ([np.zeros((0, 8, 3), np.uint8)], r"photos\[0\] is uint8 \[0, 8, 3\]"),
         (["/nowhere.jpg"], "/nowhere.jpg"),
         ([np.zeros((4, 4), np.uint8)], r"photos\[0\] is uint8 \[4, 4\]"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_photos_are_named(model, photos, message):
     for method in (model.embed, model.attention):
         with pytest.raises(tokret.UserError, match=message):
             method(photos)
+
+
+def test_pipes_and_devices_are_refused_at_once(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for photo in (tmp_path / "pipe.jpg", "/dev/zero", tmp_path):
+        with pytest.raises(tokret.UserError, match=f"{photo}: is a .*, where a file"):
+            model.embed([photo])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": None}, "path is a NoneType; it must be a path"),
+        ({"path": 3}, "path is a int; it must be a path"),
+        ({"longest_side": "a"}, "longest_side is 'a'"),
+        ({"scales": 1.0}, "scales is 1.0; it must be a list"),
+        ({"scales": []}, r"scales is \[\]"),
+        ({"max_pixels": "many"}, "max_pixels is many; it must be in"),
+        ({"max_pixels": 0}, "max_pixels is 0; it must be in"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_arguments_of_load_are_named(token_checkpoint, arguments, message):
+    with pytest.raises(tokret.UserError, match=message):
+        tokret.load(**({"path": token_checkpoint} | arguments))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_model_and_an_index_are_printed(model, index):
+    words = "<tokret.Model: token over tiny, longest side 48, scales 1>"
+    assert repr(model) == words
+    assert repr(index) == f"<tokret.Index: 9 photos of {index.root}>"
+    for path in (None, 7):
+        with pytest.raises(tokret.UserError, match="path is a .*; it must be a path"):
+            tokret.open_index(path)
+
+
+@pytest.fixture
+def index(load, photos, tmp_path):
+    update_index(photos, tmp_path / "index", load)
+    return tokret.open_index(tmp_path / "index")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"photo": None}, "photo is a NoneType; it must be a path"),
+        ({"photo": np.zeros((8, 8, 3), np.uint8)}, "photo is a ndarray"),
+        ({"box": (1, 2)}, r"box=\(1, 2\) must be x0,y0,x1,y1"),
+        ({"box": 5}, "box=5 must be x0,y0,x1,y1"),
+        ({"box": "1,2,3,4"}, "box=1,2,3,4 must be x0,y0,x1,y1"),
+        ({"box": (0, 0, "a", 4)}, r"box=.*'a'.* must be x0,y0,x1,y1"),
+        ({"box": (0, 0, 0, 4)}, r"box=\(0, 0, 0, 4\) must have 0 <= x0 < x1"),
+        ({"box": (0, 0, 99, 4)}, "box=0,0,99,4 is not inside .* 48 x 40 pixels"),
+        (
+            {"box": (5, 5, 5.3, 20)},
+            "is 48 x 40 pixels and its box 5,5,5.3,20 has 0 x 15; choose a box of",
+        ),
+        ({"top": 0}, "top is 0; it must be at least 1"),
+        ({"top": None}, "top is None; it must be a whole number"),
+        ({"max_pixels": 1000}, r"claims 48 x 40 pixels, more than 1,000 \(max_pixels"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_arguments_of_a_query_are_named(index, photos, arguments, message):
+    with pytest.raises(tokret.UserError, match=message):
+        index.query(**({"photo": photos / "sea" / "1.jpg"} | arguments))
 
 
 def test_a_head_without_maps_has_no_attention(checkpoint, photos):

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tokret.errors import UserError
 from tokret.io.file_locks import held
@@ -181,6 +182,15 @@ def test_bad_photos_are_reported_once_and_read_again_when_they_change(
     (photos / "empty.jpg").write_bytes(jpeg(seed=60, size=(48, 40)))
     change = update()
     assert counts(change) == (10, 1, 0, 0) and not change.bad
+
+
+def test_a_photo_above_the_limit_is_read_when_that_is_raised(update, photos):
+    Image.new("1", (11_000, 10_000)).save(photos / "large.png")
+    change = update()
+    assert "claims 11000 x 10000 pixels, more than" in change.bad["large.png"]
+    limits = Limits(max_pixels=200_000_000)
+    assert update(limits=limits).bad == change.bad  # it has not changed
+    assert counts(update(limits=limits, rehash=True)) == (10, 1, 0, 0)
 
 
 def everything(folder):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tokret.data.preparing import photo_processing
 from tokret.errors import UserError
-from tokret.search.photos import find_photos, photo_views, read_view
+from tokret.search.photos import find_photos, photo_views, read_view, view_of
 
 
 def test_photos_are_listed_by_name_and_known_by_size_and_time(photos):
@@ -50,6 +51,31 @@ def test_views_are_upright_and_read_when_indexed(tmp_path):
     for look in (views[2].size, views[2].pixels):
         with pytest.raises(UserError, match=r"gone\.png: missing"):
             look()
+
+
+def test_a_box_of_a_photo_above_the_limit_is_that_of_the_smaller_one(
+    tmp_path, monkeypatch
+):
+    pixels = np.zeros((40, 64, 3), np.uint8)
+    pixels[:, :16] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    box = 0.0, 0.0, 40.0, 16.0  # of the upright photo: the bright part
+    whole = read_view(tmp_path / "a.jpg", "a.jpg", box, 64)
+    assert whole.box == box and whole.size() == (16, 40)
+    monkeypatch.setattr(photo_processing, "MAX_PIXELS", 1000)
+    half = read_view(tmp_path / "a.jpg", "a.jpg", box, 16, max_pixels=4000)
+    assert half.whole_size() == (20, 32) and half.box == (0, 0, 20, 8)
+    assert half.pixels().shape == (4, 10, 3) and half.pixels().mean() > 190
+    with pytest.raises(UserError, match="not inside a.jpg, which is 40 x 64 pixels"):
+        read_view(
+            tmp_path / "a.jpg", "a.jpg", (0.0, 0.0, 41.0, 9.0), 16, max_pixels=4000
+        )
+    with pytest.raises(UserError, match="more than 2,000"):
+        view_of(tmp_path / "a.jpg", "a.jpg", 16, max_pixels=2000).size()
+    (view,) = photo_views(tmp_path, ["a.jpg"], 16, max_pixels=4000)
+    assert view.size() == (16, 10)
 
 
 @pytest.mark.parametrize(

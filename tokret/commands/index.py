@@ -5,12 +5,16 @@ from typing import Annotated
 
 import tyro
 
+from tokret.arguments import within
 from tokret.command_line import log
+from tokret.data.decoding import MAX_PIXELS
+from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.errors import UserError
 from tokret.names import printable
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.runtime.ending import keeps
 from tokret.search.extractor import Extractor, load_extractor
+from tokret.search.index_writer import Limits
 from tokret.search.indexing import Change, update_index
 
 SHOWN = 10  # bad photos that are named
@@ -26,6 +30,7 @@ def main(
     moved: bool = False,
     rebuild: bool = False,
     rehash: bool = False,
+    max_pixels: int = MAX_PIXELS,
     compilation_cache: str = DEFAULT,
 ) -> None:
     """Make or update an index of the photos below a folder.
@@ -46,6 +51,8 @@ def main(
       moved: the photos of the index are in another folder now, the one given here.
       rebuild: extract all descriptors again, as by another checkpoint.
       rehash: read all photos, even those of the same size and time as before.
+      max_pixels: of a photo. Above 100,000,000 photos are decoded at half their sides
+        or less. Those that were refused before need --rehash.
       compilation_cache: folder of compiled programs; "" keeps none.
     """
     if ema and checkpoint is None:
@@ -62,8 +69,16 @@ def main(
             )
         return load_extractor(source, ema, longest_side, scales)
 
+    within("max_pixels", max_pixels, 1, MOST_PIXELS)
     change = update_index(
-        photos, index, load, moved=moved, rebuild=rebuild, rehash=rehash, log=log
+        photos,
+        index,
+        load,
+        moved=moved,
+        rebuild=rebuild,
+        rehash=rehash,
+        limits=Limits(max_pixels=max_pixels),
+        log=log,
     )
     for line in to_lines(change):
         log(line)

@@ -7,6 +7,7 @@ import tyro
 
 from tokret.api import open_index
 from tokret.command_line import log
+from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
@@ -28,6 +29,7 @@ def main(
     top: int = 20,
     report: Path | None = None,
     root: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
     compilation_cache: str = DEFAULT,
 ) -> None:
     """Search an index for the photos most similar to a photo, or to a part of it.
@@ -39,6 +41,7 @@ def main(
       top: how many photos to print.
       report: also write a page to look at, FILE.html.
       root: the folder where the index's photos are now, if they were moved.
+      max_pixels: of a photo, as of `tokret index`.
       compilation_cache: folder of compiled programs; "" keeps none.
     """
     keep_compiled(compilation_cache)
@@ -46,10 +49,10 @@ def main(
     if report is not None:
         _check_page(report)
 
-    results = open_index(index, root).query(photo, top, part)
+    results = open_index(index, root).query(photo, top, part, max_pixels)
     log(to_text(results))
     if report is not None:
-        write_whole(report, render(results, photo, part))
+        write_whole(report, render(results, photo, part, max_pixels))
         log(f"written: {report}")
 
 
@@ -81,7 +84,9 @@ def to_text(results: SearchResults) -> str:
     return "\n".join(lines)
 
 
-def render(results: SearchResults, photo: Path, box: Box | None) -> str:
+def render(
+    results: SearchResults, photo: Path, box: Box | None, max_pixels: int = MAX_PIXELS
+) -> str:
     """Returns a page of HTML with its pictures in it.
 
     Raises:
@@ -92,11 +97,12 @@ def render(results: SearchResults, photo: Path, box: Box | None) -> str:
         webp, error = b"", ""
         try:
             path = results.root / hit.name
-            webp = thumbnail(read_view(path, hit.name, None, HIT_SIDE), HIT_SIDE)
+            view = read_view(path, hit.name, None, HIT_SIDE, max_pixels)
+            webp = thumbnail(view, HIT_SIDE)
         except UserError as changed:  # since it was indexed
             error = str(changed)
         hits.append((hit, webp, error))
-    view = read_view(photo, photo.name, box, QUERY_SIDE)
+    view = read_view(photo, photo.name, box, QUERY_SIDE, max_pixels)
     return pages.render(
         "tokret.search",
         "results",

@@ -39,7 +39,9 @@ class ImageFolderConfig:
     benchmark_fraction: float = fraction(0.0, "of the classes for the benchmark")
     benchmark_root: str = text("", "another folder of class folders: the benchmark's")
     exif: bool = text(True, "turn photos by their EXIF orientation")
-    max_pixels: int = integer(100_000_000, "pixels of a photo; a larger one is bad", 1)
+    max_pixels: int = integer(
+        100_000_000, "of a photo; above 100 million it is stored at half its sides", 1
+    )
     resize: int = integer(0, "most pixels of a shorter side; 0: any number", 0, 2**15)
     quality: int = integer(90, "JPEG quality of the photos that shrink", 1, 95)
     skip_bad: bool = text(False, "skip missing and broken photos rather than stop")

@@ -52,7 +52,7 @@ def _check_work(
 ) -> None:
     if width * height > max_pixels:
         raise BadPhotoError(
-            f"claims {width} x {height} pixels, more than {max_pixels:,}"
+            f"claims {width} x {height} pixels, more than {max_pixels:,} (max_pixels)"
         )
     scans = num_scans(encoded)
     if scans * width * height > MAX_SCANNED_PIXELS:

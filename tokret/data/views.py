@@ -60,20 +60,21 @@ class View:
         """A digest of the photo's file."""
         return photo_digest(self.encoded)
 
-    def _cropped(self) -> Size | None:
+    def _cropped_size(self, photo: Size) -> Size:
         if self.box is None:
-            return None
+            return photo
         x0, y0, x1, y1 = (round(side) for side in self.box)
         size = x1 - x0, y1 - y0
         if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+            box = ",".join(f"{side:g}" for side in self.box)
             raise UserError(
-                f"{self.name}: its box {self.box} has {size[0]} x {size[1]} pixels; "
-                "correct it in the ground truth"
+                f"{self.name} is {photo[0]} x {photo[1]} pixels and its box {box} has "
+                f"{size[0]} x {size[1]}; choose a box of at least 1 x 1 inside it"
             )
         return size
 
     def _final_size(self, photo: Size) -> Size:
-        size = self._cropped() or photo
+        size = self._cropped_size(photo)
         return thumbnail_size(size, self.longest_side * max(size) / max(photo))
 
     def whole_size(self) -> Size:

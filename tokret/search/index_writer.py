@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder, write_whole
 from tokret.retrieval.store.record import Images
@@ -32,10 +33,11 @@ DRAFT = ".catalogue.partial"  # of the one process that has the lock
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The sizes of parts."""
+    """The sizes of parts and photos."""
 
     rows: int = 4096  # most rows of a part
     seconds: float = 10.0  # of extraction, after which a part is written
+    max_pixels: int = MAX_PIXELS  # of a photo
     small: int = 16  # parts less than half full; more are merged
 
 

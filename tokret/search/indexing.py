@@ -72,7 +72,7 @@ def update_index(
         complete, queries are answered by the old ones.
       rehash: whether all photos are read, also those whose size and time have not
         changed.
-      limits: the sizes of parts.
+      limits: the sizes of parts and photos.
       log: called with notes on the photos' folders and on what is skipped, first.
 
     Raises:

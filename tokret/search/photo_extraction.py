@@ -43,7 +43,7 @@ def add_photos(
       extractor: the model.
       root: the folder of the photos.
       stamps: of the photos.
-      limits: the sizes of parts.
+      limits: the sizes of parts and photos.
 
     Returns:
       How many photos were extracted, and how many were known by their content.
@@ -89,7 +89,7 @@ def _extract(
 ) -> None:
     """Extracts the descriptors of photos; copies of a file have one row."""
     names, settings = list(stamps), extractor.system.settings
-    views = photo_views(root, names, settings.longest_side)
+    views = photo_views(root, names, settings.longest_side, limits.max_pixels)
     with Progress("reading", len(names), leave=False) as reading:
         photos = scan_photos(views, reading.update)
     for row, why in photos.bad.items():

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tokret.data.decoding import MAX_PIXELS, attempt, open_encoded
 from tokret.data.folders import PhotoWalk
 from tokret.data.preparing.photo_files import (
     BadPhotoError,
@@ -18,8 +19,6 @@ from tokret.data.views import Box, LazyViews, Size, View, photo_digest
 from tokret.errors import UserError
 from tokret.names import first_names
 from tokret.shapes import UInt8
-
-UPRIGHT = PhotoProcessing(upright=True)
 
 
 class Stamp(NamedTuple):
@@ -81,19 +80,54 @@ class FileView(View):
         return self.file_digest
 
 
-def read_view(path: Path, name: str, box: Box | None, longest_side: int) -> View:
-    """Reads a part (or all) of a photo in any of the formats; errors call it `name`.
+def read_view(
+    path: Path,
+    name: str,
+    box: Box | None,
+    longest_side: int,
+    max_pixels: int = MAX_PIXELS,
+) -> View:
+    """Reads a part (or all) of a photo in any of the formats.
+
+    Args:
+      path: the photo.
+      name: for errors.
+      box: the part, in pixels of the upright photo; None for all.
+      longest_side: of the whole photo after shrinking, in pixels.
+      max_pixels: that the photo may have, as in `PhotoProcessing`.
 
     Raises:
-      UserError: if it cannot be read or decoded.
+      UserError: if it cannot be read or decoded, or the box is not inside it.
     """
+    processing = PhotoProcessing(upright=True, max_pixels=max_pixels)
     try:
         with PhotoReader() as reader:
             content = reader.read(PhotoLocation(str(path)))
-        encoded = process_photo(content, UPRIGHT)
+        encoded = process_photo(content, processing)
     except BadPhotoError as error:
         raise UserError(f"{name}: {error}") from error
-    return FileView(encoded, name, box, longest_side, photo_digest(content))
+    view = FileView(encoded, name, None, longest_side, photo_digest(content))
+    if box is None:
+        return view
+    whole = attempt(content, lambda data: open_encoded(data, max_pixels)).size
+    return dataclasses.replace(view, box=_fit_box(box, whole, view))
+
+
+def _fit_box(box: Box, whole: Size, view: View) -> Box:
+    """A box in pixels of a photo's file as one of the view, which may be smaller."""
+    size = view.whole_size()
+    # The view is upright, which the file's width and height may not be.
+    width, height = sorted(whole, reverse=size[0] >= size[1])
+    x0, y0, x1, y1 = box
+    if x1 > width or y1 > height:
+        raise UserError(
+            f"box={','.join(f'{side:g}' for side in box)} is not inside {view.name}, "
+            f"which is {width} x {height} pixels, upright"
+        )
+    if (width, height) == size:
+        return box
+    x, y = size[0] / width, size[1] / height
+    return x0 * x, y0 * y, x1 * x, y1 * y
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,16 +145,22 @@ class UnreadableView(View):
         raise UserError(self.error)
 
 
-def view_of(path: Path, name: str, longest_side: int) -> View:
+def view_of(
+    path: Path, name: str, longest_side: int, max_pixels: int = MAX_PIXELS
+) -> View:
     """Reads a whole photo; the view of an unreadable one raises an error when used."""
     try:
-        return read_view(path, name, None, longest_side)
+        return read_view(path, name, None, longest_side, max_pixels)
     except UserError as error:
         return UnreadableView(b"", name, None, longest_side, str(error))
 
 
-def photo_views(root: Path, names: Sequence[str], longest_side: int) -> LazyViews:
+def photo_views(
+    root: Path, names: Sequence[str], longest_side: int, max_pixels: int = MAX_PIXELS
+) -> LazyViews:
     """Views of photos, as `view_of`, by their names relative to a folder."""
-    return LazyViews(
-        len(names), lambda row: view_of(root / names[row], names[row], longest_side)
-    )
+
+    def read(row: int) -> View:
+        return view_of(root / names[row], names[row], longest_side, max_pixels)
+
+    return LazyViews(len(names), read)

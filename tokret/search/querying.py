@@ -5,10 +5,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tokret.arguments import within
+from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.retrieval.exact_search.top_k import top_k
@@ -48,12 +50,21 @@ def parse_box(text: str | None) -> Box | None:
     """
     if text is None:
         return None
+    return check_box(text.split(","), text)
+
+
+def check_box(sides: Any, shown: object) -> Box:
+    """Checks that a value has four sides of a box; errors show another form of it.
+
+    Raises:
+      UserError: if it is not a box.
+    """
     try:
-        x0, y0, x1, y1 = (float(side) for side in text.split(","))
-    except ValueError as error:
-        raise UserError(f"box={text} must be x0,y0,x1,y1 in pixels") from error
+        x0, y0, x1, y1 = (float(side) for side in sides)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"box={shown} must be x0,y0,x1,y1 in pixels") from error
     if not (0 <= x0 < x1 < np.inf and 0 <= y0 < y1 < np.inf):
-        raise UserError(f"box={text} must have 0 <= x0 < x1 and 0 <= y0 < y1")
+        raise UserError(f"box={shown} must have 0 <= x0 < x1 and 0 <= y0 < y1")
     return x0, y0, x1, y1
 
 
@@ -64,6 +75,7 @@ def query_index(
     top: int,
     load: Callable[[ModelInfo], Extractor],
     root: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> SearchResults:
     """Retrieves the photos of an index that are most similar to another one.
 
@@ -74,23 +86,17 @@ def query_index(
       top: how many to retrieve.
       load: restores the model of the index.
       root: the folder where the index's photos are now; None: where they were indexed.
+      max_pixels: that the photo may have.
 
     Raises:
       UserError: if there is no index, it is damaged, or the photo cannot be read.
     """
-    if top < 1:
-        raise UserError(f"top={top} must be at least 1")
+    within("top", top, 1)
     # Before the model is restored: an update may remove the files meanwhile.
     catalogue, stores = open_catalogue(index)
     folder = Path(catalogue.root) if root is None else root
-    view = read_view(photo, str(photo), box, catalogue.model.longest_side)
-    if box is not None:
-        width, height = view.whole_size()
-        if box[2] > width or box[3] > height:
-            raise UserError(
-                f"box={','.join(f'{side:g}' for side in box)} is not inside {photo}, "
-                f"which is {width} x {height} pixels, upright"
-            )
+    side = catalogue.model.longest_side
+    view = read_view(photo, str(photo), box, side, max_pixels)
     extractor = load(catalogue.model)
     difference = extractor.model.difference(catalogue.model)
     if difference:

@@ -124,6 +124,8 @@ def test_boxes_are_for_the_benchmark(read, folder, tmp_path):
     }
     with pytest.raises(UserError, match=r"resize: .*list\.csv has boxes"):
         read(tmp_path / "d", "image_folder", resize=20, **fields)
+    with pytest.raises(UserError, match=r"max_pixels: .*list\.csv has boxes"):
+        read(tmp_path / "d", "image_folder", max_pixels=200_000_000, **fields)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tokret.config.datasets import ImageFolderConfig
+from tokret.data.decoding import MAX_PIXELS
 from tokret.data.image_folder.photo_lists import (
     Photo,
     PhotoList,
@@ -145,10 +146,8 @@ def prepare(
         benchmark = _benchmark_photos(config.benchmark_root, splits)
         splits = splits._replace(benchmark=benchmark.photos)
         notes = notes + [f"benchmark_root: {note}" for note in benchmark.notes]
-    if config.resize and any(photo.box for photo in splits.benchmark):
-        raise UserError(
-            f"resize: {path} has boxes in pixels of the original photos; set it to 0"
-        )
+    if any(photo.box for photo in splits.benchmark):
+        _check_boxes_fit(config, path)
     shrunk = f"-{processing.name()}" if config.resize else ""
     spec = DatasetSpec(
         name="image_folder",
@@ -160,6 +159,15 @@ def prepare(
         notes=notes,
     )
     return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)
+
+
+def _check_boxes_fit(config: ImageFolderConfig, path: Path) -> None:
+    """Refuses to shrink photos with boxes, which are in pixels of the original ones."""
+    words = f"{path} has boxes in pixels of the original photos; set it to"
+    if config.resize:
+        raise UserError(f"resize: {words} 0")
+    if config.max_pixels > MAX_PIXELS:
+        raise UserError(f"max_pixels: {words} {MAX_PIXELS:,}, above which they shrink")
 
 
 def _benchmark_photos(benchmark_root: str, splits: Splits) -> PhotoList:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.io.regular_files import open_file
+from tokret.names import one_line
 
 MAX_BYTES = 512 * 2**20  # of an encoded photo; the largest in use have some 50 MiB
 
@@ -100,7 +101,7 @@ class PhotoReader(contextlib.AbstractContextManager["PhotoReader"]):
         except UserError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise BadPhotoError("missing") from error
-            reason = str(error).removeprefix(f"{location.path}: ")
+            reason = str(error).removeprefix(f"{one_line(location.path)}: ")
             raise BadPhotoError(reason) from error
         except OSError as error:
             raise BadPhotoError(f"cannot be read: {error.strerror}") from error
