@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.io import test_torch_files as by_hand
 from tokret.convert.recognition import Found, header
 from tokret.convert.released import to_released
 from tokret.convert.tensor_names import LAYOUTS
@@ -259,6 +260,19 @@ def test_any_file_is_listed(convert, tmp_path):
     assert "without digests, not verified: 2 tensors, 9 values" in out
     assert "takes none of it: no tensors of a known model" in out
     assert convert("inspect", source, "--head=gem")[0] == 2
+
+
+def test_names_of_a_file_do_not_control_the_terminal(convert, tmp_path):
+    source = tmp_path / "weights.pth"
+    names = by_hand.mapping({"layer1.0\x1b[2J.w": by_hand.tensor("7", (), ())})
+    top = {"a\x1b[2Jb": names, "model": names, "n\n": by_hand.number(1)}
+    source.write_bytes(
+        by_hand.zip_file(by_hand.mapping(top), {"7": by_hand.STORAGES["7"]})
+    )
+    outputs = [convert("inspect", source), convert("inspect", source, "--state=\x1b[2")]
+    for _, out, err in outputs:
+        assert "\\x1b[2J" in out and "\x1b" not in out + err
+        assert "n\\n (int)" in out
 
 
 def test_a_checkpoint_of_tokret_is_listed(convert, weights, tmp_path):

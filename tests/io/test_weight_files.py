@@ -161,6 +161,7 @@ def test_a_state_that_is_not_in_the_file_is_an_argument_s_mistake(tmp_path):
         (["module._orig_mod.module.b"], ["b"]),
         (["a", "module.b"], ["a", "module.b"]),
         (["modules.a"], ["modules.a"]),
+        (["n_averaged", "module.a", "module.b"], ["a", "b"]),
     ],
 )
 def test_a_prefix_of_all_names_is_removed(tmp_path, names, found):

@@ -55,7 +55,7 @@ def _read(
     if prefix:
         tensors = {n.removeprefix(prefix): t for n, t in content.tensors.items()}
         content = content._replace(tensors=tensors)
-        print(f"{prefix} is removed from the beginning of all names")
+        print(f"{printable(prefix)} is removed from the beginning of all names")
     shapes = {name: tensor.shape for name, tensor in content.tensors.items()}
     try:
         found = recognition.from_header(content.metadata)
@@ -102,9 +102,10 @@ def _print_summary(weights: Weights) -> None:
 
 def _print_choice(file: WeightFile) -> None:
     """What of the file is taken, what else could be, and what is none of it."""
-    if file.alternatives:
+    if any(file.alternatives):
         others = [f"--state={name}" for name in file.alternatives if name]
-        print(f"taken: {file.state or 'the top'}; also in it: {first_names(others)}")
+        taken = printable(file.state or "the top", MAX_NAME)
+        print(f"taken: {taken}; also in it: {first_names(others)}")
     if file.others:
         count = len(file.others)
         print(f"skipped, {count} not weights of a model: {first_names(file.others)}")

@@ -108,7 +108,7 @@ def _dicts_of_tensors(top: dict[Any, Any]) -> dict[str, dict[Any, Any]]:
             for name, value in entries.items():
                 if isinstance(value, Tensor | UnreadTensor):
                     found[place] = entries
-                elif isinstance(value, dict) and isinstance(name, str):
+                elif isinstance(value, dict) and isinstance(name, str) and name:
                     if id(value) not in seen:
                         inner[f"{place}.{name}" if place else name] = value
                     seen.add(id(value))

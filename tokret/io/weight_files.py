@@ -18,7 +18,7 @@ from tokret.errors import UserError
 from tokret.io import safetensors_files, tensor_views, torch_files
 from tokret.io.atomic_files import replacing
 from tokret.io.regular_files import open_file
-from tokret.io.state_dicts import Chosen, StateError, choose_state
+from tokret.io.state_dicts import Chosen, StateError, choose_state, without_count
 from tokret.io.torch_pickle import DTYPES, FaultError
 from tokret.names import first_names, is_valid_name
 
@@ -87,7 +87,8 @@ def read_weights(path: Path, state: str | None = None) -> WeightFile:
     try:
         opened = open_weights(path)
         if opened.kind == "safetensors":
-            chosen = Chosen(dict(opened.top), "", (), ())  # type: ignore[call-overload]
+            whole: Any = opened.top
+            chosen = without_count(Chosen(whole, "", (), ()))
         else:
             chosen = choose_state(opened.top, state)
         prefix = f"{state or ''}.".removeprefix(f"{chosen.name}.").strip(".")
