@@ -1,9 +1,12 @@
 import dataclasses
+import json
 import re
 import shlex
 import shutil
+import zlib
 
 import msgspec
+import numpy as np
 import pytest
 
 from tokret.commands.query import render, to_text
@@ -124,6 +127,23 @@ def test_a_catalogue_that_disagrees_with_its_parts_is_refused(
     assert update_index(photos, index, load).damaged
     repaired = results_of(query).hits
     assert [hit.name for hit in repaired] == [hit.name for hit in right]
+
+
+def test_an_index_without_descriptors_is_refused(results_of, index, photos):
+    tampered(index, dict.clear)
+    with pytest.raises(UserError, match="has no photo with a descriptor"):
+        results_of(photos / "sea" / "1.jpg")
+
+
+def test_parts_of_other_dimensions_are_refused(results_of, index, photos):
+    for part in (index / "parts").iterdir():
+        array = np.load(part / "descriptors.npy")[:, :4].copy()
+        np.save(part / "descriptors.npy", array)
+        record = json.loads((part / "store.json").read_text())
+        record |= {"dimensions": 4, "checksum": zlib.crc32(array.tobytes())}
+        (part / "store.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"descriptors of \[4\] dimensions, not 8"):
+        results_of(photos / "sea" / "1.jpg")
 
 
 def test_parts_of_other_weights_are_refused(results_of, index, photos):

@@ -13,6 +13,7 @@ from tokret.arguments import within
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
+from tokret.retrieval.exact_search.blocks import ConcatenatedDatabase
 from tokret.retrieval.exact_search.top_k import top_k
 from tokret.retrieval.extraction import extract
 from tokret.retrieval.store.reading import Store
@@ -94,6 +95,8 @@ def query_index(
     within("top", top, 1)
     # Before the model is restored: an update may remove the files meanwhile.
     catalogue, stores = open_catalogue(index)
+    if not stores:
+        raise UserError(f"index={index} has no photo with a descriptor")
     folder = Path(catalogue.root) if root is None else root
     side = catalogue.model.longest_side
     view = read_view(photo, str(photo), box, side, max_pixels)
@@ -109,6 +112,12 @@ def query_index(
     settings = dataclasses.replace(system.settings, batch_size=1)
     query = extract(system.embed, system.variables, [view], settings)
     extracted = time.perf_counter()
+    dims = {store.descriptors.shape[1] for store in stores.values()}
+    if dims != {query.shape[1]}:
+        raise UserError(
+            f"index={index} has descriptors of {sorted(dims)} dimensions, not "
+            f"{query.shape[1]}; rebuild it from a checkpoint"
+        )
     hits = search_parts(stores, catalogue.live_rows(), query, top)
     seconds = extracted - start, time.perf_counter() - extracted
     gone = [hit.name for hit in hits if not os.path.exists(folder / hit.name)]
@@ -150,15 +159,19 @@ def search_parts(
       query: its descriptor.
       top: how many to retrieve.
     """
-    hits: list[Hit] = []
-    for part, names in live.items():
-        descriptors = stores[part].descriptors
-        # Rows of photos that are gone may rank before those of live ones.
-        k = min(len(descriptors), top + len(descriptors) - len(names))
-        scores, items = top_k(query, descriptors, k)
-        hits += [
-            Hit(name, score)
-            for score, item in zip(scores[0].tolist(), items[0].tolist(), strict=True)
-            for name in names.get(item, ())
-        ]
+    pieces = {part: stores[part].descriptors for part in live}
+    names = [
+        live[part].get(row, ())
+        for part, piece in pieces.items()
+        for row in range(len(piece))
+    ]
+    unused = sum(not each for each in names)  # they may rank before others
+    # Together: each size of a database is a program of its own.
+    database = ConcatenatedDatabase(list(pieces.values()))
+    scores, items = top_k(query, database, min(len(names), top + unused))
+    hits = [
+        Hit(name, score)
+        for score, item in zip(scores[0].tolist(), items[0].tolist(), strict=True)
+        for name in names[item]
+    ]
     return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top]
