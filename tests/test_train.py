@@ -211,17 +211,18 @@ def test_after_sigterm_it_saves_and_resumes_as_if_uninterrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["cut short", "without its list of arrays"])
+@pytest.mark.parametrize("damage", ["a flipped bit", "without its list of arrays"])
 def test_a_damaged_checkpoint_is_moved_away(
     program, trained, everything, demo_arguments, tmp_path, damage
 ):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     newest = workdir / "checkpoints" / str(STEPS)
-    if damage == "cut short":
-        files = [path for path in newest.rglob("d/*") if path.is_file()]
-        for path in files:
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    if damage == "a flipped bit":
+        path = max(newest.rglob("d/*"), key=lambda path: path.stat().st_size)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0x40
+        path.write_bytes(content)
     else:
         (newest / "state" / "_METADATA").unlink()
     status, out, err = program("train.py", *demo_arguments, f"--workdir={workdir}")
