@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from PIL import Image
+from safetensors.numpy import save
 
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Mutation
@@ -27,6 +28,7 @@ from tokret.config.datasets import ImageFolderConfig
 from tokret.config.parsing import parse
 from tokret.configs import demo
 from tokret.convert.checkpoints import _read_origin
+from tokret.convert.contents import list_contents
 from tokret.convert.recognition import from_header
 from tokret.data import datasets
 from tokret.data.decoding import decode_exactly, decode_fast
@@ -347,6 +349,11 @@ def _safetensors(folder: Path) -> Path:
     return folder / "w.safetensors"
 
 
+def _npz(folder: Path) -> Path:
+    np.savez(folder / "w.npz", weight=DESCRIPTORS, steps=np.arange(3))
+    return folder / "w.npz"
+
+
 def _read_safetensors(path: Path) -> None:
     try:
         from_header(read_weights(path).metadata)
@@ -460,6 +467,17 @@ READERS: dict[str, Reader] = {
     ".safetensors": Reader(
         _safetensors, _read_safetensors, mutations.mutate_safetensors
     ),
+    ".safetensors of others": Reader(
+        written("w.safetensors", save({"conv.weight": DESCRIPTORS}, {"k": "v"})),
+        read_weights,
+        mutations.mutate_safetensors,
+    ),
+    ".pth, listed": Reader(
+        written("w.pth", torch_parts.zip_file(torch_parts.TOP)),
+        list_contents,
+        mutations.mutate_zip,
+    ),
+    ".npz, listed": Reader(_npz, list_contents, mutations.mutate_zip),
     "whitening": Reader(_whitening, whitening.read, mutations.mutate_safetensors),
     "origin.json": Reader(written("origin.json", encoded(ORIGIN)), _read_origin, _json),
 }
