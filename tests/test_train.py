@@ -288,7 +288,6 @@ def test_a_folder_removed_while_it_trains(start, refused, demo_arguments, tmp_pa
         f"{moved}/checkpoints has those of step",
     )
     refused((process.returncode, out, err), *wrong)
-    assert not workdir.exists()
 
 
 @pytest.mark.slow

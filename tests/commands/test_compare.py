@@ -157,7 +157,7 @@ def test_mistakes_are_a_line(fails, programs, tmp_path, arguments, message):
 def test_places_that_do_not_do(fails, programs, tmp_path):
     fails("--root=a", f"--output={tmp_path}", match="go together")
     (tmp_path / "file").touch()
-    fails(*ARGUMENTS, f"--output={tmp_path / 'file'}", match="--output=.* is a file")
+    fails(*ARGUMENTS, f"--output={tmp_path / 'file'}", match="--output: .* is a file")
     with locking.held(tmp_path / ".lock", "held"):
         fails(*ARGUMENTS, f"--output={tmp_path}", match="another comparison")
     assert not programs.calls

@@ -3,7 +3,7 @@ import stat
 import pytest
 
 from tokret.errors import UserError
-from tokret.io.atomic_files import write_whole
+from tokret.io.atomic_files import require_folder, write_whole
 
 
 def test_what_replaces_a_file_is_whole_and_as_private(tmp_path):
@@ -24,3 +24,13 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="none/file: cannot be written"):
         write_whole(tmp_path / "none" / "file", "a file")
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path in ("", "new", "new/below", "link/new"):
+        require_folder(tmp_path / path, "output")
+    for path in ("file", "file/below", "file/below/it"):
+        with pytest.raises(UserError, match=f"^output: {tmp_path}/file is a file; "):
+            require_folder(tmp_path / path, "output")

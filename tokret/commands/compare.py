@@ -16,7 +16,7 @@ from tokret.command_line import FIELD
 from tokret.comparison.table import figures, markdown
 from tokret.comparison.trials import CONFIGS, DivergedError, Trial
 from tokret.errors import UserError
-from tokret.io.atomic_files import write_whole
+from tokret.io.atomic_files import require_folder, write_whole
 from tokret.io.file_locks import held
 from tokret.models.build import HEADS
 from tokret.runtime.ending import keeps
@@ -94,8 +94,7 @@ def _check_paths(given: Given) -> None:
     """Refuses files and folders that would fail hours later."""
     if bool(given.root) != bool(given.unseen):
         raise UserError("--root and --unseen go together; give both, or neither")
-    if given.output.exists() and not given.output.is_dir():
-        raise UserError(f"output={given.output} is a file; name a folder")
+    require_folder(given.output, "output")
     if given.json and (given.json.is_dir() or not given.json.parent.is_dir()):
         raise UserError(f"json={given.json} must be a file in a folder that exists")
     if given.config and not given.config.is_file():

@@ -12,6 +12,7 @@ from tokret.convert import checkpoints, recognition
 from tokret.convert.contents import Contents, Entry, list_contents
 from tokret.errors import UserError
 from tokret.io import weight_files
+from tokret.io.atomic_files import require_folder
 from tokret.io.weight_files import WeightFile
 from tokret.names import first_names, printable
 
@@ -211,6 +212,7 @@ def from_torch(
     """
     if output.exists() or output.is_symlink():
         raise UserError(f"output={output} is there already; name a new folder")
+    require_folder(output, "output")
     weights = _read(file, state, head, num_heads)
     found, tensors = weights.found, weights.file.tensors
     _print_summary(weights)

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 
 from tokret.errors import UserError
+from tokret.io.atomic_files import require_folder
 from tokret.runtime import processor
 
 DEFAULT = "~/.cache/tokret/compiled"
@@ -27,6 +28,7 @@ def keep_compiled(folder: str) -> None:
     chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
     if not folder or os.environ.get(VARIABLE) or chosen:
         return
+    require_folder(Path(folder).expanduser(), "compilation_cache")
     # XLA compiles for all the instructions of the processor.
     kind = hashlib.sha256(processor.instructions().encode()).hexdigest()[:12]
     own = Path(folder).expanduser() / kind
