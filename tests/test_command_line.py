@@ -92,6 +92,7 @@ def test_fields_of_the_config_pass_through():
         (("p", "--output=o", "--longest_side=x"), "--longest_side: 'x' is not a whole"),
         (("p", "--output=o", "--scales=1,x"), "--scales: 'x' is not a number"),
         (("p", "--output="), "--output: it is empty; name a file or folder"),
+        (("p", "--output=gs://b/run"), "--output: 'gs://b/run' is a URL; name a local"),
         (("p", "q", "--output=o"), "q is not an option"),
         (("p", "--output=o", "--oputut=x,y", "--z=1"), "--oputut is not an option"),
         (("p", "--output=o", "--longest_side=None"), "--longest_side: "),

@@ -3,6 +3,7 @@
 import difflib
 import math
 import numbers
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -36,6 +37,19 @@ def within(
         limits = f"at least {least}" if most == math.inf else f"in [{least}, {most}]"
         raise UserError(f"{field} is {value}; it must be {limits}")
     return value
+
+
+def url_problem(text: str) -> str:
+    """Why a text is not the path of a file or folder: it is a URL; "" if it is none.
+
+    As a path gs://bucket/run would be a folder called gs: on the local disk.
+    """
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        return ""
+    return (
+        f"{printable(text, 80)!r} is a URL; name a local path, such as the folder "
+        "where the bucket is mounted"
+    )
 
 
 def reject_unknown(

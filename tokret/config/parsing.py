@@ -21,7 +21,7 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
-from tokret.arguments import reject_unknown
+from tokret.arguments import reject_unknown, url_problem
 from tokret.config.annotations import FINITE
 from tokret.config.datasets import DataConfig
 from tokret.config.tree import VARIANTS, Config, InferenceConfig, ModelConfig
@@ -85,6 +85,8 @@ def _parse_field(name: str, hint: Any, value: Any, path: str) -> Any:
         return parse_group(groups[0], value, path)
     if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
         raise UserError(f"{path} is {shown(value)}, which is no valid text")
+    if isinstance(value, str) and (problem := url_problem(value)):
+        raise UserError(f"{path}: {problem}")
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError:
