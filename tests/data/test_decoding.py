@@ -26,6 +26,36 @@ def test_both_decoders_agree(kind):
     assert np.abs(exact.astype(int) - fast).max() <= 2
 
 
+# Large areas: what decoders differ in is the detail of colours.
+AREAS = np.kron(np.array([[9, 240], [90, 160]], np.uint8), np.ones((20, 30), np.uint8))
+AREAS = np.stack([AREAS, 255 - AREAS, AREAS], -1)
+
+
+@pytest.mark.parametrize("kind", ["MPO", "PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_of_several_frames_the_first_is_decoded(kind):
+    frames = {"save_all": True, "append_images": [Image.fromarray(255 - AREAS)]}
+    data = encoded(AREAS, kind, **frames)
+    for pixels in (
+        np.asarray(decoding.decode_exactly(data, "a")),
+        decoding.decode_fast(data, "a"),
+    ):
+        assert np.abs(pixels.astype(int) - AREAS).mean() < 9  # not 140
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_both_decoders_have_the_same_orientation(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(AREAS, kind, exif=exif)
+    exact = np.asarray(decoding.decode_exactly(data, "a"))
+    fast = decoding.decode_fast(data, "a")
+    # Of a TIFF, the orientation is a part of the format itself.
+    assert exact.shape[:2] == ((60, 40) if kind == "TIFF" else (40, 60))
+    assert decoding.read_header(data, "a").shape == fast.shape[:2]
+    assert exact.shape == fast.shape
+    assert np.abs(exact.astype(int) - fast).mean() < 3
+
+
 def test_grey_and_cmyk_become_rgb():
     for data in (encoded(PHOTO[..., 0]), encoded_cmyk()):
         assert np.asarray(decoding.decode_exactly(data, "a")).shape == (40, 60, 3)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
-from tokret.data.jpeg_markers import jpeg_shape, num_scans
+from tokret.data.jpeg_markers import SCAN_BYTES, jpeg_shape, num_scans
 from tokret.data.metadata import is_cut_png, without_metadata
 from tokret.data.photo_formats import error_words, open_format
 from tokret.data.preparing.photo_files import BadPhotoError
@@ -54,7 +54,9 @@ def _check_work(
         raise BadPhotoError(
             f"claims {width} x {height} pixels, more than {max_pixels:,} (max_pixels)"
         )
-    scans = num_scans(encoded)
+    # Small photos need no counting: there is no room for so many scans.
+    most = len(encoded) // SCAN_BYTES
+    scans = num_scans(encoded) if most * width * height > MAX_SCANNED_PIXELS else most
     if scans * width * height > MAX_SCANNED_PIXELS:
         raise BadPhotoError(
             f"its {scans:,} scans of {width} x {height} pixels take too long to "

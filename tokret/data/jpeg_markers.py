@@ -8,6 +8,7 @@ from collections.abc import Iterator
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 SCAN = 0xDA
+SCAN_BYTES = 10  # at least, of a scan's header
 _END = 0xD9
 # What starts a segment or ends the photo. Within a scan 0xFF is followed by 0 or by a
 # marker without a segment, over which decoders read.

@@ -79,8 +79,8 @@ def process_photo(encoded: bytes, processing: PhotoProcessing) -> bytes:
 
     Returns:
       The same bytes, without metadata that a decoder refuses; or a JPEG or PNG in plain
-      RGB if the photo was shrunk or turned, had 16 bits a pixel, or a palette with
-      transparent colours.
+      RGB if the photo was shrunk or turned, is a HEIC, or had 16 bits a pixel or a
+      palette with transparent colours.
 
     Raises:
       BadPhotoError: if the photo cannot be decoded to its end, claims too many pixels,
@@ -107,10 +107,12 @@ def _process(encoded: bytes, processing: PhotoProcessing) -> bytes:
     transpose = _upright(photo, processing)
     # Pillow warns at every read of a palette with transparent colours.
     transparent = photo.mode == "P" and "transparency" in photo.info
-    if transpose is None and not _has_16_bits(photo) and not transparent:
+    # Readers of what is stored need no plugin.
+    converted = photo.format == "HEIF" or _has_16_bits(photo) or transparent
+    if transpose is None and not converted:
         return encoded
     pixels = _rgb(open_encoded(encoded))
-    kind = "JPEG" if photo.format in ("JPEG", "MPO") else "PNG"
+    kind = "JPEG" if photo.format in ("JPEG", "MPO", "HEIF") else "PNG"
     return _encode(_transposed(pixels, transpose), kind, UPRIGHT_QUALITY)
 
 
