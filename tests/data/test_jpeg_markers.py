@@ -84,6 +84,6 @@ def test_a_photo_with_too_many_scans_is_refused_wherever_it_is_decoded(
         with pytest.raises((UserError, BadPhotoError), match=message):
             read()
     to_check = PhotoToCheck("a.jpg", PROGRESSIVE)
-    (checked,) = check_batch(1, [to_check], lambda done: None)
+    (checked,) = check_batch(1, 10_000, [to_check], lambda done: None)
     assert checked.defect.problem == "broken" and message in checked.defect.detail
     decoding.decode_fast(PLAIN, "a")

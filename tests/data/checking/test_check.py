@@ -1,6 +1,7 @@
 """The check of every dataset, sound and damaged, from the command line."""
 
 import csv
+import os
 import shutil
 
 import numpy as np
@@ -89,6 +90,11 @@ def test_a_folder_of_photos(check, photo_folder, tmp_path, jpeg, workers):
     assert "its shorter side has 8 pixels" in text
     status, _, rows = check("image_folder", root_flag, "--smallest=2")
     assert status == 1 and ("birch/tiny.jpg", "tiny") not in kinds(rows)
+    os.mkfifo(root / "ash" / "pipe.jpg")
+    _, _, rows = check("image_folder", root_flag, "--max_pixels=300")
+    details = {name: detail for name, _, detail in rows}
+    assert details["ash/pipe.jpg"] == "is a named pipe, where a file is expected"
+    assert "more than 300 (max_pixels)" in details["birch/tiny.jpg"]
 
 
 def test_nothing_is_written_where_no_output_is_named(

@@ -12,6 +12,7 @@ from tokret.config.parsing import parse_data
 from tokret.data.checking import downloads
 from tokret.data.checking.photo_checks import Defect, PhotoToCheck, check_photos
 from tokret.data.checking.report import CheckReport, Digests, format_table
+from tokret.data.decoding import MAX_PIXELS
 from tokret.data.preparing.csv_files import write_rows
 from tokret.data.preparing.tfds_layout import open_dataset
 from tokret.data.preparing.workers import count_cores
@@ -29,7 +30,8 @@ DOWNLOADS: dict[str, Callable[..., Iterator[PhotoToCheck]]] = {
     },
 }
 ROOTS = ("manual_dir", "root", "table")  # fields that name the downloaded files
-FIELDS = (*ROOTS, "subset", "exclude_ids", "release")  # that decide what is checked
+# Fields that decide what is checked.
+FIELDS = (*ROOTS, "subset", "exclude_ids", "release", "max_pixels")
 
 
 def check(
@@ -67,7 +69,8 @@ def check(
     digests, checked = Digests(), 0
     workers = within("workers", workers, 0) or count_cores()
     with tqdm(desc=name, unit="photo", disable=None) as bar:
-        for photo in check_photos(photos, smallest, workers, bar.update):
+        most = fields.get("max_pixels", MAX_PIXELS)
+        for photo in check_photos(photos, smallest, most, workers, bar.update):
             checked += 1
             is_empty = photo.defect is not None and photo.defect.problem == "empty"
             if photo.defect:

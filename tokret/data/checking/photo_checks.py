@@ -51,13 +51,16 @@ class CheckedPhoto(NamedTuple):
 
 
 def check_batch(
-    min_side: int, photos: Sequence[PhotoToCheck], progress: Callable[[int], object]
+    min_side: int,
+    max_pixels: int,
+    photos: Sequence[PhotoToCheck],
+    progress: Callable[[int], object],
 ) -> list[CheckedPhoto]:
     """Checks photos, in any process."""
     checked = []
     with PhotoReader() as reader:
         for photo in photos:
-            checked.append(_check(photo, reader, min_side))
+            checked.append(_check(photo, reader, min_side, max_pixels))
             progress(1)
     return checked
 
@@ -65,16 +68,18 @@ def check_batch(
 def check_photos(
     photos: Iterable[PhotoToCheck],
     min_side: int,
+    max_pixels: int,
     count: int,
     progress: Callable[[int], object],
 ) -> Iterator[CheckedPhoto]:
     """Checks photos in `count` processes; yields the results in any order.
 
-    A photo is tiny if its shorter side is below `min_side` pixels; `progress` is called
-    with the number of photos that are done.
+    A photo is tiny if its shorter side is below `min_side` pixels, and bad if it has
+    more than `max_pixels`; `progress` is called with the number of photos that are
+    done.
     """
     batches = make_batches(photos)
-    check = functools.partial(check_batch, min_side)
+    check = functools.partial(check_batch, min_side, max_pixels)
     yield from itertools.chain.from_iterable(
         workers.run(check, batches, count, progress)
     )
@@ -94,14 +99,16 @@ def make_batches(photos: Iterable[PhotoToCheck]) -> Iterator[list[PhotoToCheck]]
         yield batch
 
 
-def _check(photo: PhotoToCheck, reader: PhotoReader, min_side: int) -> CheckedPhoto:
+def _check(
+    photo: PhotoToCheck, reader: PhotoReader, min_side: int, max_pixels: int
+) -> CheckedPhoto:
     name, content, group = photo
     digest = b""
     try:
         encoded = content if isinstance(content, bytes) else reader.read(content)
         digest = hashlib.sha256(group.encode() + encoded).digest()
-        process_photo(encoded, PhotoProcessing())
-        side = min(attempt(encoded, open_encoded).size)
+        process_photo(encoded, PhotoProcessing(max_pixels=max_pixels))
+        side = min(attempt(encoded, lambda data: open_encoded(data, max_pixels)).size)
     except BadPhotoError as bad:
         words = str(bad)
         matching = (kind for start, kind in KINDS.items() if words.startswith(start))
