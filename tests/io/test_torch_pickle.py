@@ -270,6 +270,12 @@ def test_what_stands_beside_weights_becomes_plain_data():
     )
 
 
+def test_an_empty_set_is_read_and_a_full_one_refused_as_by_pytorch():
+    assert load(b"\x8f")[0] == []
+    with pytest.raises(FaultError, match="ADDITEMS"):
+        load(b"\x8f(K\x01\x90")
+
+
 def test_the_list_of_names_is_that_of_pytorch():
     pytest.importorskip("torch")
     unpickler = pytest.importorskip("torch._weights_only_unpickler")

@@ -366,7 +366,7 @@ def test_what_pytorch_writes_is_read_as_pytorch_reads_it(tmp_path, form, protoco
         "device": torch.device("cpu"),
         "loss": np.float32(0.5),
         "counter": Counter([1, 1, 2]),
-        "set": {1, 2} if protocol == 2 else None,
+        "set": {1, 2} if protocol == 2 else set(),
         "dtypes": [torch.float32, torch.quint8, torch.strided],
         "bytes": bytearray(b"12"),
         "sparse": torch.eye(2).to_sparse(),

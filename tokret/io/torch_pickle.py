@@ -225,7 +225,14 @@ class _TorchUnpickler(RestrictedUnpickler):
         self.spend(1)
         self.append(self._storage(self.stack.pop()))
 
-    dispatch = RestrictedUnpickler.dispatch | {ord("Q"): load_binpersid}
+    def load_empty_set(self) -> None:
+        self.spend(1)
+        self.append([])
+
+    dispatch = RestrictedUnpickler.dispatch | {
+        ord("Q"): load_binpersid,
+        0x8F: load_empty_set,
+    }
 
     def _storage(self, pid: Any) -> Storage:
         """Returns the storage that a persistent id names.
