@@ -138,9 +138,9 @@ def test_a_bad_photo_costs_its_own_row_and_is_named(undisturbed, photos, tmp_pat
     found = system_in(tmp_path)(sets)
     bad = found["database"].bad
     assert sorted(bad) == [3, 7]
-    assert bad[3].startswith("cut.png cannot be decoded")
-    assert bad[7].startswith("text.png is not a photo")
-    assert "q.png: its box" in found["query"].bad[0]
+    assert bad[3].startswith("cut.png: cannot be decoded")
+    assert bad[7].startswith("text.png: not a photo")
+    assert "q.png is 30 x 40 pixels and its box" in found["query"].bad[0]
     descriptors = found["database"].descriptors
     assert np.isnan(descriptors[[3, 7]]).all()
     good = [row for row in range(60) if row not in bad]
