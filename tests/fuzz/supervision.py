@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STALLED = 30  # seconds without a new mutation
 # Readers that write synchronise to the disk, which would take most of the time.
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}  # each thread's would count as memory
 COMMAND = ("-m", "tests.fuzz.worker")
 
 
@@ -85,7 +86,12 @@ def _run_worker(
         subprocess.Popen(
             [sys.executable, *COMMAND],
             cwd=ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "JAX_PLATFORMS": "cpu",
+                "PYTHONPATH": str(ROOT),
+                **FEW_ARENAS,
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
