@@ -7,7 +7,8 @@ import warnings
 import pytest
 
 from tests.fuzz import supervision, worker
-from tests.fuzz.readers import Reader, written
+from tests.fuzz.readers import Reader
+from tests.fuzz.valid_files import written
 from tokret.errors import UserError
 
 

@@ -107,9 +107,9 @@ def try_reader(
 ) -> Iterator[Tally]:
     """Tries mutations by their numbers; yields the tally now and then."""
     reader, tally = READERS[name], Tally(name, numbers.start)
-    path = reader.prepare(folder)
     # Threads of libraries are started without the limit of the reader before.
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+    path = reader.prepare(folder)
     progress = os.open(folder.parent / "progress", os.O_WRONLY | os.O_CREAT)
     os.pwrite(progress, b"%-20d" % numbers.start, 0)
     whole = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
