@@ -75,6 +75,27 @@ def test_digests_that_are_cut_short_are_no_digests(checkpoint):
             verify(checkpoint)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        os.mkdir,
+        lambda path: path.symlink_to(path.parent / "state" / "_METADATA"),
+        lambda path: path.write_bytes(bytes(range(256))),
+        lambda path: path.write_text("# 0 files, 0 bytes\n"),
+        lambda path: path.write_text("0" * 100),
+    ],
+    ids=["a pipe", "a folder", "a link", "bytes", "none", "too long"],
+)
+def test_digests_that_are_no_list(checkpoint, make, monkeypatch):
+    monkeypatch.setattr(checkpoint_digests, "LARGEST", 99)
+    (checkpoint / FILE).unlink()
+    make(checkpoint / FILE)
+    for read in (read_metadata, open_arrays):
+        with pytest.raises(UnreadableError, match=r"6: damaged \("):
+            read(checkpoint)
+
+
 def test_files_that_are_missing_or_grew_are_noticed_unread(checkpoint, monkeypatch):
     monkeypatch.setattr(checkpoint_digests.hashlib, "file_digest", None)
     for path in files(checkpoint):
