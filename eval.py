@@ -85,7 +85,10 @@ def evaluate_run(options: Options) -> None:
     choice = (config, options.data_dir, options.image_folder, options.benchmark)
     dataset, name, split = cluster.first_alone(
         lambda: choose_dataset(
-            *choice, measure=not options.extract_only, skip_bad=options.skip_bad
+            *choice,
+            measure=not options.extract_only,
+            skip_bad=options.skip_bad,
+            max_pixels=options.max_pixels,
         ),
         "dataset",
     )

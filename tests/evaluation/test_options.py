@@ -53,6 +53,8 @@ def test_a_folder_is_named_by_its_option_and_bad_photos_are_skipped(tmp_path, jp
     (tmp_path / "photos" / "a" / "1.jpg").write_bytes(b"<html>")
     with pytest.raises(UserError, match=r"^skip_bad: .*a/1\.jpg "):
         choose_dataset(*choice)
+    with pytest.raises(UserError, match=r"claims .* more than 9 \(max_pixels\)"):
+        choose_dataset(*choice, max_pixels=9)
     dataset, name, split = choose_dataset(*choice, skip_bad=True)
     assert (len(dataset.records(split)), name) == (1, "photos")
 

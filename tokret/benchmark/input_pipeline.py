@@ -32,7 +32,9 @@ from tokret.data.augmentation import Augmentation, Variation, make_view
 from tokret.data.decoding import decode_fast, read_header
 from tokret.data.folders import PhotoWalk
 from tokret.data.photo_formats import SUFFIXES
+from tokret.data.preparing.photo_files import MAX_BYTES
 from tokret.errors import UserError
+from tokret.io.regular_files import read_file
 
 PHOTOS = 12
 VIEWS, SIZE = 48, 512  # in a turn; pixels
@@ -91,7 +93,7 @@ def read_photos(folder: Path | None) -> list[bytes]:
     files = sorted(PhotoWalk(folder).photos())
     if not files:
         raise UserError(f"photos: {folder} has no photo ({', '.join(SUFFIXES)})")
-    return [file.read_bytes() for file in files[:PHOTOS]]
+    return [read_file(file, MAX_BYTES) for file in files[:PHOTOS]]
 
 
 def make_samples(

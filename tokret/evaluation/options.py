@@ -10,6 +10,7 @@ from tokret.config.parsing import parse_group
 from tokret.config.tree import Config, ExtractionConfig, InferenceConfig
 from tokret.data import datasets
 from tokret.data.datasets import DATA_DIR, Dataset
+from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
 from tokret.evaluation.variants import Variants, make_variants
 from tokret.retrieval.report.writer import ReportLimits
@@ -37,6 +38,7 @@ class Options:
     queries: str | None = None  # descriptors of the queries: .npy [Q, D], or a store.
     ground_truth: str | None = None  # gnd_NAME.pkl or .json.
     skip_bad: bool = False  # skip photos and queries that are bad, rather than stop.
+    max_pixels: int = MAX_PIXELS  # of a photo of image_folder; a larger one is bad.
     extract_only: bool = False  # only extract descriptors, of any dataset.
     rerank: str | None = None  # as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500.
     distractors: str | None = None  # positives of no query: .npy [M, D], or a store.
@@ -133,6 +135,7 @@ def choose_dataset(
     benchmark: str | None,
     measure: bool = True,
     skip_bad: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[Dataset, str, str]:
     """Prepares the dataset to evaluate on: by default the run's.
 
@@ -143,6 +146,7 @@ def choose_dataset(
       benchmark: a dataset's name.
       measure: whether it must have a ground truth.
       skip_bad: whether bad photos of `image_folder` are skipped.
+      max_pixels: of a photo of `image_folder`.
 
     Returns:
       The dataset, its name in results, and its split of labelled photos ("" if it has
@@ -158,6 +162,7 @@ def choose_dataset(
             raise UserError("image_folder: is empty; name a folder of class folders")
         fields: dict[str, Any] = {"name": "image_folder", "root": image_folder}
         fields |= {"validation_fraction": 0.0, "skip_bad": skip_bad}
+        fields["max_pixels"] = max_pixels
         try:
             dataset = datasets.prepare(data_dir, **fields)
         except UserError as error:
