@@ -267,6 +267,10 @@ READERS: dict[str, Reader] = {
     "JPEG": Reader(valid.written("a.jpg", valid.photo("JPEG")), _read_photo),
     "PNG": Reader(valid.written("a.png", valid.photo("PNG")), _read_photo),
     "WebP": Reader(valid.written("a.webp", valid.photo("WEBP")), _read_photo),
+    "GIF": Reader(valid.written("a.gif", valid.photo("GIF")), _read_photo),
+    "BMP": Reader(valid.written("a.bmp", valid.photo("BMP")), _read_photo),
+    "TIFF": Reader(valid.written("a.tif", valid.photo("TIFF")), _read_photo),
+    "AVIF": Reader(valid.written("a.avif", valid.photo("AVIF")), _read_photo),
     ".pth, zip": Reader(
         valid.written("w.pth", torch_parts.zip_file(torch_parts.TOP)),
         read_weights,

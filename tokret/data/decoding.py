@@ -54,9 +54,9 @@ def _check_work(
         raise BadPhotoError(
             f"claims {width} x {height} pixels, more than {max_pixels:,} (max_pixels)"
         )
-    # Small photos need no counting: there is no room for so many scans.
-    most = len(encoded) // SCAN_BYTES
-    scans = num_scans(encoded) if most * width * height > MAX_SCANNED_PIXELS else most
+    if len(encoded) // SCAN_BYTES * width * height <= MAX_SCANNED_PIXELS:
+        return  # too few bytes for so many scans
+    scans = num_scans(encoded)
     if scans * width * height > MAX_SCANNED_PIXELS:
         raise BadPhotoError(
             f"its {scans:,} scans of {width} x {height} pixels take too long to "
