@@ -22,12 +22,18 @@ was killed resumes, and existing descriptors are not computed again. `--descript
 as for train.py, extract together; only the first one measures and writes.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    import sys
+
+    from tokret.__main__ import run
+
+    run("eval", sys.argv[1:], "eval.py")
+
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokret import command_line
 from tokret.command_line import Processes, log
 from tokret.data.ground_truth import read_ground_truth
 from tokret.errors import UserError
@@ -235,7 +241,3 @@ def main(
         if cluster.is_first():
             evaluate_files(options)
     cluster.wait_for_first()
-
-
-if __name__ == "__main__":
-    command_line.start(main, sys.argv[1:], "eval.py")

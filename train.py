@@ -7,6 +7,13 @@ The same command again resumes the run. DIR holds config.json, checkpoints/,
 metrics.jsonl and tensorboard/.
 """
 
+if __name__ == "__main__":  # before imports that take seconds
+    import sys
+
+    from tokret.__main__ import run
+
+    run("train", sys.argv[1:], "train.py")
+
 import contextlib
 import dataclasses
 import math
@@ -17,7 +24,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from tokret import command_line
 from tokret.command_line import FIELD, Processes
 from tokret.config import stored
 from tokret.config.files import load_config
@@ -234,7 +240,3 @@ def main(
     """
     processes.join()
     train(load_config(config, fields), workdir, parse_steps(profile))
-
-
-if __name__ == "__main__":
-    command_line.start(main, sys.argv[1:], "train.py")

@@ -2,10 +2,11 @@
 
 import importlib
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import NoReturn
 
-from tokret import __version__, command_line
-from tokret.runtime.ending import exit_status, leave
+from tokret import __version__
+from tokret.runtime import signals
 
 COMMANDS = {
     "train": "Train a model, or resume its training: photos with labels -> weights.",
@@ -27,17 +28,22 @@ def main() -> None:
     if name == "--version":
         print(f"tokret {__version__}")
         sys.exit(0)
-    if name not in COMMANDS:  # or --help
-        command_line.start(COMMANDS, sys.argv[1:], "tokret")
-    modules: list[Any] = []
-    # Libraries are imported for seconds, in which an interrupt is one line too.
-    status = exit_status(
-        lambda: modules.append(importlib.import_module(f"tokret.commands.{name}"))
-    )
-    if status:
-        leave(status)
-    command = getattr(modules[0], "COMMANDS", None) or modules[0].main
-    command_line.start(command, arguments, f"tokret {name}")
+    if name in COMMANDS:
+        run(name, arguments, f"tokret {name}")
+    from tokret import command_line
+
+    command_line.start(COMMANDS, sys.argv[1:], "tokret")  # --help, or it is misspelt
+
+
+def run(name: str, arguments: Sequence[str], prog: str) -> NoReturn:
+    """Imports a command's module, runs it, and ends the process."""
+    # Libraries are imported for seconds, and an exception in them could crash.
+    with signals.noticed(lambda _: None, lambda it: signals.end_now(it, "interrupted")):
+        from tokret import command_line
+
+        module = importlib.import_module(f"tokret.commands.{name}")
+    command = getattr(module, "COMMANDS", None) or module.main
+    command_line.start(command, arguments, prog)
 
 
 if __name__ == "__main__":

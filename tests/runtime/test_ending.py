@@ -65,10 +65,12 @@ def program():
     ending.keeps("finished photos are kept")
     try:
         print("ready", flush=True)
-        if sys.argv[1] == "python":
+        if sys.argv[1] != "C":
             time.sleep(100)
         hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
     except KeyboardInterrupt:
+        if sys.argv[1] == "hidden":
+            return
         raise UserError("a library's own words")
     finally:
         print("cleaned up", flush=True)
@@ -78,7 +80,7 @@ ending.leave(ending.exit_status(program))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("where", ["python", "C"])
+@pytest.mark.parametrize("where", ["python", "hidden", "C"])
 def test_a_signal_ends_a_program_with_a_line(number, where):
     with subprocess.Popen(
         [sys.executable, "-c", BUSY, where],
@@ -93,7 +95,31 @@ def test_a_signal_ends_a_program_with_a_line(number, where):
     assert process.returncode == 128 + number
     word = "interrupted" if number == signal.SIGINT else "terminated"
     assert err == f"{word}: finished photos are kept\n"
-    assert out == ("cleaned up\n" if where == "python" else "")
+    assert out == ("" if where == "C" else "cleaned up\n")
+
+
+IMPORTS = """
+import sys
+from tokret import __main__
+import tokret.commands
+tokret.commands.__path__.append(sys.argv[1])
+__main__.run("slow", [], "tokret slow")
+"""
+
+
+def test_an_interrupt_while_libraries_are_imported(tmp_path):
+    slow = "import time\nprint('ready', flush=True)\ntime.sleep(100)\n"
+    (tmp_path / "slow.py").write_text(slow)
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPORTS, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "interrupted\n")
+    assert process.returncode == 130
 
 
 def test_the_interrupt_of_a_program_that_ignores_it_is_ignored():

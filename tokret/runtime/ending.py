@@ -17,9 +17,11 @@ from tokret.names import one_line
 from tokret.runtime import signals
 
 DISK_FAILED = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-PATIENCE = 2.0  # seconds in which the main thread may react to a signal
+REACTING = 2.0  # seconds in which the main thread may react to a signal
+ENDING = 30.0  # and in which the program may end, unless a library hid the signal
 
 _kept = ""  # see `keeps`
+_interrupted = False  # KeyboardInterrupt was raised, perhaps in a library's code
 
 
 def keeps(words: str) -> None:
@@ -34,20 +36,22 @@ def keeps(words: str) -> None:
 class Interruption:
     """The first signal that interrupts a program, SIGINT or SIGTERM.
 
-    It raises KeyboardInterrupt in the main thread; if that is busy outside of Python,
-    or at a second SIGINT, the process ends at once, as a kill would end it.
+    It raises KeyboardInterrupt in the main thread. If that is busy outside of Python
+    or does not end, and at a second SIGINT, the process ends as a kill would end it.
     """
 
     def __init__(self) -> None:
         """Waits for the first."""
         self.number: int | None = None
         self._noticed = 0
+        self.over = threading.Event()  # the program has ended
         self._raised = threading.Event()
 
     def handle(self, number: int) -> None:
         """Is called in the main thread."""
+        global _interrupted
         if not self._raised.is_set():  # else its end is in progress
-            self.number = number
+            self.number, _interrupted = number, True
             self._raised.set()
             warnings.simplefilter("ignore")  # of coroutines that it ends
             raise KeyboardInterrupt
@@ -56,7 +60,8 @@ class Interruption:
         """Is called in another thread."""
         self._noticed += 1
         if self._noticed == 1:
-            ends = not self._raised.wait(PATIENCE)
+            reacted = self._raised.wait(REACTING)
+            ends = not (reacted and self.over.wait(ENDING))
         else:
             ends = number == signal.SIGINT
         if ends:
@@ -89,22 +94,26 @@ def exit_status(program: Callable[[], None]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     interruption = Interruption()
     with signals.noticed(interruption.handle, interruption.notice):
+        error: BaseException | None = None
         try:
             program()
             sys.stdout.flush()
-        except BaseException as error:
-            # Libraries turn an interrupt into errors of their own.
-            number = interruption.number
-            if number is None and isinstance(error, KeyboardInterrupt):
-                number = signal.SIGINT
-            if number is not None:
-                print(interruption.line(number), file=sys.stderr)  # noqa: T201
-                return 128 + number
-            status = _report(error)
-            if status is None:
-                raise
-            return status
-    return 0
+        except BaseException as raised:
+            error = raised
+        interruption.over.set()
+        # Whatever libraries made of an interrupt.
+        number = interruption.number
+        if number is None and isinstance(error, KeyboardInterrupt):
+            number = signal.SIGINT
+        if number is not None:
+            print(interruption.line(number), file=sys.stderr)  # noqa: T201
+            return 128 + number
+        if error is None:
+            return 0
+        status = _report(error)
+        if status is None:
+            raise error
+        return status
 
 
 def _report(error: BaseException) -> int | None:
@@ -162,7 +171,7 @@ def leave(status: int) -> NoReturn:
     After an interrupt it ends without Python's own teardown: jaxlib (0.10) crashes in
     it if the interrupt fell into a compilation, and its threads are still compiling.
     """
-    if status in {128 + number for number in signals.ENDING}:
+    if _interrupted:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()
