@@ -24,6 +24,7 @@ from tokret.config.datasets import ImageFolderConfig
 from tokret.convert.checkpoints import _read_origin
 from tokret.convert.contents import list_contents
 from tokret.convert.recognition import from_header
+from tokret.data import datasets
 from tokret.data.decoding import decode_exactly, decode_fast
 from tokret.data.google_landmarks import photo_lists
 from tokret.data.google_landmarks.photo_locations import _index
@@ -37,6 +38,7 @@ from tokret.data.preparing.photo_files import (
 )
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.data.preparing.tar_members import list_members, read_members
+from tokret.data.preparing.tfds_layout import open_dataset
 from tokret.data.preparing.unpacked_archives import unpack
 from tokret.data.records import BadRecordError, read_record
 from tokret.data.revisited.text_ground_truth import read_texts, to_revisited
@@ -122,8 +124,7 @@ def _unpack(path: Path) -> None:
 
 
 def _read_dataset(path: Path) -> None:
-    folder = next(parent for parent in path.parents if (parent / "photos").is_dir())
-    dataset = valid.open_dataset(folder)
+    dataset = datasets.Dataset("image_folder", open_dataset(path.parent))
     dataset.identity()
     for split in ("train", "validation"):
         if dataset.has(split):
@@ -137,8 +138,12 @@ def _read_dataset(path: Path) -> None:
 
 
 def _read_photo(path: Path) -> None:
-    with PhotoReader() as reader:
-        content = reader.read(PhotoLocation(str(path)))
+    try:
+        with PhotoReader() as reader:
+            content = reader.read(PhotoLocation(str(path)))
+    except BadPhotoError as error:
+        raise UserError(f"{path}: {error}") from error
+    refused = False
     # Each of them, whether or not another refuses it.
     for read in (
         lambda: process_photo(content, FAST),
@@ -148,10 +153,8 @@ def _read_photo(path: Path) -> None:
         try:
             read()
         except (UserError, BadPhotoError):
-            error = True
-        else:
-            error = False
-    if error:
+            refused = True
+    if refused:
         raise UserError(f"{path}: refused")
 
 

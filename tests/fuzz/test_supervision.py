@@ -82,3 +82,14 @@ def test_a_signal_ends_a_worker_in_words(monkeypatch, tmp_path):
     monkeypatch.setattr(supervision, "COMMAND", ("-c", code))
     words = supervision._run_worker({}, tmp_path / "progress", lambda _: None)
     assert words.startswith("ended by signal 6")
+
+
+def test_a_pipe_and_a_folder_are_tried(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = written("a.bin", b"content")(folder)
+    # Names are enough for this reader, which opens nothing.
+    reader = Reader(lambda _: path, lambda path: None)
+    found = list(worker.try_no_files(reader, path, folder, {path: b"content"}))
+    assert found == ["a folder: accepted", "a named pipe: accepted"]
+    assert path.read_bytes() == b"content"

@@ -205,15 +205,11 @@ def dataset(name: str) -> Callable[[Path], Path]:
             for number in range(3):
                 path = folder / "photos" / label / f"{number}.jpg"
                 path.write_bytes(photo("JPEG"))
-        open_dataset(folder)
+        options = {"name": "image_folder", "root": str(folder / "photos")}
+        datasets.prepare(str(folder / "data"), workers=1, **options)
         return next((folder / "data").rglob(name))
 
     return prepare
-
-
-def open_dataset(folder: Path) -> datasets.Dataset:
-    options = {"name": "image_folder", "root": str(folder / "photos")}
-    return datasets.prepare(str(folder / "data"), workers=1, **options)
 
 
 FOREIGN = save({"a.weight": DESCRIPTORS, "a.bias": DESCRIPTORS[0]}, {"format": "pt"})

@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,27 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
 
 
+def restore(folder: Path, whole: Mapping[Path, bytes]) -> None:
+    shutil.rmtree(folder)
+    for path, content in whole.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def try_no_files(
+    reader: Reader, path: Path, folder: Path, whole: Mapping[Path, bytes]
+) -> Iterator[str]:
+    """Yields what is unexpected where a folder or a pipe has the file's name."""
+    for kind, make in (("a folder", os.mkdir), ("a named pipe", os.mkfifo)):
+        restore(folder, whole)
+        path.unlink()
+        make(path)
+        found = attempt(reader, path)
+        if found or (found is None and not reader.rewrites):
+            yield f"{kind}: {found or 'accepted'}"
+    restore(folder, whole)
+
+
 def try_reader(
     name: str, numbers: range, seed: int, skipped: set[int], folder: Path
 ) -> Iterator[Tally]:
@@ -116,13 +137,14 @@ def try_reader(
     found = attempt(reader, path)
     assert found is None, f"{name}: the valid file: {found or 'refused'}"
     limit_memory()
+    if numbers.start == 0 and 0 not in skipped:
+        tally.unexpected |= dict.fromkeys(
+            try_no_files(reader, path, folder, whole), [0]
+        )
     for number in numbers:
         os.pwrite(progress, b"%-20d" % number, 0)
         if reader.rewrites:
-            shutil.rmtree(folder)
-        for other, content in whole.items() if reader.rewrites else ():
-            other.parent.mkdir(parents=True, exist_ok=True)
-            other.write_bytes(content)
+            restore(folder, whole)
         path.write_bytes(mutated(name, whole[path], number, seed))
         found = attempt(reader, path) if number not in skipped else ""
         tally.next = number + 1

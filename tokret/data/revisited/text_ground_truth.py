@@ -15,6 +15,7 @@ from typing import Any
 from tokret.data.preparing.tar_members import list_members
 from tokret.data.preparing.unpacked_archives import unpack
 from tokret.errors import UserError
+from tokret.io.regular_files import open_file
 
 KINDS = {"good": "easy", "ok": "hard", "junk": "junk"}
 QUERIES = 5  # of each landmark
@@ -78,7 +79,7 @@ def read_texts(paths: Sequence[Path], partial: Path) -> dict[str, str]:
 def _text(path: Path, offset: int, size: int) -> str:
     if size > LARGEST:
         raise UserError(f"{path}: {size} bytes are too many for a list of photos")
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(offset)
         return file.read(size).decode("utf-8-sig", "backslashreplace")
 
