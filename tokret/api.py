@@ -161,7 +161,9 @@ class Index:
     """
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:
-        """Opens the index in a folder; its model is restored by the first query."""
+        """Opens an index as `open_index`; the first query restores its model."""
+        if root is not None and not root.is_dir():
+            raise UserError(f"root={root} is not a folder; name that of the photos")
         catalogue = read_catalogue(folder)
         failed = catalogue.errors()
         self.names = [name for name in catalogue.photos if name not in failed]

@@ -9,8 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from tokret import api
+from tokret.commands import query
 from tokret.commands.query import render, to_text
 from tokret.errors import UserError
+from tokret.runtime.compilation_cache import DEFAULT
 from tokret.search.catalogue import FILE, encode_catalogue, read_catalogue
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
@@ -172,6 +175,18 @@ def test_the_page_holds_its_pictures_and_escapes_names(results_of, photos):
     assert "<b>é" not in page and "&lt;b&gt;é" in page
     assert page.count("<rect") == 2 and "http:" not in page and "https:" not in page
     assert "default-src 'none'" in page
+
+
+def test_compiled_programs_are_kept_where_the_command_has_it(
+    index, photos, monkeypatch
+):
+    folders = []
+    for module in (api, query):
+        monkeypatch.setattr(module, "keep_compiled", folders.append)
+    query.main(photos / "sea" / "1.jpg", index, compilation_cache="")
+    assert folders == [""]
+    api.open_index(index)
+    assert folders == ["", DEFAULT]
 
 
 @pytest.mark.slow

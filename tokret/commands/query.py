@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from tokret.api import open_index
+from tokret.api import Index
 from tokret.command_line import log
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
@@ -49,7 +49,7 @@ def main(
     if report is not None:
         _check_page(report)
 
-    results = open_index(index, root).query(photo, top, part, max_pixels)
+    results = Index(index, root).query(photo, top, part, max_pixels)
     log(to_text(results))
     if report is not None:
         write_whole(report, render(results, photo, part, max_pixels))
