@@ -55,7 +55,8 @@ class Programs:
         value = 0.9 - abs(float((workdir / "rate").read_text()) - 0.005)
         numbers = {"all": {"mAP": value, "recall@1": 0.9}}
         if "rerank" in flags:
-            numbers["reranked"] = {"numbers": {"all": {"mAP": value}}}
+            reranked = {"mAP": value, "recall@1": 0.9}
+            numbers["reranked"] = {"numbers": {"all": reranked}}
         (workdir / "eval").mkdir(exist_ok=True)
         content = {"benchmarks": {"unseen": numbers}, "environment": {"commit": "c"}}
         (workdir / "eval" / "results.json").write_text(json.dumps(content))
