@@ -156,6 +156,7 @@ def test_mistakes_are_a_line(fails, programs, tmp_path, arguments, message):
 
 
 def test_places_that_do_not_do(fails, programs, tmp_path):
+    fails("--config.epochs", f"--output={tmp_path}", match="epochs needs a value")
     fails("--root=a", f"--output={tmp_path}", match="go together")
     (tmp_path / "file").touch()
     fails(*ARGUMENTS, f"--output={tmp_path / 'file'}", match="--output: .* is a file")

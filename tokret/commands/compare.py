@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tokret.command_line import FIELD
 from tokret.comparison.table import figures, markdown
 from tokret.comparison.trials import CONFIGS, DivergedError, Trial
+from tokret.config.files import split_override
 from tokret.errors import UserError
 from tokret.io.atomic_files import require_folder, write_whole
 from tokret.io.file_locks import held
@@ -190,7 +191,7 @@ def main(comparison: Comparison, fields: Sequence[str] = ()) -> None:
       comparison: what is compared.
       fields: changes to the config.
     """
-    changes = dict(text.removeprefix(FIELD).split("=", 1) for text in fields)
+    changes = dict(split_override(text) for text in fields)
     values: dict[str, Any] = vars(comparison)
     paths = {n: v.resolve() for n, v in values.items() if isinstance(v, Path)}
     given = Given(**{**values, **paths}, fields=changes)

@@ -48,13 +48,11 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> Config:
     name, _, argument = file.partition(":")
     tree = _call(_load_module(name), name, argument)
     # Names of datasets, heads and optimisers first: they decide which fields exist.
-    fields = [override.removeprefix(FIELD).partition("=") for override in overrides]
+    fields = map(split_override, overrides)
     deciding = {f"{group}.{key}" for group, (key, _) in VARIANTS.items()}
     chosen = _choices(tree)
     changed = set()
-    for path, equals, value in sorted(fields, key=lambda it: it[0] not in deciding):
-        if not equals:
-            raise UserError(f"{FIELD}{path} needs a value: {FIELD}{path}=VALUE")
+    for path, value in sorted(fields, key=lambda it: it[0] not in deciding):
         _change(tree, path, value)
         changed.add(path)
     try:
@@ -92,6 +90,18 @@ def _why_it_does_not_fit(
         f"; {name} has the fields of {before.get(group)}, not of {now[group]}: "
         f"use {other}"
     )
+
+
+def split_override(text: str) -> tuple[str, str]:
+    """Splits --config.FIELD=VALUE into FIELD and VALUE.
+
+    Raises:
+      UserError: if there is no value.
+    """
+    path, equals, value = text.removeprefix(FIELD).partition("=")
+    if not equals:
+        raise UserError(f"{FIELD}{path} needs a value: {FIELD}{path}=VALUE")
+    return path, value
 
 
 def _load_module(name: str) -> ModuleType:
