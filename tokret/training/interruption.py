@@ -1,6 +1,7 @@
 """Signals that stop a run after it has saved its state."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
@@ -41,8 +42,6 @@ class StopRequests:
     def handle(self, number: int) -> None:
         """Is called in the main thread."""
         self._received.append(number)
-        if jax.process_count() > 1:
-            signal.raise_signal(signal.SIGTERM)  # JAX notifies the others
 
     def notice(self, number: int) -> None:
         """Is called in another thread."""
@@ -51,7 +50,9 @@ class StopRequests:
             return
         if self._noticed > 1:
             signals.end_now(number, f"interrupted again: nothing is saved; {AGAIN}")
-        if not self._steps_done and jax.process_count() == 1:
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX notifies the others
+        elif not self._steps_done:
             signals.end_now(number, f"interrupted: nothing is lost; {AGAIN}")
         signals.report(
             "interrupted: the step in progress will be saved; Ctrl-C again ends at once"
