@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -21,6 +22,9 @@ os.environ["XLA_FLAGS"] = (
     f"--xla_force_host_platform_device_count=8 {COMPILE_FAST} "
     + os.environ.get("XLA_FLAGS", "")
 )
+
+# Jobs in the background ignore it, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jaxtyping  # noqa: E402 (the flags above come first)
 import numpy as np  # noqa: E402 (the flags above come first)
