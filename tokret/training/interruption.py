@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import jax
@@ -26,6 +27,7 @@ class StopRequests:
         self._received: list[int] = []
         self._noticed = 0
         self._steps_done = False
+        self._reported = threading.Event()
 
     def __call__(self, step: int) -> bool:
         """Returns whether to stop after a step that was done; all processes agree."""
@@ -41,12 +43,14 @@ class StopRequests:
 
     def handle(self, number: int) -> None:
         """Is called in the main thread."""
+        self._reported.wait(1.0)  # before the line that the run is stopped
         self._received.append(number)
 
     def notice(self, number: int) -> None:
         """Is called in another thread."""
         self._noticed += 1
         if number != signal.SIGINT:
+            self._reported.set()
             return
         if self._noticed > 1:
             signals.end_now(number, f"interrupted again: nothing is saved; {AGAIN}")
@@ -57,6 +61,7 @@ class StopRequests:
         signals.report(
             "interrupted: the step in progress will be saved; Ctrl-C again ends at once"
         )
+        self._reported.set()
 
 
 @contextlib.contextmanager
