@@ -23,7 +23,7 @@ from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.catalogue import WEIGHTS, ModelInfo, read_catalogue
-from tokret.search.extractor import Extractor, load_extractor
+from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.photos import view_of
 from tokret.search.querying import SearchResults, check_box, query_index
 from tokret.shapes import Float
@@ -172,13 +172,7 @@ class Index:
 
         @functools.cache
         def load(model: ModelInfo) -> Extractor:
-            try:
-                return load_extractor(folder / WEIGHTS / model.copy)
-            except UserError as error:
-                raise UserError(
-                    f"index={folder}: its copy of the weights cannot be used "
-                    f"({error}); rebuild the index from a checkpoint"
-                ) from error
+            return load_copy(folder / WEIGHTS / model.copy)
 
         self._load = load
 
@@ -203,7 +197,8 @@ class Index:
           max_pixels: that the photo may have, as of `load`.
 
         Returns:
-          `hits`, the best first, each with `name` and `score`, the cosine similarity;
+          The hits, the best first, each with `name` and `score`, the cosine similarity;
+          `hits`, a list of them;
           `gone`, the names of hits that are not in `root` any more; the times taken.
 
         Raises:
@@ -213,7 +208,7 @@ class Index:
         Example:
           >>> import tokret
           >>> index = tokret.open_index("runs/index")
-          >>> best = index.query("query.jpg", top=1).hits[0]
+          >>> best = index.query("query.jpg", top=1)[0]
           >>> best.name in index.names
           True
         """

@@ -12,7 +12,7 @@ import inspect
 import io
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
@@ -107,9 +107,13 @@ def options_of(function: Callable[..., None]) -> list[str]:
         kind = parameter.annotation
         if dataclasses.is_dataclass(kind):
             names += [field.name for field in dataclasses.fields(kind)]
-        elif tyro.conf.Positional not in getattr(kind, "__metadata__", ()):
+        elif not _is_positional(kind):
             names.append(name)
     return names
+
+
+def _is_positional(kind: Any) -> bool:
+    return tyro.conf.Positional in getattr(kind, "__metadata__", ())
 
 
 def choose(
@@ -197,10 +201,26 @@ def parse(
         if not end.code:
             raise
         known = options_of(function)
+        unnamed = [n for n, p in parameters.items() if _is_positional(p.annotation)]
+        _check_positional(arguments, unnamed, prog)
         raise UserError(
             one_line(errors.getvalue(), prog, known, unknown_in(arguments, known))
         ) from None
     return functools.partial(function, **vars(read), **given)
+
+
+def _check_positional(
+    arguments: Sequence[str], positional: Collection[str], prog: str
+) -> None:
+    """Refuses names for arguments that have none."""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        place = name.removeprefix("--").replace("-", "_")
+        if name.startswith("--") and place in positional:
+            raise UserError(
+                f"{place} is given without its name: {prog} {value or place.upper()} "
+                f"({prog} --help lists all)"
+            )
 
 
 def unknown_in(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
@@ -229,6 +249,8 @@ def one_line(
         reason = re.sub(r"no type matching .* Got errors: - [^:]*: ", "", text)
         return f"{reason.removeprefix('Error parsing ')} {hint}"
     names = names.partition("=")[0]
+    if not names.startswith("-"):
+        return f"{names}: one argument too many; quote names that contain spaces {hint}"
     close = difflib.get_close_matches(names.strip("-"), options, 1)
     meant = f"; did you mean --{close[0]}?" if close else ""
     return f"{names} is not an option{meant} {hint}"

@@ -2,20 +2,24 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tokret.api import open_index
 from tokret.errors import UserError
 from tokret.io.file_locks import held
 from tokret.retrieval.extraction import extract
+from tokret.runtime import ending
 from tokret.search import photo_extraction
 from tokret.search.catalogue import FILE, PARTS, read_catalogue
-from tokret.search.extractor import load_extractor
+from tokret.search.extractor import load_copy, load_extractor
 from tokret.search.index_writer import Limits
-from tokret.search.indexing import update_index
+from tokret.search.indexing import NOTHING_KEPT, update_index
 from tokret.search.part_stores import open_parts
 from tokret.search.photos import photo_views
 
@@ -101,7 +105,7 @@ def test_what_is_known_by_its_content_is_not_extracted_again(update, photos, tmp
     os.utime(photos / "sea" / "1.jpg", (0, 0))
     (photos / "sea" / "3 <b>é.jpg").rename(photos / "renamed.jpg")
     shutil.copy(photos / "sea" / "5.jpg", photos / "copy.jpg")
-    assert counts(update()) == (10, 0, 3, 1)
+    assert counts(update()) == (10, 0, 3, 0)
     after = descriptors(tmp_path / "index")
     assert (after["renamed.jpg"] == before["sea/3 <b>é.jpg"]).all()
     assert (after["copy.jpg"] == after["sea/5.jpg"]).all()
@@ -251,6 +255,45 @@ def test_a_moved_library_is_not_extracted_again(update, photos, tmp_path):
     assert same(before, descriptors(tmp_path / "index"))
 
 
+def test_moved_to_a_part_of_the_library_is_refused(update, photos, tmp_path):
+    update()
+    before = (tmp_path / "index" / FILE).read_bytes()
+    for moved in (True, False):
+        with pytest.raises(UserError) as caught:
+            update(photos / "sea", moved=moved)
+        assert " is inside " in str(caught.value)
+        assert "lacks 5 of the 9 photos of index=" in str(caught.value)
+    other = tmp_path / "other"
+    other.mkdir()
+    for i in (0, 2, 4, 6):
+        shutil.copy(photos / "mountains" / f"{i}.jpg", other)
+    with pytest.raises(UserError, match="moved: .* lacks 5 of the 9 photos of .*; nam"):
+        update(other, moved=True)
+    assert (tmp_path / "index" / FILE).read_bytes() == before
+    shutil.copy(photos / "mountains" / "8.jpg", other)
+    assert counts(update(other, moved=True)) == (5, 0, 5, 4)
+
+
+def test_the_line_of_an_interrupt_is_true(update, interrupt, load, tmp_path):
+    lines = []
+
+    def loading(copy):
+        lines.append(ending.Interruption.line(signal.SIGINT))
+        ending._abandon()  # as where the main thread does not react
+        assert not (tmp_path / "index").exists()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        update(load=loading)
+    assert lines == [f"interrupted: {NOTHING_KEPT}"]
+    with interrupt():
+        update()
+    line = ending.Interruption.line(signal.SIGINT)
+    assert "what was extracted is kept in" in line
+    ending._abandon and ending._abandon()
+    assert len(descriptors(tmp_path / "index")) == 5
+
+
 def test_a_root_that_cannot_be_printed_is_refused(update, photos):
     odd = photos.rename(photos.with_name("two\nlines"))
     with pytest.raises(UserError, match=r"two\\nlines' has control characters"):
@@ -312,7 +355,7 @@ def test_an_interrupted_index_resumes_whatever_changed_in_its_folder(
     (photos / "a new one.jpg").write_bytes(jpeg(seed=51, size=(48, 40)))
     (photos / min(found)).rename(photos / "renamed.jpg")
     change = update()
-    assert counts(change) == (10, 5, 1, 1)
+    assert counts(change) == (10, 5, 1, 0)
     after = descriptors(tmp_path / "index")
     found["renamed.jpg"] = found.pop(min(found))
     assert same(found, {name: after[name] for name in found})
@@ -352,11 +395,32 @@ def test_a_damaged_catalogue_can_be_rebuilt(update, tmp_path):
     fields = json.loads((index / FILE).read_text())
     fields["root"] = "/elsewhere"
     (index / FILE).write_text(json.dumps(fields))
-    with pytest.raises(UserError, match="another checksum"):
+    with pytest.raises(UserError, match="another checksum.*: index its photos again"):
         update()
     assert len(os.listdir(index / PARTS)) == 1  # nothing was removed
-    assert counts(update(rebuild=True)) == (9, 9, 0, 0)
+    # The index has one copy of its weights, which is taken.
+    assert counts(update(load=load_copy, rebuild=True)) == (9, 9, 0, 0)
     assert same(before, descriptors(index))
+
+
+def test_an_index_that_has_lost_its_weights_is_rebuilt(
+    update, tmp_path, photos, checkpoint
+):
+    index = tmp_path / "index"
+    update()
+    for copy in (index / "weights").iterdir():
+        shutil.rmtree(copy)
+    words = (
+        f"index={index}: its copy of the weights cannot be used (it is missing); "
+        "index its photos again with rebuild and a checkpoint"
+    )
+    with pytest.raises(UserError, match=re.escape(words)):
+        update(load=load_copy)
+    with pytest.raises(UserError, match=re.escape(words)):
+        open_index(index).query(photos / "sea" / "1.jpg")
+    change = update(load=lambda _: load_extractor(checkpoint), rebuild=True)
+    assert counts(change) == (9, 9, 0, 0)
+    assert open_index(index).query(photos / "sea" / "1.jpg")[0].name == "sea/1.jpg"
 
 
 def test_an_index_is_of_one_folder(update, tmp_path, photos):

@@ -12,8 +12,7 @@ from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.errors import UserError
 from tokret.names import printable
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
-from tokret.runtime.ending import keeps
-from tokret.search.extractor import Extractor, load_extractor
+from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import Change, update_index
 
@@ -58,16 +57,16 @@ def main(
     if ema and checkpoint is None:
         raise UserError("ema: is of a checkpoint; name the checkpoint too")
     keep_compiled(compilation_cache)
-    keeps(f"what was extracted is kept in {index}; the same command resumes")
 
     def load(copy: Path | None) -> Extractor:
-        source = checkpoint or copy
-        if source is None:
-            raise UserError(
-                "checkpoint: is missing, and a new index takes its weights from it; "
-                "name the folder of a run or a conversion"
-            )
-        return load_extractor(source, ema, longest_side, scales)
+        if checkpoint is not None:
+            return load_extractor(checkpoint, ema, longest_side, scales)
+        if copy is not None:
+            return load_copy(copy, longest_side, scales)
+        raise UserError(
+            "checkpoint: is missing, and a new index takes its weights from it; "
+            "name the folder of a run or a conversion"
+        )
 
     within("max_pixels", max_pixels, 1, MOST_PIXELS)
     change = update_index(

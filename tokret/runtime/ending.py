@@ -21,16 +21,20 @@ REACTING = 2.0  # seconds in which the main thread may react to a signal
 ENDING = 30.0  # and in which the program may end, unless a library hid the signal
 
 _kept = ""  # see `keeps`
+_abandon: Callable[[], None] | None = None  # see `keeps`
 _interrupted = False  # KeyboardInterrupt was raised, perhaps in a library's code
 
 
-def keeps(words: str) -> None:
+def keeps(words: str, abandon: Callable[[], None] | None = None) -> None:
     """Sets what is reported of an interrupt from now on: what is kept, and what to do.
 
-    For example "finished photos are kept; the same command resumes".
+    Args:
+      words: for example "finished photos are kept; the same command resumes".
+      abandon: removes what is of no use; it is called, in another thread, where the
+        main thread does not react and the process ends as a kill would end it.
     """
-    global _kept
-    _kept = words
+    global _kept, _abandon
+    _kept, _abandon = words, abandon
 
 
 class Interruption:
@@ -65,6 +69,9 @@ class Interruption:
         else:
             ends = number == signal.SIGINT
         if ends:
+            if _abandon:
+                with contextlib.suppress(OSError):
+                    _abandon()
             signals.end_now(number, self.line(number))
 
     @staticmethod

@@ -22,7 +22,8 @@ from tokret.search.photos import Stamp
 FILE = "catalogue.json"
 VERSION = 2  # of the file's form
 NO_PART = ""  # of photos without a descriptor
-REMEDY = "remove the folder and index again"
+REMEDY = "index its photos again with rebuild"
+FROM_CHECKPOINT = f"{REMEDY} and a checkpoint"  # where the copy of the weights is lost
 MAX_BYTES = 2**31
 PARTS, WEIGHTS = "parts", "weights"  # folders of folders, named by tokens
 LOCK = ".lock"

@@ -1,17 +1,18 @@
 """The model that extracts an index's descriptors."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokret.config import stored
-from tokret.config.tree import InferenceConfig
+from tokret.config.tree import ExtractionConfig, InferenceConfig
 from tokret.errors import UserError
 from tokret.evaluation.options import choose_checkpoint, make_settings
 from tokret.evaluation.systems import ModelSystem, model_systems
 from tokret.retrieval.store.record import weights_digest
-from tokret.search.catalogue import ModelInfo
+from tokret.search.catalogue import FROM_CHECKPOINT, ModelInfo
 from tokret.training.checkpoint_metadata import read_config
 from tokret.training.weights import save_weights
 
@@ -48,12 +49,56 @@ def load_extractor(
             f"checkpoint={checkpoint} is not a folder; name the folder of a run, of a "
             "conversion, or of one checkpoint"
         )
+    chosen, config = _choose(checkpoint)
+    settings = make_settings(config, longest_side, scales)
+    return _restore(checkpoint, chosen, config, settings, ema)
+
+
+def load_copy(
+    folder: Path,
+    longest_side: int | None = None,
+    scales: Sequence[float] | None = None,
+) -> Extractor:
+    """Restores a model from an index's own copy, INDEX/weights/COPY.
+
+    Raises:
+      UserError: if the copy cannot be used, or a value is out of range.
+    """
+    with _of_index(folder):
+        if not folder.is_dir():
+            raise UserError("it is missing")
+        chosen, config = _choose(folder)
+    settings = make_settings(config, longest_side, scales)
+    with _of_index(folder):
+        return _restore(folder, chosen, config, settings, ema=False)
+
+
+@contextlib.contextmanager
+def _of_index(copy: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"index={copy.parents[1]}: its copy of the weights cannot be used "
+            f"({error}); {FROM_CHECKPOINT}"
+        ) from error
+
+
+def _choose(checkpoint: Path) -> tuple[Path, InferenceConfig]:
     is_run = (checkpoint / "checkpoints").is_dir()
     path = str(checkpoint)
     workdir, alone = (path, None) if is_run else (None, path)
     chosen, _ = choose_checkpoint(workdir, alone, None)
-    config = read_config(chosen)
-    settings = make_settings(config, longest_side, scales)
+    return chosen, read_config(chosen)
+
+
+def _restore(
+    checkpoint: Path,
+    chosen: Path,
+    config: InferenceConfig,
+    settings: ExtractionConfig,
+    ema: bool,
+) -> Extractor:
     nowhere = Path(os.devnull)  # an index writes its own stores
     system, _ = model_systems(
         config, settings, chosen, ema, nowhere, log=lambda line: None

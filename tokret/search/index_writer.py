@@ -13,6 +13,7 @@ from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder, write_whole
 from tokret.retrieval.store.record import Images
+from tokret.runtime.ending import keeps
 from tokret.search import part_stores
 from tokret.search.catalogue import (
     FILE,
@@ -87,17 +88,21 @@ class IndexWriter:
             for name, stamp in stamps.items():
                 self.photos[name] = PhotoEntry(stamp, "", digest, part, row)
         self._write()
+        keeps(f"what was extracted is kept in {self._index}; the same command resumes")
         self._merge_small()
 
     def finish(self, found: Collection[str]) -> int:
-        """Removes the photos that are not found any more, and returns their number.
+        """Removes the photos that are not found any more.
+
+        Returns:
+          How many of them have a content that no photo has now.
 
         Raises:
           UserError: no photo has a descriptor, or the disk cannot be written.
         """
-        gone = self.photos.keys() - found
-        for name in gone:
-            del self.photos[name]
+        removed = [self.photos.pop(name) for name in self.photos.keys() - found]
+        kept = {entry.digest for entry in self.photos.values() if entry.part}
+        gone = sum(entry.digest not in kept for entry in removed)
         if all(entry.error for entry in self.photos.values()):
             name, entry = next(iter(self.photos.items()))
             why = entry.error if name in entry.error else f"{name}: {entry.error}"
@@ -111,7 +116,7 @@ class IndexWriter:
             os.replace(self._index / REBUILD, self._index / FILE)
             sync_folder(self._index)
         sweep(self._index)
-        return len(gone)
+        return gone
 
     def _current(self) -> Catalogue:
         return msgspec.structs.replace(self._catalogue, photos=self.photos, checksum=0)

@@ -16,6 +16,7 @@ import msgspec
 
 from tokret.errors import UserError
 from tokret.io.file_locks import held
+from tokret.runtime.ending import keeps
 from tokret.search.catalogue import (
     FILE,
     LOCK,
@@ -33,8 +34,10 @@ from tokret.search.index_writer import (
     Limits,
     sweep,
 )
-from tokret.search.photo_extraction import add_photos
-from tokret.search.photos import find_photos
+from tokret.search.photo_extraction import add_photos, recognised
+from tokret.search.photos import Stamp, find_photos
+
+NOTHING_KEPT = "nothing was extracted yet; the same command starts again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Change:
     photos: int  # in the index now
     new: int  # photos whose descriptors were extracted, also because they changed
     known: int  # photos that were moved, copied or touched, known by their content
-    gone: int  # photos that were removed
+    gone: int  # photos whose content is in no photo any more
     bad: Mapping[str, str]  # why photos have no descriptor, by name
     damaged: Sequence[str]  # why parts could not be used; they were extracted again
 
@@ -67,7 +70,8 @@ def update_index(
       index: the index's folder, created if it is missing.
       load: restores the model, given the folder of the index's own copy of it; None for
         a new index.
-      moved: whether the photos of the index may be in another folder now, `root`.
+      moved: whether the photos of the index are in another folder now, `root`. It
+        must have at least half of them, and not be inside the folder that was indexed.
       rebuild: whether all descriptors are extracted again, by any model. Until that is
         complete, queries are answered by the old ones.
       rehash: whether all photos are read, also those whose size and time have not
@@ -80,6 +84,7 @@ def update_index(
         updates it, no photo can be read, or a file cannot be written. A new index
         leaves no files then.
     """
+    keeps(NOTHING_KEPT)
     root = root.expanduser().resolve()
     try:
         check_root(str(root))
@@ -92,8 +97,10 @@ def update_index(
     for note in notes:
         log(f"note: {note}")
     with _prepared(index):
-        old = _existing(index, root, moved, rebuild)
-        extractor = load(index / WEIGHTS / old.model.copy if old else None)
+        old = _existing(index, rebuild)
+        if old is not None and old.root != str(root):
+            _check_moved(index, old, root, found, moved)
+        extractor = load(_own_copy(index, old))
         file, catalogue = _started(index, old, root, extractor, rebuild)
         writer = IndexWriter(index, file, catalogue, extractor, limits)
         same = {
@@ -131,6 +138,8 @@ def _prepared(index: Path) -> Iterator[None]:
                     "empty folder, or one that does not exist yet"
                 )
         made = [path for path in (index, *index.parents) if not path.exists()]
+        if not (index / FILE).exists():
+            keeps(NOTHING_KEPT, lambda: _remove_unless_index(index, made))
         index.mkdir(parents=True, exist_ok=True)
         (index / LOCK).touch()
     except OSError as error:
@@ -143,11 +152,12 @@ def _prepared(index: Path) -> Iterator[None]:
             sweep(index)
             yield
         finally:
-            if not (index / FILE).exists():
-                _remove(index, made)
+            _remove_unless_index(index, made)
 
 
-def _remove(index: Path, made: Sequence[Path]) -> None:
+def _remove_unless_index(index: Path, made: Sequence[Path]) -> None:
+    if (index / FILE).exists():
+        return
     sweep(index)
     for name in (DRAFT, LOCK):
         (index / name).unlink(missing_ok=True)
@@ -156,22 +166,54 @@ def _remove(index: Path, made: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _existing(index: Path, root: Path, moved: bool, rebuild: bool) -> Catalogue | None:
+def _existing(index: Path, rebuild: bool) -> Catalogue | None:
     """Reads the catalogue; None for a new index, or a damaged one to be rebuilt."""
     if not (index / FILE).exists():
         return None
     try:
-        old = read_catalogue(index)
+        return read_catalogue(index)
     except UserError:
         if rebuild:
             return None
         raise
-    if old.root != str(root) and not moved:
+
+
+def _own_copy(index: Path, old: Catalogue | None) -> Path | None:
+    """The index's copy of the weights; of a damaged index the only one, if it is."""
+    if old is not None:
+        return index / WEIGHTS / old.model.copy
+    if not (index / FILE).exists():
+        return None
+    copies = [*(index / WEIGHTS).glob("[0-9a-f]" * 16)]
+    return copies[0] if len(copies) == 1 else None
+
+
+def _check_moved(
+    index: Path, old: Catalogue, root: Path, found: Mapping[str, Stamp], moved: bool
+) -> None:
+    """Refuses another folder than the index's, unless its photos have moved there."""
+    inside = root.is_relative_to(old.root)
+    if not moved and not inside:
         raise UserError(
             f"moved: index={index} is of the photos in {old.root}; set this if they "
             f"are in {root} now, or name another index"
         )
-    return old
+    digests = {entry.digest for entry in recognised(old.photos, root, found).values()}
+    missing = sum(
+        name not in found and (not entry.digest or entry.digest not in digests)
+        for name, entry in old.photos.items()
+    )
+    lacks = f"{missing:,} of the {len(old.photos):,} photos of index={index}"
+    if inside:
+        raise UserError(
+            f"{root} is inside {old.root}, and lacks {lacks}, by path and by content; "
+            "name the library's folder, or another index"
+        )
+    if 2 * missing > len(old.photos):
+        raise UserError(
+            f"moved: {root} lacks {lacks}, by path and by content; name the folder "
+            "that has them, or another index"
+        )
 
 
 def _started(

@@ -52,7 +52,7 @@ def add_photos(
     with Progress("extracting", len(stamps)) as bar:
         names = iter(stamps)
         while some := {name: stamps[name] for name in itertools.islice(names, AT_ONCE)}:
-            entries = _recognised(writer.photos, root, some)
+            entries = recognised(writer.photos, root, some)
             known += sum(writer.photos.get(n) != entry for n, entry in entries.items())
             writer.photos |= entries
             bar.update(len(entries))
@@ -62,7 +62,7 @@ def add_photos(
     return new, known
 
 
-def _recognised(
+def recognised(
     photos: Mapping[str, PhotoEntry], root: Path, stamps: Stamps
 ) -> dict[str, PhotoEntry]:
     """Those of some photos whose content is in the index under any name."""

@@ -3,9 +3,9 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -17,7 +17,12 @@ from tokret.retrieval.exact_search.blocks import ConcatenatedDatabase
 from tokret.retrieval.exact_search.top_k import top_k
 from tokret.retrieval.extraction import extract
 from tokret.retrieval.store.reading import Store
-from tokret.search.catalogue import Catalogue, ModelInfo, read_catalogue
+from tokret.search.catalogue import (
+    FROM_CHECKPOINT,
+    Catalogue,
+    ModelInfo,
+    read_catalogue,
+)
 from tokret.search.extractor import Extractor
 from tokret.search.part_stores import open_parts
 from tokret.search.photos import read_view
@@ -33,7 +38,7 @@ class Hit(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SearchResults:
-    """The result of a query."""
+    """The result of a query: as a sequence, its hits."""
 
     root: Path  # the folder that names are relative to
     hits: list[Hit]  # the best first
@@ -41,6 +46,24 @@ class SearchResults:
     num_photos: int  # how many were searched
     extract_seconds: float  # for the query's descriptor, compilation included
     search_seconds: float  # for the search
+
+    def __len__(self) -> int:
+        """Returns the number of hits."""
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        """Gives the hits, the best first."""
+        return iter(self.hits)
+
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Hit]: ...
+
+    def __getitem__(self, place: int | slice) -> Hit | list[Hit]:
+        """Returns a hit by its place, from 0, or some of them."""
+        return self.hits[place]
 
 
 def parse_box(text: str | None) -> Box | None:
@@ -105,7 +128,7 @@ def query_index(
     if difference:
         raise UserError(
             f"index={index}: its copy of the weights is damaged ({difference}); "
-            "rebuild the index from a checkpoint"
+            f"{FROM_CHECKPOINT}"
         )
     start = time.perf_counter()
     system = extractor.system
@@ -116,7 +139,7 @@ def query_index(
     if dims != {query.shape[1]}:
         raise UserError(
             f"index={index} has descriptors of {sorted(dims)} dimensions, not "
-            f"{query.shape[1]}; rebuild it from a checkpoint"
+            f"{query.shape[1]}; {FROM_CHECKPOINT}"
         )
     hits = search_parts(stores, catalogue.live_rows(), query, top)
     seconds = extracted - start, time.perf_counter() - extracted
