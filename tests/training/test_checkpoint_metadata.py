@@ -52,6 +52,17 @@ def test_what_was_written_comes_back(write, whole, config):
     assert found.pixels["mean"] == [0.485, 0.456, 0.406]
 
 
+def test_a_checkpoint_under_another_steps_name_is_damaged(write, whole, tmp_path):
+    checkpoint = write(whole)
+    other = checkpoint.rename(checkpoint.with_name("99"))
+    for read in (read_metadata, read_config):
+        with pytest.raises(
+            UnreadableError, match="it is step 4 under the name 99.: rename or remove"
+        ):
+            read(other)
+    assert read_metadata(other.rename(tmp_path / "99")).step == 4  # not in a run
+
+
 @pytest.mark.parametrize("nothing", [None, {}])
 def test_a_checkpoint_of_another_program_is_refused(nothing, write, config, tmp_path):
     checkpoint = write({"item_handlers": {}, "custom_metadata": nothing})

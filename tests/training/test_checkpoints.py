@@ -75,20 +75,14 @@ def test_without_a_validation_there_is_no_best(saved_run):
         find_checkpoint(saved_run, "best")
 
 
-def test_what_a_killed_process_left_is_swept_away(
-    saved_run, opened, abstract, tmp_path
-):
+def test_what_a_killed_process_left_is_swept_away(saved_run, opened, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(saved_run, copy)
     folder = copy / "checkpoints"
-    for name in (".saving-8.orbax-checkpoint-tmp", ".saving-8", ".removed-2", "2"):
+    for name in (".saving-8.orbax-checkpoint-tmp", ".saving-8", ".removed-2"):
         shutil.copytree(folder / "6", folder / name)
-    shutil.rmtree(folder / "2" / "state")  # as older versions removed: file by file
-    with opened(copy) as checkpoints:
-        assert sorted(path.name for path in folder.iterdir()) == ["2", "4", "6"]
-        checkpoints.restore(abstract(), 6)
-        checkpoints.prune()
-    assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]
+    with opened(copy):
+        assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]
 
 
 def test_nothing_is_removed_before_one_could_be_read(
@@ -115,3 +109,34 @@ def test_the_config_of_a_run_comes_back_from_its_checkpoints(
     (tmp_path / "new").mkdir()
     with opened(tmp_path / "new") as checkpoints:
         assert checkpoints.recorded_config() is None
+
+
+@pytest.mark.parametrize("name", ["5", "99"])
+def test_a_copy_under_another_steps_name_replaces_no_real_one(
+    saved_run, opened, abstract, saved_state, name, tmp_path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(saved_run, copy)
+    folder = copy / "checkpoints"
+    shutil.copytree(folder / "4", folder / name)
+    with opened(copy) as checkpoints:
+        assert checkpoints.latest_step() == 6
+        with pytest.raises(UnreadableError, match=f"step 4 under the name {name}"):
+            checkpoints.restore(abstract(), int(name))
+        checkpoints.prune()
+        assert list_steps(copy) == sorted([4, 6, int(name)])
+        checkpoints.save(saved_state(8))
+    assert list_steps(copy) == sorted([6, 8, int(name)])
+
+
+def test_a_failed_save_names_the_step_that_is_left(
+    saved_run, opened, saved_state, tmp_path
+):
+    copy = tmp_path / "run"
+    shutil.copytree(saved_run, copy)
+    with pytest.raises(UserError, match="checkpoints/8 could not.* the beginning$"):
+        with opened(copy) as checkpoints:
+            shutil.rmtree(copy / "checkpoints")
+            (copy / "checkpoints" / "8").mkdir(parents=True)
+            (copy / "checkpoints" / "8" / "mine").touch()
+            checkpoints.save(saved_state(8))

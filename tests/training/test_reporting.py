@@ -42,6 +42,25 @@ def test_resuming_drops_lines_of_repeated_steps(tmp_path):
     assert steps_in(tmp_path, "validation") == [4]
 
 
+@pytest.mark.parametrize(
+    "content", ["", '{"step": 1, "kind": "train"}\n{"step": 9, "k']
+)
+def test_a_file_that_replaces_the_metrics_gets_the_next_lines(
+    tmp_path, content, capsys
+):
+    metrics = tmp_path / "metrics.jsonl"
+    with contextlib.closing(
+        Reporter(tmp_path, first_step=0, steps=9, batch_size=4)
+    ) as it:
+        it.train(1, METRICS)
+        metrics.rename(tmp_path / "other")
+        metrics.write_text(content)
+        for step in (2, 3):
+            it.train(step, METRICS)
+    assert steps_in(tmp_path, "train") == [1][: len(content)] + [2, 3]
+    assert capsys.readouterr().out.count("warning: ") == 1
+
+
 def test_utilisation_is_reported_where_the_peak_is_known(tmp_path, capsys):
     report(tmp_path, 0, 4, 2)
     assert "MFU" not in capsys.readouterr().out

@@ -78,3 +78,14 @@ def test_at_the_end_it_is_checked_too_and_explains_other_errors(workdir, tmp_pat
         with Workdir(workdir):
             shutil.rmtree(workdir)
             raise ValueError("a defect")
+
+
+def test_a_lock_that_is_removed_ends_the_run_and_not_the_one_that_took_it(workdir):
+    message = r"\.lock was removed .* has those of step 4, 8$"
+    with pytest.raises(UserError, match=f"^workdir: .*{message}"):
+        with Workdir(workdir) as first:
+            first.check()
+            (workdir / ".lock").unlink()
+            with Workdir(workdir) as second:
+                second.check()
+                first.check()

@@ -2,8 +2,9 @@
 
 import contextlib
 import fcntl
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,8 +12,10 @@ from tokret.errors import UserError
 
 
 @contextlib.contextmanager
-def held(path: Path, refusal: str) -> Iterator[None]:
+def held(path: Path, refusal: str) -> Iterator[Callable[[], bool]]:
     """Holds a lock file, made if missing; the lock ends with the process at the latest.
+
+    Yields what returns whether the file is still there: without it others get in.
 
     Raises:
       UserError: with the text `refusal`, if another process holds it; or the file
@@ -27,7 +30,7 @@ def held(path: Path, refusal: str) -> Iterator[None]:
             # The one who held it may have removed the file meanwhile.
             if not _is_open(path, file.fileno()):
                 continue
-            yield
+            yield functools.partial(_is_open, path, file.fileno())
             return
 
 
@@ -44,5 +47,5 @@ def _is_open(path: Path, number: int) -> bool:
     """Whether an open file is still that of the path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(number))
-    except FileNotFoundError:
+    except OSError:
         return False

@@ -22,7 +22,12 @@ from tokret.config.parsing import parse_group, to_tree
 from tokret.config.tree import InferenceConfig, ModelConfig
 from tokret.errors import UserError
 from tokret.io.regular_files import read_file
-from tokret.training.checkpoint_digests import damaged, has_digests, verify
+from tokret.training.checkpoint_digests import (
+    UnreadableError,
+    damaged,
+    has_digests,
+    verify,
+)
 
 FORMAT = 1
 FILE, FIELD = "_CHECKPOINT_METADATA", "custom_metadata"  # where Orbax stores it
@@ -65,7 +70,8 @@ def read_metadata(checkpoint: Path) -> CheckpointMetadata:
     """Reads the metadata of a checkpoint.
 
     Raises:
-      UnreadableError: if it is missing, damaged or was made up.
+      UnreadableError: if it is missing, damaged or was made up, or is that of another
+        step than the folder is named after.
       UserError: if a newer tokret wrote it, or another program, or nothing can be
         verified.
     """
@@ -90,7 +96,11 @@ def read_metadata(checkpoint: Path) -> CheckpointMetadata:
         if type(version) is not int:
             raise ValueError("it has no metadata of tokret")
         if version <= FORMAT:
-            return parse_group(CheckpointMetadata, found)
+            metadata = parse_group(CheckpointMetadata, found)
+            _check_name(checkpoint, metadata.step)
+            return metadata
+    except UnreadableError:
+        raise
     except (ValueError, RecursionError, UserError) as error:
         raise damaged(checkpoint, f"{FILE}: {error}") from error
     raise UserError(
@@ -98,6 +108,16 @@ def read_metadata(checkpoint: Path) -> CheckpointMetadata:
         f"wrote; this is tokret {tokret.__version__}, which reads up to format "
         f"{FORMAT}: install the newer one"
     )
+
+
+def _check_name(checkpoint: Path, step: int) -> None:
+    """Refuses a checkpoint of a run that was copied or renamed to another step."""
+    path = checkpoint.absolute()
+    if path.parent.name == "checkpoints" and path.name != str(step):
+        raise UnreadableError(
+            f"{checkpoint}: damaged (it is step {step} under the name {path.name}): "
+            "rename or remove it"
+        )
 
 
 def read_config(checkpoint: Path) -> InferenceConfig:

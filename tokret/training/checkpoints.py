@@ -1,5 +1,6 @@
 """Orbax checkpoints of a run: WORKDIR/checkpoints/STEP."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -43,13 +44,14 @@ def list_steps(workdir: Path) -> list[int]:
 
 
 def list_measured(workdir: Path) -> dict[int, Mapping[str, float]]:
-    """Returns the validation metrics of each step that has a checkpoint."""
+    """Returns the validation metrics of each step whose checkpoint is known to be its.
+
+    Others count as none: not as the best, nor as one of the newest.
+    """
     found: dict[int, Mapping[str, float]] = {}
     for step in list_steps(workdir):
-        try:
+        with contextlib.suppress(UserError):
             found[step] = read_metadata(workdir / "checkpoints" / str(step)).measured
-        except UserError:  # it counts as one of the newest until it is restored
-            found[step] = {}
     return found
 
 
@@ -73,9 +75,9 @@ class Checkpoints:
         """Opens the checkpoints of a folder that this run has locked."""
         self._folder = workdir / "checkpoints"
         self._config = config
-        self._measured = list_measured(workdir)
-        # The save in progress: its step, validation metrics, and when it is complete.
-        self._saving: tuple[int, Mapping[str, float], Future[None]] | None = None
+        # The save in progress: its step, and when it is complete.
+        self._saving: tuple[int, Future[None]] | None = None
+        self._saved: int | None = None  # the step of the save before
 
     def __enter__(self) -> "Checkpoints":
         """Makes the folder and removes what a killed process left."""
@@ -102,7 +104,7 @@ class Checkpoints:
 
     def recorded_config(self) -> InferenceConfig | None:
         """Returns the config that the newest readable checkpoint repeats, if any."""
-        for step in sorted(self._measured, reverse=True):
+        for step in reversed(list_steps(self._folder.parent)):
             try:
                 return read_metadata(self._folder / str(step)).config
             except UnreadableError:
@@ -110,8 +112,8 @@ class Checkpoints:
         return None
 
     def latest_step(self) -> int | None:
-        """Returns the newest complete checkpoint's step, None if there is none."""
-        return max(self._measured, default=None)
+        """Returns the newest step that the folder has a checkpoint of, or None."""
+        return max(list_measured(self._folder.parent), default=None)
 
     def save(self, state: Any, measured: Mapping[str, float] | None = None) -> None:
         """Saves a `TrainState` under its step, with metrics of its validation, if any.
@@ -122,27 +124,27 @@ class Checkpoints:
           UserError: if this save, or the one before it, cannot be written.
         """
         self._finish_saving()
-        step, measured = int(state.step), measured or {}
-        if step in self._measured:
+        step = int(state.step)
+        if step == self._saved:
             return
         metadata = make_metadata(self._config, step, measured)
         try:
             saving = start_saving(self._folder / str(step), state, metadata)
         except (OSError, ValueError) as error:
             self._fail(step, error)
-        self._saving = (step, measured, saving)
+        self._saving = (step, saving)
 
     def _finish_saving(self) -> None:
         """Waits for the save in progress, then removes what need not be kept."""
         if self._saving is None:
             return
-        step, measured, saving = self._saving
+        step, saving = self._saving
         self._saving = None
         try:
             saving.result()
         except (OSError, ValueError) as error:
             self._fail(step, error)
-        self._measured[step] = measured
+        self._saved = step
         self.prune()
 
     def _fail(self, step: int, error: Exception) -> NoReturn:
@@ -155,14 +157,15 @@ class Checkpoints:
         ) from error
 
     def prune(self) -> None:
-        """Removes what need not be kept; call it once a checkpoint was restored."""
-        run = self._config.run
-        for step in steps_to_remove(
-            self._measured, keep=run.keep, keep_best=run.keep_best
-        ):
-            del self._measured[step]
-            if cluster.is_first():
-                remove(self._folder / str(step))
+        """Removes what need not be kept; call it once a checkpoint was restored.
+
+        It looks at the folder each time, since others may have changed it.
+        """
+        if not cluster.is_first():
+            return
+        run, measured = self._config.run, list_measured(self._folder.parent)
+        for step in steps_to_remove(measured, keep=run.keep, keep_best=run.keep_best):
+            remove(self._folder / str(step))
 
     def move_damaged(self, step: int) -> Path:
         """Moves a damaged checkpoint out of the folder; returns its new path."""
@@ -173,7 +176,6 @@ class Checkpoints:
         if cluster.is_first():
             os.replace(self._folder / str(step), target)
         cluster.wait(f"checkpoint {step} is moved")
-        del self._measured[step]
         return target
 
     def restore(self, abstract_state: Any, step: int) -> Any:

@@ -176,8 +176,26 @@ class Reporter:
 
     def _write_line(self, line: dict[str, Any]) -> None:
         with self._writing():
+            self._follow_metrics(line["step"])
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
+
+    def _follow_metrics(self, step: int) -> None:
+        """Opens the metrics again if another file has taken their place.
+
+        An editor or a program that synchronises folders replaces files; lines written
+        to the old one would be lost. A removed one is `Workdir`'s to notice.
+        """
+        path = Path(self._file.name)
+        with contextlib.suppress(FileNotFoundError):
+            if not os.path.samestat(path.stat(), os.fstat(self._file.fileno())):
+                _drop_lines_after(path, step)
+                self._file.close()
+                self._file = path.open("a")
+                self.print_line(
+                    f"warning: {path} was replaced by another file while the run was "
+                    f"training; lines from step {step} on are written to that one"
+                )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,15 +17,17 @@ DELETED = " (deleted)"  # ends the system's name of a folder that was removed
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: Path) -> Iterator[None]:
+def lock_workdir(workdir: Path) -> Iterator[Callable[[], bool]]:
     """Keeps other runs out of a folder; the lock ends with the process.
+
+    Yields what returns whether the lock is still there.
 
     Raises:
       UserError: if another run is training in it.
     """
     refusal = f"another run is training in {workdir}; stop it, or choose another folder"
-    with held(workdir / ".lock", refusal):
-        yield
+    with held(workdir / ".lock", refusal) as is_locked:
+        yield is_locked
 
 
 class Workdir:
@@ -47,7 +49,7 @@ class Workdir:
         if cluster.is_first():
             self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
             self._closing.callback(os.close, self._folder)
-            self._closing.enter_context(lock_workdir(self._path))
+            self._is_locked = self._closing.enter_context(lock_workdir(self._path))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -57,7 +59,7 @@ class Workdir:
                 self.check()
 
     def check(self) -> None:
-        """Checks that the folder and what was in it are still there.
+        """Checks that the folder, its lock and what was in it are still there.
 
         Raises:
           UserError: if not; it names the checkpoints that are left.
@@ -78,6 +80,12 @@ class Workdir:
                 f"workdir: {', '.join(lost)} in {self._path} "
                 f"{'was' if len(lost) == 1 else 'were'} removed while the run was "
                 f"training; {_checkpoints_left(self._path)}"
+            )
+        if not self._is_locked():
+            raise UserError(
+                f"workdir: {self._path / '.lock'} was removed while the run was "
+                "training, so another run may have started there and this one ends; "
+                f"{_checkpoints_left(self._path)}"
             )
 
     def _fail_without_folder(self) -> NoReturn:
