@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokret.names import first_names, is_valid_name, one_line, printable
+from tokret.names import counted, first_names, is_valid_name, one_line, printable
 
 VALID = (
     "Screenshot 2026-04-15 at 1.01.11\u202fAM.png",  # as macOS names them
@@ -64,3 +64,8 @@ def test_a_terminal_of_another_encoding_prints_every_name():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"caf\\xe9 \\u202f \\udcff\n"
+
+
+def test_one_is_singular():
+    assert counted(1, "photo") == "1 photo" and counted(0, "photo") == "0 photos"
+    assert counted(1_234, "class", "classes") == "1,234 classes"

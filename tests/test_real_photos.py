@@ -123,7 +123,7 @@ def test_photos_that_rot_are_skipped_and_reported(
     rot("validation", 1)
     whole = program("train.py", *arguments, f"--workdir={tmp_path / 'a'}")
     assert whole[0] == 0, whole[2]
-    assert "warning: 1 photos skipped, the first is: record " in whole[1]
+    assert "warning: 1 photo skipped, the first is: record " in whole[1]
     lines = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
     trained = [line for line in map(json.loads, lines) if line["kind"] == "train"]
     assert sum(line["skipped"] for line in trained) in (1, 2)

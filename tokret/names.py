@@ -36,6 +36,11 @@ def one_line(text: object) -> str:
     return printable(re.sub(f"[{SPACES}]+", " ", str(text)).strip(SPACES))
 
 
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """A number with its noun, whose plural has an s unless it is given."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
 def first_names(names: Sequence[str]) -> str:
     """The first of some names, and how many more there are."""
     more = len(names) - FIRST

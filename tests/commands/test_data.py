@@ -87,7 +87,7 @@ def test_bad_photos_are_an_error_or_skipped(run, hosts, tmp_path, jpeg, write_ta
     )
     status, out, err = run(*arguments, "--skip_bad")
     assert status == 0 and "(query 1, database 1)" in out
-    assert "warning: roxford5k: 1 photos skipped" in err
+    assert "warning: roxford5k: 1 photo skipped" in err
 
 
 def test_a_data_dir_that_cannot_be_written_is_named(run, hosts, tmp_path):

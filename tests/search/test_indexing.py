@@ -169,8 +169,8 @@ def test_what_is_indexed_and_skipped_is_reported_first(update, photos, load):
     assert set(change.bad) == {"Screenshot 1.01.11\u202fAM.jpg"}
     assert lines[0].startswith("note: 10 photos in ")
     assert lines[1:] == [
-        "note: 1 files skipped, not photos by their suffix: .csv 1",
-        "note: 1 hidden files and folders skipped: .trash",
+        "note: 1 file skipped, not photos by their suffix: .csv 1",
+        "note: 1 hidden file or folder skipped: .trash",
         "loading",
     ]
 

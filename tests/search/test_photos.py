@@ -15,8 +15,10 @@ def test_photos_are_listed_by_name_and_known_by_size_and_time(photos):
     (photos / "loop").symlink_to(photos)
     found, notes = find_photos(photos)
     assert list(found) == sorted(found) and len(found) == 10
-    assert notes[0].startswith("10 photos in ")
-    assert notes[1:] == ["1 files skipped, not photos by their suffix: .txt 1"]
+    direct = "directly in my photos"
+    assert notes[0] == f"10 photos in 3 folders: {direct}, mountains, sea"
+    assert find_photos(photos / "sea")[1] == [f"4 photos directly in {photos / 'sea'}"]
+    assert notes[1:] == ["1 file skipped, not photos by their suffix: .txt 1"]
     assert found["a.PNG"] == (0, 0)
     stamp = found["sea/1.jpg"]
     assert stamp.size == (photos / "sea/1.jpg").stat().st_size

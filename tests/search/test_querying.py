@@ -46,6 +46,24 @@ def test_a_photo_retrieves_itself_first_and_all_others_in_order(results_of, phot
     assert results_of(photos / "sea" / "1.jpg", top=2).hits == results.hits[:2]
 
 
+def test_results_are_a_sequence_of_hits(results_of, photos):
+    results = results_of(photos / "sea" / "1.jpg")
+    assert results[:2] == results.hits[:2] and results[0].name == "sea/1.jpg"
+    assert [*results] == results.hits and len(results) == 9
+
+
+def test_a_name_that_differs_in_its_spaces_is_suggested(results_of, photos):
+    odd = photos / "Screenshot 1.01.11\u202fAM.jpg"
+    (photos / "sea" / "1.jpg").rename(odd)
+    with pytest.raises(
+        UserError, match="AM.jpg: missing; did you mean .*\u202fAM.jpg?"
+    ):
+        results_of(photos / "Screenshot 1.01.11 AM.jpg")
+    assert len(results_of(odd)) == 9
+    with pytest.raises(UserError, match="other.jpg: missing$"):
+        results_of(photos / "other.jpg")
+
+
 def test_photos_that_are_gone_are_not_retrieved(results_of, photos, index, load):
     (photos / "sea" / "1.jpg").rename(photos.parent / "1.jpg")
     update_index(photos, index, load)

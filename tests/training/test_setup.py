@@ -31,7 +31,7 @@ def test_a_single_class_is_refused(config, tmp_path, jpeg, capsys):
         (tmp_path / "photos" / "all" / f"{seed}.jpg").write_bytes(jpeg(seed))
     with pytest.raises(UserError, match="are of one class, all: the loss is 0"):
         prepare_run(config(tmp_path / "photos"))
-    assert "3 photos of 1 classes: all" in capsys.readouterr().err
+    assert "3 photos of 1 class: all" in capsys.readouterr().err
 
 
 def test_a_folder_without_classes_names_its_field(config, tmp_path):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tokret.config.parsing import to_tree
 from tokret.config.tree import Config
 from tokret.errors import UserError
-from tokret.names import printable
+from tokret.names import counted, printable
 from tokret.training.checkpoint_inspection import (
     Inspection,
     inspect_checkpoint,
@@ -160,7 +160,7 @@ def _prune(workdir: Path, keep: int, measure: str, dry: bool) -> None:
             remove(found[step].path)
     freed = sum(found[step].size for step in removed) / MIB
     kept = ", ".join(map(str, sorted(whole.keys() - set(removed)))) or "none"
-    print(f"{len(removed)} checkpoints, {freed:.1f} MiB; kept: {kept}")
+    print(f"{counted(len(removed), 'checkpoint')}, {freed:.1f} MiB; kept: {kept}")
 
 
 COMMANDS = {"list": list_all, "show": show, "prune": prune}

@@ -14,6 +14,7 @@ from tokret.config.parsing import field_types, plain_type
 from tokret.data import datasets
 from tokret.data.checking import check as checking
 from tokret.data.datasets import DATA_DIR, DATASETS, prepare_function
+from tokret.names import counted
 
 DataDir = Annotated[str, tyro.conf.arg(help="folder of prepared datasets.")]
 Output = Annotated[Path | None, tyro.conf.arg(help="write all problems to a CSV.")]
@@ -77,7 +78,8 @@ def prepare(
     counts = ", ".join(
         f"{split} {info.num_examples:,}" for split, info in splits.items()
     )
-    log(f"{name}: {total:,} photos ({counts}) in {Path(dataset.builder.data_path)}")
+    number, folder = counted(total, "photo"), Path(dataset.builder.data_path)
+    log(f"{name}: {number} ({counts}) in {folder}")
 
 
 def check(

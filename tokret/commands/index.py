@@ -10,7 +10,7 @@ from tokret.command_line import log
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.errors import UserError
-from tokret.names import printable
+from tokret.names import counted, printable
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.index_writer import Limits
@@ -88,7 +88,7 @@ def to_lines(change: Change) -> list[str]:
     """What needs a look: photos without a descriptor, and damaged parts."""
     lines = [f"damaged, extracted again: {why}" for why in change.damaged]
     if change.bad:
-        lines.append(f"{len(change.bad)} photos have no descriptor:")
+        lines.append(f"{counted(len(change.bad), 'photo')} without a descriptor:")
     for name, why in list(change.bad.items())[:SHOWN]:
         lines.append(f"  {printable(why if name in why else f'{name}: {why}')}")
     if len(change.bad) > SHOWN:
@@ -100,6 +100,6 @@ def summary(change: Change) -> str:
     """The numbers of photos."""
     known = f"{change.known} known by their content, " if change.known else ""
     return (
-        f"{change.photos} photos ({change.new} extracted now, {known}"
+        f"{counted(change.photos, 'photo')} ({change.new} extracted now, {known}"
         f"{change.gone} gone)"
     )

@@ -11,7 +11,7 @@ from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
-from tokret.names import first_names, printable
+from tokret.names import counted, first_names, printable
 from tokret.retrieval.html import pages
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
@@ -71,7 +71,7 @@ def to_text(results: SearchResults) -> str:
         for rank, hit in enumerate(results.hits, 1)
     ]
     lines.append(
-        f"{results.num_photos} photos searched in "
+        f"{counted(results.num_photos, 'photo')} searched in "
         f"{1000 * results.search_seconds:.0f} ms; the query's descriptor took "
         f"{results.extract_seconds:.1f} s"
     )

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from tokret.data.photo_formats import SUFFIXES
 from tokret.errors import UserError
-from tokret.names import FIRST, first_names, is_valid_name, printable
+from tokret.names import FIRST, counted, first_names, is_valid_name, printable
 
 # Folders of thumbnails, deleted files and resource forks; so are all that begin with a
 # dot, as do the AppleDouble files ._NAME.
@@ -21,13 +21,15 @@ SYSTEM_FOLDERS = frozenset(
         *("lost+found", "System Volume Information"),
     }
 )
+CATALOGUE, PARTS = "catalogue.json", "parts"  # what an index of photos has
 
 
 class PhotoWalk:
     """Lists files below a root by name, and counts what it skips.
 
     Hidden files and folders, those of `SYSTEM_FOLDERS`, and names with control
-    characters or invalid text are skipped. The root's own name may be any.
+    characters or invalid text are skipped. The root's own name may be any. Indexes of
+    photos are no part of it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -63,6 +65,9 @@ class PhotoWalk:
                 inner.clear()
                 continue
             seen.add((info.st_dev, info.st_ino))
+            if CATALOGUE in files and PARTS in inner:
+                inner.clear()
+                continue
             inner[:] = [
                 name for name in sorted(inner) if self.accepts(Path(here, name))
             ]
@@ -95,15 +100,24 @@ class PhotoWalk:
                 words.append("others")
             total = self._suffixes.total()
             notes.append(
-                f"{total:,} files skipped, not photos by their suffix: "
+                f"{counted(total, 'file')} skipped, not photos by their suffix: "
                 f"{', '.join(words)}"
             )
-        for skipped, kind in (
-            (self._hidden, "hidden files and folders skipped"),
-            (self._invalid, "names skipped that are not text of one line"),
+        for skipped, kinds, rest in (
+            (
+                self._hidden,
+                ("hidden file or folder", "hidden files and folders"),
+                "skipped",
+            ),
+            (
+                self._invalid,
+                ("name", "names"),
+                "skipped that are not text of one line",
+            ),
         ):
             if skipped:
-                notes.append(f"{len(skipped):,} {kind}: {first_names(skipped)}")
+                number = counted(len(skipped), *kinds)
+                notes.append(f"{number} {rest}: {first_names(skipped)}")
         return notes
 
     def _relative(self, path: Path) -> str:

@@ -13,19 +13,19 @@ from typing import Annotated
 
 import msgspec
 
+from tokret.data import folders
 from tokret.errors import UserError
 from tokret.io.json_files import read_json
 from tokret.io.regular_files import parsing
 from tokret.names import is_valid_name
 from tokret.search.photos import Stamp
 
-FILE = "catalogue.json"
+FILE, PARTS, WEIGHTS = folders.CATALOGUE, folders.PARTS, "weights"
 VERSION = 2  # of the file's form
 NO_PART = ""  # of photos without a descriptor
 REMEDY = "index its photos again with rebuild"
 FROM_CHECKPOINT = f"{REMEDY} and a checkpoint"  # where the copy of the weights is lost
 MAX_BYTES = 2**31
-PARTS, WEIGHTS = "parts", "weights"  # folders of folders, named by tokens
 LOCK = ".lock"
 TokenOrNone = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{16})?\Z")]
 

@@ -1,7 +1,7 @@
 """The photos below a folder, turned upright as their EXIF requires."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from tokret.data.preparing.photo_files import (
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.data.views import Box, LazyViews, Size, View, photo_digest
 from tokret.errors import UserError
-from tokret.names import first_names
+from tokret.names import counted, first_names
 from tokret.shapes import UInt8
 
 
@@ -45,10 +45,18 @@ def find_photos(root: Path) -> tuple[dict[str, Stamp], list[str]]:
         raise UserError(f"{root} is not a folder; name a folder of photos")
     walk = PhotoWalk(root)
     photos = {path.relative_to(root).as_posix(): _stamp(path) for path in walk.photos()}
-    folders = sorted({name.rpartition("/")[0] or "." for name in photos})
-    note = f"{len(photos):,} photos in {len(folders):,} folders"
-    shown = [f"{note}: {first_names(folders)}"] if photos else []
-    return dict(sorted(photos.items())), [*shown, *walk.notes()]
+    notes = [_note_on_folders(photos, root)] if photos else []
+    return dict(sorted(photos.items())), [*notes, *walk.notes()]
+
+
+def _note_on_folders(photos: Iterable[str], root: Path) -> str:
+    inner = [name.rpartition("/")[0] for name in photos]
+    folders, number = sorted(set(inner)), counted(len(inner), "photo")
+    if folders == [""]:
+        return f"{number} directly in {root}"
+    direct = f"directly in {root.name or root}"
+    names = first_names([folder or direct for folder in folders])
+    return f"{number} in {counted(len(folders), 'folder')}: {names}"
 
 
 def _stamp(path: Path) -> Stamp:

@@ -1,8 +1,10 @@
 """Queries to an index: the photos most similar to a photo, or to a part of it."""
 
+import contextlib
 import dataclasses
 import os
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -122,6 +124,7 @@ def query_index(
         raise UserError(f"index={index} has no photo with a descriptor")
     folder = Path(catalogue.root) if root is None else root
     side = catalogue.model.longest_side
+    _suggest_name(photo)
     view = read_view(photo, str(photo), box, side, max_pixels)
     extractor = load(catalogue.model)
     difference = extractor.model.difference(catalogue.model)
@@ -146,6 +149,24 @@ def query_index(
     gone = [hit.name for hit in hits if not os.path.exists(folder / hit.name)]
     num_photos = len(catalogue.photos) - len(catalogue.errors())
     return SearchResults(folder, hits, gone, num_photos, *seconds)
+
+
+def _suggest_name(photo: Path) -> None:
+    """Raises a UserError for a missing photo where one is named alike beside it."""
+    if os.path.lexists(photo):
+        return
+
+    def alike(name: str) -> str:  # spaces of every width are one
+        return " ".join(unicodedata.normalize("NFC", name).split())
+
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(photo.parent)):
+            if alike(name) == alike(photo.name):
+                raise UserError(
+                    f"{photo}: missing; did you mean {photo.parent / name}? Its spaces "
+                    "or accents are other characters: copy its name, or complete it "
+                    "with the tab key"
+                )
 
 
 def open_catalogue(index: Path) -> tuple[Catalogue, dict[str, Store]]:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from tokret.config.tree import Config
 from tokret.data.datasets import Dataset
 from tokret.errors import UserError
+from tokret.names import counted
 from tokret.runtime import cluster
 from tokret.training.sharding import to_devices
 
@@ -69,7 +70,8 @@ class SkippedPhotos:
             first = int(next(index for index in found[:, 2] if index != NONE))
             self._check(in_epoch, first)
             self._print_line(
-                f"warning: {count} photos skipped, the first is: {self._reason(first)}"
+                f"warning: {counted(count, 'photo')} skipped, the first is: "
+                f"{self._reason(first)}"
             )
         self._unreported, self._first = 0, NONE
         return count

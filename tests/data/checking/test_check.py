@@ -110,7 +110,7 @@ def test_nothing_is_written_where_no_output_is_named(
     status, out, err = tokret(*command)
     assert status == 1 and not list((tmp_path / "here").iterdir()), err
     assert "note: 19 photos of 3 classes: ash, birch, café au lait" in out
-    assert "note: 1 files skipped, not photos by their suffix: .txt 1" in out
+    assert "note: 1 file skipped, not photos by their suffix: .txt 1" in out
     assert "ash/two\\nlines.jpg" in out
     assert out.endswith("--output=FILE.csv writes all of them to a CSV\n")
     status, out, _ = tokret(*command, "--output=bad.csv")

@@ -107,9 +107,9 @@ def test_broken_photos_can_be_skipped_and_large_ones_shrunk(
     odd.write_bytes(b"<html>")
     dataset = prepare(tmp_path / "d", root, skip_bad=True, resize=20, quality=60)
     assert len(names(dataset, "train")) + len(names(dataset, "validation")) == 18
-    assert "1 photos skipped" in capsys.readouterr().err
+    assert "1 photo skipped" in capsys.readouterr().err
     prepare(tmp_path / "d", root, resize=20, quality=60)  # reads the same one again
-    assert "warning: image_folder: 1 photos skipped: " in capsys.readouterr().err
+    assert "warning: image_folder: 1 photo skipped: " in capsys.readouterr().err
     with (dataset.builder.data_path / "problems.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert row["photo"] == odd.relative_to(root).as_posix()

@@ -45,7 +45,7 @@ def test_hidden_folders_are_no_classes(root):
 def test_photos_in_no_class_folder_are_reported(root):
     folder = root("a/0.jpg", "1.jpg", "2.png", "list.csv")
     notes = find_photos(folder).notes
-    assert notes[1] == "1 files skipped, not photos by their suffix: .csv 1"
+    assert notes[1] == "1 file skipped, not photos by their suffix: .csv 1"
     assert notes[2].startswith("2 photos skipped, directly in ")
     assert notes[2].endswith("in no class folder: 1.jpg, 2.png")
     (folder / "a" / "0.jpg").unlink()

@@ -99,7 +99,7 @@ def test_photos_that_are_not_there(read, folder, tmp_path, capsys):
         read(tmp_path / "d", "image_folder", **fields)
     _, records = read(tmp_path / "d", "image_folder", skip_bad=True, **fields)
     assert len(records["train"]) == 5
-    assert "1 photos skipped: none.jpg (missing)" in capsys.readouterr().err
+    assert "1 photo skipped: none.jpg (missing)" in capsys.readouterr().err
 
 
 def test_boxes_are_for_the_benchmark(read, folder, tmp_path):

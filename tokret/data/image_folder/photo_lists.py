@@ -13,7 +13,7 @@ from tokret.data.photo_formats import SUFFIXES
 from tokret.data.preparing import csv_files
 from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.names import first_names, is_valid_name
+from tokret.names import counted, first_names, is_valid_name
 
 BOX = ("x0", "y0", "x1", "y1")
 
@@ -60,8 +60,8 @@ def find_photos(root: Path, argument: str = "root") -> PhotoList:
     notes = [*_notes_on_classes(photos, root), *walk.notes()]
     if direct:
         notes.append(
-            f"{len(direct):,} photos skipped, directly in {root} and in no class "
-            f"folder: {first_names(direct)}"
+            f"{counted(len(direct), 'photo')} skipped, directly in {root} and in no "
+            f"class folder: {first_names(direct)}"
         )
     if not photos:
         others = "".join(f"; {note}" for note in notes)
@@ -78,7 +78,8 @@ def _notes_on_classes(photos: Sequence[Photo], root: Path | None = None) -> list
     if not classes:
         return []
     notes = [
-        f"{len(photos):,} photos of {len(classes):,} classes: {first_names(classes)}"
+        f"{counted(len(photos), 'photo')} of "
+        f"{counted(len(classes), 'class', 'classes')}: {first_names(classes)}"
     ]
     inner = list(dict.fromkeys(photo.name.rpartition("/")[0] for photo in photos))
     if root and all("/" in folder for folder in inner):

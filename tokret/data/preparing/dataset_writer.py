@@ -47,7 +47,7 @@ from tokret.data.preparing.tfds_layout import (
 )
 from tokret.data.preparing.workers import count_cores, run
 from tokret.errors import UserError
-from tokret.names import printable
+from tokret.names import counted, printable
 
 FEW = 256  # photos; starting processes for them does not pay
 
@@ -135,8 +135,8 @@ def _opened(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     if path.exists():
         bad = [Problem(*values) for _, values in read_rows(path, Problem._fields)]
         _log(
-            f"warning: {name}: {len(bad):,} photos skipped: {problems.summary(bad)}; "
-            f"{path} lists them"
+            f"warning: {name}: {counted(len(bad), 'photo')} skipped: "
+            f"{problems.summary(bad)}; {path} lists them"
         )
     return builder
 
@@ -182,7 +182,7 @@ class _Writer:
         total = sum(lengths.values())
         everything = total + len(contents.missing)
         self._reject(contents.missing, "missing", everything)
-        _log(f"preparing {name}: {total} photos into {self.final}")
+        _log(f"preparing {name}: {counted(total, 'photo')} into {self.final}")
         for note in contents.notes:
             _log(f"note: {name}: {note}")
         shards = list_shards(name, lengths, self.partial)
