@@ -159,3 +159,9 @@ def test_tables_of_commands(tokret):
 def test_every_command_has_help(tokret, name):
     status, out, err = tokret(name, "--help")
     assert (status, err) == (0, "") and out.startswith(f"usage: tokret {name} ")
+
+
+def test_a_link_that_leads_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="--output: .*loop is a link that leads to it"):
+        parse("p", f"--output={tmp_path / 'loop'}")

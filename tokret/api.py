@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tokret.arguments import url_problem, within
+from tokret.arguments import path_problem, within
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.data.views import Box, LazyViews, View
@@ -147,7 +147,7 @@ def _path(value: Any, argument: str) -> Path:
     """
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{argument} is a {type(value).__name__}; it must be a path")
-    if problem := url_problem(os.fspath(value)):
+    if problem := path_problem(os.fspath(value)):
         raise UserError(f"{argument}: {problem}")
     return Path(value).expanduser()
 

@@ -1,8 +1,10 @@
 """Checks of arguments: names in a table, numbers in a range."""
 
 import difflib
+import errno
 import math
 import numbers
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
@@ -50,6 +52,16 @@ def url_problem(text: str) -> str:
         f"{printable(text, 80)!r} is a URL; name a local path, such as the folder "
         "where the bucket is mounted"
     )
+
+
+def path_problem(path: str) -> str:
+    """Why a text is not the path of a file or folder, also as `url_problem`."""
+    try:
+        os.stat(os.path.expanduser(path))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return f"{printable(path, 80)} is a link that leads to itself; name another"
+    return url_problem(path)
 
 
 def reject_unknown(

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, get_args, get_origin
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from tokret.arguments import url_problem
+from tokret.arguments import path_problem
 from tokret.errors import StoppedError, UserError
 from tokret.names import printable
 from tokret.runtime.allocation import avoid_missing_tpu, keep_freed_memory
@@ -305,7 +305,7 @@ def _reader(kind: type) -> Callable[[str], Any]:
 def _read_path(text: str) -> Path:
     if not text:
         raise ValueError("it is empty; name a file or folder")
-    if problem := url_problem(text):
+    if problem := path_problem(text):
         raise ValueError(problem)
     return Path(text).expanduser()
 

@@ -151,7 +151,8 @@ def test_fields_of_datasets(fields, message):
     ("head", "fields", "message"),
     [
         ("token", {"num_heads": 7}, "num_heads is 7; it must divide width, 1024"),
-        ("token", {"tokens": 0}, "tokens is 0; it must be at least 1"),
+        ("token", {"tokens": 0}, r"tokens is 0; it must be in \[1, 1024\]"),
+        ("token", {"dim": 2**40}, r"dim is 1099511627776; it must be in \[1, 65536\]"),
         ("token", {"query_init_std": math.nan}, "query_init_std is nan"),
         ("token", {"tokenizer": "papr"}, "tokenizer is 'papr'; .* released, paper"),
         ("token", {"refinement": "papr"}, "refinement is 'papr'; .* released, paper"),

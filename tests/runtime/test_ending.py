@@ -25,6 +25,23 @@ def test_statuses(capsys):
     assert exit_status(fail(KeyboardInterrupt())) == 130
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError("Unable to allocate 3 TiB"), "out of memory: Unable to allocate"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: 37 GB"),
+            "out of memory: RESOURCE_EXHAUSTED",
+        ),
+        (RuntimeError("Symlink loop from 'L'"), "Symlink loop from 'L'; name a file"),
+    ],
+)
+def test_memory_and_links_are_reported_in_a_line(capsys, error, line):
+    assert exit_status(fail(error)) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {line}") and printed.count("\n") == 1
+
+
 WRITER = """
 import sys
 from tokret.runtime.ending import exit_status

@@ -66,7 +66,7 @@ class SyntheticLandmarksConfig:
     queries_per_landmark: int = integer(2, "of the benchmark", 1)
     database_photos: int = integer(16, "of each of the benchmark's landmarks", 2)
     distractors: int = integer(400, "photos of a third set of landmarks")
-    longest_side: int = integer(160, "of every photo, in pixels", 32)
+    longest_side: int = integer(160, "of every photo, in pixels", 32, 4096)
     seed: int = integer(0, "decides every photo", 0, 2**32)
 
 

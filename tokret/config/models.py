@@ -30,7 +30,7 @@ class ModelConfig:
     trunk: Trunk = text(..., "feature extractor")
     head: str = text(..., "aggregation of the features")
     dtype: Literal["float32", "bfloat16"] = text(..., "dtype of the computation")
-    dim: int = integer(1024, "dimensions of a descriptor", 1)
+    dim: int = integer(1024, "dimensions of a descriptor", 1, 2**16)
     remat: bool = text(False, "recompute activations: less memory, a third more work")
     frozen_stages: int = integer(0, "first stages of the trunk that are frozen")
 
@@ -40,8 +40,8 @@ class TokenConfig(ModelConfig):
     """Token."""
 
     head: Literal["token"] = "token"
-    width: int = integer(1024, "channels of local features and tokens", 1)
-    tokens: int = integer(4, "number of tokens", 1)
+    width: int = integer(1024, "channels of local features and tokens", 1, 2**14)
+    tokens: int = integer(4, "number of tokens", 1, 1024)
     tokenizer: Form = text("released", "its equations: the code's or the paper's")
     query_init_std: float = real(
         1.0, "standard deviation of the initial queries", 0, 1e3
@@ -49,12 +49,12 @@ class TokenConfig(ModelConfig):
     initialiser: Literal["released", "lossless"] = text(
         "released", "of linear layers; lossless, with small queries, for few classes"
     )
-    num_heads: int = integer(8, "heads of every attention", 1)
+    num_heads: int = integer(8, "heads of every attention", 1, 1024)
     attention_layers: int = integer(
-        1, "layers of self-attention among local features", 0, 1000
+        1, "layers of self-attention among local features", 0, 100
     )
     refinement: Form = text("released", "its equations: the code's or the paper's")
-    refinement_layers: int = integer(2, "layers that refine the tokens", 0, 1000)
+    refinement_layers: int = integer(2, "layers that refine the tokens", 0, 100)
     dropout: float = real(0.1, "dropout rate in attentions and MLPs", 0, 0.99)
     drop_path: float = real(0.1, "rate at which an example skips a branch", 0, 0.99)
 
@@ -95,8 +95,8 @@ class NetVLADConfig(ModelConfig):
     """NetVLAD after self-attention."""
 
     head: Literal["netvlad"] = "netvlad"
-    clusters: int = integer(4, "number of centroids", 1)
-    num_heads: int = integer(8, "heads of every attention", 1)
+    clusters: int = integer(4, "number of centroids", 1, 4096)
+    num_heads: int = integer(8, "heads of every attention", 1, 1024)
     dropout: float = real(0.1, "dropout rate in attentions and MLPs", 0, 0.99)
     drop_path: float = real(0.1, "rate at which an example skips a branch", 0, 0.99)
 

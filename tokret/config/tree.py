@@ -101,7 +101,9 @@ class AdamWConfig(OptimiserConfig):
 class UpdatesConfig:
     """From gradients to the next state."""
 
-    grad_accum_steps: int = integer(..., "sequential micro-batches of a batch", 1)
+    grad_accum_steps: int = integer(
+        ..., "sequential micro-batches of a batch", 1, 2**20
+    )
     ema_decay: float = real(
         ..., "decay of an EMA of the weights, as 0.999; 0: none", 0, 0.999999
     )
@@ -152,7 +154,7 @@ class RunConfig:
     keep_best: Literal["", "loss", "top1", "top5"] = text(
         ..., 'validation metric by which the best checkpoint is kept too; "": none'
     )
-    threads: int = integer(..., "threads that decode and augment", 1)
+    threads: int = integer(..., "threads that decode and augment", 1, 1024)
     max_skipped_fraction: float = real(
         ..., "fraction of an epoch's photos that may fail to decode", 0, 1
     )
@@ -189,7 +191,7 @@ class InferenceConfig:
 class Config(InferenceConfig):
     """All of a training run."""
 
-    batch_size: int = integer(..., "images of a batch, on all devices", 1, 2**32)
+    batch_size: int = integer(..., "images of a batch, on all devices", 1, 2**20)
     epochs: int = integer(..., "passes over the training photos", 1, 2**32)
     data: DataConfig
     augmentation: AugmentationConfig

@@ -130,6 +130,8 @@ def _report(error: BaseException) -> int | None:
         return error.status
     if isinstance(error, UserError):
         return _print_error(str(error))
+    if words := _system_words(error):
+        return _print_error(words)
     if isinstance(error, BrokenPipeError):
         return 141 if _output_is_closed() else None
     if not isinstance(error, OSError):
@@ -142,6 +144,16 @@ def _report(error: BaseException) -> int | None:
     status = _print_error(f"the output could not be written: {error.strerror}")
     _drop_output()
     return status
+
+
+def _system_words(error: BaseException) -> str:
+    """Says in plain words what libraries report of memory and links; "" if nothing."""
+    words = str(error)
+    if isinstance(error, MemoryError) or words.startswith("RESOURCE_EXHAUSTED"):
+        return f"out of memory: {words[:200]}; use smaller batches, photos or models"
+    if isinstance(error, RuntimeError) and words.startswith("Symlink loop"):  # pathlib
+        return f"{words}; name a file or folder that exists"
+    return ""
 
 
 def _print_error(message: str) -> int:
