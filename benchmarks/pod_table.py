@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from tokret.benchmark import plan
 from tokret.benchmark.plan import PlanRequest, format_traffic
 from tokret.benchmark.pods import CHIPS
@@ -15,6 +13,7 @@ from tokret.config import files
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.runtime.chips import GIB
+from tokret.runtime.progress import progress_bar
 
 R50, R101 = "gldv2_r50", "gldv2_r101"
 # The rows that take long, to search for a smaller batch, come last.
@@ -93,7 +92,7 @@ def run(path: Path) -> int:
     kept.parent.mkdir(exist_ok=True)
     # Before anything is written, which would be a change since the commit.
     made = environment(*plan.PACKAGES)
-    for row in tqdm(ROWS, unit="row", disable=None):
+    for row in progress_bar(ROWS, unit="row"):
         if key(row) not in done:
             found = plan.run(files.load_config(row.name), row)
             done[key(row)] = found | {"environment": made}

@@ -1,14 +1,6 @@
-import contextlib
-import fcntl
-import os
-import pty
-import struct
-import subprocess
-import sys
-import termios
-
 import pytest
 
+from tests.runtime.terminal import on_terminal
 from tokret.runtime import progress
 from tokret.runtime.progress import Progress
 
@@ -37,6 +29,32 @@ def test_short_work_and_other_processes_print_nothing(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
+def test_work_that_is_done_shows_nothing():
+    code = "from tokret.runtime.progress import Progress\n"
+    code += "for n in (0, 3):\n    with Progress('reading', n, done=n) as bar:\n"
+    code += "        bar.update(0)\n"
+    assert not on_terminal(code)
+
+
+def test_an_inner_bar_is_drawn_over_the_outer_one():
+    code = "from tokret.runtime.progress import Progress\n"
+    code += "with Progress('extracting', 3) as bar:\n"
+    code += "    with Progress('reading', 3, leave=False) as inner:\n"
+    code += "        inner.update(3)\n    bar.update(3)\n"
+    text = on_terminal(code)
+    assert "reading:" in text and "\x1b" not in text
+    assert text.count("\n") == 1 and text.endswith("\n")
+
+
+def test_the_first_part_may_be_empty(capsys, monkeypatch):
+    times = iter((0.0, 10.0, 40.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    with Progress("extracting", 4) as bar:
+        for count in (0, 1, 1):  # what compiles is in the second
+            bar.update(count)
+    assert "0.0333 photos/s" in capsys.readouterr().err
+
+
 CODE = """
 from tokret.runtime import progress
 progress.SECONDS = 0.0
@@ -51,13 +69,11 @@ with progress.Progress("reading", 3) as bar:
 )
 def test_a_terminal_has_a_bar_if_its_size_is_known(rows, shown):
     # tqdm prints blanks on a terminal of 0 x 0.
-    terminal, end = pty.openpty()
-    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 2 * rows, 0, 0))
-    subprocess.run([sys.executable, "-c", CODE], stderr=end, check=True)
-    os.close(end)
-    text = b""
-    with contextlib.suppress(OSError):  # at the end
-        while piece := os.read(terminal, 1000):
-            text += piece
-    os.close(terminal)
-    assert shown in text.decode() and ("|" in text.decode()) == bool(rows)
+    text = on_terminal(CODE, rows)
+    assert shown in text and ("|" in text) == bool(rows)
+
+
+def test_a_plain_bar_is_hidden_where_the_size_is_unknown():
+    code = "from tokret.runtime.progress import progress_bar\n"
+    code += "for _ in progress_bar(range(3), unit='case'): pass"
+    assert "3/3" in on_terminal(code) and not on_terminal(code, 0)

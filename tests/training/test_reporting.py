@@ -1,8 +1,10 @@
 import contextlib
 import json
+import re
 
 import pytest
 
+from tests.runtime.terminal import on_terminal
 from tokret.errors import UserError
 from tokret.training.reporting import Reporter
 
@@ -100,5 +102,38 @@ def test_the_first_step_which_compiles_has_no_rate(tmp_path, capsys):
     )
     assert not rates & first.keys() and rates < second.keys()
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "step 1/4  loss 2.000  top1  25.0%"
-    assert "images/s" in out[1] and out[1].endswith(" left")
+    assert out[0] == "compiling the first step"
+    assert out[1] == "step 1/4  loss 2.000  top1  25.0%"
+    assert "images/s" in out[2] and out[2].endswith(" left")
+
+
+CODE = """
+import sys, time
+from pathlib import Path
+from tokret.training.reporting import Reporter
+it = Reporter(Path(sys.argv[1]), first_step=0, steps=128, batch_size=32)
+for step in (1, 2):
+    time.sleep(0.11)  # tqdm draws ten times a second
+    it.advance()
+    it.train(step, {"loss": 6.999, "top1": 0.453})
+it.close()
+"""
+
+
+@pytest.mark.parametrize(("columns", "bar"), [(80, 10), (100, 30), (0, 0)])
+def test_the_bar_and_its_text_fit_the_terminal(tmp_path, capfd, columns, bar):
+    code = CODE.replace("sys.argv[1]", repr(str(tmp_path)))
+    text = on_terminal(code, rows=40, columns=columns)
+    out = capfd.readouterr().out
+    if not columns:  # lines
+        assert not text and out.startswith("compiling the first step\nstep 1/128 ")
+        return
+    assert not out
+    drawn = text.replace("\r", "\n").split("\n")
+    assert drawn[1].startswith("0/128|") and "| compiling the first step" in drawn[1]
+    assert not any("compiling" in line for line in drawn[2:])
+    last = [line for line in drawn if line.strip()][-1]
+    left, rest = last.split("| ")[1].split(", ")
+    assert re.fullmatch(r"\d\d:\d\d left", left)
+    assert rest.startswith("loss 7.00 top1 45.3% ") and rest.endswith("% waiting")
+    assert len(last) < columns and len(last.split("|")[1]) >= bar

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from tqdm import tqdm
 
 from tokret.benchmark.compiled_program import CompiledProgram
 from tokret.benchmark.rivals import Call, Makers, Rivals
 from tokret.benchmark.timing import OURS, ratios, spread, time_calls
 from tokret.errors import UserError
 from tokret.models.kernels.matmul import project
+from tokret.runtime.progress import progress_bar
 
 # Of what measures a device's limits: the side of the square matrices, and the float32
 # in each of three arrays.
@@ -178,7 +178,7 @@ def run_cases(
     found: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     end = time.monotonic() + seconds
-    for name in tqdm(chosen, unit="case", disable=None):
+    for name in progress_bar(chosen, unit="case"):
         if time.monotonic() > end:
             skipped[name] = "the time was over"
             continue

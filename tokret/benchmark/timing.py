@@ -10,12 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tqdm import tqdm
-
 import tokret
 from tokret.arguments import within
 from tokret.retrieval.results import commit
 from tokret.runtime import processor
+from tokret.runtime.progress import progress_bar
 
 Item = TypeVar("Item")
 Times = dict[str, list[float]]  # case -> seconds of each turn
@@ -50,7 +49,7 @@ def time_in_turns(
     """
     times: Times = {name: [] for name in cases}
     counted = range(1 if warm else 0, turns + 1)
-    for turn in tqdm(counted, unit="turn", leave=False, disable=None):
+    for turn in progress_bar(counted, unit="turn", leave=False):
         taken = dict.fromkeys(cases, 0.0)
         for item in items():
             for name, case in cases.items():

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import jax
 import tyro
-from tqdm import tqdm
 
 from tokret.config.parsing import to_tree
 from tokret.config.tree import Config
 from tokret.errors import UserError
 from tokret.names import counted, printable
+from tokret.runtime.progress import progress_bar
 from tokret.training.checkpoint_inspection import (
     Inspection,
     inspect_checkpoint,
@@ -33,7 +33,7 @@ Folder = Annotated[Path, tyro.conf.Positional]
 def examine_all(workdir: Path) -> dict[int, Inspection]:
     """Reads all checkpoints of a run, by step; UserError if it has none."""
     find_checkpoint(workdir)
-    steps = tqdm(list_steps(workdir), unit="checkpoint", leave=False, disable=None)
+    steps = progress_bar(list_steps(workdir), unit="checkpoint", leave=False)
     paths = ((step, workdir / "checkpoints" / str(step)) for step in steps)
     return {step: inspect_checkpoint(path, read_all=True) for step, path in paths}
 

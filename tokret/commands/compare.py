@@ -21,6 +21,7 @@ from tokret.io.atomic_files import require_folder, write_whole
 from tokret.io.file_locks import held
 from tokret.models.build import HEADS
 from tokret.runtime.ending import keeps
+from tokret.runtime.progress import progress_bar
 
 # Options of tokret eval, which also reports the numbers before re-ranking.
 MEASUREMENTS = {
@@ -167,7 +168,7 @@ def compare(given: Given) -> None:
     pairs = len(given.rates) * len(given.trunk_rates)
     trials = len(given.heads) * (pairs + given.seeds)
     found: dict[str, Any] = {}
-    with tqdm(total=trials, unit="run", disable=None) as bar:
+    with progress_bar(total=trials, unit="run") as bar:
         for head in given.heads:
             bar.set_description(head)
             found[head] = choose_rates(given, head, bar)

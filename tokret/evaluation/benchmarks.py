@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from tqdm import tqdm
 
 from tokret.evaluation.image_sets import DescriptorSet
 from tokret.evaluation.report_inputs import costs_of
@@ -22,6 +21,7 @@ from tokret.retrieval.exact_search.blocks import Database
 from tokret.retrieval.reranking.costs import measure_cost
 from tokret.retrieval.reranking.pipeline import Step, check_rankable, run_step
 from tokret.retrieval.reranking.ranking import Ranking
+from tokret.runtime.progress import progress_bar
 
 
 @runtime_checkable
@@ -133,7 +133,7 @@ def measure_reranking(
     costs = []
     for step in steps:
         count = len(ranking.queries)
-        with tqdm(total=count, unit="query", desc=step.name, disable=None) as bar:
+        with progress_bar(total=count, unit="query", desc=step.name) as bar:
             run = functools.partial(run_step, step, ranking, bar.update)
             ranking, cost = measure_cost(run)
         arguments = dict(step.arguments)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
@@ -11,7 +12,7 @@ from tqdm import tqdm
 SECONDS = 30.0  # between two lines
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
     """Whether a bar is visible: on a terminal of size 0 x 0 tqdm prints blanks."""
     try:
         return sys.stderr.isatty() and all(os.get_terminal_size(sys.stderr.fileno()))
@@ -19,8 +20,15 @@ def _has_terminal() -> bool:
         return False
 
 
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """A bar of tqdm with some of its `options`, hidden where none is visible."""
+    return tqdm(items, disable=not has_terminal(), **options)
+
+
 class Progress(contextlib.AbstractContextManager["Progress"]):
     """Reports on standard error how much is done, the rate, and the time left.
+
+    Where all is done already, nothing is shown.
 
     Args:
       title: of the work, such as "extracting".
@@ -28,7 +36,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
       done: how many were done before.
       unit: what is counted, in the singular.
       shown: whether anything is printed; only one of several processes should.
-      leave: whether the bar stays on the terminal at the end.
+      leave: whether the bar stays on the terminal at the end; one that does not is
+        drawn over the bar that is there.
     """
 
     def __init__(
@@ -42,7 +51,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     ) -> None:
         self._title, self._unit = title, unit
         self._total, self._done = total, done
-        bar = shown and _has_terminal()
+        shown = shown and done < total
+        bar = shown and has_terminal()
         self._bar: Any = tqdm(
             total=total,
             initial=done,
@@ -50,6 +60,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
             desc=title,
             disable=not bar,
             leave=leave,
+            position=None if leave else 0,
         )
         self._lines = shown and not bar
         self._due = time.monotonic() + SECONDS
@@ -57,6 +68,8 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
 
     def update(self, count: int) -> None:
         """Adds to what is done."""
+        if not count:
+            return
         self._bar.update(count)
         self._done += count
         now = time.monotonic()

@@ -18,7 +18,10 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.regular_files import read_file
 from tokret.runtime import cluster
+from tokret.runtime.progress import has_terminal
 
+COMPILING = "compiling the first step"
+BAR = "{n_fmt}/{total_fmt}|{bar}| {desc}"
 MAX_METRICS = 2**31  # bytes; a million lines take 0.3 GB
 
 
@@ -68,8 +71,12 @@ class Reporter:
             initial=first_step,
             unit="step",
             dynamic_ncols=True,
-            disable=not (writes and sys.stderr.isatty()),
+            desc=COMPILING,
+            bar_format=BAR,
+            disable=not (writes and has_terminal()),
         )
+        if writes and self._bar.disable:
+            self.print_line(COMPILING)
 
     def close(self) -> None:
         """Flushes and closes everything."""
@@ -86,6 +93,7 @@ class Reporter:
             self._compiled = True
             self._peak = self._peak_images()
             self._last = (self._last[0] + 1, time.monotonic())
+            self._bar.set_description_str("", refresh=False)
         self._bar.update()
 
     @contextlib.contextmanager
@@ -122,25 +130,19 @@ class Reporter:
         (last_step, last_time), now = self._last, time.monotonic()
         timed, seconds = step - last_step, now - last_time
         self._last = (step, now)
-        text = f"loss {metrics['loss']:.3f}  top1 {metrics['top1']:6.1%}"
         left = ""
         # None where it is the first step, which compiles.
         if timed:
             rates = self._rates(timed, max(seconds, 1e-9))
             metrics = metrics | rates
-            text += (
-                f"  {rates['images_per_second']:.0f} images/s, "
-                + (f"MFU {rates['mfu']:.0%}, " if "mfu" in rates else "")
-                + f"{rates['waiting_for_input']:.0%} waiting for input"
-            )
             seconds_left = (self._steps - step) * rates["seconds_per_step"]
-            left = f"  {tqdm.format_interval(seconds_left)} left"
+            left = tqdm.format_interval(seconds_left)
         self._waited = 0.0
         self._write(step, "train", metrics)
         if self._bar.disable:
-            self.print_line(f"step {step}/{self._steps}  {text}{left}")
+            self.print_line(f"step {step}/{self._steps}  {_line(metrics, left)}")
         else:
-            self._bar.set_postfix_str(text)
+            self._bar.set_description_str(_short(metrics, left))
 
     def _rates(self, steps: int, seconds: float) -> dict[str, float]:
         rates = {
@@ -208,6 +210,26 @@ class Reporter:
                 "once that is fixed, the same command resumes from the newest "
                 "checkpoint"
             ) from error
+
+
+def _line(metrics: dict[str, float], left: str) -> str:
+    """The text of a line; without a time left there are no rates."""
+    text = f"loss {metrics['loss']:.3f}  top1 {metrics['top1']:6.1%}"
+    if left:
+        text += f"  {metrics['images_per_second']:.0f} images/s, "
+        text += f"MFU {metrics['mfu']:.0%}, " if "mfu" in metrics else ""
+        text += f"{metrics['waiting_for_input']:.0%} waiting for input  {left} left"
+    return text
+
+
+def _short(metrics: dict[str, float], left: str) -> str:
+    """The text beside a bar: both fit into 80 columns, and a terminal cuts the end."""
+    text = f"loss {metrics['loss']:.2f} top1 {metrics['top1']:.1%}"
+    if left:
+        text = f"{left} left, {text} {metrics['images_per_second']:.0f} img/s"
+        text += f" {metrics['waiting_for_input']:.0%} waiting"
+        text += f" MFU {metrics['mfu']:.0%}" if "mfu" in metrics else ""
+    return text
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from tokret.arguments import within
 from tokret.config.parsing import parse_data
@@ -18,6 +17,7 @@ from tokret.data.preparing.tfds_layout import open_dataset
 from tokret.data.preparing.workers import count_cores
 from tokret.data.records import BadRecordError, read_record
 from tokret.errors import UserError
+from tokret.runtime.progress import progress_bar
 
 # By dataset, what lists its downloaded photos; others are checked when prepared only.
 DOWNLOADS: dict[str, Callable[..., Iterator[PhotoToCheck]]] = {
@@ -68,7 +68,7 @@ def check(
         photos = list_prepared_photos(data_dir, name, report)
     digests, checked = Digests(), 0
     workers = within("workers", workers, 0) or count_cores()
-    with tqdm(desc=name, unit="photo", disable=None) as bar:
+    with progress_bar(desc=name, unit="photo") as bar:
         most = fields.get("max_pixels", MAX_PIXELS)
         for photo in check_photos(photos, smallest, most, workers, bar.update):
             checked += 1

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from tokret.data.google_landmarks.photo_lists import PHOTO, find, photo_name
 from tokret.data.preparing.photo_files import PhotoLocations
@@ -23,6 +22,7 @@ from tokret.data.preparing.tar_members import list_members
 from tokret.errors import UserError
 from tokret.io.atomic_files import replacing
 from tokret.io.regular_files import parsing, read_file
+from tokret.runtime.progress import progress_bar
 
 ARCHIVE = re.compile(r"images_\d{3}\.tar")
 ARCHIVES = 500  # that were published
@@ -151,5 +151,4 @@ def _in_threads(
     """Calls a function in threads, with a bar; yields the results in order."""
     with ThreadPoolExecutor(THREADS) as threads:
         results = threads.map(function, items)
-        # disable=None: no bar where standard error is not a terminal.
-        yield from tqdm(results, words, len(items), unit=unit, disable=None)
+        yield from progress_bar(results, desc=words, total=len(items), unit=unit)

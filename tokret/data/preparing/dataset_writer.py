@@ -25,7 +25,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from tokret.data.preparing import problems
 from tokret.data.preparing.csv_files import read_rows, write_rows
@@ -48,6 +47,7 @@ from tokret.data.preparing.tfds_layout import (
 from tokret.data.preparing.workers import count_cores, run
 from tokret.errors import UserError
 from tokret.names import counted, printable
+from tokret.runtime.progress import Progress
 
 FEW = 256  # photos; starting processes for them does not pay
 
@@ -233,9 +233,7 @@ class _Writer:
         workers = max(1, min(workers, len(unfinished)))
         total = sum(shard.last - shard.first for shard in shards)
         tasks = map(task, unfinished.values())
-        counts = {"total": total, "initial": total - left}
-        # disable=None: no bar where standard error is not a terminal.
-        with tqdm(desc=self.spec.name, unit="photo", disable=None, **counts) as bar:
+        with Progress(self.spec.name, total, done=total - left) as bar:
             written = run(write_shard, tasks, workers, bar.update, (self.lock,))
             with contextlib.closing(written):
                 for path, report in written:

@@ -13,11 +13,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from tokret.data.preparing.decompression import CHUNK, Decompressed, is_compressed
 from tokret.data.preparing.shards import WriteError
 from tokret.errors import UserError
+from tokret.runtime.progress import progress_bar
 
 THREADS = 8
 
@@ -65,11 +64,8 @@ def _reject_full(size: int, folder: Path) -> None:
 def _copy_all(pairs: Sequence[tuple[Path, Path]]) -> None:
     total = sum(archive.stat().st_size for archive, _ in pairs)
     stop = threading.Event()
-    # disable=None: no bar where standard error is not a terminal.
     with (
-        tqdm(
-            total=total, desc="unpacking", unit="B", unit_scale=True, disable=None
-        ) as bar,
+        progress_bar(total=total, desc="unpacking", unit="B", unit_scale=True) as bar,
         ThreadPoolExecutor(min(THREADS, len(pairs))) as threads,
     ):
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from tokret.config.datasets import SyntheticLandmarksConfig
 from tokret.data.synthetic_landmarks.photo_rendering import Photo
@@ -35,6 +34,7 @@ from tokret.data.synthetic_landmarks.photo_series import (
     take_series,
 )
 from tokret.data.synthetic_landmarks.relevance import Appearance, label_photos
+from tokret.runtime.progress import progress_bar
 
 PHOTOS_PER_DISTRACTOR = 2
 _NAMES = {
@@ -93,9 +93,8 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         del dl_manager
-        # disable=None: no bar where standard error is not a terminal.
         total = _total(self._counts)
-        self._bar = tqdm(total=total, desc=self.name, unit="photo", disable=None)
+        self._bar = progress_bar(total=total, desc=self.name, unit="photo")
         splits = {"train": self._labelled(TRAIN, self._counts.photos)}
         if self._counts.validation_photos:
             splits["validation"] = self._labelled(

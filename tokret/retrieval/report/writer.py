@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from tokret.data.views import View, thumbnail_size
 from tokret.errors import UserError
@@ -23,6 +22,7 @@ from tokret.retrieval.report.page import Card, Summary, Thumbnail, render, views
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.retrieval.report.token_maps import Maps, TokenMapper, overlay
 from tokret.retrieval.report.token_picture import token_picture, token_rows
+from tokret.runtime.progress import progress_bar
 from tokret.shapes import Float
 
 MAX_BYTES = 48 * 2**20  # what a browser opens without a pause
@@ -132,7 +132,7 @@ def _photos(
     with ThreadPoolExecutor() as pool:
         encoded = pool.map(lambda view: thumbnail(view, side), views)
         options = {"total": len(views), "unit": "photo", "desc": "report"}
-        thumbnails = list(tqdm(encoded, **options, disable=None))
+        thumbnails = list(progress_bar(encoded, **options))
     found = None if token_maps is None else token_maps(views)
     maps: Sequence[Sequence[Maps] | Maps] = found or [()] * len(views)
     photos = {}
