@@ -78,7 +78,12 @@ import hashlib, sys, time
 from tokret.errors import UserError
 from tokret.runtime import ending
 
+class Unfinished:  # as a library's reads that complete later
+    def __del__(self):
+        raise RuntimeError("Event loop is closed")
+
 def program():
+    unfinished = Unfinished()
     ending.keeps("finished photos are kept")
     try:
         print("ready", flush=True)

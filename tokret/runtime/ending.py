@@ -57,7 +57,10 @@ class Interruption:
         if not self._raised.is_set():  # else its end is in progress
             self.number, _interrupted = number, True
             self._raised.set()
-            warnings.simplefilter("ignore")  # of coroutines that it ends
+            # What libraries' coroutines and threads meet that it ends: TensorStore
+            # (0.1.86) reports each read that completes once its event loop is closed.
+            warnings.simplefilter("ignore")
+            sys.unraisablehook = lambda _: None
             raise KeyboardInterrupt
 
     def notice(self, number: int) -> None:
