@@ -22,7 +22,7 @@ from tokret.data.views import Box, LazyViews, View
 from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
-from tokret.search.catalogue import WEIGHTS, ModelInfo, read_catalogue
+from tokret.search.catalogue import WEIGHTS, read_catalogue
 from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.photos import view_of
 from tokret.search.querying import SearchResults, check_box, query_index
@@ -171,8 +171,8 @@ class Index:
         self._folder = folder
 
         @functools.cache
-        def load(model: ModelInfo) -> Extractor:
-            return load_copy(folder / WEIGHTS / model.copy)
+        def load(copy: str) -> Extractor:
+            return load_copy(folder / WEIGHTS / copy)
 
         self._load = load
 

@@ -101,7 +101,7 @@ def store(name: str, *, finish: bool) -> Callable[[Path], Path]:
 
 
 def catalogue(folder: Path) -> Path:
-    model = ModelInfo("/weights", "abc", 64, (1.0,))
+    model = ModelInfo("/weights", "abc", 64, (1.0,), {"dim": 8})
     part = "0123456789abcdef"
     photos = {
         "a/b é.jpg": PhotoEntry(Stamp(10, 20), digest=part, part=part, row=3),

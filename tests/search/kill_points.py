@@ -27,8 +27,8 @@ from tokret.search import indexing
 from tokret.search.catalogue import FILE, ModelInfo, read_catalogue
 from tokret.search.extractor import Extractor
 from tokret.search.index_writer import Limits
+from tokret.search.part_stores import open_parts
 from tokret.search.photos import read_view
-from tokret.search.querying import open_catalogue
 
 SIDE = 16
 # Several parts in any update, and merges.
@@ -53,7 +53,7 @@ def extractor(scale):
     model = {"trunk": "tiny", "head": "gem", "dtype": "float32", "dim": 8}
     nowhere = Path(os.devnull)
     system = ModelSystem(embed, variables, settings, model, nowhere, print, print)
-    info = ModelInfo("/run", weights_digest(variables), SIDE, (1.0,))
+    info = ModelInfo("/run", weights_digest(variables), SIDE, (1.0,), model)
     return Extractor(system, info, parse_saved({"model": model}))
 
 
@@ -119,7 +119,9 @@ def check(root, index, scales, kept, stale=frozenset()):
     if not (index / FILE).exists():
         assert not kept
         return
-    catalogue, stores = open_catalogue(index)
+    catalogue = read_catalogue(index)
+    stores, damaged = open_parts(index, catalogue)
+    assert not damaged
     (scale,) = [
         s for s in scales if extractor(s).model.weights == catalogue.model.weights
     ]

@@ -15,7 +15,7 @@ from tokret.search.catalogue import (
 )
 from tokret.search.photos import Stamp
 
-MODEL = ModelInfo("/weights", "abc", 1024, (1.0, 0.5), "f" * 16)
+MODEL = ModelInfo("/weights", "abc", 1024, (1.0, 0.5), {"num_heads": 8}, "f" * 16)
 PART, DIGEST = "0123456789abcdef", "fedcba9876543210"
 WHOLE = Catalogue(
     "/photos",
@@ -41,10 +41,12 @@ def test_a_catalogue_comes_back(tmp_path):
 
 def test_only_what_would_change_descriptors_is_a_difference():
     assert MODEL.difference(MODEL) is None
-    moved = ModelInfo("/elsewhere", "abc", 1024, (1.0, 0.5))
+    moved = ModelInfo("/elsewhere", "abc", 1024, (1.0, 0.5), {"num_heads": 8})
     assert MODEL.difference(moved) is None
-    other = ModelInfo("/weights", "abc", 512, (1.0, 0.5))
+    other = ModelInfo("/weights", "abc", 512, (1.0, 0.5), {})
     assert MODEL.difference(other) == "longest_side: 512 and 1024"
+    other = ModelInfo("/weights", "abc", 1024, (1.0, 0.5), {"num_heads": 4})
+    assert MODEL.difference(other) == "model.num_heads: 4 and 8"
 
 
 def test_a_missing_catalogue_is_a_line(tmp_path):
@@ -72,7 +74,7 @@ def photo(name, *fields):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (changed("version", value=1), "version 1, not 2"),
+        (changed("version", value=1), "version 1, not 3"),
         (changed("root", value=3), "damaged"),
         (changed("root", value="photos"), "not an absolute path"),
         (

@@ -17,7 +17,7 @@ from tokret.retrieval.extraction import extract
 from tokret.runtime import ending
 from tokret.search import photo_extraction
 from tokret.search.catalogue import FILE, PARTS, read_catalogue
-from tokret.search.extractor import load_copy, load_extractor
+from tokret.search.extractor import load_copy, load_extractor, save_copy
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import NOTHING_KEPT, update_index
 from tokret.search.part_stores import open_parts
@@ -386,6 +386,65 @@ def test_a_damaged_part_is_extracted_again(update, tmp_path):
     for name in after:
         np.testing.assert_allclose(after[name], before[name], atol=1e-6)
     assert not update().damaged
+
+
+def damage(index, copy, checkpoint):
+    path = max((copy / "checkpoints" / "0").rglob("d/*"), key=os.path.getsize)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove(index, copy, checkpoint):
+    shutil.rmtree(copy)
+
+
+def swap(index, copy, checkpoint):
+    """Puts the copy of an index of other scales in its place."""
+    shutil.rmtree(copy)
+    save_copy(load_extractor(checkpoint, scales=[0.5, 1.4]), copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (damage, "damaged|digest|changed"),
+        (remove, "it is missing"),
+        (swap, "{copy}: scales: .* and "),
+    ],
+)
+def test_damaged_weights_are_repaired_by_the_same_weights(
+    update, photos, tmp_path, checkpoint, change, words
+):
+    index = tmp_path / "index"
+
+    def load(copy):
+        return load_extractor(checkpoint)
+
+    update(load=load)
+    before = descriptors(index)
+    copy = index / "weights" / read_catalogue(index).model.copy
+    change(index, copy, checkpoint)
+    with pytest.raises(UserError, match="its copy of the weights cannot") as caught:
+        update(load=load_copy)
+    assert re.search(words.format(copy=copy), str(caught.value))
+    assert counts(update(load=load)) == (9, 0, 0, 0)
+    assert counts(update(load=load_copy)) == (9, 0, 0, 0)
+    assert same(before, descriptors(index))
+    assert os.listdir(index / "weights") == [read_catalogue(index).model.copy]
+
+
+def test_a_copy_that_is_whole_is_kept(update, tmp_path):
+    update()
+    copy = read_catalogue(tmp_path / "index").model.copy
+    update()
+    assert read_catalogue(tmp_path / "index").model.copy == copy
+
+
+def test_an_odd_value_is_not_the_copy_s_damage(update, tmp_path):
+    update()
+    with pytest.raises(UserError, match="^longest_side"):
+        update(load=lambda copy: load_copy(copy, longest_side=-1), rebuild=True)
 
 
 def test_a_damaged_catalogue_can_be_rebuilt(update, tmp_path):

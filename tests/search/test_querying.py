@@ -15,6 +15,7 @@ from tokret.commands.query import render, to_text
 from tokret.errors import UserError
 from tokret.runtime.compilation_cache import DEFAULT
 from tokret.search.catalogue import FILE, encode_catalogue, read_catalogue
+from tokret.search.extractor import load_copy
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
 from tokret.search.querying import parse_box, query_index
@@ -176,10 +177,50 @@ def test_parts_of_other_weights_are_refused(results_of, index, photos):
         results_of(photos / "sea" / "1.jpg")
 
 
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda record: record["preprocessing"].update(scales=[0.5, 1.4]), "scales"),
+        (lambda record: record["preprocessing"].update(longest_side=32), "longest_"),
+        (lambda record: record["preprocessing"].update(interpolation=""), "interpol"),
+        (lambda record: record["model"].update(p=2.0), r"model\.p: 2\.0 and "),
+    ],
+)
+def test_a_part_of_another_extraction_is_refused_and_extracted_again(
+    results_of, index, photos, load, change, difference
+):
+    photo = photos / "sea" / "1.jpg"
+    right = results_of(photo).hits
+    path = min((index / "parts").iterdir()) / "store.json"
+    file = json.loads(path.read_text())
+    change(file["record"])
+    path.write_text(json.dumps(file))
+    with pytest.raises(UserError, match=f"descriptors of another model .*{difference}"):
+        results_of(photo)
+    repaired = update_index(photos, index, load)
+    assert len(repaired.damaged) == 1 and 0 < repaired.new < 9
+    assert [hit.name for hit in results_of(photo).hits] == [hit.name for hit in right]
+
+
+def test_a_query_goes_on_with_what_an_update_left(index, photos, load, loaded):
+    old = read_catalogue(index).model.copy
+
+    def late(copy):
+        if copy == old:  # the rebuild ends when the catalogue was read already
+            update_index(photos, index, load, rebuild=True)
+        return load_copy(index / "weights" / copy)
+
+    hits = query_index(index, photos / "sea" / "1.jpg", None, 5, late).hits
+    assert hits[0].name == "sea/1.jpg" and len(hits) == 5
+    assert read_catalogue(index).model.copy != old
+
+
 def test_other_weights_are_refused(index, photos, loaded):
     model = msgspec.structs.replace(loaded.model, weights="others")
     other = dataclasses.replace(loaded, model=model)
-    with pytest.raises(UserError, match="copy of the weights is damaged"):
+    with pytest.raises(
+        UserError, match=r"copy of the weights cannot be used .*weights: "
+    ):
         query_index(index, photos / "sea" / "1.jpg", None, 5, lambda model: other)
 
 

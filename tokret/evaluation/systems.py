@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +106,17 @@ class ModelSystem:
 
     def record(self, images: Images) -> Record:
         """The record of a store of these images' descriptors."""
-        preprocessing = {
-            "longest_side": self.settings.longest_side,
-            "scales": [float(scale) for scale in self.settings.scales],
-            "interpolation": INTERPOLATION,
-        }
-        digest = weights_digest(self.variables)
-        return Record(self.model, digest, preprocessing, images)
+        how = preprocessing(self.settings.longest_side, self.settings.scales)
+        return Record(self.model, weights_digest(self.variables), how, images)
+
+
+def preprocessing(longest_side: int, scales: Sequence[float]) -> dict[str, Any]:
+    """How photos are scaled, as a store's record has it."""
+    return {
+        "longest_side": longest_side,
+        "scales": [float(scale) for scale in scales],
+        "interpolation": INTERPOLATION,
+    }
 
 
 def model_systems(

@@ -9,7 +9,7 @@ ends.
 import os
 import zlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,7 +21,7 @@ from tokret.names import is_valid_name
 from tokret.search.photos import Stamp
 
 FILE, PARTS, WEIGHTS = folders.CATALOGUE, folders.PARTS, "weights"
-VERSION = 2  # of the file's form
+VERSION = 3  # of the file's form
 NO_PART = ""  # of photos without a descriptor
 REMEDY = "index its photos again with rebuild"
 FROM_CHECKPOINT = f"{REMEDY} and a checkpoint"  # where the copy of the weights is lost
@@ -52,6 +52,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     weights: str  # digest of the weights
     longest_side: int  # of a photo, in pixels
     scales: tuple[float, ...]  # factors of the sides
+    fields: dict[str, Any]  # of the model in the config
     copy: TokenOrNone = ""  # folder of the index's own copy of the weights
 
     def difference(self, other: "ModelInfo") -> str | None:
@@ -60,6 +61,10 @@ class ModelInfo(msgspec.Struct, frozen=True):
             mine, theirs = getattr(self, field), getattr(other, field)
             if mine != theirs:
                 return f"{field}: {theirs} and {mine}"
+        for field in sorted(self.fields.keys() | other.fields.keys()):
+            mine, theirs = self.fields.get(field), other.fields.get(field)
+            if mine != theirs:
+                return f"model.{field}: {theirs!r} and {mine!r}"
         return None
 
 

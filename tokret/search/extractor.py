@@ -14,7 +14,7 @@ from tokret.evaluation.systems import ModelSystem, model_systems
 from tokret.retrieval.store.record import weights_digest
 from tokret.search.catalogue import FROM_CHECKPOINT, ModelInfo
 from tokret.training.checkpoint_metadata import read_config
-from tokret.training.weights import save_weights
+from tokret.training.weights import find_checkpoint, load_weights, save_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +78,7 @@ def _of_index(copy: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(
-            f"index={copy.parents[1]}: its copy of the weights cannot be used "
-            f"({error}); {FROM_CHECKPOINT}"
-        ) from error
+        raise damaged_copy(copy, str(error)) from error
 
 
 def _choose(checkpoint: Path) -> tuple[Path, InferenceConfig]:
@@ -108,8 +105,37 @@ def _restore(
         weights_digest(system.variables),
         settings.longest_side,
         tuple(float(scale) for scale in settings.scales),
+        system.model,
     )
     return Extractor(system, model, config)
+
+
+def damaged_copy(folder: Path, problem: str) -> UserError:
+    """The error for an index's own copy of its model that cannot be used."""
+    what = problem.partition("; ")[0]  # without what it says of other checkpoints
+    return UserError(
+        f"index={folder.parents[1]}: its copy of the weights cannot be used ({what}); "
+        f"{FROM_CHECKPOINT}, or with one of the same weights and no rebuild"
+    )
+
+
+def copy_problem(folder: Path, model: ModelInfo) -> str | None:
+    """Returns why an index's own copy of a model is not that model; None if it is."""
+    try:
+        checkpoint = find_checkpoint(folder)
+        config = read_config(checkpoint)
+        params, statistics = load_weights(checkpoint)
+    except UserError as error:
+        return str(error)
+    found = ModelInfo(
+        "",
+        weights_digest({"params": params["model"], "batch_stats": statistics}),
+        config.evaluation.longest_side,
+        tuple(float(scale) for scale in config.evaluation.scales),
+        dataclasses.asdict(config.model),
+    )
+    difference = found.difference(model)
+    return difference and f"{folder}: {difference}"
 
 
 def save_copy(extractor: Extractor, folder: Path) -> None:

@@ -23,10 +23,11 @@ from tokret.search.catalogue import (
     PARTS,
     WEIGHTS,
     Catalogue,
+    ModelInfo,
     check_root,
     read_catalogue,
 )
-from tokret.search.extractor import Extractor, save_copy
+from tokret.search.extractor import Extractor, copy_problem, damaged_copy, save_copy
 from tokret.search.index_writer import (
     DRAFT,
     REBUILD,
@@ -222,24 +223,46 @@ def _started(
     """The catalogue to start from, and the file that it is to be written to."""
     if old is not None and not rebuild:
         difference = extractor.model.difference(old.model)
+        own = index / WEIGHTS / old.model.copy
+        if difference and extractor.model.checkpoint == str(own.resolve()):
+            problem = copy_problem(own, old.model)
+            if problem:
+                raise damaged_copy(own, problem)
         if difference:
             raise UserError(
                 f"rebuild: index={index} was made by another model ({difference}); set "
                 "this to extract all its descriptors again by this one, or name "
                 "neither checkpoint, longest_side nor scales to keep its own"
             )
-        copy = old.model.copy
-        if not (index / WEIGHTS / copy).is_dir():
-            save_copy(extractor, index / WEIGHTS / copy)
-        return FILE, msgspec.structs.replace(old, root=str(root), checksum=0)
+        model = _with_copy(index, old.model, extractor)
+        return FILE, msgspec.structs.replace(
+            old, root=str(root), model=model, checksum=0
+        )
     if old is not None:
         with contextlib.suppress(UserError):
             unfinished = read_catalogue(index, REBUILD)
             if unfinished.root == str(root) and not extractor.model.difference(
                 unfinished.model
             ):
-                return REBUILD, msgspec.structs.replace(unfinished, checksum=0)
+                model = _with_copy(index, unfinished.model, extractor)
+                return REBUILD, msgspec.structs.replace(
+                    unfinished, model=model, checksum=0
+                )
+    model = _with_new_copy(index, extractor.model, extractor)
+    return REBUILD if old else FILE, Catalogue(str(root), model, {})
+
+
+def _with_copy(index: Path, model: ModelInfo, extractor: Extractor) -> ModelInfo:
+    """A model whose copy of the weights is whole: its own, or a new one."""
+    folder = index / WEIGHTS / model.copy
+    if extractor.model.checkpoint == str(folder.resolve()):
+        return model  # just restored
+    if copy_problem(folder, model) is None:
+        return model
+    return _with_new_copy(index, model, extractor)
+
+
+def _with_new_copy(index: Path, model: ModelInfo, extractor: Extractor) -> ModelInfo:
     copy = secrets.token_hex(8)
     save_copy(extractor, index / WEIGHTS / copy)
-    model = msgspec.structs.replace(extractor.model, copy=copy)
-    return REBUILD if old else FILE, Catalogue(str(root), model, {})
+    return msgspec.structs.replace(model, copy=copy)

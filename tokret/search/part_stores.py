@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from tokret.errors import UserError
+from tokret.evaluation.systems import preprocessing
 from tokret.retrieval.store.reading import REMEDY, Store, read_store
-from tokret.retrieval.store.record import Images, Record
+from tokret.retrieval.store.record import Images, Record, extraction_difference
 from tokret.retrieval.store.writing import write_store
-from tokret.search.catalogue import PARTS, Catalogue
+from tokret.search.catalogue import PARTS, Catalogue, ModelInfo
 from tokret.shapes import Float
 
 
@@ -47,14 +48,21 @@ def _open_part(
     folder: Path, catalogue: Catalogue, rows: Mapping[int, Sequence[str]]
 ) -> Store:
     store = read_store(folder)
-    if store.record.weights != catalogue.model.weights:
-        raise UserError(f"{folder}: has descriptors of another model")
+    difference = extraction_difference(_wanted(catalogue.model), store.record)
+    if difference:
+        raise UserError(f"{folder}: has descriptors of another model ({difference})")
     digests = store.record.images.digests
     for row, names in rows.items():
         for name in names:
             if row >= len(digests) or catalogue.photos[name].digest != digests[row]:
                 raise UserError(f"{folder}: row {row} is not of {name}")
     return store
+
+
+def _wanted(model: ModelInfo) -> Record:
+    """The record of a part of a model, without images."""
+    how = preprocessing(model.longest_side, model.scales)
+    return Record(model.fields, model.weights, how, Images((), (), (), ()))
 
 
 def take_rows(

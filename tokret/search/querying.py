@@ -21,11 +21,12 @@ from tokret.retrieval.extraction import extract
 from tokret.retrieval.store.reading import Store
 from tokret.search.catalogue import (
     FROM_CHECKPOINT,
+    WEIGHTS,
     Catalogue,
     ModelInfo,
     read_catalogue,
 )
-from tokret.search.extractor import Extractor
+from tokret.search.extractor import Extractor, damaged_copy
 from tokret.search.part_stores import open_parts
 from tokret.search.photos import read_view
 from tokret.shapes import Float
@@ -99,7 +100,7 @@ def query_index(
     photo: Path,
     box: Box | None,
     top: int,
-    load: Callable[[ModelInfo], Extractor],
+    load: Callable[[str], Extractor],
     root: Path | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> SearchResults:
@@ -110,7 +111,7 @@ def query_index(
       photo: the query; it may be one of the index's own.
       box: the part of it to search for, in pixels of the upright photo; None for all.
       top: how many to retrieve.
-      load: restores the model of the index.
+      load: restores the model, given the name of the index's own copy of it.
       root: the folder where the index's photos are now; None: where they were indexed.
       max_pixels: that the photo may have.
 
@@ -118,21 +119,21 @@ def query_index(
       UserError: if there is no index, it is damaged, or the photo cannot be read.
     """
     within("top", top, 1)
-    # Before the model is restored: an update may remove the files meanwhile.
-    catalogue, stores = open_catalogue(index)
-    if not stores:
-        raise UserError(f"index={index} has no photo with a descriptor")
+    catalogue = read_catalogue(index)
+    while True:
+        try:
+            stores = _open_stores(index, catalogue)
+            side = catalogue.model.longest_side
+            _suggest_name(photo)
+            view = read_view(photo, str(photo), box, side, max_pixels)
+            extractor = _restored(index, catalogue.model, load)
+            break
+        except UserError:
+            # An update may have removed parts or weights since the catalogue was read.
+            before, catalogue = catalogue, read_catalogue(index)
+            if catalogue == before:
+                raise
     folder = Path(catalogue.root) if root is None else root
-    side = catalogue.model.longest_side
-    _suggest_name(photo)
-    view = read_view(photo, str(photo), box, side, max_pixels)
-    extractor = load(catalogue.model)
-    difference = extractor.model.difference(catalogue.model)
-    if difference:
-        raise UserError(
-            f"index={index}: its copy of the weights is damaged ({difference}); "
-            f"{FROM_CHECKPOINT}"
-        )
     start = time.perf_counter()
     system = extractor.system
     settings = dataclasses.replace(system.settings, batch_size=1)
@@ -169,24 +170,27 @@ def _suggest_name(photo: Path) -> None:
                 )
 
 
-def open_catalogue(index: Path) -> tuple[Catalogue, dict[str, Store]]:
-    """Opens the catalogue and the parts of an index.
+def _open_stores(index: Path, catalogue: Catalogue) -> dict[str, Store]:
+    stores, damaged = open_parts(index, catalogue)
+    if damaged:
+        raise UserError(
+            f"index={index} is damaged: {damaged[0]}; index its photos again, which "
+            "repairs it"
+        )
+    if not stores:
+        raise UserError(f"index={index} has no photo with a descriptor")
+    return stores
 
-    Raises:
-      UserError: if there is no index, or it is damaged.
-    """
-    catalogue = read_catalogue(index)
-    while True:
-        stores, damaged = open_parts(index, catalogue)
-        if not damaged:
-            return catalogue, stores
-        # An update may have merged parts since the catalogue was read.
-        before, catalogue = catalogue, read_catalogue(index)
-        if catalogue == before:
-            raise UserError(
-                f"index={index} is damaged: {damaged[0]}; index its photos again, "
-                "which repairs it"
-            )
+
+def _restored(
+    index: Path, model: ModelInfo, load: Callable[[str], Extractor]
+) -> Extractor:
+    folder = index / WEIGHTS / model.copy
+    extractor = load(model.copy)
+    difference = extractor.model.difference(model)
+    if difference:
+        raise damaged_copy(folder, f"{folder}: {difference}")
+    return extractor
 
 
 def search_parts(
