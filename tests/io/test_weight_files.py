@@ -89,19 +89,28 @@ def test_any_flipped_bit_of_a_safetensors_file_is_noticed(tmp_path):
     assert read_weights(path).verified
     size = path.stat().st_size
     damaged = [(at, at % 8) for at in range(size)]
+    name = path.read_bytes().index(b"crc32")
+    damaged += [(at, bit) for at in range(name, name + 5) for bit in range(8)]
     unnoticed = []
     for at, bit in damaged:
         whole = flipped(path, at, bit)
         try:
-            file = read_weights(path)
+            read_weights(path)
         except UserError:
             pass
         else:
-            # Blanks of the header, or the entry of the digests: then none are there.
-            if file.verified and whole[at : at + 1] != b" ":
-                unnoticed.append(at)
+            if whole[at : at + 1] != b" ":  # of the header
+                unnoticed.append((at, bit))
         path.write_bytes(whole)
     assert unnoticed == []
+
+
+def test_more_tensors_than_weights_need_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "weights"
+    path.write_bytes(save({"a": np.ones(1), "b": np.ones(1)}))
+    assert len(read_weights(path).tensors) == 2
+    monkeypatch.setattr(safetensors_files, "MAX_TENSORS", 1)
+    assert "has 2 tensors, no weights need so many" in refusal(path)
 
 
 def test_the_damaged_tensor_is_named(tmp_path):

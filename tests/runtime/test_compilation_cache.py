@@ -61,3 +61,10 @@ def test_a_folder_that_cannot_be_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"compilation_cache"):
         keep_compiled(str(tmp_path / "file"))
     keep_compiled("")
+
+
+def test_a_file_is_named_also_where_jax_has_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"compilation_cache: .*file is a file"):
+        keep_compiled(str(tmp_path / "file"))

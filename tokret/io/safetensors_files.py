@@ -36,6 +36,7 @@ DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype("?"),
 }
 MAX_HEADER = 16 * 2**20  # bytes; a thousand tensors take 0.1 MB
+MAX_TENSORS = 100_000
 DIGESTS = "crc32"  # the metadata's entry: JSON, by the tensors' names
 METADATA = "__metadata__"  # a name that no tensor has: the digest of the other entries
 
@@ -64,6 +65,8 @@ def read(path: Path, raw: np.ndarray) -> SafetensorsFile:
     try:
         with safe_open(path, framework="numpy") as opened:
             names, metadata = opened.offset_keys(), opened.metadata() or {}
+            if len(names) > MAX_TENSORS:
+                raise FaultError(f"has {len(names)} tensors, no weights need so many")
             pieces = [opened.get_slice(name) for name in names]
             facts = [(piece.get_dtype(), tuple(piece.get_shape())) for piece in pieces]
     except SafetensorError as error:
@@ -86,6 +89,8 @@ def read(path: Path, raw: np.ndarray) -> SafetensorsFile:
     rest = {name: value for name, value in metadata.items() if name != DIGESTS}
     if DIGESTS in metadata:
         _verify(tensors, rest, metadata[DIGESTS])
+    elif any(value.startswith(f'{{"{METADATA}": ') for value in rest.values()):
+        raise FaultError("damaged in the name of its digests; get it again")
     return SafetensorsFile(tensors, rest, DIGESTS in metadata)
 
 

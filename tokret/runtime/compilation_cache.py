@@ -25,10 +25,12 @@ def keep_compiled(folder: str) -> None:
     Raises:
       UserError: if the folder cannot be made.
     """
-    chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
-    if not folder or os.environ.get(VARIABLE) or chosen:
+    if not folder:
         return
     require_folder(Path(folder).expanduser(), "compilation_cache")
+    chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
+    if os.environ.get(VARIABLE) or chosen:
+        return
     # XLA compiles for all the instructions of the processor.
     kind = hashlib.sha256(processor.instructions().encode()).hexdigest()[:12]
     own = Path(folder).expanduser() / kind
