@@ -17,6 +17,8 @@ if __name__ == "__main__":  # before imports that take seconds
 import contextlib
 import dataclasses
 import math
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from tokret.command_line import FIELD, Processes
+from tokret.command_line import Processes
 from tokret.config import stored
 from tokret.config.files import load_config
 from tokret.config.parsing import naming
@@ -85,21 +87,38 @@ def check_finite(
 def restore_newest(
     abstract: Any, workdir: Path, checkpoints: Checkpoints
 ) -> "TrainState | None":
-    """Restores the newest checkpoint that can be read, None if there is none."""
+    """Restores the newest checkpoint that can be read, None if there is none.
+
+    Those after it are moved away.
+
+    Raises:
+      UserError: if there are checkpoints and none can be read; all stay.
+    """
+    damaged: dict[int, str] = {}
     for step in reversed(list_steps(workdir)):
         state, problem = None, ""
         try:
             state = checkpoints.restore(abstract, step)
         except UnreadableError as error:
-            problem = str(error)
+            problem = error.damage
         # If one process cannot read it, none of them uses it.
         problem = max(cluster.gather_texts(problem))
-        if not problem:
-            checkpoints.prune()
-            return state
-        moved = checkpoints.move_damaged(step)
-        if cluster.is_first():
-            print(f"warning: {problem}; moved to {moved}", file=sys.stderr, flush=True)
+        if problem:
+            damaged[step] = problem
+            continue
+        for newer, reason in damaged.items():
+            moved = checkpoints.move_damaged(newer)
+            if cluster.is_first():
+                line = f"warning: {reason}; moved to {moved}"
+                print(line, file=sys.stderr, flush=True)
+        checkpoints.prune()
+        return state
+    if damaged:
+        raise UserError(
+            f"workdir: no checkpoint of {workdir} is whole: "
+            f"{'; '.join(damaged.values())}; name another workdir, or move "
+            f"{workdir / 'checkpoints'} away to start again from step 0"
+        )
     return None
 
 
@@ -146,8 +165,7 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
         if first >= steps:
             print(
                 f"{workdir} is finished: {config.epochs} epochs, {steps} steps; to "
-                f"train it further add {FIELD}epochs=N, more than {config.epochs}, and "
-                f"{FIELD}schedule.restarts={stored.restarts_after(config)}",
+                f"train it further add {stored.lengthening(config)}",
                 flush=True,
             )
             return
@@ -156,7 +174,11 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
             f"{dataset.classes} classes; steps {first} to {steps}, "
             f"{setup.epoch_steps} an epoch; {setup.mesh.size} "
             f"{jax.devices()[0].device_kind}"
-            + ("" if first else f"; starts from {weights_source(config.init)}"),
+            + (
+                f"; resumes from checkpoint {first}"
+                if first
+                else f"; starts from {weights_source(config.init)}"
+            ),
             flush=True,
         )
         reporter = Reporter(
@@ -172,6 +194,11 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
         profile = Profile(workdir / "profile", traced)
         with contextlib.closing(reporter), contextlib.closing(profile):
             take_steps(run, state, profile)
+    # Once the last checkpoint is complete.
+    reporter.print_line(
+        f"finished: {workdir / 'checkpoints' / str(steps)}; evaluate it with "
+        f"tokret eval --workdir={shlex.quote(str(workdir))}"
+    )
 
 
 def take_steps(run: Run, state: "TrainState", profile: Profile) -> None:
@@ -189,6 +216,8 @@ def take_steps(run: Run, state: "TrainState", profile: Profile) -> None:
                 state, batch["images"], batch["labels"]
             )
         reporter.advance()
+        if reporter.output_is_closed:
+            run.stop_requested.request(128 + signal.SIGPIPE)
         stops = run.stop_requested(step)
         ends_epoch = step % setup.epoch_steps == 0
         validates = ends_epoch and photos.dataset.has("validation")

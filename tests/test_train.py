@@ -15,6 +15,7 @@ import train
 from tokret.config.parsing import parse
 from tokret.configs import demo
 from tokret.errors import UserError
+from tokret.training.checkpoint_digests import UnreadableError
 from tokret.training.checkpoints import list_steps
 from tokret.training.weights import find_checkpoint, load_weights
 
@@ -250,13 +251,14 @@ def test_a_finished_run_is_trained_further(
 ):
     further = (*demo_arguments, "--config.epochs=5")
     restarts = "--config.schedule.restarts=3"
+    least = "--config.epochs=5, or more epochs"
     runs = [tmp_path / name for name in ("once", "again", "at once")]
     for workdir in runs[:2]:
         shutil.copytree(trained, workdir)
     status, out, err = program("train.py", *demo_arguments, f"--workdir={runs[0]}")
     assert status == 0 and f"finished: 3 epochs, {STEPS} steps" in out, out + err
-    assert f"--config.epochs=N, more than 3, and {restarts}\n" in out
-    message = f"add {restarts[2:]}: "
+    assert f"further add {restarts} {least}\n" in out
+    message = f"add {restarts} --config.epochs=5 ("
     refused(program("train.py", *further, f"--workdir={runs[0]}"), message)
     for workdir in runs:
         status, out, err = program(
@@ -296,6 +298,23 @@ def test_more_steps_than_can_be_counted(program, refused, demo_arguments, tmp_pa
     end = program("train.py", *arguments, "--config.epochs=4294967296")
     refused(end, "config.epochs is 4294967296; it must be at most 536870911")
     assert not (tmp_path / "w").exists()
+
+
+def test_without_a_whole_checkpoint_nothing_is_moved(tmp_path):
+    for step in (4, 8):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+
+    def restore(abstract, step):
+        raise UnreadableError(f"{step}: damaged (torn)", "use another checkpoint")
+
+    with pytest.raises(UserError) as caught:
+        train.restore_newest(None, tmp_path, SimpleNamespace(restore=restore))
+    assert str(caught.value) == (
+        f"workdir: no checkpoint of {tmp_path} is whole: 8: damaged (torn); 4: damaged "
+        f"(torn); name another workdir, or move {tmp_path}/checkpoints away to start "
+        "again from step 0"
+    )
+    assert list_steps(tmp_path) == [4, 8]
 
 
 def test_no_validation_photo_can_be_decoded():

@@ -121,7 +121,7 @@ def test_damage_is_reported_and_kept(run, run_command, damage, digests):
     # The newest that is whole stays, whatever is after it.
     status, out, err = run_command("prune", run, "--keep=1")
     assert status == 0 and "step 12 is left: damaged (" in out
-    assert list_steps(run) == [8, 12] and out.endswith("kept: 8\n")
+    assert list_steps(run) == [4, 8, 12] and out.endswith("kept: 4 (best top1), 8\n")
     status, out, err = run_command("show", run)
     assert status == 2 and f"{run}/checkpoints/12: damaged (" in err
 
@@ -133,10 +133,11 @@ def test_what_cannot_be_verified_is_neither_whole_nor_damaged(run, run_command):
     status, out, err = run_command("list", run)
     assert status == 0, err
     _, whole, theirs, unverified = out.splitlines()
-    assert whole.endswith("  whole") and "remove" not in out
+    assert whole.endswith("  whole, best top1") and "remove" not in out
     assert "not verifiable, made without digests" in unverified
     assert "written by another program; tokret reads only its own" in theirs
-    status, out, err = run_command("prune", run, "--keep=1")
+    arguments = ("prune", run, "--keep=1", "--keep_best=none")
+    status, out, err = run_command(*arguments)
     assert status == 0 and "step 8 is left: written by another program" in out
     assert list_steps(run) == [4, 8, 12]
 
@@ -163,17 +164,22 @@ def test_one_is_shown(run, run_command):
 
 
 def test_what_is_not_to_be_kept_is_removed(run, run_command):
-    status, out, err = run_command(
-        "prune", run, "--keep=1", "--keep_best=run", "--dry_run"
-    )
-    assert status == 0 and "would remove" in out and "kept: 4, 12" in out
+    status, out, err = run_command("prune", run, "--keep=1", "--dry_run")
+    assert status == 0 and "would remove" in out
+    assert "1 checkpoint would be removed, 0.0 MiB; kept: 4 (best top1), 12\n" in out
     assert list_steps(run) == [4, 8, 12]
     status, out, err = run_command("prune", run, "--keep=1", "--keep_best=loss")
     assert status == 0 and f"removing {run / 'checkpoints' / '4'}" in out
     assert list_steps(run) == [8, 12]
-    status, out, err = run_command("prune", run, "--keep=1")
+    status, out, err = run_command("prune", run, "--keep=1", "--keep_best=none")
     left = sorted(path.name for path in (run / "checkpoints").iterdir())
-    assert status == 0 and left == ["12"]
+    assert status == 0 and left == ["12"] and "1 checkpoint removed" in out
+
+
+def test_the_best_of_the_run_is_kept_though_its_config_is_lost(run, run_command):
+    (run / "config.json").write_text("{")
+    status, out, err = run_command("prune", run, "--keep=1")
+    assert status == 0 and list_steps(run) == [4, 12], out + err
 
 
 def test_while_a_run_trains_nothing_is_removed(run, run_command, refused):

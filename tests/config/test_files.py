@@ -187,3 +187,14 @@ def test_null_bytes_are_a_line_with_the_files_name(tmp_path):
     path.write_bytes(b"\0" * 8)
     with pytest.raises(UserError, match="own.py, line 1: .*null bytes"):
         load_config(str(path))
+
+
+def test_epochs_shorter_than_the_warmup_blame_the_command_line():
+    with pytest.raises(UserError) as caught:
+        load_config("configs/demo.py", ["--config.epochs=2"])
+    assert str(caught.value) == (
+        "config.schedule.warmup_epochs is 2.0; it must be less than epochs, 2: add "
+        "--config.schedule.warmup_epochs=1, or raise epochs"
+    )
+    added = "--config.schedule.warmup_epochs=1"
+    assert load_config("configs/demo.py", ["--config.epochs=2", added]).epochs == 2

@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -84,15 +85,16 @@ def lengthened(epochs, *restarts, **changes):
 def test_a_run_is_lengthened_by_restarts_of_its_schedule(tmp_path):
     path = tmp_path / "config.json"
     stored.record(CONFIG, path, None)
-    hint = r"epochs: 16 -> 24\).* add config\.schedule\.restarts=16: warm-up and decay"
-    with pytest.raises(UserError, match=hint):
-        stored.record(lengthened(24), path, None)
+    for wanted, epochs in ((24, r"24"), (18, r"19, or more epochs")):
+        hint = rf"add --config\.schedule\.restarts=16 --config\.epochs={epochs} \(warm"
+        with pytest.raises(UserError, match=rf"16 -> {wanted}\).* {hint}"):
+            stored.record(lengthened(wanted), path, None)
     run = dataclasses.replace(CONFIG.run, log_every=9)
     for longer in (lengthened(24, 16), lengthened(30, 16, 24, run=run)):
         stored.record(longer, path, None)
         stored.record(longer, path, None)  # resumes
         assert stored.load(path) == longer
-    with pytest.raises(UserError, match=r"add config\.schedule\.restarts=16,24,30: "):
+    with pytest.raises(UserError, match=r"restarts=16,24,30 --config\.epochs=40 \("):
         stored.record(lengthened(40, 16, 24), path, None)
     for other in (
         lengthened(40, 16, 30),  # other rates before
@@ -102,6 +104,25 @@ def test_a_run_is_lengthened_by_restarts_of_its_schedule(tmp_path):
     ):
         with pytest.raises(UserError, match="belongs to a run with another config"):
             stored.record(other, path, None)
+
+
+def test_the_runs_own_fields_are_named_as_options(tmp_path):
+    own = ["--config.epochs=2", "--config.schedule.warmup_epochs=1.0"]
+    own += ["--config.evaluation.scales=1.0,0.5", "--config.updates.ema_decay=0.5"]
+    stored.record(load_config("demo", own), tmp_path / "config.json", None)
+    with pytest.raises(UserError, match="the same fields: ") as caught:
+        stored.record(CONFIG, tmp_path / "config.json", None)
+    assert "further" not in str(caught.value)  # other fields differ
+    _, _, options = str(caught.value).partition("the same fields: ")
+    assert sorted(shlex.split(options)) == sorted(own)
+    stored.record(
+        load_config("demo", shlex.split(options)), tmp_path / "config.json", None
+    )
+    dataset = DatasetIdentity(labels="5f", classes=7, photos={"train": 9})
+    stored.record(CONFIG, tmp_path / "new.json", None)
+    with pytest.raises(UserError, match="the same fields$"):
+        other = dataclasses.replace(CONFIG, dataset=dataset, seed=1)
+        stored.record(other, tmp_path / "new.json", None)
 
 
 def test_the_documented_way_to_lengthen_a_run(tmp_path, request):

@@ -101,7 +101,7 @@ ending.leave(ending.exit_status(program))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("where", ["python", "hidden", "C"])
 def test_a_signal_ends_a_program_with_a_line(number, where):
     with subprocess.Popen(
@@ -144,13 +144,14 @@ def test_an_interrupt_while_libraries_are_imported(tmp_path):
     assert process.returncode == 130
 
 
-def test_the_interrupt_of_a_program_that_ignores_it_is_ignored():
-    ignoring = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{BUSY}"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_a_program_ignores_is_ignored(number):
+    ignoring = f"import signal; signal.signal({number:d}, signal.SIG_IGN)\n{BUSY}"
     with subprocess.Popen(
         [sys.executable, "-c", ignoring, "python"], stdout=subprocess.PIPE
     ) as process:
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=2)
         process.terminate()

@@ -71,7 +71,15 @@ def test_the_first_interrupt_saves(run):
     status, (notice, end) = run("training", signal.SIGINT)
     assert status == 130 and end == "stopped after step 2"
     assert notice.startswith("interrupted: ") and "Ctrl-C again" in notice
-    assert run("training", signal.SIGTERM) == (75, ["stopped after step 2"])
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        assert run("training", number) == (75, ["stopped after step 2"])
+
+
+def test_a_stop_from_within_has_a_status_of_its_own():
+    with stop_requests() as requested:
+        for _ in range(2):
+            requested.request(141)
+        assert requested(1) and requested.status == 141
 
 
 def test_an_interrupt_while_compiling_ends_at_once(run):

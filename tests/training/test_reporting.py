@@ -1,6 +1,8 @@
 import contextlib
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -137,3 +139,32 @@ def test_the_bar_and_its_text_fit_the_terminal(tmp_path, capfd, columns, bar):
     assert re.fullmatch(r"\d\d:\d\d left", left)
     assert rest.startswith("loss 7.00 top1 45.3% ") and rest.endswith("% waiting")
     assert len(last) < columns and len(last.split("|")[1]) >= bar
+
+
+CLOSED = """
+import sys
+from pathlib import Path
+from tokret.training.reporting import Reporter
+
+reporter = Reporter(Path(sys.argv[1]), first_step=0, steps=4, batch_size=4)
+reporter.print_line("ready")
+sys.stdin.read()  # until the reader is gone
+for _ in range(2):
+    reporter.print_line("a line")
+    assert reporter.output_is_closed
+"""
+
+
+def test_a_closed_output_does_not_end_the_run(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", CLOSED, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        while process.stdout.readline() != b"ready\n":
+            pass
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0

@@ -99,9 +99,10 @@ def test_checkpoints_that_are_not_there(saved_run, tmp_path):
         find_checkpoint(saved_run, 5)
     with pytest.raises(UserError, match="no checkpoint; train first"):
         find_checkpoint(tmp_path)
-    for folder in (saved_run / "checkpoints", saved_run / "checkpoints" / "4"):
-        with pytest.raises(UserError, match="/4 is one checkpoint; name the folder"):
-            find_checkpoint(folder)
+    with pytest.raises(UserError, match="holds the checkpoints .* run, .*/run.*$"):
+        find_checkpoint(saved_run / "checkpoints")
+    with pytest.raises(UserError, match="/4 is one checkpoint; name the folder"):
+        find_checkpoint(saved_run / "checkpoints" / "4")
     theirs = tmp_path / "0" / FILE
     theirs.parent.mkdir()
     theirs.write_text("{}")

@@ -4,7 +4,7 @@ import contextlib
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import tyro
@@ -20,9 +20,9 @@ from tokret.training.checkpoint_inspection import (
     nbytes_of,
     size_of,
 )
-from tokret.training.checkpoint_metadata import read_config
+from tokret.training.checkpoint_metadata import read_config, read_metadata
 from tokret.training.checkpoints import INCOMPLETE, list_measured, list_steps, remove
-from tokret.training.retention import MEASURES, best_step, steps_to_remove
+from tokret.training.retention import best_step, steps_to_remove
 from tokret.training.weights import find_checkpoint
 from tokret.training.workdir import lock_workdir
 
@@ -39,12 +39,18 @@ def examine_all(workdir: Path) -> dict[int, Inspection]:
 
 
 def measure_of(workdir: Path) -> str:
-    """Returns the measure by which a run keeps its best, "" if by none."""
-    try:
-        config = read_config(find_checkpoint(workdir))
-    except UserError:
-        return ""
-    return config.run.keep_best if isinstance(config, Config) else ""
+    """Returns the measure by which a run keeps its best, "" if by none.
+
+    Where config.json or the newest checkpoint is damaged, older ones tell.
+    """
+    steps = reversed(list_steps(workdir))
+    paths = [workdir / "checkpoints" / str(step) for step in steps]
+    for read in (read_config, lambda path: read_metadata(path).config):
+        for path in paths:
+            with contextlib.suppress(UserError):
+                config = read(path)
+                return config.run.keep_best if isinstance(config, Config) else ""
+    return ""
 
 
 def table(found: dict[int, Inspection], measure: str) -> str:
@@ -123,21 +129,26 @@ def show(folder: Folder, step: str | None = None) -> None:
 
 
 def prune(
-    workdir: Folder, keep: int, keep_best: str = "", dry_run: bool = False
+    workdir: Folder,
+    keep: int,
+    keep_best: Literal["run", "loss", "top1", "top5", "none"] = "run",
+    dry_run: bool = False,
 ) -> None:
-    """Remove all but the newest whole checkpoints, and the best; keep all others.
+    """Remove old checkpoints of a run; the newest and the best are kept.
+
+    Those that are damaged, or that cannot be verified, are left as they are.
 
     Args:
       workdir: the folder of the run.
       keep: how many of the newest to keep.
-      keep_best: keep the best too, by loss, top1 or top5, or as the run does: run.
+      keep_best: the measure of the best, which is kept too; run: the run's own,
+        config.run.keep_best; none: only the newest are kept.
       dry_run: only print what would be removed.
     """
     jax.config.update("jax_platforms", "cpu")  # a run may hold the accelerator
     find_checkpoint(workdir)
-    measure = measure_of(workdir) if keep_best == "run" else keep_best
-    if keep_best and not measure:
-        raise UserError(f"keep_best: name one of {', '.join(MEASURES)} for this run")
+    chosen = {"run": measure_of(workdir), "none": ""}
+    measure = chosen.get(keep_best, keep_best)
     steps_to_remove({}, keep=keep, keep_best=measure)  # before arrays are read
     with contextlib.nullcontext() if dry_run else lock_workdir(workdir):
         _prune(workdir, keep, measure, dry_run)
@@ -159,8 +170,15 @@ def _prune(workdir: Path, keep: int, measure: str, dry: bool) -> None:
         if not dry:
             remove(found[step].path)
     freed = sum(found[step].size for step in removed) / MIB
-    kept = ", ".join(map(str, sorted(whole.keys() - set(removed)))) or "none"
-    print(f"{counted(len(removed), 'checkpoint')}, {freed:.1f} MiB; kept: {kept}")
+    best = best_step(whole, measure)
+    kept = ", ".join(
+        f"{step} (best {measure})" if step == best else str(step)
+        for step in sorted(whole.keys() - set(removed))
+    )
+    print(
+        f"{counted(len(removed), 'checkpoint')} "
+        f"{'would be ' if dry else ''}removed, {freed:.1f} MiB; kept: {kept or 'none'}"
+    )
 
 
 COMMANDS = {"list": list_all, "show": show, "prune": prune}

@@ -60,7 +60,7 @@ def load_config(file: str, overrides: Sequence[str] = ()) -> Config:
     except UserError as error:
         message = _with_line(str(error), name, changed)
         hint = _why_it_does_not_fit(str(error), name, chosen, _choices(tree), changed)
-        raise UserError(message + hint) from error
+        raise UserError(message + hint + _shorter_warmup(str(error))) from error
 
 
 def _choices(tree: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +90,17 @@ def _why_it_does_not_fit(
         f"; {name} has the fields of {before.get(group)}, not of {now[group]}: "
         f"use {other}"
     )
+
+
+def _shorter_warmup(message: str) -> str:
+    """Returns what to add where the warm-up is not shorter than the epochs."""
+    found = re.fullmatch(
+        r"config\.schedule\.warmup_epochs is .* less than epochs, (\d+)", message
+    )
+    if found is None:
+        return ""
+    shorter = int(found[1]) - 1 or 0.5
+    return f": add {FIELD}schedule.warmup_epochs={shorter}, or raise epochs"
 
 
 def split_override(text: str) -> tuple[str, str]:
@@ -197,7 +208,9 @@ def _with_line(message: str, name: str, changed: set[str]) -> str:
     """Adds the config file of an error, and the line that assigns its field, if any."""
     field = re.match(r"config\.([\w.]+)", message)
     path = Path(name).expanduser()
-    if field is None or field[1] in changed or not path.is_file():
+    # An error on several fields may be due to one of the command line.
+    due = any(re.search(rf"(?<![\w.]){re.escape(it)}\b", message) for it in changed)
+    if field is None or field[1] in changed or due or not path.is_file():
         return message
     pattern = re.compile(rf"\.{re.escape(field[1])}\s*=[^=]")
     lines = path.read_text(errors="replace").splitlines()

@@ -1,6 +1,8 @@
 """Configs as JSON files: config.json of a run or a conversion."""
 
-import dataclasses
+import math
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.json_files import read_json
 
+FIELD = "--config."  # begins an option that changes a field
 MAY_CHANGE = ("run", "mesh")  # groups that do not change what is learned
 MAX_BYTES = 2**22  # of a file; configs have some kilobytes
 
@@ -29,7 +32,8 @@ def load(path: Path) -> InferenceConfig:
       UserError: if the file is missing or is not such a config.
     """
     try:
-        tree = read_json(path, dict[str, Any], "copy it from the run again", MAX_BYTES)
+        remedy = "remove it: each checkpoint of the run holds the same config"
+        tree = read_json(path, dict[str, Any], remedy, MAX_BYTES)
     except UserError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             words = f"{path} does not exist; is {path.parent} the folder of a run?"
@@ -76,6 +80,7 @@ def record(config: Config, path: Path, checkpointed: InferenceConfig | None) -> 
             raise UserError(
                 f"workdir: {path.parent} belongs to a run with another config "
                 f"({'; '.join(found)}); choose another folder, or the same fields"
+                + _as_options(ours, theirs)
                 + _how_to_extend(config, started)
             )
     save(config, path)
@@ -86,29 +91,59 @@ def _extends(config: Config, started: InferenceConfig) -> bool:
     if not isinstance(started, Config):
         return False
     before = (*started.schedule.restarts, started.epochs)
-    return (
-        config.schedule.restarts[: len(before)] == before
-        and _with_length_of(started, config) == started
+    return config.schedule.restarts[: len(before)] == before and _differ_in_length(
+        config, started
     )
 
 
-def _with_length_of(started: Config, config: Config) -> Config:
-    """Returns a config with the length, and `MAY_CHANGE`, of another."""
-    schedule = dataclasses.replace(config.schedule, restarts=started.schedule.restarts)
-    free = {name: getattr(started, name) for name in MAY_CHANGE}
-    return dataclasses.replace(config, epochs=started.epochs, schedule=schedule, **free)
+def _differ_in_length(*configs: Config) -> bool:
+    """Whether configs differ at most in epochs, restarts and `MAY_CHANGE`."""
+    first, second = map(to_tree, configs)
+    for tree in (first, second):
+        for name in ("epochs", *MAY_CHANGE):
+            del tree[name]
+        del tree["schedule"]["restarts"]
+    return first == second
 
 
 def _how_to_extend(config: Config, started: InferenceConfig) -> str:
-    if not isinstance(started, Config) or config.epochs <= started.epochs:
+    if (
+        not isinstance(started, Config)
+        or config.epochs <= started.epochs
+        or not _differ_in_length(config, started)
+    ):
         return ""
     return (
-        f"; to train this run to {config.epochs} epochs add "
-        f"config.schedule.restarts={restarts_after(started)}: warm-up and decay start "
-        "again from its last weights"
+        f"; to train it further add {lengthening(started, config.epochs)} (warm-up and "
+        "decay start again from its last weights)"
     )
 
 
-def restarts_after(config: Config) -> str:
-    """Returns `schedule.restarts` of a run that is trained further, as text."""
-    return ",".join(map(str, (*config.schedule.restarts, config.epochs)))
+def lengthening(config: Config, wanted: int | None = None) -> str:
+    """Returns the options that train a finished run further.
+
+    `wanted` is a number of epochs, taken if it leaves time for the warm-up.
+    """
+    least = config.epochs + math.floor(config.schedule.warmup_epochs) + 1
+    restarts = ",".join(map(str, (*config.schedule.restarts, config.epochs)))
+    fits = wanted is not None and wanted >= least
+    epochs = str(wanted) if fits else f"{least}, or more epochs"
+    return f"{FIELD}schedule.restarts={restarts} {FIELD}epochs={epochs}"
+
+
+def _as_options(ours: Any, theirs: Any) -> str:
+    """Returns the fields of a run as options, "" if some are not to be chosen."""
+    options = list(_options(ours, theirs, FIELD.removesuffix(".")))
+    return f": {' '.join(options)}" if options and all(options) else ""
+
+
+def _options(ours: Any, theirs: Any, path: str) -> Iterator[str]:
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name in sorted({*ours, *theirs}):
+            yield from _options(ours.get(name), theirs.get(name), f"{path}.{name}")
+    elif ours != theirs:
+        is_free = not (theirs is None or isinstance(theirs, dict))
+        is_free = is_free and not path.startswith(f"{FIELD}dataset.")
+        values = theirs if isinstance(theirs, list | tuple) else [theirs]
+        text = ",".join(map(str, values))
+        yield f"{path}={shlex.quote(text) if text else ''}" if is_free else ""

@@ -38,7 +38,7 @@ def keeps(words: str, abandon: Callable[[], None] | None = None) -> None:
 
 
 class Interruption:
-    """The first signal that interrupts a program, SIGINT or SIGTERM.
+    """The first signal that interrupts a program: SIGINT, SIGTERM or SIGHUP.
 
     It raises KeyboardInterrupt in the main thread. If that is busy outside of Python
     or does not end, and at a second SIGINT, the process ends as a kill would end it.
@@ -80,7 +80,7 @@ class Interruption:
     @staticmethod
     def line(number: int) -> str:
         """Returns what is printed."""
-        word = "terminated" if number == signal.SIGTERM else "interrupted"
+        word = "interrupted" if number == signal.SIGINT else "terminated"
         return f"{word}: {_kept}" if _kept else word
 
 
@@ -93,10 +93,10 @@ def exit_status(program: Callable[[], None]) -> int:
     Returns:
       0 when it returns, 2 after a `UserError`, whose message is printed on standard
       error as one line, or when the system refused a file or the disk is full, that of
-      a `StoppedError`, 130 after an interrupt from the keyboard and 143 after SIGTERM,
-      with a line about what is kept, and 141, without a message, when the reader of
-      the output has closed it (`| head`). Any other exception is a defect of tokret and
-      passes through with its traceback.
+      a `StoppedError`, 130 after an interrupt from the keyboard, 143 after SIGTERM and
+      129 after SIGHUP, with a line about what is kept, and 141, without a message, when
+      the reader of the output has closed it (`| head`). Any other exception is a defect
+      of tokret and passes through with its traceback.
     """
     keeps("")
     # A terminal of another encoding than UTF-8 cannot print every name.
@@ -116,7 +116,7 @@ def exit_status(program: Callable[[], None]) -> int:
         if number is None and isinstance(error, KeyboardInterrupt):
             number = signal.SIGINT
         if number is not None:
-            print(interruption.line(number), file=sys.stderr)  # noqa: T201
+            _print_line(interruption.line(number))
             return 128 + number
         if error is None:
             return 0
@@ -129,7 +129,7 @@ def exit_status(program: Callable[[], None]) -> int:
 def _report(error: BaseException) -> int | None:
     """Prints an error; returns its exit status, None for a defect of tokret."""
     if isinstance(error, StoppedError):
-        print(one_line(error), file=sys.stderr)  # noqa: T201
+        _print_line(one_line(error))
         return error.status
     if isinstance(error, UserError):
         return _print_error(str(error))
@@ -145,7 +145,7 @@ def _report(error: BaseException) -> int | None:
         return None
     # It names no file: most likely standard output, redirected to one.
     status = _print_error(f"the output could not be written: {error.strerror}")
-    _drop_output()
+    drop_output()
     return status
 
 
@@ -160,9 +160,14 @@ def _system_words(error: BaseException) -> str:
 
 
 def _print_error(message: str) -> int:
-    # One write, since threads that are still ending may write there too.
-    sys.stderr.write(f"error: {one_line(message)}\n")
+    _print_line(f"error: {one_line(message)}")
     return 2
+
+
+def _print_line(line: str) -> None:
+    with contextlib.suppress(OSError):  # of a terminal that is gone
+        # One write, since threads that are still ending may write there too.
+        sys.stderr.write(f"{line}\n")
 
 
 def _output_is_closed() -> bool:
@@ -175,12 +180,15 @@ def _output_is_closed() -> bool:
     pipe.register(output, 0)
     if not pipe.poll(0):  # which reports broken pipes without registration
         return False
-    _drop_output()
+    drop_output()
     return True
 
 
-def _drop_output() -> None:
-    """Drops what standard output has buffered; it would fail again at the exit."""
+def drop_output() -> None:
+    """Drops what standard output has buffered, and all later output.
+
+    It would fail again at the exit.
+    """
     try:
         sys.stdout.flush()
     except OSError:

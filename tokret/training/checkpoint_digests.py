@@ -26,13 +26,31 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class UnreadableError(UserError):
-    """A checkpoint that is incomplete or damaged: an older one may be whole."""
+    """A checkpoint that is incomplete or damaged: an older one may be whole.
+
+    Attributes:
+      damage: the checkpoint, and what is wrong, without what to do.
+    """
+
+    def __init__(self, damage: str, remedy: str = "") -> None:
+        """Names a damaged checkpoint, and what to do."""
+        super().__init__(f"{damage}: {remedy}" if remedy else damage)
+        self.damage = damage
 
 
 def damaged(checkpoint: Path, reason: object) -> UnreadableError:
     """Makes the error of a damaged checkpoint."""
     why = str(reason).removeprefix(f"{checkpoint}/")  # of an error that names a file
-    return UnreadableError(f"{checkpoint}: damaged ({why}): use another checkpoint")
+    remedy = _remedy(checkpoint, "copy it again from where it was made, or train again")
+    return UnreadableError(f"{checkpoint}: damaged ({why})", remedy)
+
+
+def _remedy(checkpoint: Path, otherwise: str) -> str:
+    """Returns what to do: the run may have other checkpoints."""
+    is_in_run = checkpoint.parent.name == "checkpoints"
+    found = checkpoint.parent.glob("[0-9]*") if is_in_run else ()
+    others = [path for path in found if path.name != checkpoint.name]
+    return "use another checkpoint" if others else otherwise
 
 
 def write_digests(folder: Path) -> None:
@@ -64,9 +82,10 @@ def verify(checkpoint: Path, only: str | None = None) -> None:
       UserError: if the checkpoint was made without digests.
     """
     if not has_digests(checkpoint):
+        remedy = _remedy(checkpoint, "train again, or export it with that version")
         raise UserError(
-            f"{checkpoint}: not verifiable, made without digests (it has no {FILE}): "
-            "use another checkpoint"
+            f"{checkpoint}: not verifiable, made without digests (it has no {FILE}), "
+            f"perhaps by an earlier version of tokret: {remedy}"
         )
     try:
         _verify(checkpoint, only)

@@ -209,7 +209,7 @@ class Checkpoints:
             read_metadata(path)
             saved = open_arrays(path)
         except UnreadableError as error:
-            problem = str(error)
+            problem = error.damage
         problem = max(cluster.gather_texts(problem))
         if problem or saved is None:
             raise UnreadableError(problem)

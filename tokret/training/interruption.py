@@ -15,7 +15,7 @@ AGAIN = "the same command resumes from the newest checkpoint, if there is one"
 
 
 class StopRequests:
-    """Requests to stop a run: SIGTERM, which clusters send, or Ctrl-C.
+    """Requests to stop a run: SIGTERM of clusters, SIGHUP of terminals, or Ctrl-C.
 
     The first one stops the run after the step in progress, which is saved. A second
     Ctrl-C, or one before this start of the run has done a step, when there is nothing
@@ -25,6 +25,7 @@ class StopRequests:
     def __init__(self) -> None:
         """Waits for the first."""
         self._received: list[int] = []
+        self._status: int | None = None
         self._noticed = 0
         self._steps_done = False
         self._reported = threading.Event()
@@ -36,9 +37,17 @@ class StopRequests:
             return bool(multihost_utils.reached_preemption_sync_point(step))
         return bool(self._received)
 
+    def request(self, status: int) -> None:
+        """Requests a stop from within, which ends with a status of its own."""
+        if self._status is None and not self._received:
+            self._status = status
+            os.kill(os.getpid(), signal.SIGTERM)
+
     @property
     def status(self) -> int:
-        """The exit status: 130 if Ctrl-C was first, else 75."""
+        """The exit status: of a `request`, 130 if Ctrl-C was first, else 75."""
+        if self._status is not None:
+            return self._status
         return 130 if self._received[:1] == [signal.SIGINT] else 75
 
     def handle(self, number: int) -> None:
@@ -50,6 +59,8 @@ class StopRequests:
         """Is called in another thread."""
         self._noticed += 1
         if number != signal.SIGINT:
+            if number == signal.SIGHUP and jax.process_count() > 1:
+                os.kill(os.getpid(), signal.SIGTERM)  # JAX notifies the others
             self._reported.set()
             return
         if self._noticed > 1:
@@ -70,6 +81,6 @@ def stop_requests() -> Iterator[StopRequests]:
     requests = StopRequests()
     # Of several processes JAX catches SIGTERM.
     alone = jax.process_count() == 1
-    numbers = signals.ENDING if alone else (signal.SIGINT,)
+    numbers = signals.ENDING if alone else (signal.SIGINT, signal.SIGHUP)
     with signals.noticed(requests.handle, requests.notice, numbers):
         yield requests

@@ -4,6 +4,7 @@ Of several processes only the first writes.
 """
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.regular_files import read_file
 from tokret.runtime import cluster
+from tokret.runtime.ending import drop_output
 from tokret.runtime.progress import has_terminal
 
 COMPILING = "compiling the first step"
@@ -45,6 +47,7 @@ class Reporter:
         model FLOP utilisation (MFU) of 1, None if the devices' peak is unknown; it is
         called once, while the first step runs.
         """
+        self.output_is_closed = False
         self._peak_images = peak_images
         self._peak: float | None = None
         self._steps = steps
@@ -165,9 +168,19 @@ class Reporter:
         self._last = (step, time.monotonic())
 
     def print_line(self, line: str) -> None:
-        """Prints a line, above the bar if there is one."""
-        self._bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        """Prints a line, above the bar if there is one.
+
+        Where the reader of a pipe (`| head`) or the terminal is gone, this one and all
+        later lines are lost, and `output_is_closed`.
+        """
+        try:
+            self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            self.output_is_closed = True
+            drop_output()
 
     def _write(self, step: int, kind: str, metrics: dict[str, float]) -> None:
         self._write_line({"step": step, "kind": kind, **metrics})

@@ -1,5 +1,6 @@
 """A checkpoint's weights alone: to evaluate, to start a run from, to convert."""
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -48,9 +49,12 @@ def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
     if step == "best":
         return folder / str(_best(workdir, newest))
     if str(step) not in map(str, steps):
+        best = ""
+        with contextlib.suppress(UserError):
+            best = f"; the best is {_best(workdir, newest)}"
         raise UserError(
             f"step: {workdir} has no checkpoint {step}; it has "
-            f"{', '.join(map(str, steps))}, and may have a best"
+            f"{', '.join(map(str, steps))}{best}"
         )
     return folder / str(step)
 
@@ -63,6 +67,11 @@ def _none_in(workdir: Path) -> UserError:
             read_metadata(path)  # refuses that of another program
             run, step = path.resolve().parents[1], path.resolve().name
             is_in_run = run / "checkpoints" / step == path.resolve()
+            if path != workdir and is_in_run:
+                return UserError(
+                    f"workdir: {workdir} holds the checkpoints of a run; name the "
+                    f"folder of the run, {run}"
+                )
             where = f", {run}, with step={step}" if is_in_run else ""
             return UserError(
                 f"workdir: {path} is one checkpoint; name the folder of its run{where}"
