@@ -41,7 +41,7 @@ def examine_all(workdir: Path) -> dict[int, Inspection]:
 def measure_of(workdir: Path) -> str:
     """Returns the measure by which a run keeps its best, "" if by none.
 
-    Where config.json or the newest checkpoint is damaged, older ones tell.
+    Where config.json or the newest checkpoint is damaged, an older one is read.
     """
     steps = reversed(list_steps(workdir))
     paths = [workdir / "checkpoints" / str(step) for step in steps]
