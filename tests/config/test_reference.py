@@ -23,5 +23,7 @@ def test_the_page_has_every_field():
                 or heading in page
                 or (field.name in ("name", "head", "dataset"))
             )
-    assert "| `dim` | int | in [1, 65536] | `1024` | dimensions of a descriptor |" in page
+    assert (
+        "| `dim` | int | in [1, 65536] | `1024` | dimensions of a descriptor |" in page
+    )
     assert "| `decay` | str | `cosine`, `linear` |  | of the rate" in page
