@@ -73,7 +73,7 @@ def test_an_override_may_add_a_field_that_another_override_brings():
         ("model.dim=a", "config.model.dim is 'a'; it must be of type int"),
         ("model.dim=1.5", "config.model.dim is '1.5'; it must be of type int"),
         ("model.remat=maybe", "config.model.remat is 'maybe'; it must be of type bool"),
-        ("model.dim=0", "config.model.dim is 0; it must be at least 1"),
+        ("model.dim=0", "config.model.dim is 0; it must be in [1, 65536]"),
         ("model=3", "config.model is a group of fields"),
         ("seed.x=3", "config.seed is not a group of fields"),
         ("evaluation.scales=1,x", "scales is '1,x'; it must be numbers"),
