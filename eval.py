@@ -162,6 +162,42 @@ def evaluate_run(options: Options) -> None:
     log(f"written: {target}")
 
 
+def check_kind(options: Options) -> bool:
+    """Returns whether a checkpoint is evaluated, rather than descriptors in files.
+
+    Raises:
+      UserError: for options that are missing, or of the other kind.
+    """
+    sources, of_files, of_runs = (
+        [f"--{name}" for name in names if getattr(options, name) not in (None, False)]
+        for names in (("workdir", "checkpoint"), FILES, ONLY_OF_RUNS)
+    )
+    if sources and of_files:
+        target = choose_checkpoint(options.workdir, options.checkpoint, options.step)[1]
+        raise UserError(
+            f"{', '.join(of_files)}: only for descriptors in files, not with "
+            f"{', '.join(sources)}, whose results are written to {target}; remove one "
+            "or the other"
+        )
+    if sources:
+        return True
+    if not of_files:
+        raise UserError(
+            "--workdir=DIR or --checkpoint=FOLDER is missing, which names what is "
+            "evaluated; or, for descriptors in files, --descriptors, --queries, "
+            "--ground_truth and --output"
+        )
+    if of_runs:
+        raise UserError(
+            f"{', '.join(of_runs)}: only for a run or a checkpoint, not with "
+            f"{', '.join(of_files)}; remove one or the other"
+        )
+    missing = [f"--{name}" for name in FILES if not getattr(options, name)]
+    if missing:
+        raise UserError(f"descriptors need {', '.join(missing)} too")
+    return False
+
+
 def evaluate_files(options: Options) -> None:
     """Evaluates descriptors of any origin by a ground truth: their dot products."""
     paths = [getattr(options, name) for name in FILES]
@@ -220,24 +256,8 @@ def main(
     options = evaluation
     processes.join()
     keep_compiled(options.compilation_cache)
-    of_run = options.workdir is not None or options.checkpoint is not None
-    of_files = any(getattr(options, name) for name in FILES)
-    if of_run == of_files:
-        raise UserError(
-            "eval needs either --workdir=DIR or --checkpoint=FOLDER, or "
-            "--descriptors, --queries, --ground_truth and --output, not both"
-        )
-    if of_run:
+    if check_kind(options):
         evaluate_run(options)
-    else:
-        if any(getattr(options, name) not in (None, False) for name in ONLY_OF_RUNS):
-            raise UserError(
-                f"{', '.join(f'--{name}' for name in ONLY_OF_RUNS)} go with --workdir, "
-                "not with --descriptors"
-            )
-        missing = [f"--{name}" for name in FILES if not getattr(options, name)]
-        if missing:
-            raise UserError(f"descriptors need {', '.join(missing)} too")
-        if cluster.is_first():
-            evaluate_files(options)
+    elif cluster.is_first():
+        evaluate_files(options)
     cluster.wait_for_first()

@@ -137,10 +137,13 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     """Starts or resumes a run, and trains to its end."""
     # Flax, Optax and the model are imported once the command line and the config are
     # checked.
-    from tokret.training.initial_weights import weights_source
+    from tokret.training.initial_weights import check_initial_weights, weights_source
     from tokret.training.setup import initial_state, prepare_run
 
     require_folder(workdir, "workdir")
+    if not list_steps(workdir):  # before photos are prepared, which may take hours
+        with naming("config.init", type(config.init)):
+            check_initial_weights(config.init, config.model)
     dataset, setup = prepare_run(config)
     with naming("config.run", type(config.run)):
         keep_compiled(config.run.compilation_cache)

@@ -199,6 +199,15 @@ def test_bad_files_are_refused_and_nothing_is_written(
     assert files["ground_truth"].read_bytes() == truth
 
 
+def test_options_that_exclude_one_another_are_named(program, refused, tmp_path):
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    run = ("eval.py", f"--workdir={tmp_path}", "--output=ev")
+    refused(program(*run), "--output: only ", f"written to {tmp_path / 'eval'}")
+    other = program("eval.py", "--queries=q.npy", "--benchmark=roxford5k")
+    refused(other, "--benchmark: only ", "not with --queries;")
+    refused(program("eval.py"), "--workdir=DIR or --checkpoint=FOLDER is missing")
+
+
 def make_store(folder, names, rows, bad=None, weights="0"):
     count, bad = len(names), bad or {}
     images = Images(tuple(names), ((32, 32),) * count, (None,) * count, ("0",) * count)

@@ -72,8 +72,8 @@ def test_a_workdir_of_another_config_is_refused(
             ("dim", "'a'"),
         ),
         (("--config=configs/demo.py", "--workdir=w", "extra"), ("extra",)),
-        (("--config=configs/gldv2_r50.py", "--workdir=w"), ("gldv2",)),
-        (("--config=configs/gldv2_r101.py", "--workdir=w"), ("gldv2",)),
+        (("--config=configs/gldv2_r50.py", "--workdir=w"), ("config.init.trunk is",)),
+        (("--config=configs/gldv2_r101.py", "--workdir=w"), ("config.init.trunk is",)),
         (
             ("--config=configs/image_folder.py", "--workdir=w"),
             ("config.data.root is empty",),
@@ -158,6 +158,19 @@ def test_other_photos_than_the_run_began_with_are_refused(
     assert status == 0, out + err
     (root / "ash").rename(root / "alder")
     refused(program("train.py", *arguments), "config.dataset.labels")
+
+
+def test_weights_that_are_missing_are_named_before_photos_are_prepared(
+    program, refused, tmp_path
+):
+    arguments = (
+        "--config=configs/demo.py",
+        f"--config.run.data_dir={tmp_path / 'data'}",
+        "--config.init.checkpoint=/none",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    refused(program("train.py", *arguments), "config.init.checkpoint is '/none'")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

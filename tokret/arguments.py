@@ -64,6 +64,21 @@ def path_problem(path: str) -> str:
     return url_problem(path)
 
 
+def name_arguments(
+    message: str, first: str, names: Collection[str], prefix: str
+) -> str:
+    """Writes a prefix before the arguments that a library's error names.
+
+    These are its beginning, where that matches the pattern `first`, and its end after
+    "set", as in "root: photos are missing; replace them, or set skip_bad".
+    """
+    return re.sub(
+        rf"\A(?:{first})|(?<=\bset )\w+\Z",
+        lambda found: f"{prefix if found[0] in names else ''}{found[0]}",
+        message,
+    )
+
+
 def reject_unknown(
     names: Iterable[Any],
     known: Collection[str],

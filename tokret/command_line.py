@@ -19,7 +19,7 @@ from typing import Any, NoReturn, get_args, get_origin
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from tokret.arguments import path_problem
+from tokret.arguments import name_arguments, path_problem
 from tokret.errors import StoppedError, UserError
 from tokret.names import printable
 from tokret.runtime.allocation import avoid_missing_tpu, keep_freed_memory
@@ -93,10 +93,10 @@ def _run(command: Any, arguments: Sequence[str], prog: str) -> None:
     except StoppedError:
         raise
     except UserError as error:
-        # A library's error starts with the argument's name.
-        argument = re.match(r"(\w+)([:=]| is )", str(error))
-        if argument and argument[1] in options_of(command):
-            raise UserError(f"--{error}") from error
+        first = r"\w+(?=[:=]| is )"
+        named = name_arguments(str(error), first, options_of(command), "--")
+        if named != str(error):
+            raise UserError(named) from error
         raise
 
 

@@ -83,7 +83,10 @@ def test_there_and_back_bit_for_bit(weights, convert, tmp_path, head):
     back = tmp_path / "ours.safetensors"
     status, out, err = convert("to-torch", tmp_path / "run", f"--output={back}")
     assert status == 0, out + err
+    assert "(step 0, " in out
     assert_identical(read_weights(back).tensors, weights[head])
+    status, out, _ = convert("inspect", tmp_path / "run")
+    assert status == 0 and "checkpoints/0: the newest of 1 " in out
     # What tokret wrote messages itself what it is, also what no shape shows.
     status, out, _ = convert("inspect", back)
     assert status == 0 and f"layout {head}" in out and "take all of it" in out

@@ -81,13 +81,20 @@ def test_bad_photos_are_an_error_or_skipped(run, hosts, tmp_path, jpeg, write_ta
     arguments += (f"--data_dir={tmp_path / 'd'}",)
     status, _, err = run(*arguments)
     assert status == 2
-    assert (
-        "error: --skip_bad: roxford5k: 1 of 3 photos are broken: all_souls_000002.jpg"
-        in err
-    )
+    assert "error: roxford5k: 1 of 3 photos cannot be used: all_souls_000002.jpg" in err
+    assert err.endswith("(a web page, not a photo); replace them, or set --skip_bad\n")
     status, out, err = run(*arguments, "--skip_bad")
     assert status == 0 and "(query 1, database 1)" in out
     assert "warning: roxford5k: 1 photo skipped" in err
+
+
+def test_a_single_class_is_noted(run, tmp_path, jpeg):
+    (tmp_path / "photos" / "all").mkdir(parents=True)
+    for seed in range(3):
+        (tmp_path / "photos" / "all" / f"{seed}.jpg").write_bytes(jpeg(seed))
+    arguments = ("prepare", "image_folder", f"--root={tmp_path / 'photos'}")
+    status, out, _ = run(*arguments, f"--data_dir={tmp_path / 'd'}")
+    assert status == 0 and "are of one class; it cannot be trained on" in out
 
 
 def test_a_data_dir_that_cannot_be_written_is_named(run, hosts, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import re
 
 from tokret import __version__
 from tokret.commands import info
@@ -9,7 +10,7 @@ def test_everything_has_a_line(tokret):
     assert status == 0
     names = [line.split("  ")[0] for line in out.splitlines()]
     assert names[:2] == ["tokret", "Python"] and "jax" in names and "devices" in names
-    assert names[-5:] == [f"extra {extra}" for extra in info.EXTRAS]
+    assert names[-6:] == [f"extra {extra}" for extra in info.EXTRAS]
 
 
 def test_json_has_the_same(tokret, monkeypatch, tmp_path):
@@ -32,6 +33,8 @@ def test_json_has_the_same(tokret, monkeypatch, tmp_path):
 def test_what_pip_is_given_is_on_its_index(request):
     """As are the packages of the extras; tokret itself is not."""
     extras = (request.config.rootpath / "setup.cfg").read_text()
+    section = extras.partition("[options.extras_require]")[2].partition("\n[")[0]
+    assert {*re.findall(r"^(\w+) =", section, re.M)} == {"test", *info.EXTRAS}
     for package, wanted in info.EXTRAS.values():
         assert "tokret" not in wanted
         assert wanted.strip("'") in extras, package

@@ -157,10 +157,11 @@ def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, message)
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ("dmo", "'dmo' is neither FILE.py nor one of: ablation, base, demo"),
+        ("dmo", "'dmo' is neither FILE.py nor one of: ablation, demo"),
         ("README.md", "'README.md' is neither FILE.py nor"),
         ("configs/none.py", "configs/none.py is not a file"),
-        ("base:x", "base takes no argument after a colon"),
+        ("dmeo.py", r"dmeo.py is not a file; did you mean (configs/demo.py|demo)\?"),
+        ("configs/base.py:x", "configs/base.py takes no argument after a colon"),
         ("needs.py", "needs an argument after a colon"),
     ],
 )

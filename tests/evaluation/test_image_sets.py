@@ -74,6 +74,14 @@ def test_labels_of_a_folder_are_its_records(dataset):
         LeaveOneOutBenchmark.of(made, "train", sets)
 
 
+def test_a_single_class_measures_nothing(dataset):
+    truth = {"labels": [0, 0], "boxes": [None, None], "classes": ["k"]}
+    made = dataset({"benchmark": ["x", "y"]}, leave_one_out=truth)
+    sets = image_sets(made, "benchmark", 64)
+    with pytest.raises(UserError, match="^all photos of a folder are of one class"):
+        LeaveOneOutBenchmark.of(made, "benchmark", sets)
+
+
 def test_without_a_ground_truth_every_split_is_a_set(dataset):
     splits = {"train": ["x"], "validation": ["y", "z"]}
     assert names_of(image_sets(dataset(splits), "", 64)) == splits

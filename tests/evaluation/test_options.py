@@ -51,7 +51,9 @@ def test_a_folder_is_named_by_its_option_and_bad_photos_are_skipped(tmp_path, jp
         choose_dataset(*choice)
     (tmp_path / "photos" / "a" / "0.jpg").write_bytes(jpeg(0))
     (tmp_path / "photos" / "a" / "1.jpg").write_bytes(b"<html>")
-    with pytest.raises(UserError, match=r"^skip_bad: .*a/1\.jpg "):
+    with pytest.raises(
+        UserError, match=r"^image_folder: 1 of 2 .*a/1\.jpg .*set skip_bad$"
+    ):
         choose_dataset(*choice)
     with pytest.raises(UserError, match=r"claims .* more than 9 \(max_pixels\)"):
         choose_dataset(*choice, max_pixels=9)

@@ -34,6 +34,17 @@ def test_a_single_class_is_refused(config, tmp_path, jpeg, capsys):
     assert "3 photos of 1 class: all" in capsys.readouterr().err
 
 
+def test_a_bad_photo_is_skipped_by_a_field(config, tmp_path, jpeg):
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        (tmp_path / "photos" / label / "0.jpg").write_bytes(jpeg(0))
+    (tmp_path / "photos" / "a" / "1.jpg").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"^image_folder: 1 of 3 .*or set config\.data\.skip_bad$"
+    ):
+        prepare_run(config(tmp_path / "photos"))
+
+
 def test_a_folder_without_classes_names_its_field(config, tmp_path):
     with pytest.raises(UserError, match=r"config\.data\.root: .* has no class folder"):
         prepare_run(config(tmp_path))

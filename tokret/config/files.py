@@ -1,6 +1,7 @@
 """Config files: configs/*.py, and changes to them from a command line."""
 
 import dataclasses
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -23,9 +24,11 @@ from tokret.config.parsing import (
 )
 from tokret.config.tree import VARIANTS, Config
 from tokret.errors import UserError
+from tokret.names import printable
 
 FIELD = "--config."  # begins an argument that changes a field
 PACKAGED = "tokret.configs"  # where a name without .py is looked up
+PARTS = ("base", "heads")  # of packaged configs, which are none themselves
 # What ml_collections raises for a value of another type than a field has.
 WRONG_TYPE = (
     r"Could not override field '(.+?)'.*?\. (.*) is of original type <class '(.+?)'> "
@@ -118,8 +121,7 @@ def split_override(text: str) -> tuple[str, str]:
 def _load_module(name: str) -> ModuleType:
     """Imports a config file by its path, or a packaged one by its name."""
     if not name.endswith(".py"):
-        packaged = Path(str(importlib.import_module(PACKAGED).__file__)).parent
-        names = sorted(p.stem for p in packaged.glob("*.py") if p.stem[0] != "_")
+        names = _packaged()
         if name not in names:
             raise UserError(
                 f"config: {name!r} is neither FILE.py nor one of: {', '.join(names)}"
@@ -127,12 +129,29 @@ def _load_module(name: str) -> ModuleType:
         return _guard(name, lambda: importlib.import_module(f"{PACKAGED}.{name}"))
     path = Path(name).expanduser()
     if not path.is_file():
-        raise UserError(f"config: {name} is not a file")
+        raise UserError(f"config: {name} is not a file{_did_you_mean(path)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module, execute = importlib.util.module_from_spec(spec), spec.loader.exec_module
     _guard(name, lambda: execute(module))
     return module
+
+
+def _packaged() -> list[str]:
+    """Lists the names of the packaged configs."""
+    folder = Path(str(importlib.import_module(PACKAGED).__file__)).parent
+    names = {path.stem for path in folder.glob("*.py") if path.stem[0] != "_"}
+    return sorted(names.difference(PARTS))
+
+
+def _did_you_mean(path: Path) -> str:
+    """Names the config of the nearest name: beside it, in configs, or packaged."""
+    known = {name: name for name in _packaged()}
+    for folder in (Path("configs"), path.parent):
+        files = (file for file in folder.glob("*.py") if file.stem not in PARTS)
+        known |= {file.stem: str(file) for file in files}
+    close = difflib.get_close_matches(path.stem, known, 1)
+    return f"; did you mean {printable(known[close[0]])}?" if close else ""
 
 
 def _call(module: ModuleType, name: str, argument: str) -> dict[str, Any]:

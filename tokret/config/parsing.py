@@ -21,7 +21,7 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
-from tokret.arguments import reject_unknown, url_problem
+from tokret.arguments import name_arguments, reject_unknown, url_problem
 from tokret.config.annotations import FINITE
 from tokret.config.datasets import DataConfig
 from tokret.config.tree import VARIANTS, Config, InferenceConfig, ModelConfig
@@ -101,9 +101,9 @@ def naming(path: str, kind: type[Any]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        first = re.match(r"\w+", str(error))
-        if first and first[0] in field_types(kind):
-            raise type(error)(f"{path}.{error}") from error
+        named = name_arguments(str(error), r"\w+", field_types(kind), f"{path}.")
+        if named != str(error):
+            raise type(error)(named) from error
         raise
 
 

@@ -43,7 +43,7 @@ def open_format(encoded: bytes) -> ImageFile.ImageFile:
     """
     if _is_heic(encoded) and not _heic_is_read():
         raise BadPhotoError(
-            "a HEIC photo, which needs pillow-heif: pip install pillow-heif"
+            "not readable here: HEIC needs pillow-heif, pip install pillow-heif"
         )
     Image.init()
     reason = "not a photo of a known format"

@@ -46,14 +46,22 @@ class LeaveOneOutBenchmark:
         """The benchmark of a dataset's split.
 
         Raises:
-          UserError: if no class has two photos, or a label cannot be read.
+          UserError: if no class has two photos, all are of one class, or a label cannot
+            be read.
         """
         truth = dataset.leave_one_out if split == "benchmark" else None
         labels = list(truth["labels"]) if truth else _read_labels(dataset, split)
+        source = dataset.builder.builder_config.description
+        if len(set(labels)) == 1:
+            argument = "" if truth else "image_folder: "
+            raise UserError(
+                f"{argument}all photos of {source} are of one class, every photo is "
+                "relevant, so this measures nothing; name a folder with one folder per "
+                "class"
+            )
         if len(set(labels)) == len(labels):
             raise UserError(
-                f"no class of {dataset.builder.builder_config.description} has two "
-                "photos: no query would have a positive"
+                f"no class of {source} has two photos: no query would have a positive"
             )
         names = truth["classes"] if truth else dataset.class_names
         return cls(labels, names, images, list(leave_one_out_boxes(dataset, split)))

@@ -18,6 +18,43 @@ def weights_source(init: InitConfig) -> str:
     return f"the trunk of {init.trunk}" if init.trunk else "random weights"
 
 
+def check_initial_weights(init: InitConfig, model: ModelConfig) -> Path | None:
+    """Returns the checkpoint that a config names, if any; reads no array.
+
+    Args:
+      init: names a checkpoint, a trunk, or neither.
+      model: fields of the model, compared with those of the named weights.
+
+    Raises:
+      UserError: if the named weights are missing, or are of another model.
+    """
+    source = init.checkpoint or init.trunk
+    if not source:
+        return None
+    folder = Path(source).expanduser()
+    field = "checkpoint" if init.checkpoint else "trunk"
+    if not list_steps(folder):
+        raise UserError(
+            f"{field} is {source!r}; it must be the folder of a run or a conversion, "
+            "with a checkpoint"
+        )
+    checkpoint = find_checkpoint(folder)
+    theirs = read_config(checkpoint).model
+    if init.checkpoint:
+        check_same_model(f"checkpoint {source}", theirs, model)
+    elif theirs.trunk not in (model.trunk, _plain_trunk(model)):
+        raise UserError(
+            f"trunk is {source!r}, a {theirs.trunk}, but the model's trunk is "
+            f"{model.trunk}"
+        )
+    return checkpoint
+
+
+def _plain_trunk(model: ModelConfig) -> str:
+    """The trunk without a second-order block, which is the identity at first."""
+    return model.trunk.removesuffix("_soa4")
+
+
 def load_initial_weights(
     init: InitConfig,
     model: ModelConfig,
@@ -35,30 +72,13 @@ def load_initial_weights(
     Raises:
       UserError: if the named weights are missing, or are of another model.
     """
-    source = init.checkpoint or init.trunk
-    if not source:
+    checkpoint = check_initial_weights(init, model)
+    if checkpoint is None:
         return variables
-    folder = Path(source).expanduser()
-    field = "checkpoint" if init.checkpoint else "trunk"
-    if not list_steps(folder):
-        raise UserError(
-            f"{field} is {source!r}; it must be the folder of a run or a conversion, "
-            "with a checkpoint"
-        )
-    checkpoint = find_checkpoint(folder)
-    theirs = read_config(checkpoint).model
     if init.checkpoint:
-        check_same_model(f"checkpoint {source}", theirs, model)
         return restore_weights(checkpoint, abstract)
-    # A second-order block between two stages is the identity at first.
-    plain = model.trunk.removesuffix("_soa4")
-    if theirs.trunk not in (model.trunk, plain):
-        raise UserError(
-            f"trunk is {source!r}, a {theirs.trunk}, but the model's trunk is "
-            f"{model.trunk}"
-        )
     groups = {name: {"trunk": dict(tree["trunk"])} for name, tree in abstract.items()}
-    if theirs.trunk != model.trunk:
+    if read_config(checkpoint).model.trunk != model.trunk:
         for group in groups.values():
             del group["trunk"]["soa4"]
     restored = restore_weights(checkpoint, groups, part="trunk")

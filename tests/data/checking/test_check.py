@@ -88,6 +88,8 @@ def test_a_folder_of_photos(check, photo_folder, tmp_path, jpeg, workers):
     assert ("ash/photo 0.jpg", "duplicate", "the same bytes as ash/a copy.jpg") in rows
     assert "empty           2" in text.replace("\t", " ") or "empty" in text
     assert "its shorter side has 8 pixels" in text
+    assert "expected" not in text  # of one's own photos nothing is known
+    assert any("a link to " in detail for *_, detail in rows)
     status, _, rows = check("image_folder", root_flag, "--smallest=2")
     assert status == 1 and ("birch/tiny.jpg", "tiny") not in kinds(rows)
     os.mkfifo(root / "ash" / "pipe.jpg")

@@ -130,7 +130,7 @@ def test_what_cannot_be_taken_is_named_or_skipped(tmp_path, name, capsys):
     data, message = REFUSED[name]
     photos = {"good.jpg": TAKEN["grey.jpg"], name: data}
     with pytest.raises(
-        UserError, match=f"1 of 2 photos are broken: a/{name} .*{message}"
+        UserError, match=f"1 of 2 photos cannot be used: a/{name} .*{message}"
     ):
         prepare(tmp_path, photos)
     found, _ = prepare(tmp_path, photos, skip_bad=True)

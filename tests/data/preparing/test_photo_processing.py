@@ -241,7 +241,9 @@ def test_limits_leave_smaller_photos_alone(low_limits, monkeypatch):
 def test_heic_is_read_or_what_to_install_is_named(monkeypatch):
     brands = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"
     monkeypatch.setattr(photo_formats, "_heic_is_read", lambda: False)
-    with pytest.raises(BadPhotoError, match=r"needs pillow-heif: pip install 'tokret"):
+    with pytest.raises(
+        BadPhotoError, match="^not readable here: HEIC needs pillow-heif"
+    ):
         process_photo(brands + bytes(99), KEEP)
     monkeypatch.undo()
     pytest.importorskip("pillow_heif")
@@ -286,11 +288,13 @@ def test_what_cannot_be_read_is_reported(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "broken").symlink_to(tmp_path / "none")
     (tmp_path / "large").write_bytes(b"12345")
     monkeypatch.setattr(photo_files, "MAX_BYTES", 4)
     with PhotoReader() as reader:
         for name, message in (
-            ("none", "missing"),
+            ("none", "^missing$"),
+            ("broken", r"^a link to .*none, which does not exist$"),
             ("pipe", "is a named pipe"),  # opening it would wait for ever
             ("folder", "is a folder"),
             ("loop", "cannot be read: Too many levels"),

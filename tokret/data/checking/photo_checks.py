@@ -19,6 +19,8 @@ BATCH = 32  # photos that a worker takes at once
 BATCH_BYTES = 64 * 2**20  # after which a batch of photos from archives ends
 KINDS = {  # how a BadPhotoError starts, and the defect's kind
     "missing": "missing",
+    "a link to": "missing",
+    "not readable": "unreadable",  # without a package
     "cannot be read:": "unreadable",
     "is a": "unreadable",  # a pipe, a folder, a device
     "larger than": "unreadable",

@@ -11,11 +11,11 @@ from tokret.data.checking.photo_checks import Defect
 
 
 class Count(NamedTuple):
-    """The number of something, and the number that was published, if any."""
+    """The number of something, and the number that is expected, if any."""
 
     what: str
     found: int
-    published: int | None
+    expected: int | None
 
 
 @dataclasses.dataclass
@@ -30,12 +30,12 @@ class CheckReport:
         """Adds something that is wrong."""
         self.defects.append(Defect(name, problem, detail))
 
-    def add_count(self, what: str, found: int, published: int | None = None) -> None:
-        """Adds a count; one that differs from the published one is a defect."""
-        self.counts.append(Count(what, found, published))
-        if published not in (None, found):
+    def add_count(self, what: str, found: int, expected: int | None = None) -> None:
+        """Adds a count; one that differs from the expected one is a defect."""
+        self.counts.append(Count(what, found, expected))
+        if expected not in (None, found):
             self.add_defect(
-                what, "count", f"{found:,} exist, {published:,} were published"
+                what, "count", f"{found:,} exist, {expected:,} are expected"
             )
 
 
@@ -75,9 +75,10 @@ def format_table(
     counts: Sequence[Count], defects: Sequence[Defect], checked: int
 ) -> str:
     """Returns counts, and how many defects there are of each kind, as text."""
-    rows = [("what", "found", "published")]
-    for what, found, published in counts:
-        rows.append((what, f"{found:,}", "" if published is None else f"{published:,}"))
+    known = any(count.expected is not None for count in counts)
+    rows = [("what", "found", "expected" if known else "")]
+    for what, found, expected in counts:
+        rows.append((what, f"{found:,}", "" if expected is None else f"{expected:,}"))
     rows.append(("photos checked", f"{checked:,}", ""))
     if not defects:
         return f"{_columns(rows)}\n\nno defects"

@@ -174,7 +174,8 @@ def _benchmark_photos(benchmark_root: str, splits: Splits) -> PhotoList:
     """The benchmark's photos, in a folder of their own.
 
     Raises:
-      UserError: if a photo is trained on too, or no class has two photos.
+      UserError: if a photo is trained on too, no class has two photos, or all photos
+        are of one class.
     """
     folder = Path(benchmark_root).expanduser().resolve()
     found = find_photos(folder, "benchmark_root")
@@ -185,7 +186,14 @@ def _benchmark_photos(benchmark_root: str, splits: Splits) -> PhotoList:
                 f"benchmark_root: {photo.path} is trained on too, it is in root; "
                 "choose another folder"
             )
-    if len({photo.label for photo in found.photos}) == len(found.photos):
+    classes = {photo.label for photo in found.photos}
+    if len(classes) == 1:
+        raise UserError(
+            f"benchmark_root: all photos in {folder} are of one class, every photo is "
+            "relevant, so this measures nothing; set it to a folder with one folder "
+            "per class"
+        )
+    if len(classes) == len(found.photos):
         raise UserError(
             f"benchmark_root: no class in {folder} has two photos, so there are no "
             "positives"

@@ -181,14 +181,14 @@ class _Writer:
         lengths = {split: len(photos) for split, photos in contents.splits.items()}
         total = sum(lengths.values())
         everything = total + len(contents.missing)
-        self._reject(contents.missing, "missing", everything)
+        self._reject(contents.missing, "are missing", everything)
         _log(f"preparing {name}: {counted(total, 'photo')} into {self.final}")
         for note in contents.notes:
             _log(f"note: {name}: {note}")
         shards = list_shards(name, lengths, self.partial)
         reports = self._write_shards(contents, shards)
         broken = [problem for report in reports for problem in report.problems]
-        self._reject(broken, "broken", everything)
+        self._reject(broken, "cannot be used", everything)
         if len(broken) == total:
             raise UserError(f"{name}: no photo can be used; check the sources")
         bad = [*contents.missing, *broken]
@@ -197,15 +197,16 @@ class _Writer:
         write_dataset_info(self.spec, contents, shards, reports, data)
         os.rename(data, self.final)
 
-    def _reject(self, bad: Sequence[Problem], kind: str, total: int) -> None:
+    def _reject(self, bad: Sequence[Problem], what: str, total: int) -> None:
         if not bad or self.skip_bad:
             return
         path = self.partial / problems.FILE
         write_rows(path, Problem._fields, bad)
         raise UserError(
-            f"skip_bad: {self.spec.name}: {len(bad):,} of {total:,} photos are {kind}: "
-            f"{problems.summary(bad)}; {path} lists them; download them again, or skip "
-            "them by this option"
+            f"{self.spec.name}: {len(bad):,} of {total:,} photos {what}: "
+            f"{problems.summary(bad)}"
+            + (f"; {path} lists all" if len(bad) > problems.FIRST else "")
+            + "; replace them, or set skip_bad"
         )
 
     def _write_shards(

@@ -9,7 +9,7 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.io.regular_files import open_file
-from tokret.names import one_line
+from tokret.names import one_line, printable
 
 MAX_BYTES = 512 * 2**20  # of an encoded photo; the largest in use have some 50 MiB
 
@@ -100,7 +100,7 @@ class PhotoReader(contextlib.AbstractContextManager["PhotoReader"]):
             data = file.read(size)
         except UserError as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                raise BadPhotoError("missing") from error
+                raise BadPhotoError(_missing(location.path)) from error
             reason = str(error).removeprefix(f"{one_line(location.path)}: ")
             raise BadPhotoError(reason) from error
         except OSError as error:
@@ -108,3 +108,9 @@ class PhotoReader(contextlib.AbstractContextManager["PhotoReader"]):
         if len(data) < size:
             raise BadPhotoError("the file ends before the photo does")
         return data
+
+
+def _missing(path: str) -> str:
+    if not os.path.islink(path):
+        return "missing"
+    return f"a link to {printable(os.readlink(path))}, which does not exist"

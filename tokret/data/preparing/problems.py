@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-FIRST = 10  # photos that a message names
+FIRST = 3  # photos that a message names
 FILE = "problems.csv"
 
 
@@ -16,7 +16,7 @@ class Problem(NamedTuple):
 
 
 def summary(problems: Sequence[Problem]) -> str:
-    """Names the first ten problems, as `photo (problem)`."""
+    """Names the first problems, as `photo (problem)`."""
     words = [f"{photo} ({problem})" for photo, _, problem in problems[:FIRST]]
     more = len(problems) - FIRST
     return ", ".join(words) + (f" and {more:,} more" if more > 0 else "")
