@@ -70,8 +70,8 @@ DELETED = object()
         ("model.dropout", "0", "model.dropout is '0'; it must be of type float"),
         ("init.trunk", 3, "init.trunk is 3; it must be of type str"),
         # Ranges.
-        ("model.dim", 0, "model.dim is 0; it must be at least 1"),
-        ("batch_size", 0, "batch_size is 0; it must be in [1, 4294967296]"),
+        ("model.dim", 0, "model.dim is 0; it must be in [1, 65536]"),
+        ("batch_size", 0, "batch_size is 0; it must be in [1, 1048576]"),
         ("model.dropout", 1.5, "model.dropout is 1.5; it must be in [0, 0.99]"),
         ("model.dropout", math.nan, "model.dropout is nan; it must be in [0, 0.99]"),
         ("schedule.base_lr", math.nan, "is nan; it must be at least 0 and finite"),
