@@ -165,3 +165,10 @@ def test_a_link_that_leads_to_itself_is_refused(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="--output: .*loop is a link that leads to it"):
         parse("p", f"--output={tmp_path / 'loop'}")
+
+
+def test_colours_of_a_terminal_are_left_out():
+    line = "\x1b[31m│\x1b[0m"
+    box = f"\x1b[31m╭─ Error ─╮\x1b[0m\n{line} Unrecognized options: --x {line}\n"
+    line = command_line.one_line(box, "tokret do", ["output"])
+    assert line == "--x is not an option (tokret do --help lists all)"

@@ -234,9 +234,10 @@ def one_line(
     box: str, prog: str, options: Sequence[str], unknown: Sequence[str] = ()
 ) -> str:
     """Reduces tyro's box of lines, titled and with rules between sections, to one."""
-    lines = re.sub("[│╭╮╰╯]", " ", box).partition("\n")[2]
+    plain = re.sub("\x1b\\[[0-9;]*m", "", box)  # on a terminal it has colours
+    lines = re.sub("[│╭╮╰╯]", " ", plain).partition("\n")[2]
     sections = re.split(r"^ *[─-]{5,} *$", lines, flags=re.M)
-    problem = next((section for section in sections if section.strip()), box)
+    problem = next((section for section in sections if section.strip()), plain)
     text = " ".join(problem.split())
     hint = f"({prog} --help lists all)"
     if text.startswith("Missing from") and unknown:  # misspelt, so both
