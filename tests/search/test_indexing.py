@@ -428,6 +428,7 @@ def test_damaged_weights_are_repaired_by_the_same_weights(
     with pytest.raises(UserError, match="its copy of the weights cannot") as caught:
         update(load=load_copy)
     assert re.search(words.format(copy=copy), str(caught.value))
+    assert "use another checkpoint" not in str(caught.value)
     assert counts(update(load=load)) == (9, 0, 0, 0)
     assert counts(update(load=load_copy)) == (9, 0, 0, 0)
     assert same(before, descriptors(index))

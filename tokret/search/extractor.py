@@ -112,7 +112,8 @@ def _restore(
 
 def damaged_copy(folder: Path, problem: str) -> UserError:
     """The error for an index's own copy of its model that cannot be used."""
-    what = problem.partition("; ")[0]  # without advice on checkpoints
+    # Without advice on checkpoints.
+    what = problem.partition("; ")[0].removesuffix(": use another checkpoint")
     return UserError(
         f"index={folder.parents[1]}: its copy of the weights cannot be used ({what}); "
         f"{FROM_CHECKPOINT}, or with one of the same weights and no rebuild"
