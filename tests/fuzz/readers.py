@@ -31,6 +31,7 @@ from tokret.data.google_landmarks.photo_locations import _index
 from tokret.data.ground_truth import read_ground_truth
 from tokret.data.image_folder.builder import list_photos
 from tokret.data.image_folder.splits import split_photos
+from tokret.data.preparing import dataset_digests
 from tokret.data.preparing.photo_files import (
     BadPhotoError,
     PhotoLocation,
@@ -124,6 +125,7 @@ def _unpack(path: Path) -> None:
 
 
 def _read_dataset(path: Path) -> None:
+    dataset_digests.write_digests(path.parent, {})
     dataset = datasets.Dataset("image_folder", open_dataset(path.parent))
     dataset.identity()
     for split in ("train", "validation"):

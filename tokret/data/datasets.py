@@ -13,6 +13,7 @@ from tokret.config.tree import DatasetIdentity
 from tokret.errors import UserError
 from tokret.io.atomic_files import require_folder
 from tokret.io.regular_files import parsing
+from tokret.names import is_valid_name
 from tokret.runtime.ending import keeps
 
 DATA_DIR = "~/.cache/tokret"  # of prepared datasets, where no other is named
@@ -147,6 +148,8 @@ def prepare(data_dir: str, *, workers: int = 0, **fields: Any) -> Dataset:
     config = parse_data(fields)
     within("workers", workers, 0)
     folder = Path(data_dir).expanduser()
+    if not is_valid_name(str(folder)):  # for TFDS and array_record
+        raise UserError(f"data_dir: {folder} is not text in UTF-8; rename the folder")
     require_folder(folder, "data_dir")
     keeps("photos that are prepared are kept; the same command resumes")
     builder = prepare_function(config.name)(config, folder, workers)

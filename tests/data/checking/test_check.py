@@ -249,8 +249,48 @@ def test_what_was_prepared(check, photo_folder, tmp_path):
     second.unlink()
     status, _, rows = check("image_folder", data)
     assert status == 1
-    assert {problem for _, problem, _ in rows} == {"unreadable", "missing", "count"}
+    assert {problem for _, problem, _ in rows} == {
+        "changed",
+        "unreadable",
+        "missing",
+        "count",
+    }
     assert "train/" in next(name for name, problem, _ in rows if problem[0] == "u")
+
+
+def test_shards_of_the_same_size_that_were_exchanged(check, photo_folder, tmp_path):
+    folders = []
+    for name in ("a", "b"):
+        root = shutil.copytree(photo_folder, tmp_path / name)
+        (root / "ash").rename(root / ("oak" if name == "a" else "yew"))
+        dataset = datasets.prepare(
+            str(tmp_path / "d"), name="image_folder", root=str(root)
+        )
+        folders.append(dataset.builder.data_path)
+    one, two = (next(folder.glob("*-train.*")) for folder in folders)
+    assert os.path.getsize(one) == os.path.getsize(two)
+    shutil.copyfile(two, one)
+    _, _, rows = check("image_folder", f"--data_dir={tmp_path / 'd'}")
+    (changed,) = [row for row in rows if row[1] == "changed"]
+    assert changed[0].endswith(f"train/{one.name}")
+    assert changed[2].endswith("is not as it was written: its SHA-256 differs")
+
+
+def test_only_files_are_replaced_by_the_output(tokret, photo_folder, tmp_path):
+    command = ("data", "check", "image_folder", f"--root={photo_folder}", "--workers=1")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.csv").symlink_to("pipe")
+    (tmp_path / "circle.csv").symlink_to("circle.csv")
+    for name in ("pipe", "link.csv", "circle.csv", "none/x.csv", "pipe/x.csv"):
+        status, _, err = tokret(*command, f"--output={tmp_path / name}")
+        assert status == 2 and err.startswith("error: --output: "), err
+        assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link.csv").is_symlink()
+    (tmp_path / "good.csv").symlink_to("there.csv")
+    status, *_ = tokret(*command, f"--output={tmp_path / 'good.csv'}")
+    assert status == 0 and (tmp_path / "good.csv").is_symlink()
+    assert (tmp_path / "there.csv").read_text() == "name,problem,detail\n"
+    names = {"pipe", "link.csv", "circle.csv", "good.csv", "there.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_wrong_usage(check, tmp_path):

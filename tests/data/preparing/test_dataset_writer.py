@@ -117,7 +117,7 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bytes(folder, timed, tmp_pa
     _, err = final.communicate(timeout=60)
     assert final.returncode == 0, err
     assert sums(tmp_path) == undisturbed
-    (folder,) = tmp_path.rglob("1.0.0")
+    (folder,) = tmp_path.rglob(tfds_layout.VERSION)
     for path, changed in kept.items():  # what was done was not done again
         assert (folder / path.name).stat().st_mtime_ns == changed
 
@@ -129,7 +129,7 @@ def test_the_number_of_workers_changes_no_byte(folder, undisturbed, tmp_path):
     assert "preparing image_folder: 240 photos into " in err
     assert len(err.splitlines()) == 2  # no bar where there is no terminal
     assert sums(tmp_path) == undisturbed
-    assert len(undisturbed) == 40 + 4
+    assert len(undisturbed) == 40 + 5
 
 
 def children(pid):
@@ -296,8 +296,12 @@ class TestOneProcess:
         assert len(written) == (2 if when == "journal" else 1)
 
     def test_two_at_once_wait_for_each_other(self, capsys):
-        (partial,) = [Path(self.prepare(resize=0).data_path).with_name("1.0.0.partial")]
-        final = partial.with_name("1.0.0")
+        (partial,) = [
+            Path(self.prepare(resize=0).data_path).with_name(
+                f"{tfds_layout.VERSION}.partial"
+            )
+        ]
+        final = partial.with_name(tfds_layout.VERSION)
         final.rename(partial)
         with (partial / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,5 +1,6 @@
 """Checks a dataset's downloaded files, or what was prepared from them."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from tokret.data.checking.photo_checks import Defect, PhotoToCheck, check_photos
 from tokret.data.checking.report import CheckReport, Digests, format_table
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.preparing.csv_files import write_rows
+from tokret.data.preparing.dataset_digests import read_digests, verify_file
 from tokret.data.preparing.tfds_layout import open_dataset
 from tokret.data.preparing.workers import count_cores
 from tokret.data.records import BadRecordError, read_record
 from tokret.errors import UserError
+from tokret.io.atomic_files import require_writable
+from tokret.names import one_line
 from tokret.runtime.progress import progress_bar
 
 # By dataset, what lists its downloaded photos; others are checked when prepared only.
@@ -59,8 +63,7 @@ def check(
     Raises:
       UserError: if there is nothing to check, or the CSV cannot be written.
     """
-    if output and (output.is_dir() or not output.parent.is_dir()):
-        raise UserError(f"output: {output} must be a file in an existing folder")
+    require_writable(output, "output")
     report = CheckReport()
     if any(fields.get(field) for field in ROOTS):
         photos = DOWNLOADS[name](parse_data({"name": name, **fields}), report)
@@ -83,7 +86,7 @@ def check(
     lines = [f"note: {note}" for note in report.notes]
     lines.append(format_table(report.counts, defects, checked))
     if output:
-        write_rows(output, Defect._fields, defects)
+        write_rows(output.resolve(), Defect._fields, defects)
         lines.append(f"\nwritten: {output}")
     return "\n".join(lines), not defects
 
@@ -124,15 +127,29 @@ def list_prepared_photos(
                 for path in sorted(missing):
                     report.add_defect(Path(path).name, "missing", f"in {folder}")
                 continue
-            source = builder.as_data_source(
-                split, decoders={"image": tfds.decode.SkipDecoding()}
-            )
-            report.add_count(f"photos of {label}", len(source))
-            for row in range(len(source)):
-                try:
-                    record = read_record(source, row)
-                except BadRecordError as error:
-                    report.add_defect(f"{label}/{row}", "unreadable", str(error))
-                else:
-                    photo = f"{label}/{record['filename'].decode()}"
-                    yield PhotoToCheck(photo, record["image"], str(folder))
+            report.add_count(f"photos of {label}", info.num_examples)
+            yield from _list_split(builder, split, label, report)
+
+
+def _list_split(
+    builder: tfds.core.DatasetBuilder, split: str, label: str, report: CheckReport
+) -> Iterator[PhotoToCheck]:
+    """Yields a split's photos; verifies each shard before its first."""
+    folder, info = Path(builder.data_path), builder.info.splits[split]
+    digests, rows = read_digests(folder), iter(range(info.num_examples))
+    source = builder.as_data_source(
+        split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    for path, length in zip(map(Path, info.filepaths), info.shard_lengths, strict=True):
+        try:
+            verify_file(path, digests)
+        except (OSError, ValueError, UserError) as error:
+            report.add_defect(f"{label}/{path.name}", "changed", one_line(error))
+        for row in itertools.islice(rows, length):
+            try:
+                record = read_record(source, row)
+            except BadRecordError as error:
+                report.add_defect(f"{label}/{row}", "unreadable", str(error))
+            else:
+                photo = f"{label}/{record['filename'].decode()}"
+                yield PhotoToCheck(photo, record["image"], str(folder))

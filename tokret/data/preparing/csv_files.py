@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tokret.errors import UserError
+from tokret.io.atomic_files import replacing
 from tokret.io.regular_files import open_file
 from tokret.names import SPACES
 
@@ -138,12 +139,17 @@ def parse_number(text: str, path: Path, line: int, column: str) -> int:
 def write_rows(
     path: Path, heading: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
-    """Writes a CSV, whole or not at all; names that are not valid text are escaped."""
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open(
-        "w", newline="", encoding="utf-8", errors="backslashreplace"
-    ) as file:
+    """Writes a CSV, whole or not at all; names that are not valid text are escaped.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
+    with (
+        replacing(path) as draft,
+        draft.open(
+            "w", newline="", encoding="utf-8", errors="backslashreplace"
+        ) as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(heading)
         writer.writerows(rows)
-    partial.replace(path)

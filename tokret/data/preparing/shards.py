@@ -17,6 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 # Not in TFDS's documented API: checked with 4.9.10 by tests/data/.../test_shards.py.
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
+from tokret.data.preparing.dataset_digests import digest_file
 from tokret.data.preparing.photo_files import (
     BadPhotoError,
     PhotoLocation,
@@ -62,6 +63,8 @@ class ShardReport(msgspec.Struct):
     digest: str  # of its task
     records: int = 0  # number of records in the shard
     size: int = 0  # of the records, in bytes
+    nbytes: int = 0  # of the shard's file, in bytes
+    sha256: str = ""  # of the shard's file
     # rows of the task's photos that the shard does not contain
     skipped: list[int] = msgspec.field(default_factory=list)
     # for each of those, what is wrong
@@ -99,6 +102,7 @@ def write_shard(
     partial = f"{task.path}.{os.getpid()}.tmp"
     try:
         report = _write_records(task, partial, progress)
+        report.nbytes, report.sha256 = digest_file(Path(partial))
         _sync(partial)
         _write_report(task.journal, report)
         os.replace(partial, task.path)

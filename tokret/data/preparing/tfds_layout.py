@@ -2,47 +2,86 @@
 
 import itertools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 
+from tokret.data.preparing.dataset_digests import (
+    REMEDY,
+    FileDigest,
+    check_size,
+    read_digests,
+    verify_file,
+    write_digests,
+)
 from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
 from tokret.data.preparing.shards import ShardReport
 from tokret.errors import UserError
 from tokret.io.regular_files import open_file
 from tokret.names import first_names, one_line
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"  # another one for files that another version cannot read
 PHOTOS_PER_SHARD = 512  # at least, where there are more
 MAX_SHARDS = 256  # of a split: a reader keeps all of them open
 
 
 def open_dataset(folder: Path, whole: bool = True) -> tfds.core.DatasetBuilder:
-    """Opens a prepared dataset, NAME/CONFIG/VERSION; reads all files but the photos'.
+    """Opens a prepared dataset, NAME/CONFIG/VERSION, and verifies its files.
+
+    All but the shards are compared with their digests. Of the shards, which may be
+    large, only the sizes and the numbers of records are, and only of a `whole` dataset.
 
     Raises:
-      UserError: if a file is damaged or, of a `whole` dataset, missing.
+      UserError: if a file is damaged, other than it was written or, of a `whole`
+        dataset, missing.
     """
-    remedy = "remove this folder, and prepare the dataset again"
-    for path in (*folder.glob("*.json"), *folder.glob("*.txt")):
-        open_file(path).close()  # TFDS would wait for a pipe
+    digests = read_digests(folder)
     try:
+        _verify_beside(folder, digests)
         builder = tfds.builder_from_directory(folder)
         dict((builder.info.metadata or {}).items())
         _check_features(folder, builder.info.features)
-        splits = builder.info.splits.values()
-        shards = [path for split in splits for path in map(Path, split.filepaths)]
+        shards = {
+            path: length
+            for split in builder.info.splits.values()
+            for path, length in zip(
+                map(Path, split.filepaths), split.shard_lengths, strict=True
+            )
+        }
+        lacking = [path.name for path in shards if not path.is_file()] if whole else []
+        if whole and not lacking:
+            for path, length in shards.items():
+                _check_shard(path, length, digests)
     # TFDS's own errors, protobuf's, and those of every parser.
     except Exception as error:
         reason = one_line(error)[:200] or type(error).__name__
-        raise UserError(f"{folder}: damaged ({reason}); {remedy}") from error
-    lacking = [p.name for p in shards if not os.path.isfile(p)] if whole else []
+        raise UserError(f"{folder}: damaged ({reason}); {REMEDY}") from error
     if lacking:
-        raise UserError(f"{folder}: lacks {first_names(lacking)}; {remedy}")
+        raise UserError(f"{folder}: lacks {first_names(lacking)}; {REMEDY}")
     return builder
+
+
+def _verify_beside(folder: Path, digests: Mapping[str, FileDigest]) -> None:
+    """Verifies all files but the shards; no other may be there that TFDS would read."""
+    names = {name for name in digests if ".array_record" not in name}
+    names |= {
+        path.name for kind in ("json", "txt") for path in folder.glob(f"*.{kind}")
+    }
+    for name in sorted(names):
+        verify_file(folder / name, digests)
+
+
+def _check_shard(path: Path, length: int, digests: Mapping[str, FileDigest]) -> None:
+    check_size(path, digests)
+    open_file(path).close()  # the reader would wait for a pipe
+    reader = ArrayRecordReader(str(path))
+    found = reader.num_records()
+    reader.close()
+    if found != length:
+        raise ValueError(f"{path.name} has {found:,} records, not {length:,}")
 
 
 def _check_features(folder: Path, features: Any) -> None:
@@ -63,6 +102,8 @@ def _check_features(folder: Path, features: Any) -> None:
 def _check_labels(folder: Path, label: tfds.features.ClassLabel) -> None:
     """Without all of its lines the file of names is ignored by TFDS, or misread."""
     file = folder / Path(label.get_names_filepath(folder, "label")).name
+    if not file.exists():  # its names are numbers
+        return
     lines = file.read_text("utf-8").split("\n")
     if label.num_classes and len(lines) != label.num_classes + 1:
         raise ValueError(f"{file.name} has not {label.num_classes} lines")
@@ -112,7 +153,7 @@ def write_dataset_info(
     reports: Sequence[ShardReport],
     folder: Path,
 ) -> None:
-    """Writes the files beside the shards, TFDS's and those of `write_beside`."""
+    """Writes the files beside the shards: TFDS's, of `write_beside`, the digests."""
     skipped: dict[str, set[int]] = {split: set() for split in contents.splits}
     written: dict[str, list[ShardReport]] = {split: [] for split in contents.splits}
     for shard, report in zip(shards, reports, strict=True):
@@ -145,3 +186,10 @@ def write_dataset_info(
     info.set_splits(tfds.core.SplitDict(splits))
     contents.write_beside(folder)
     info.write_to_directory(folder)
+    write_digests(
+        folder,
+        {
+            shard.path.name: FileDigest(report.nbytes, report.sha256)
+            for shard, report in zip(shards, reports, strict=True)
+        },
+    )

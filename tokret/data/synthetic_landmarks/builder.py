@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tokret.config.datasets import SyntheticLandmarksConfig
+from tokret.data.preparing.dataset_digests import write_digests
+from tokret.data.preparing.tfds_layout import VERSION, open_dataset
 from tokret.data.synthetic_landmarks.photo_rendering import Photo
 from tokret.data.synthetic_landmarks.photo_series import (
     DATABASE,
@@ -34,6 +37,7 @@ from tokret.data.synthetic_landmarks.photo_series import (
     take_series,
 )
 from tokret.data.synthetic_landmarks.relevance import Appearance, label_photos
+from tokret.io.drafts import make_draft
 from tokret.runtime.progress import progress_bar
 
 PHOTOS_PER_DISTRACTOR = 2
@@ -63,7 +67,7 @@ class SyntheticLandmarks(tfds.core.GeneratorBasedBuilder):
     landmark. `info.metadata["ground_truth"]` is the benchmark in the Revisited format.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version(VERSION)
 
     def __init__(
         self, *, counts: SyntheticLandmarksConfig, threads: int, **kwargs: Any
@@ -178,26 +182,43 @@ def prepare(
     digest = hashlib.sha256(repr(settings).encode()).hexdigest()[:8]
     size = f"{config.landmarks}x{config.photos}-{config.longest_side}px"
     fields = ", ".join(f"{name}={value}" for name, value in settings.items())
-    builder = SyntheticLandmarks(
-        counts=config,
-        threads=workers or os.cpu_count() or 1,
-        data_dir=os.fspath(data_dir),
-        config=tfds.core.BuilderConfig(
-            name=f"{size}-{digest}", version="1.0.0", description=f"Counts({fields})"
-        ),
-    )
-    if not builder.data_path.exists():
-        _render(builder, _total(config))
-    return builder
+    name = f"{size}-{digest}"
+    final = data_dir / "synthetic_landmarks" / name / VERSION
+    with _LOCK:
+        if not final.exists():
+            tfds_config = tfds.core.BuilderConfig(
+                name=name, version=VERSION, description=f"Counts({fields})"
+            )
+            _render(config, tfds_config, final, workers or os.cpu_count() or 1)
+    return open_dataset(final)
 
 
-def _render(builder: SyntheticLandmarks, photos: int) -> None:
+def _render(
+    counts: SyntheticLandmarksConfig,
+    config: tfds.core.BuilderConfig,
+    final: Path,
+    threads: int,
+) -> None:
     """Writes the dataset, without TFDS's own messages and bars for downloads."""
-    line = f"preparing {builder.name}: {photos} photos into {builder.data_path}"
+    line = f"preparing {final.parents[1].name}: {_total(counts)} photos into {final}"
     print(line, file=sys.stderr, flush=True)  # noqa: T201
-    with _LOCK, contextlib.redirect_stdout(io.StringIO()):
-        tfds.display_progress_bar(enable=False)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    draft = make_draft(final)
+    try:
+        builder = SyntheticLandmarks(
+            counts=counts, threads=threads, data_dir=os.fspath(draft), config=config
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            tfds.display_progress_bar(enable=False)
+            try:
+                builder.download_and_prepare()
+            finally:
+                tfds.display_progress_bar(enable=True)
+        write_digests(Path(builder.data_path), {})
         try:
-            builder.download_and_prepare()
-        finally:
-            tfds.display_progress_bar(enable=True)
+            os.rename(builder.data_path, final)
+        except OSError:
+            if not final.exists():  # where another process was first
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
