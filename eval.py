@@ -224,7 +224,7 @@ def evaluate_files(options: Options) -> None:
         results.environment(str(database.descriptors.dtype)) | variants.environment()
     )
     content = results.Results({truth.name: numbers}, environment)
-    results.write_results(Path(output), content)
+    results.write_results(Path(output).resolve(), content)
     print_table(truth.name, {Path(descriptors).stem: numbers})
     log(f"written: {output}")
 

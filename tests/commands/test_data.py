@@ -114,3 +114,10 @@ def test_every_field_has_an_option_and_its_help(name, run, monkeypatch):
         assert bool(re.search(rf"--(no_)?{field}\b( \S+)?[\s│]+\w", out)) == given, (
             field
         )
+
+
+def test_a_data_dir_that_is_no_text_is_refused(run, photo_folder, refused, tmp_path):
+    data = f"--data_dir={tmp_path}/\udcff"
+    result = run("prepare", "image_folder", f"--root={photo_folder}", data)
+    refused(result, "--data_dir: ", "is not text in UTF-8")
+    assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from tokret.comparison.table import figures, markdown
 from tokret.comparison.trials import CONFIGS, DivergedError, Trial
 from tokret.config.files import split_override
 from tokret.errors import UserError
-from tokret.io.atomic_files import require_folder, write_whole
+from tokret.io.atomic_files import require_folder, require_writable, write_whole
 from tokret.io.file_locks import held
 from tokret.models.build import HEADS
 from tokret.runtime.ending import keeps
@@ -99,6 +99,7 @@ def _check_paths(given: Given) -> None:
     require_folder(given.output, "output")
     if given.json and (given.json.is_dir() or not given.json.parent.is_dir()):
         raise UserError(f"json={given.json} must be a file in a folder that exists")
+    require_writable(given.json, "json")
     if given.config and not given.config.is_file():
         raise UserError(f"config={given.config} is not a file; name one of configs/")
 

@@ -12,7 +12,7 @@ from tokret.convert import checkpoints, recognition
 from tokret.convert.contents import Contents, Entry, list_contents
 from tokret.errors import UserError
 from tokret.io import weight_files
-from tokret.io.atomic_files import require_folder
+from tokret.io.atomic_files import require_folder, require_writable
 from tokret.io.weight_files import WeightFile
 from tokret.names import first_names, printable
 from tokret.training.checkpoints import list_steps
@@ -263,6 +263,7 @@ def to_torch(
         raise UserError(f"output={output} is there already; name a new file")
     if not output.parent.is_dir():
         raise UserError(f"output={output}: make the folder {output.parent} first")
+    require_writable(output, "output")
     taken = find_checkpoint(workdir, step).name
     found, tensors = checkpoints.read_checkpoint(workdir, taken)
     if output.suffix == ".pth":

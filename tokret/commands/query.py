@@ -10,7 +10,7 @@ from tokret.command_line import log
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.io.atomic_files import write_whole
+from tokret.io.atomic_files import require_writable, write_whole
 from tokret.names import counted, first_names, printable
 from tokret.retrieval.html import pages
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
@@ -52,7 +52,7 @@ def main(
     results = Index(index, root).query(photo, top, part, max_pixels)
     log(to_text(results))
     if report is not None:
-        write_whole(report, render(results, photo, part, max_pixels))
+        write_whole(report.resolve(), render(results, photo, part, max_pixels))
         log(f"written: {report}")
 
 
@@ -62,6 +62,7 @@ def _check_page(page: Path) -> None:
         raise UserError(f"report={page} must be a file that ends in .html")
     if not page.parent.is_dir():
         raise UserError(f"report={page}: make the folder {page.parent} first")
+    require_writable(page, "report")
 
 
 def to_text(results: SearchResults) -> str:

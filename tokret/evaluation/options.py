@@ -13,6 +13,7 @@ from tokret.data.datasets import DATA_DIR, Dataset
 from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
 from tokret.evaluation.variants import Variants, make_variants
+from tokret.io.atomic_files import require_writable
 from tokret.retrieval.report.writer import ReportLimits
 from tokret.retrieval.reranking.pipeline import Step, parse_pipeline
 from tokret.runtime.compilation_cache import DEFAULT
@@ -193,6 +194,7 @@ def check_output(output: Path, inputs: Sequence[str]) -> None:
         raise UserError(f"output={output} must be a file that ends in .json")
     if not output.parent.is_dir():
         raise UserError(f"output={output}: make the folder {output.parent} first")
+    require_writable(output, "output")
     for name in inputs:
         if output.exists() and Path(name).exists() and output.samefile(name):
             raise UserError(f"output={output} would overwrite an input; rename it")

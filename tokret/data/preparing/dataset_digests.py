@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
@@ -41,7 +41,8 @@ def digest_file(path: Path) -> FileDigest:
       OSError: if its disk fails.
     """
     with open_file(path) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        opened: Any = file  # typeshed's BinaryIO lacks readinto
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
         return FileDigest(file.tell(), digest)
 
 
