@@ -23,7 +23,7 @@ def test_what_is_skipped_is_counted_named_and_forgotten():
     skipped.count(batch(7, 8))
     assert skipped.report() == 3
     (line,) = lines
-    assert line.startswith("warning: 3 photos skipped, the first is: 5.jpg is not")
+    assert line.startswith("warning: 3 photos skipped, the first is: 5.jpg: not a")
     assert skipped.report() == 0 and len(lines) == 1
 
 
