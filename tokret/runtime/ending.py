@@ -150,7 +150,7 @@ def _report(error: BaseException) -> int | None:
 
 
 def _system_words(error: BaseException) -> str:
-    """Says in plain words what libraries report of memory and links; "" if nothing."""
+    """Reports of libraries on memory and links in plain words; "" for other errors."""
     words = str(error)
     if isinstance(error, MemoryError) or words.startswith("RESOURCE_EXHAUSTED"):
         return f"out of memory: {words[:200]}; use smaller batches, photos or models"
