@@ -62,6 +62,18 @@ SMALL_LANDMARKS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def kept_programs_end_with_their_test():
+    """Commands that run in this process keep compiled programs from then on."""
+    yield
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.config.jax_compilation_cache_dir:
+        from jax.experimental.compilation_cache import compilation_cache
+
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+
+
 @pytest.fixture(scope="session")
 def long():
     """Whether tests that have a short form run their long one: TOKRET_LONG=1."""

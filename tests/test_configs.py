@@ -134,8 +134,8 @@ def test_the_paper_itself_has_neither_linear_nor_mlp():
     ("config", "message"),
     [
         ("configs/ablation.py:papr", ("row", "paper_refinement")),
-        # The right head, in the right place: the photos are what is missing.
-        ("configs/gldv2_r101.py:solar", ("gldv2",)),
+        # The right head, in the right place: the trunk's weights are what is missing.
+        ("configs/gldv2_r101.py:solar", ("config.init.trunk",)),
     ],
 )
 def test_at_the_command_line(program, refused, tmp_path, config, message):

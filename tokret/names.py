@@ -41,8 +41,8 @@ def counted(number: int, singular: str, plural: str = "") -> str:
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
-def first_names(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+def first_names(names: Sequence[str], longest: int | None = 80) -> str:
+    """The first of some names, each shortened, and how many more there are."""
     more = len(names) - FIRST
-    shown = ", ".join(printable(name, 80) for name in names[:FIRST])
+    shown = ", ".join(printable(name, longest) for name in names[:FIRST])
     return f"{shown} and {more:,} more" if more > 0 else shown

@@ -11,7 +11,10 @@ import pytest
         (("query", "x.jpg", "--index=none"), "report", ".html"),
         (("convert", "to-torch", "none"), "output", ".pth"),
         (
-            ("eval", "--descriptors=a.npy", "--queries=b.npy", "--ground_truth=c.json"),
+            (
+                *("eval", "--descriptors=a.npy", "--queries=b.npy"),
+                *("--ground_truth=c.json", "--num_processes=1"),
+            ),
             "output",
             ".json",
         ),

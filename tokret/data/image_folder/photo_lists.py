@@ -86,7 +86,7 @@ def _notes_on_classes(photos: Sequence[Photo], root: Path | None = None) -> list
         notes.append(
             "no class folder has photos directly in it; if the classes are one level "
             f"deeper ({first_names(inner)}), choose one of: "
-            f"{first_names([str(root / name) for name in classes])}"
+            f"{first_names([str(root / name) for name in classes], None)}"
         )
     return notes
 
