@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -167,8 +168,12 @@ def test_places_that_do_not_do(fails, programs, tmp_path):
 
 @pytest.mark.slow
 def test_two_programs_make_one_row(program, photo_folder, data_dir, tmp_path):
-    unseen = tmp_path / "unseen"
+    root, unseen = tmp_path / "photos", tmp_path / "unseen"
     shutil.copytree(photo_folder, unseen)
+    # Of the classes at least two are held out, and two are left.
+    for number in range(3):
+        for folder in filter(Path.is_dir, photo_folder.iterdir()):
+            shutil.copytree(folder, root / f"{folder.name}{number}")
     small = (
         *(
             "--config.epochs=1",
@@ -183,7 +188,7 @@ def test_two_programs_make_one_row(program, photo_folder, data_dir, tmp_path):
         "--config=configs/image_folder.py",
         *("--heads=gem", "--rates=0.001", "--trunk_rates=0.001", "--seeds=1"),
         *("--search_epochs=1", "--held_out=0.4"),
-        f"--root={photo_folder}",
+        f"--root={root}",
         f"--unseen={unseen}",
         f"--output={tmp_path / 'runs'}",
         *small,
