@@ -58,6 +58,17 @@ def test_an_attempt_ends_in_words(tmp_path, monkeypatch, read, expected):
     assert found is None if expected is None else found.startswith(expected)
 
 
+def test_a_signal_that_comes_early_or_late_ends_nothing(tmp_path):
+    worker.signal.signal(worker.signal.SIGPROF, worker._stop)
+    path = written("a.bin", b"content")(tmp_path)
+
+    def read(path):
+        os.kill(os.getpid(), worker.signal.SIGPROF)
+
+    assert worker.attempt(Reader(lambda _: path, read), path) is None
+    read(path)
+
+
 def test_a_crash_is_counted_and_the_others_are_tried(monkeypatch, tmp_path):
     calls = []
 
