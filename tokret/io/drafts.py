@@ -32,18 +32,19 @@ def make_draft(path: Path) -> Path:
             with contextlib.suppress(OSError):
                 if match and _is_left(os.lstat(entry.path), match[1], int(match[2])):
                     _remove(entry.path)
-    return path.with_name(f".{path.name}.{_scope()}-{os.getpid()}")
+    return path.with_name(f".{path.name}.{own_scope()}-{os.getpid()}")
 
 
 def _is_left(info: os.stat_result, scope: str, pid: int) -> bool:
     if info.st_uid != os.geteuid():
         return False
-    if scope != _scope():
+    if scope != own_scope():
         return time.time() - info.st_mtime > STALE
-    return pid != os.getpid() and not _is_running(pid)
+    return pid != os.getpid() and not is_running(pid)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether a process of this host and container has a PID."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -61,7 +62,7 @@ def _remove(path: str) -> None:
 
 
 @functools.cache
-def _scope() -> str:
+def own_scope() -> str:
     """A digest of host, boot and container: within them, PIDs name processes."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):  # not Linux

@@ -1,0 +1,246 @@
+"""Object storage, by fsspec's storage in memory: listings, copies, leases, uploads."""
+
+import json
+import os
+import threading
+
+import fsspec
+import pytest
+
+from tokret.errors import UserError
+from tokret.io.remote import leases, objects, retrying, uploading, urls
+from tokret.io.remote.fetching import drop, fetch, require
+from tokret.io.remote.uploading import Uploads, publish
+
+URL = "memory://bucket/run"
+
+
+@pytest.fixture(autouse=True)
+def empty(tmp_path, monkeypatch):
+    monkeypatch.setenv(urls.CACHE, str(tmp_path / "cache"))
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    yield files
+    files.store.clear()
+
+
+def test_a_url_has_a_place_and_the_place_has_a_url(tmp_path):
+    place = urls.local_path("gs://bucket/a/b/")
+    assert place == tmp_path / "cache/gs/bucket/a/b"
+    assert urls.url_of(place) == "gs://bucket/a/b"
+    assert urls.url_of(tmp_path) is None and urls.shown(tmp_path) == str(tmp_path)
+    assert urls.with_urls(f"{place}/x: damaged") == "gs://bucket/a/b/x: damaged"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host/x", "ftp:// cannot be used"),
+        ("gs://", "names no bucket"),
+        ("memory://bucket/../x", "has a part"),
+        ("memory://bucket//x", "has a part"),
+        ("memory://bucket/a\\b", "has a part"),
+        (f"memory://bucket/{'x' * 256}", "has a part"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(url, words):
+    assert words in urls.url_problem(url)
+    with pytest.raises(UserError, match="workdir: "):
+        urls.check_url(url, "workdir")
+
+
+def test_a_scheme_without_its_library_names_what_to_install(monkeypatch):
+    monkeypatch.setitem(urls.SCHEMES, "gs", ("gs", "no_such_module", "'tokret[gcs]'"))
+    assert "pip install 'tokret[gcs]'" in urls.url_problem("gs://bucket/x")
+
+
+def test_objects_are_written_listed_read_and_removed():
+    objects.write_object(f"{URL}/a/b.txt", b"12345")
+    objects.write_object(f"{URL}/c", b"")
+    assert {n: e.size for n, e in objects.list_objects(URL).items()} == {
+        "a/b.txt": 5,
+        "c": 0,
+    }
+    assert objects.list_names(URL) == ["a/", "c"]
+    assert objects.read_object(f"{URL}/a/b.txt", 5) == b"12345"
+    with pytest.raises(UserError, match="more than 4 bytes"):
+        objects.read_object(f"{URL}/a/b.txt", 4)
+    with pytest.raises(FileExistsError):
+        objects.write_object(f"{URL}/c", b"", new=True)
+    objects.remove(f"{URL}/c")
+    objects.remove(f"{URL}/c")
+    assert objects.list_names(URL) == ["a/"]
+    with pytest.raises(FileNotFoundError):
+        objects.read_object(f"{URL}/c", 1)
+
+
+def test_an_object_that_no_file_can_be_is_refused(empty):
+    empty.store["/bucket/run/../x"] = empty.open("/bucket/run/x", "wb")
+    with pytest.raises(UserError, match="no file can have this name"):
+        objects.list_objects(URL)
+
+
+def test_a_folder_is_fetched_once_and_follows_the_bucket(monkeypatch):
+    fetched = []
+    real = objects.download
+
+    def download(url, path):
+        fetched.append(url)
+        real(url, path)
+
+    monkeypatch.setattr("tokret.io.remote.fetching.download", download)
+    for name in ("a", "b/c", "b/skipped"):
+        objects.write_object(f"{URL}/{name}", name.encode())
+    place = urls.local_path(URL)
+    fetch(place, lambda name: "skipped" not in name)
+    assert (place / "b/c").read_bytes() == b"b/c"
+    assert not (place / "b/skipped").exists()
+    assert sorted(fetched) == [f"{URL}/a", f"{URL}/b/c"]
+    fetch(place)
+    assert len(fetched) == 3  # that which was skipped
+    objects.write_object(f"{URL}/a", b"A")
+    objects.remove(f"{URL}/b/skipped")
+    (place / "b/c").write_bytes(b"B/C")  # damaged on the disk
+    os.utime(place / "b/c", ns=(1, 1))
+    (place / "other").write_bytes(b"")
+    fetch(place)
+    assert (place / "a").read_bytes() == b"A"
+    assert (place / "b/c").read_bytes() == b"b/c"
+    assert sorted(p.name for p in place.rglob("*")) == ["a", "b", "c"]
+    drop(place)
+    assert not place.exists()
+
+
+def test_one_object_is_fetched(tmp_path):
+    objects.write_object(f"{URL}/w.pth", b"weights")
+    place = require(urls.local_path(f"{URL}/w.pth"))
+    assert place.read_bytes() == b"weights"
+    with pytest.raises(UserError, match="memory://bucket/run/none: there is no such"):
+        require(urls.local_path(f"{URL}/none"))
+    assert fetch(tmp_path / "local") == tmp_path / "local"
+
+
+def test_failures_that_pass_are_repeated(monkeypatch, capsys):
+    monkeypatch.setattr(retrying, "FIRST_WAIT", 0.001)
+    left = [OSError("503 slow down"), TimeoutError(), None]
+
+    def call():
+        if error := left.pop(0):
+            raise error
+        return 7
+
+    assert retrying.retried(URL, call) == 7
+    assert capsys.readouterr().err == (f"warning: {URL}: 503 slow down; trying again\n")
+
+
+def test_failures_that_last_end_with_status_75(monkeypatch):
+    monkeypatch.setattr(retrying, "FIRST_WAIT", 0.001)
+    monkeypatch.setenv(retrying.PATIENCE, "0.05")
+
+    def call():
+        raise OSError("503")
+
+    with pytest.raises(retrying.UnavailableError, match=r"failed for .*503") as found:
+        retrying.retried(URL, call)
+    assert found.value.status == 75
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError("denied"), "no permission"),
+        (OSError("Forbidden: b"), "no permission"),
+        (type("HttpError", (Exception,), {"code": 401})("anonymous"), "no permission"),
+        (type("NoCredentialsError", (Exception,), {})("none"), "no credentials"),
+        (ValueError("Bad Request"), "refused: Bad Request"),
+    ],
+)
+def test_failures_that_do_not_pass_are_reported_at_once(error, words):
+    def call():
+        raise error
+
+    with pytest.raises(retrying.StorageError, match=f"{URL}: {words}"):
+        retrying.retried(URL, call)
+
+
+def test_uploads_follow_the_files(monkeypatch):
+    place = urls.local_path(URL)
+    place.mkdir(parents=True)
+    with Uploads() as uploads:
+        for text in ("1", "12", "123"):
+            (place / "metrics").write_text(text)
+            uploads.changed(place / "metrics")
+        (place / "gone").write_text("")
+        uploads.changed(place / "gone")
+        (place / "gone").unlink()
+    assert objects.read_object(f"{URL}/metrics", 10) == b"123"
+    publish(place)
+    assert list(objects.list_objects(URL)) == ["metrics"]
+
+
+def test_an_upload_that_fails_is_reported(monkeypatch):
+    def upload(path, url):
+        raise retrying.StorageError("no permission")
+
+    monkeypatch.setattr(uploading, "upload", upload)
+    place = urls.local_path(URL)
+    place.mkdir(parents=True)
+    (place / "x").write_text("")
+    with pytest.raises(UserError, match="no permission"), Uploads() as uploads:
+        uploads.changed(place / "x")
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    monkeypatch.setattr(leases, "RENEWED", 0.02)
+    monkeypatch.setattr(leases, "EXPIRES", 0.2)
+    monkeypatch.setattr(leases, "SETTLES", 0.0)
+
+
+def written(**facts):
+    known = {"owner": "x", "host": "other", "scope": "s", "pid": 1, "since": "then"}
+    objects.write_object(f"{URL}/lease", json.dumps(known | facts).encode())
+
+
+def test_a_lease_keeps_others_out_and_ends(fast):
+    with leases.leased(f"{URL}/lease", "a run is there") as is_held:
+        with pytest.raises(UserError, match=r"a run is there \(it is process \d+ on"):
+            with leases.leased(f"{URL}/lease", "a run is there"):
+                pass
+        assert is_held()
+    assert objects.list_names(URL) == []
+
+
+def test_a_lease_that_expired_is_taken_over(fast):
+    written()
+    lines = []
+    with leases.leased(f"{URL}/lease", "", lines.append) as is_held:
+        assert is_held()
+    assert lines == ["waiting up to 0 s: process 1 on other may still be at work"]
+
+
+def test_a_lease_of_a_process_that_ended_here_is_taken_at_once(fast, monkeypatch):
+    monkeypatch.setattr(leases, "EXPIRES", 60.0)
+    monkeypatch.setattr(leases.drafts, "is_running", lambda pid: False)
+    written(scope=leases.drafts.own_scope(), pid=12345)
+    with leases.leased(f"{URL}/lease", "") as is_held:
+        assert is_held()
+
+
+def test_a_lease_that_another_took_is_noticed(fast):
+    with leases.leased(f"{URL}/lease", "") as is_held:
+        written()
+        ends = threading.Event()
+        for _ in range(100):
+            if not is_held():
+                break
+            ends.wait(0.02)
+        assert not is_held()
+    assert objects.list_names(URL) == ["lease"]  # the other's
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"pid": "x", "owner": 1}'])
+def test_a_damaged_lease_expires(fast, content):
+    objects.write_object(f"{URL}/lease", content)
+    with leases.leased(f"{URL}/lease", "") as is_held:
+        assert is_held()

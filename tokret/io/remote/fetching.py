@@ -1,0 +1,141 @@
+"""Local copies of objects: a file or a folder of a bucket is fetched before it is read.
+
+A copy that is as it was fetched, of an object that has not changed, is not fetched
+again. The folder of local copies may be removed whenever no program runs.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from tokret.io.atomic_files import write_whole
+from tokret.io.remote.objects import Entry, MissingObjectError, download, list_objects
+from tokret.io.remote.urls import cache_folder, url_of
+
+TRANSFERS = 8  # objects that are fetched at a time
+RECORDS = "fetched"  # in the folder of local copies: what each was fetched from
+
+# By the names of a folder's files: size in bytes, the object's version, mtime in ns.
+Record = dict[str, tuple[int, str, int]]
+
+
+def fetch(
+    path: Path,
+    wanted: Callable[[str], bool] = lambda name: True,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Makes a path's files what its URL has; other paths are left as they are.
+
+    Args:
+      path: a local path; that of a local copy may be of a file or a folder.
+      wanted: which files of a folder, by their names relative to it. Others stay as
+        they are, and what the URL does not have is removed.
+      report: is called with bytes fetched so far and in all, in any thread.
+
+    Returns:
+      The path. Nothing is there if the URL has nothing.
+
+    Raises:
+      StorageError, UnavailableError: as `objects` does.
+    """
+    url = url_of(path)
+    if url is None:
+        return path
+    entries = list_objects(url) or _file(url)
+    entries = {name: entry for name, entry in entries.items() if wanted(name)}
+    record = _read_record(path)
+    _remove_others(path, entries, wanted)
+    missing = {
+        name: entry
+        for name, entry in entries.items()
+        if record.get(name) != _state(path / name, entry)
+    }
+    total, done = sum(entry.size for entry in missing.values()), 0
+
+    def get(name: str) -> int:
+        download(f"{url}/{name}" if name else url, path / name)
+        return missing[name].size
+
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        for size in pool.map(get, missing):
+            done += size
+            report(done, total)
+    if missing:
+        known = {**record, **{n: _state(path / n, e) for n, e in missing.items()}}
+        _write_record(path, {name: known[name] for name in entries})
+    return path
+
+
+def _file(url: str) -> dict[str, Entry]:
+    """The entry of a URL that is an object itself, under an empty name."""
+    folder, _, name = url.rpartition("/")
+    if folder.endswith("/"):  # of a bucket
+        return {}
+    found = list_objects(folder).get(name)
+    return {"": found} if found else {}
+
+
+def require(path: Path) -> Path:
+    """Fetches as `fetch`; raises a MissingObjectError if the URL has nothing."""
+    fetch(path)
+    url = url_of(path)
+    if url is not None and not path.exists():
+        raise MissingObjectError(url)
+    return path
+
+
+def drop(path: Path) -> None:
+    """Removes a local copy, which can be fetched again; other paths stay."""
+    if url_of(path) is None:
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    _record_of(path).unlink(missing_ok=True)
+
+
+def _remove_others(
+    path: Path, entries: Mapping[str, Entry], wanted: Callable[[str], bool]
+) -> None:
+    """Removes local files that the URL does not have."""
+    if path.is_file() and "" not in entries:
+        path.unlink()
+    if path.is_dir() and "" in entries:
+        shutil.rmtree(path)
+    for file in path.rglob("*"):
+        name = file.relative_to(path).as_posix()
+        if not file.is_dir() and name not in entries and wanted(name):
+            file.unlink()
+
+
+def _state(path: Path, entry: Entry) -> tuple[int, str, int]:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return (-1, "", 0)
+    # Without a version nothing says whether the object is the same.
+    size = info.st_size if entry.version and info.st_size == entry.size else -1
+    return (size, entry.version, info.st_mtime_ns)
+
+
+def _record_of(path: Path) -> Path:
+    place = path.absolute().relative_to(cache_folder())
+    return cache_folder() / RECORDS / place.with_name(f"{place.name}.json")
+
+
+def _read_record(path: Path) -> Record:
+    try:
+        return msgspec.json.decode(_record_of(path).read_bytes(), type=Record)
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_record(path: Path, record: Record) -> None:
+    target = _record_of(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(target, msgspec.json.encode(record))

@@ -1,0 +1,164 @@
+"""Objects of a bucket: listed, read, written and removed, each as a whole.
+
+A bucket has no folders, no appending and no renaming. An object appears when all of it
+is written, and a reader sees the old one or the new one.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokret.errors import UserError
+from tokret.io.atomic_files import replacing
+from tokret.io.remote.retrying import StorageError, retried
+from tokret.io.remote.urls import SCHEMES, is_safe_name, url_problem
+from tokret.names import printable
+
+
+class Entry(NamedTuple):
+    """An object of a listing: its size in bytes, and when it was written, as text."""
+
+    size: int
+    version: str
+
+
+def list_objects(url: str) -> dict[str, Entry]:
+    """Lists all objects below a URL, by their names relative to it, sorted.
+
+    Raises:
+      StorageError: there is no such bucket, it may not be listed, or it has a name that
+        no file can have.
+      UnavailableError: the storage fails; so do all functions of this module.
+    """
+    files, path = _open(url)
+    try:
+        found = retried(url, lambda: files.find(path, detail=True))
+    except FileNotFoundError as error:
+        raise StorageError(f"{url}: there is no such bucket; make it first") from error
+    entries = {}
+    prefix = path.strip("/") + "/"
+    for name, facts in sorted(found.items()):
+        inner = name.lstrip("/").removeprefix(prefix)
+        if inner == name.lstrip("/") or inner.endswith("/"):
+            continue  # the URL itself, or what a console made as a folder
+        if not all(map(is_safe_name, inner.split("/"))):
+            raise StorageError(
+                f"{url}/{printable(inner, 80)}: no file can have this name; remove it"
+            )
+        entries[inner] = Entry(int(facts["size"]), _version(facts))
+    return entries
+
+
+def list_names(url: str) -> list[str]:
+    """Lists what lies directly below a URL: objects, and folders by a slash at the end.
+
+    It takes one request, whatever lies in the folders.
+    """
+    files, path = _open(url)
+    try:
+        found = retried(url, lambda: files.ls(path, detail=True))
+    except FileNotFoundError:
+        return []
+    prefix = path.strip("/") + "/"
+    names = []
+    for facts in found:
+        inner = facts["name"].strip("/").removeprefix(prefix)
+        if is_safe_name(inner) and inner != path.strip("/"):
+            names.append(f"{inner}/" if facts["type"] == "directory" else inner)
+    return sorted({*names})
+
+
+def read_object(url: str, max_bytes: int) -> bytes:
+    """Reads an object.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      UserError: if it is larger than `max_bytes`.
+    """
+    files, path = _open(url)
+    content = retried(url, lambda: files.cat_file(path, start=0, end=max_bytes + 1))
+    if len(content) > max_bytes:
+        raise UserError(f"{url}: more than {max_bytes} bytes, it is something else")
+    return bytes(content)
+
+
+def write_object(url: str, content: bytes, *, new: bool = False) -> None:
+    """Writes an object, in place of an older one.
+
+    Raises:
+      FileExistsError: with `new`, if there is one. Not every storage notices.
+    """
+    files, path = _open(url)
+    mode = {"mode": "create"} if new else {}
+    try:
+        retried(url, lambda: files.pipe_file(path, content, **mode))
+    except FileNotFoundError as error:
+        raise StorageError(f"{url}: there is no such bucket; make it first") from error
+
+
+def upload(path: Path, url: str) -> None:
+    """Writes an object with the content of a file.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+    """
+    files, target = _open(url)
+    size = path.stat().st_size
+    retried(url, lambda: files.put_file(str(path), target))
+    # What was sent and acknowledged, for a server that is not what it should be.
+    stored = retried(url, lambda: files.info(target))["size"]
+    if int(stored) != size:
+        raise StorageError(f"{url} has {stored} bytes, not the {size} that were sent")
+
+
+def download(url: str, path: Path) -> None:
+    """Writes a file with the content of an object, whole; makes its folder.
+
+    Raises:
+      FileNotFoundError: if there is no such object.
+      UserError: if the file cannot be written.
+    """
+    files, source = _open(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as draft:
+        try:
+            retried(url, lambda: files.get_file(source, str(draft)))
+        except FileNotFoundError as error:
+            raise MissingObjectError(url) from error
+
+
+class MissingObjectError(UserError):
+    """There is no such object."""
+
+    def __init__(self, url: str) -> None:
+        """Names it."""
+        super().__init__(f"{url}: there is no such object; check its name")
+
+
+def remove(url: str) -> None:
+    """Removes an object; none is no error."""
+    files, path = _open(url)
+    try:
+        retried(url, lambda: files.rm_file(path))
+    except FileNotFoundError:
+        return
+
+
+def _open(url: str) -> tuple[Any, str]:
+    """Returns fsspec's file system of a URL, and the path in it."""
+    import fsspec  # takes long
+
+    if problem := url_problem(url):
+        raise UserError(problem)
+    scheme, _, rest = url.partition("://")
+    protocol = SCHEMES[scheme.lower()][0]
+    make = lambda: fsspec.filesystem(protocol, use_listings_cache=False)  # noqa: E731
+    return retried(url, make), rest.rstrip("/")
+
+
+def _version(facts: Mapping[str, Any]) -> str:
+    """What changes with an object: by the storages' own names."""
+    for name in ("generation", "ETag", "etag", "LastModified", "mtime", "created"):
+        if facts.get(name):
+            return str(facts[name])
+    return ""

@@ -1,0 +1,106 @@
+"""URLs of files and folders in object storage, and the places of their local copies.
+
+Programs work on local files. What has a URL has a local copy at a place that follows
+from it: gs://bucket/run is CACHE/gs/bucket/run. So a path says by itself whether it is
+such a copy, and of what; `fetching` and `uploading` bring the two together.
+"""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from tokret.errors import UserError
+from tokret.names import is_valid_name, printable
+
+CACHE = "TOKRET_CACHE"  # the environment's folder of local copies
+DEFAULT_CACHE = "~/.cache/tokret/remote"
+MAX_NAME = 255  # bytes of one part of a path, as file systems have it
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.S)
+
+
+# By scheme: fsspec's protocol, the module that speaks it, what to install.
+SCHEMES = {
+    "gs": ("gs", "gcsfs", "'tokret[gcs]'"),
+    "s3": ("s3", "s3fs", "'tokret[s3]'"),
+    "abfs": ("abfs", "adlfs", "adlfs"),
+    "az": ("az", "adlfs", "adlfs"),
+    "hf": ("hf", "huggingface_hub", "huggingface_hub"),
+    "oci": ("oci", "ocifs", "ocifs"),
+    "oss": ("oss", "ossfs", "ossfs"),
+    "memory": ("memory", "fsspec", "fsspec"),  # of this process alone: for tests
+}
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is a URL, and not the path of a local file or folder."""
+    return _URL.match(text) is not None
+
+
+def url_problem(url: str) -> str:
+    """Why a URL cannot be used; "" if it can. Nothing is looked up in the network."""
+    scheme, rest = _split(url)
+    name = printable(url, 80)
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES if name != "memory")
+        return f"{name!r}: {scheme}:// cannot be used; name a local path or {known}"
+    bucket, *parts = rest.rstrip("/").split("/")
+    if not bucket:
+        return f"{name!r} names no bucket; write {scheme}://BUCKET/FOLDER"
+    if not all(map(is_safe_name, (bucket, *parts))):
+        return f"{name!r} has a part that is empty, . or .., too long or not printable"
+    _, module, package = SCHEMES[scheme]
+    if importlib.util.find_spec(module) is None:
+        return f"{name!r} needs {module}: pip install {package}"
+    return ""
+
+
+def check_url(url: str, argument: str) -> None:
+    """Raises a UserError that names the argument, if a URL cannot be used."""
+    if problem := url_problem(url):
+        raise UserError(f"{argument}: {problem}")
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether an object's name, or a part of it, can be that of a file or folder."""
+    fits = 0 < len(os.fsencode(name)) <= MAX_NAME if is_valid_name(name) else False
+    return fits and name not in (".", "..") and not {"/", "\\", "\0"} & {*name}
+
+
+def _split(url: str) -> tuple[str, str]:
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ValueError(f"{url!r} is not a URL")
+    return match[1].lower(), match[2]
+
+
+def cache_folder() -> Path:
+    """Returns the folder of local copies."""
+    return Path(os.environ.get(CACHE) or DEFAULT_CACHE).expanduser().resolve()
+
+
+def local_path(url: str) -> Path:
+    """Returns the place of the local copy of a URL that has no `url_problem`."""
+    scheme, rest = _split(url)
+    return cache_folder() / scheme / rest.rstrip("/")
+
+
+def url_of(path: Path) -> str | None:
+    """Returns the URL that a path is the place of a local copy of; None if of none."""
+    try:
+        scheme, *rest = path.absolute().relative_to(cache_folder()).parts
+    except ValueError:
+        return None
+    return f"{scheme}://{'/'.join(rest)}" if scheme in SCHEMES and rest else None
+
+
+def shown(path: Path) -> str:
+    """Returns how to name a file or folder to its user: by its URL, if it has one."""
+    return url_of(path) or str(path)
+
+
+def with_urls(text: str) -> str:
+    """Replaces the paths of local copies in a message by their URLs."""
+    folder = re.escape(str(cache_folder()))
+    schemes = "|".join(map(re.escape, SCHEMES))
+    return re.sub(rf"{folder}/({schemes})/", r"\1://", text)
