@@ -13,7 +13,13 @@ from pathlib import Path
 import msgspec
 
 from tokret.io.atomic_files import write_whole
-from tokret.io.remote.objects import Entry, MissingObjectError, download, list_objects
+from tokret.io.remote.objects import (
+    Entry,
+    MissingObjectError,
+    download,
+    find_object,
+    list_objects,
+)
 from tokret.io.remote.urls import cache_folder, url_of
 
 TRANSFERS = 8  # objects that are fetched at a time
@@ -45,7 +51,9 @@ def fetch(
     url = url_of(path)
     if url is None:
         return path
-    entries = list_objects(url) or _file(url)
+    entries = list_objects(url)
+    if not entries and (found := find_object(url)):
+        entries = {"": found}
     entries = {name: entry for name, entry in entries.items() if wanted(name)}
     record = _read_record(path)
     _remove_others(path, entries, wanted)
@@ -68,15 +76,6 @@ def fetch(
         known = {**record, **{n: _state(path / n, e) for n, e in missing.items()}}
         _write_record(path, {name: known[name] for name in entries})
     return path
-
-
-def _file(url: str) -> dict[str, Entry]:
-    """The entry of a URL that is an object itself, under an empty name."""
-    folder, _, name = url.rpartition("/")
-    if folder.endswith("/"):  # of a bucket
-        return {}
-    found = list_objects(folder).get(name)
-    return {"": found} if found else {}
 
 
 def require(path: Path) -> Path:

@@ -49,6 +49,18 @@ def list_objects(url: str) -> dict[str, Entry]:
     return entries
 
 
+def find_object(url: str) -> Entry | None:
+    """Looks an object up; None if there is none of exactly this name."""
+    files, path = _open(url)
+    try:
+        facts = retried(url, lambda: files.info(path))
+    except FileNotFoundError:
+        return None
+    if facts["type"] == "directory":
+        return None
+    return Entry(int(facts["size"]), _version(facts))
+
+
 def list_names(url: str) -> list[str]:
     """Lists what lies directly below a URL: objects, and folders by a slash at the end.
 
