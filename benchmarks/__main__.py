@@ -89,7 +89,7 @@ def pod_table(file: Path = Path("docs/pods.md")) -> None:
     """Compile the released recipe for TPU pods, those rows that are not done yet.
 
     Args:
-      file: the table, beside a folder "measurements" for its rows.
+      file: a page with the table's marks; beside it "measurements" keeps the rows.
     """
     avoid_tpu()
     from benchmarks import pod_table as table

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import marked_lines
 from tokret.benchmark import plan
 from tokret.benchmark.plan import PlanRequest, format_traffic
 from tokret.benchmark.pods import CHIPS
@@ -35,20 +36,18 @@ ROWS = (
     PlanRequest("train", R101, "v6e:16x16", 4, 8192),
     PlanRequest("train", R101, "v5e:4x4", 1, 2048),
 )
-HEAD = """# The released recipe on TPU pods
-
-Written by `python -m benchmarks pod_table --file={name}`, which compiles each row's
-program for a pod without having one; nothing was run. Each row is the very step that
-`train.py` ran at that commit, in bfloat16, with GLDv2-clean's 81,313 classes at 512
-pixels; an epoch is the author's 4,003 steps of 320 photos. The recipe's own batch is
-320: larger ones show what fits, and their learning rates are untried.
+MARK = "pods"
+HEAD = """Written by `python -m benchmarks pod_table --file={name}`, which compiles each
+row's program for a pod without having one; nothing was run. Each row is the very step
+that `train.py` ran at that commit, in bfloat16, with GLDv2-clean's 81,313 classes at
+512 pixels; an epoch is the author's 4,003 steps of 320 photos. The recipe's own batch
+is 320: larger ones show what fits, and their learning rates are untried.
 
 Memory is a chip's, as the compiler lays it out. The time is a lower bound: the larger
 of the program's FLOP at the chip's published peak and its bytes at the published
 bandwidth (`tokret/runtime/chips.py` names the sources), as if communication hid behind
-them.
-So images/s, MFU and hours an epoch are limits, not measurements. Collectives are those
-of a step, with the bytes of their results on a chip; the largest kinds are named.
+them. So images/s, MFU and hours an epoch are limits, not measurements. Collectives are
+those of a step, with the bytes of their results on a chip; the largest kinds are named.
 """
 
 # By kind of program: the text over its table.
@@ -80,13 +79,13 @@ def key(row: PlanRequest) -> str:
 def run(path: Path) -> int:
     """Compiles for the rows that are not done yet, and writes the table: its rows.
 
-    Every row is kept in measurements/NAME.json beside the table once it is done.
+    It replaces the lines between a page's marks. Every row is kept in
+    measurements/NAME.json beside the page once it is done.
 
     Raises:
       UserError: if it cannot be written, or nothing can be compiled.
     """
-    if path.suffix != ".md" or not path.parent.is_dir():
-        raise UserError(f"file: {path} must end in .md, in an existing folder")
+    marked_lines.require(path, MARK)
     kept = path.parent / "measurements" / f"{path.stem}.json"
     done = _read(kept)
     kept.parent.mkdir(exist_ok=True)
@@ -99,13 +98,13 @@ def run(path: Path) -> int:
             text = json.dumps({"benchmark": "pods", "rows": done}, indent=1)
             write_whole(kept, text + "\n")
         rows = {key(row): done[key(row)] for row in ROWS if key(row) in done}
-        write_whole(path, markdown(rows, path))
+        marked_lines.replace(path, MARK, tables(rows, path))
     return len(rows)
 
 
-def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
-    """Writes the tables of what is done, a table for each kind of program."""
-    lines = [HEAD.format(name=path)]
+def tables(rows: dict[str, dict[str, Any]], path: Path) -> list[str]:
+    """Makes the lines of what is done, a table for each kind of program."""
+    lines = HEAD.format(name=path).split("\n")
     for what, words in WORDS.items():
         found = [row for row in rows.values() if row["what"] == what]
         if found:
@@ -114,7 +113,7 @@ def markdown(rows: dict[str, dict[str, Any]], path: Path) -> str:
     versions = [row["environment"]["versions"] for row in rows.values()]
     each = {", ".join(f"{name} {v[name]}" for name in packages) for v in versions}
     made = "; ".join(sorted(each))
-    return "\n".join([*lines, f"Made with {made}."]) + "\n"
+    return [*lines, f"Made with {made}."]
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
@@ -176,7 +175,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         rows: dict[str, dict[str, Any]] = json.loads(path.read_text())["rows"]
-        markdown(rows, path)  # has all that a row needs
+        tables(rows, path)  # has all that a row needs
     except (
         ValueError,
         LookupError,

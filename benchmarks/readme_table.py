@@ -1,17 +1,16 @@
 """The README's table of speed, made from the JSONs of benchmarks: ratios alone."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from benchmarks import marked_lines
 from tokret.benchmark.timing import format_spread
 from tokret.errors import UserError
-from tokret.io.atomic_files import write_whole
 
-BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
+MARK = "speed"
 HEAD = (
     "| what | on | against | times as fast (lowest to highest) |",
     "| --- | --- | --- | --- |",
@@ -112,27 +111,12 @@ def run(readme: Path, paths: Sequence[Path]) -> int:
     """Replaces the lines between a README's marks by benchmarks' JSONs: rows written.
 
     Raises:
-      UserError: if a file cannot be read, or BEGIN and END are not each on one line.
+      UserError: if a file cannot be read, or has not each mark on one line.
     """
     results = [result for path in paths for result in read_results(path)]
     try:
         rows = table(results)
     except UserError as error:
         raise UserError(f"{', '.join(map(str, paths))}: {error}") from error
-    try:
-        text = readme.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{readme} cannot be read: {error}") from error
-    begins, ends = (
-        list(re.finditer(f"^{mark}\r?$", text, re.MULTILINE)) for mark in (BEGIN, END)
-    )
-    if len(begins) != 1 or len(ends) != 1 or begins[0].end() > ends[0].start():
-        raise UserError(
-            f"{readme} needs the lines {BEGIN} and {END} around the table, once"
-        )
-    line = "\r\n" if begins[0][0].endswith("\r") else "\n"
-    new = line.join([BEGIN, *rows, ""])
-    write_whole(
-        readme.resolve(), text[: begins[0].start()] + new + text[ends[0].start() :]
-    )
+    marked_lines.replace(readme, MARK, rows)
     return len(rows) - len(HEAD)

@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from benchmarks import pod_table
+from benchmarks import marked_lines, pod_table
 from benchmarks.pod_table import R101, key
 from tokret.benchmark.plan import PlanRequest
 from tokret.config import files
@@ -53,10 +54,20 @@ def planned(monkeypatch):
     return requests
 
 
-def test_the_table(planned, tmp_path):
+@pytest.fixture
+def page(tmp_path):
+    """A page with a guide above the table."""
     path = tmp_path / "pods.md"
-    assert pod_table.run(path) == 6
-    text = path.read_text()
+    begin, end = marked_lines.marks(pod_table.MARK)
+    path.write_text(f"# A guide\n{begin}\nold\n{end}\nthe end\n")
+    return path
+
+
+def test_the_table(planned, page):
+    assert pod_table.run(page) == 6
+    text = page.read_text()
+    assert text.startswith("# A guide\n<!--") and text.endswith("-->\nthe end\n")
+    assert "old" not in text
     largest = (
         "9 all-reduce among 16: 5 MB, the largest 2 MB; 1 all-gather among 4: 1 MB"
     )
@@ -76,26 +87,26 @@ def test_the_table(planned, tmp_path):
     assert {config for config, _ in planned} == {R101}
 
 
-def test_rows_that_are_done_are_not_compiled_again(planned, tmp_path, monkeypatch):
-    path = tmp_path / "pods.md"
+def test_rows_that_are_done_are_not_compiled_again(planned, page, monkeypatch):
     monkeypatch.setattr(pod_table, "ROWS", pod_table.ROWS[:2])
-    pod_table.run(path)
-    first = path.read_text()
+    pod_table.run(page)
+    first = page.read_text()
     # There is no text about programs without a row.
     assert "three scales" not in first and "database" not in first
-    kept = tmp_path / "measurements" / "pods.json"
+    kept = page.parent / "measurements" / "pods.json"
     rows = json.loads(kept.read_text())["rows"]
     del rows[key(pod_table.ROWS[1])]
     kept.write_text(json.dumps({"rows": rows}))
     del planned[:]
-    pod_table.run(path)
+    pod_table.run(page)
     assert [request.batch_size for _, request in planned] == [2048]
-    assert path.read_text() == first
+    assert page.read_text() == first
 
 
-def test_other_files_are_refused(planned, tmp_path):
-    for name in ("pods.txt", "nowhere/pods.md"):
-        with pytest.raises(UserError, match="must end in .md"):
+def test_other_files_are_refused(planned, page, tmp_path):
+    (tmp_path / "other.md").write_text("# A guide\n")
+    for name, reason in (("other.md", "needs the lines"), ("nowhere.md", "be read")):
+        with pytest.raises(UserError, match=reason):
             pod_table.run(tmp_path / name)
     (tmp_path / "measurements").mkdir()
     rows = ("[]", '{"a": 5}', '{"a": null}', '{"a": {}}', '{"a": {"what": "train"}}')
@@ -103,8 +114,18 @@ def test_other_files_are_refused(planned, tmp_path):
     for text in ("{", "[]", '{"other": 1}', "[" * 100_000, *whole):
         (tmp_path / "measurements" / "pods.json").write_text(text)
         with pytest.raises(UserError, match="pods.json has no rows"):
-            pod_table.run(tmp_path / "pods.md")
+            pod_table.run(page)
     assert not planned
+
+
+def test_the_page_is_as_its_rows_make_it(request):
+    docs = request.config.rootpath / "docs"
+    rows = json.loads((docs / "measurements" / "pods.json").read_text())["rows"]
+    rows = {key(row): rows[key(row)] for row in pod_table.ROWS if key(row) in rows}
+    lines = pod_table.tables(rows, Path("docs/pods.md"))
+    begin, end = marked_lines.marks(pod_table.MARK)
+    whole = "\n".join([begin, *lines, end])
+    assert whole in (docs / "pods.md").read_text()
 
 
 def test_every_row_is_its_own():

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from benchmarks import readme_table
-from benchmarks.readme_table import BEGIN, END
+from benchmarks import marked_lines, readme_table
 from tokret.errors import UserError
+
+BEGIN, END = marked_lines.marks(readme_table.MARK)
 
 
 @pytest.fixture
