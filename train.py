@@ -33,6 +33,7 @@ from tokret.config.parsing import naming
 from tokret.config.tree import Config
 from tokret.errors import StoppedError, UserError
 from tokret.io.atomic_files import require_folder
+from tokret.option_types import RemotePath
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
 from tokret.training.checkpoint_digests import UnreadableError
@@ -254,7 +255,7 @@ def take_steps(run: Run, state: "TrainState", profile: Profile) -> None:
 
 def main(
     config: str,
-    workdir: Path,
+    workdir: RemotePath,
     profile: str | None = None,
     fields: Sequence[str] = (),
     processes: Processes = Processes(),  # noqa: B008 (frozen)

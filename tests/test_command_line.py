@@ -12,6 +12,7 @@ import tyro
 
 from tokret import __main__, __version__, command_line
 from tokret.errors import UserError
+from tokret.option_types import RemotePath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,61 @@ def test_several_files_are_several_arguments():
     assert found == {"results": (Path("a,b.json"), Path("c.json"))}
 
 
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("memory://b/run", "memory/b/run"),
+        ("MEMORY://b/run/", "memory/b/run"),
+        ("gs://bucket", "gs/bucket"),
+    ],
+)
+def test_a_url_becomes_the_place_of_its_local_copy(monkeypatch, tmp_path, url, place):
+    monkeypatch.setenv("TOKRET_CACHE", str(tmp_path))
+
+    def copy(
+        source: Annotated[RemotePath, tyro.conf.Positional],
+        others: tuple[RemotePath, ...] = (),
+        target: RemotePath | None = None,
+    ) -> None: ...
+
+    arguments = [url, "--others", url, "a,b", f"--target={url}"]
+    found = command_line.parse(copy, arguments, "tokret copy").keywords
+    path = tmp_path / place
+    assert found == {"source": path, "others": (path, Path("a,b")), "target": path}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "--target: it is empty"),
+        ("ftp://b/run", "ftp:// cannot be used; name a local path or gs://, s3://"),
+        ("gs://", "--target: 'gs://' names no bucket"),
+        ("gs://b/../c", "has a part that is empty, . or .."),
+        ("oci://b/x", "--target: 'oci://b/x' needs ocifs: pip install ocifs"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(text, message):
+    def copy(target: RemotePath) -> None: ...
+
+    with pytest.raises(UserError) as caught:
+        command_line.parse(copy, [f"--target={text}"], "tokret copy")
+    assert message in str(caught.value)
+
+
+def test_messages_name_the_url(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TOKRET_CACHE", str(tmp_path))
+
+    def copy(target: RemotePath) -> None:
+        """Copy."""
+        command_line.log(f"written: {target}")
+        raise UserError(f"target={target} is there already; name a new file")
+
+    assert command_line.run(copy, ["--target=memory://b/c/d"], "tokret copy") == 2
+    out, err = capsys.readouterr()
+    assert out == "written: memory://b/c/d\n"
+    assert err == ("error: --target=memory://b/c/d is there already; name a new file\n")
+
+
 def test_fields_of_the_config_pass_through():
     fields = ("--config.a.b=1", "--config.c", "2", "--config.d")
     assert command_line.split_fields(["x", *fields, "--y=3"]) == (
@@ -92,7 +148,7 @@ def test_fields_of_the_config_pass_through():
         (("p", "--output=o", "--longest_side=x"), "--longest_side: 'x' is not a whole"),
         (("p", "--output=o", "--scales=1,x"), "--scales: 'x' is not a number"),
         (("p", "--output="), "--output: it is empty; name a file or folder"),
-        (("p", "--output=gs://b/run"), "--output: 'gs://b/run' is a URL; name a local"),
+        (("p", "--output=gs://b/run"), "--output: 'gs://b/run' is a URL, but only a"),
         (("p", "q", "--output=o"), "q: one argument too many; quote names that"),
         (("--photo=a b.jpg", "--output=o"), "photo is given without its name: tokret"),
         (("--photo", "x", "--output=o"), "its name: tokret do PHOTO ("),

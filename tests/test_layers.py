@@ -11,7 +11,7 @@ LAYERS = [
     {"tokret.errors"},
     {"tokret.arguments"},
     {"tokret.io"},
-    {"tokret.runtime"},
+    {"tokret.runtime", "tokret.option_types"},
     {"tokret.config"},
     {"tokret.models"},
     {"tokret.data"},

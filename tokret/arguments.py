@@ -49,8 +49,8 @@ def url_problem(text: str) -> str:
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
         return ""
     return (
-        f"{printable(text, 80)!r} is a URL; name a local path, such as the folder "
-        "where the bucket is mounted"
+        f"{printable(text, 80)!r} is a URL, but only a local path is taken here; copy "
+        "it first, or mount the bucket"
     )
 
 

@@ -13,15 +13,15 @@ import io
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, NoReturn
 
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from tokret.arguments import name_arguments, path_problem
+from tokret.arguments import name_arguments
 from tokret.errors import StoppedError, UserError
+from tokret.io.remote.urls import with_urls
 from tokret.names import printable
+from tokret.option_types import TYPES
 from tokret.runtime.allocation import avoid_missing_tpu, keep_freed_memory
 from tokret.runtime.ending import exit_status, leave
 
@@ -32,7 +32,6 @@ MARKERS = (
     tyro.conf.FlagCreatePairsOff,
     tyro.conf.PositionalMetavarFromFieldName,
 )
-TYPES = tyro.constructors.ConstructorRegistry()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,58 +270,6 @@ def split_fields(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return fields, others
 
 
-@TYPES.primitive_rule
-def _read_type(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Paths may begin with a tilde; tuples, but of paths, are written with commas."""
-    if info.type in (int, float):
-        kind = info.type
-        return _spec(kind.__name__.upper(), kind, _reader(kind), str)
-    kind, *more = get_args(info.type) or (None,)
-    if info.type is Path:
-        return _spec("PATH", Path, _read_path, str)
-    if get_origin(info.type) is not tuple or more != [...] or kind is Path:
-        return None
-    return _spec(
-        f"{kind.__name__.upper()},...",
-        tuple,
-        lambda text: tuple(map(_reader(kind), filter(None, text.split(",")))),
-        lambda values: ",".join(map(str, values)),
-    )
-
-
-def _reader(kind: type) -> Callable[[str], Any]:
-    """What reads a value of a type; errors are in plain words."""
-
-    def read(text: str) -> Any:
-        try:
-            return kind(text)
-        except ValueError as error:
-            number = "a whole number" if kind is int else "a number"
-            raise ValueError(f"{text!r} is not {number}") from error
-
-    return read if kind in (int, float) else kind
-
-
-def _read_path(text: str) -> Path:
-    if not text:
-        raise ValueError("it is empty; name a file or folder")
-    if problem := path_problem(text):
-        raise ValueError(problem)
-    return Path(text).expanduser()
-
-
-def _spec(
-    metavar: str, kind: type, read: Callable[[str], Any], write: Callable[[Any], str]
-) -> PrimitiveConstructorSpec[Any]:
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=lambda words: read(words[0]),
-        is_instance=lambda value: isinstance(value, kind),
-        str_from_instance=lambda value: [write(value)],
-    )
-
-
 def quieten() -> None:
     """Silences libraries' log messages; what matters they raise."""
     from absl import logging as absl_logging
@@ -336,5 +283,9 @@ def quieten() -> None:
 
 
 def log(line: str) -> None:
-    """Prints a line, or several, at once; their names may be of others."""
-    print("\n".join(map(printable, line.split("\n"))), flush=True)  # noqa: T201
+    """Prints a line, or several, at once; their names may be of others.
+
+    Local copies are named by their URLs.
+    """
+    lines = map(printable, with_urls(line).split("\n"))
+    print("\n".join(lines), flush=True)  # noqa: T201

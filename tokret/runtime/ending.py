@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tokret.errors import StoppedError, UserError
+from tokret.io.remote.urls import with_urls
 from tokret.names import one_line
 from tokret.runtime import signals
 
@@ -167,7 +168,7 @@ def _print_error(message: str) -> int:
 def _print_line(line: str) -> None:
     with contextlib.suppress(OSError):  # of a terminal that is gone
         # One write, since threads that are still ending may write there too.
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{with_urls(line)}\n")
 
 
 def _output_is_closed() -> bool:
