@@ -16,6 +16,7 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder
 from tokret.runtime import cluster
 from tokret.training.checkpoint_digests import damaged, verify, write_digests
+from tokret.training.remote_runs import fetch_checkpoint
 
 STATE = "state"  # the name that a checkpoint keeps everything under
 SAVING = ".saving-"  # precedes the name of a checkpoint that is not complete
@@ -96,13 +97,15 @@ class SavedArrays:
 def open_arrays(path: Path) -> SavedArrays:
     """Verifies all files of a checkpoint, and reads which arrays it has.
 
+    Of one in object storage all files are fetched before.
+
     Raises:
       UnreadableError: if it is damaged.
       UserError: if it was made without digests.
     """
     from orbax.checkpoint import v1 as ocp
 
-    verify(path)
+    verify(fetch_checkpoint(path))
     try:
         saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
         if not isinstance(saved, dict):

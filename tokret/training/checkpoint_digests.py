@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tokret.errors import UserError
 from tokret.io.regular_files import read_file
+from tokret.io.remote.urls import url_of
 
 FILE = "SHA256SUMS"
 LARGEST = 2**26  # bytes; a larger list is not read
@@ -75,7 +76,8 @@ def write_digests(folder: Path) -> None:
 def verify(checkpoint: Path, only: str | None = None) -> None:
     """Compares a checkpoint's files, or one of them, with their digests.
 
-    Files without a digest, as a file manager may add, are no damage.
+    Files without a digest, as a file manager may add, are no damage. A local copy of a
+    checkpoint in object storage may have only the one file that is compared.
 
     Raises:
       UnreadableError: if a file is missing, or is not as it was written.
@@ -101,6 +103,9 @@ def has_digests(checkpoint: Path) -> bool:
 def _verify(checkpoint: Path, only: str | None) -> None:
     expected, last = _read(checkpoint)
     files = _files(checkpoint)
+    if only and url_of(checkpoint) is not None:
+        _compare(only, files.get(only), expected.get(only))
+        return
     missing = sorted(expected.keys() - files.keys())
     if missing:
         raise ValueError(f"{missing[0]!r} is missing")
@@ -109,10 +114,16 @@ def _verify(checkpoint: Path, only: str | None) -> None:
     if not expected or last != _last_line(len(expected), nbytes):
         raise ValueError(f"files of {nbytes} bytes, but {FILE} ends in {last[:80]!r}")
     for name in [only] if only else expected:
-        with files[name].open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected.get(name):
-            raise ValueError(f"{name!r} is not as it was written: its SHA-256 differs")
+        _compare(name, files[name], expected.get(name))
+
+
+def _compare(name: str, path: Path | None, digest: str | None) -> None:
+    if path is None:
+        raise ValueError(f"{name!r} is missing")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != digest:
+        raise ValueError(f"{name!r} is not as it was written: its SHA-256 differs")
 
 
 def _read(checkpoint: Path) -> tuple[dict[str, str], str]:

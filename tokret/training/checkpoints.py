@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from tokret.config.tree import Config, InferenceConfig
 from tokret.errors import StoppedError, UserError
+from tokret.io.remote.urls import url_of
 from tokret.runtime import cluster
 from tokret.training.checkpoint_arrays import (
     SAVING,
@@ -20,7 +21,7 @@ from tokret.training.checkpoint_arrays import (
     open_arrays,
     start_saving,
 )
-from tokret.training.checkpoint_digests import UnreadableError
+from tokret.training.checkpoint_digests import UnreadableError, has_digests
 from tokret.training.checkpoint_metadata import make_metadata, read_metadata
 from tokret.training.retention import steps_to_remove
 
@@ -29,7 +30,10 @@ INCOMPLETE = (f"{SAVING}*", ".removed-*")
 
 
 def list_steps(workdir: Path) -> list[int]:
-    """Lists the steps of a run's complete checkpoints, oldest first."""
+    """Lists the steps of a run's complete checkpoints, oldest first.
+
+    Those of a run in object storage are as `remote_runs.fetch_run` found them.
+    """
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         return []
@@ -40,6 +44,7 @@ def list_steps(workdir: Path) -> list[int]:
         and str(int(path.name)) == path.name
         and path.is_dir()
         and not path.is_symlink()
+        and (url_of(path) is None or has_digests(path))
     )
 
 
