@@ -13,6 +13,7 @@ from tokret.config.tree import (
 )
 from tokret.configs import demo, gldv2_r50
 from tokret.errors import UserError
+from tokret.io.remote.urls import SCHEMES
 
 
 def changed(field, value):
@@ -226,4 +227,31 @@ def test_long_values_are_cut_short():
 def test_numbers_of_any_size_are_refused_in_a_line(digits):
     tree = demo.get_config().to_dict() | {"epochs": 10**digits}
     with pytest.raises(UserError, match=r"config\.epochs is .*; it must be in \[1, "):
+        parse(tree)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("init.checkpoint", "memory://bucket/run", ""),
+        ("run.compilation_cache", "memory://bucket/compiled", ""),
+        ("init.trunk", "ftp://host/x", "config.init.trunk: 'ftp://host/x': ftp://"),
+        ("init.trunk", "gs://", "config.init.trunk: 'gs://' names no bucket"),
+        ("augmentation.size", "gs://bucket/x", "config.augmentation.size: 'gs://buc"),
+    ],
+)
+def test_some_fields_take_urls(field, value, message):
+    if message:
+        with pytest.raises(UserError, match=message):
+            parse(changed(field, value))
+        return
+    group, name = field.split(".")
+    assert getattr(getattr(parse(changed(field, value)), group), name) == value
+
+
+def test_a_stored_config_may_have_urls_that_cannot_be_used_here(monkeypatch):
+    monkeypatch.setitem(SCHEMES, "gs", ("gs", "no_such_module", "'tokret[gcs]'"))
+    tree = changed("init.checkpoint", "gs://bucket/run")
+    assert parse_saved(tree).init.checkpoint == "gs://bucket/run"
+    with pytest.raises(UserError, match="config.init.checkpoint: .* needs no_such"):
         parse(tree)

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import pytest
 from tokret.config.parsing import parse_model
 from tokret.config.tree import InferenceConfig, InitConfig
 from tokret.errors import UserError
+from tokret.io.remote import urls
+from tokret.io.remote.uploading import publish
 from tokret.training.checkpoint_arrays import on_first_device
 from tokret.training.initial_weights import load_initial_weights
 from tokret.training.weights import save_weights
@@ -46,6 +49,17 @@ def test_what_a_run_begins_with(source):
         "params": {"trunk": {"w": 7.0}, "head": {"w": 1.0}},
         "batch_stats": {"trunk": {"mean": 7.0}, "head": {"mean": 1.0}},
     }
+
+
+def test_a_run_may_begin_with_weights_in_a_bucket(source, tmp_path, monkeypatch):
+    monkeypatch.setenv(urls.CACHE, str(tmp_path / "cache"))
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / "cache/memory/b/w/checkpoints")
+    publish(urls.local_path("memory://b/w"))
+    shutil.rmtree(tmp_path / "cache")
+    found = begin(checkpoint="memory://b/w")
+    assert found == jax.tree.map(lambda leaf: 7.0, variables(0.0))
+    with pytest.raises(UserError, match="^trunk is 'memory://b/none'; .*of a run"):
+        begin(trunk="memory://b/none")
 
 
 def test_what_does_not_fit_is_named(source, tmp_path):

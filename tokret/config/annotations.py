@@ -40,3 +40,16 @@ def real(
 def fraction(default: Any, description: str) -> Any:
     """Returns a field of a number in [0, 1)."""
     return documented(default, Meta(description=description, ge=0.0, lt=1.0))
+
+
+def location(default: Any, description: str) -> Any:
+    """Returns a text field of a file or folder, by its path or its URL.
+
+    The field keeps the text; `urls.path_of` turns it into a path where it is used.
+    """
+    return documented(default, Meta(description=description, extra={"url": True}))
+
+
+def takes_urls(meta: Meta | None) -> bool:
+    """Whether a field's annotation is that of `location`."""
+    return meta is not None and bool(meta.extra and meta.extra.get("url"))

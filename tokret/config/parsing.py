@@ -22,10 +22,11 @@ import msgspec
 from msgspec import Meta
 
 from tokret.arguments import name_arguments, reject_unknown, url_problem
-from tokret.config.annotations import FINITE
+from tokret.config.annotations import FINITE, takes_urls
 from tokret.config.datasets import DataConfig
 from tokret.config.tree import VARIANTS, Config, InferenceConfig, ModelConfig
 from tokret.errors import UserError
+from tokret.io.remote.urls import check_url, is_url
 from tokret.names import printable
 
 Kind = TypeVar("Kind")
@@ -38,7 +39,19 @@ def parse(tree: Any) -> Config:
     Raises:
       UserError: names the first field that is unknown, missing or wrong.
     """
-    return parse_group(Config, tree, "config")
+    config = parse_group(Config, tree, "config")
+    _check_urls(config, "config")
+    return config
+
+
+def _check_urls(group: Any, path: str) -> None:
+    """Checks the URLs of a config that is to be used; a stored one may have any."""
+    for name, hint in field_types(type(group)).items():
+        value, field = getattr(group, name), f"{path}.{name}"
+        if _is_group(type(value)):
+            _check_urls(value, field)
+        elif takes_urls(plain_type(hint)[1]) and is_url(value):
+            check_url(value, field)
 
 
 def parse_saved(tree: Any) -> InferenceConfig:
@@ -85,8 +98,9 @@ def _parse_field(name: str, hint: Any, value: Any, path: str) -> Any:
         return parse_group(groups[0], value, path)
     if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
         raise UserError(f"{path} is {shown(value)}, which is no valid text")
-    if isinstance(value, str) and (problem := url_problem(value)):
-        raise UserError(f"{path}: {problem}")
+    if isinstance(value, str) and not takes_urls(plain_type(hint)[1]):
+        if problem := url_problem(value):
+            raise UserError(f"{path}: {problem}")
     try:
         return msgspec.convert(value, hint)
     except msgspec.ValidationError:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from tokret.config.annotations import documented, integer, real, text
+from tokret.config.annotations import documented, integer, location, real, text
 from tokret.config.datasets import DATASETS, DataConfig
 from tokret.config.models import HEADS, ModelConfig
 from tokret.errors import UserError
@@ -33,11 +33,11 @@ class AugmentationConfig:
 class InitConfig:
     """Weights of a new run; neither: random ones, by the seed."""
 
-    checkpoint: str = text(
-        "", "folder of a run or conversion: its model, without classifier"
+    checkpoint: str = location(
+        "", "folder or URL of a run or conversion: its model, without classifier"
     )
-    trunk: str = text(
-        "", "folder of a run or conversion: its trunk alone, as ImageNet's"
+    trunk: str = location(
+        "", "folder or URL of a run or conversion: its trunk alone, as ImageNet's"
     )
 
     def __post_init__(self) -> None:
@@ -147,7 +147,9 @@ class RunConfig:
     """What does not change the result."""
 
     data_dir: str = text(..., "folder of prepared datasets")
-    compilation_cache: str = text(..., 'folder of compiled programs; "": none')
+    compilation_cache: str = location(
+        ..., 'folder or URL (gs://, s3://) of compiled programs; "": none'
+    )
     log_every: int = integer(..., "steps between lines of metrics", 1)
     checkpoint_every: int = integer(..., "steps between checkpoints; also the last", 1)
     keep: int = integer(..., "newest checkpoints that are kept", 1)

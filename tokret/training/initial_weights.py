@@ -6,8 +6,10 @@ from typing import Any
 
 from tokret.config.tree import InitConfig, ModelConfig
 from tokret.errors import UserError
+from tokret.io.remote.urls import path_of
 from tokret.training.checkpoint_metadata import check_same_model, read_config
 from tokret.training.checkpoints import list_steps
+from tokret.training.remote_runs import fetch_run
 from tokret.training.weights import find_checkpoint, restore_weights
 
 
@@ -31,7 +33,7 @@ def check_initial_weights(init: InitConfig, model: ModelConfig) -> Path | None:
     source = init.checkpoint or init.trunk
     if not source:
         return None
-    folder = Path(source).expanduser()
+    folder = fetch_run(path_of(source))
     field = "checkpoint" if init.checkpoint else "trunk"
     if not list_steps(folder):
         raise UserError(

@@ -85,6 +85,11 @@ def local_path(url: str) -> Path:
     return cache_folder() / scheme / rest.rstrip("/")
 
 
+def path_of(text: str) -> Path:
+    """Returns the path that a text names; of a URL the place of its local copy."""
+    return local_path(text) if is_url(text) else Path(text).expanduser()
+
+
 def url_of(path: Path) -> str | None:
     """Returns the URL that a path is the place of a local copy of; None if of none."""
     try:
