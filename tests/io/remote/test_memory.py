@@ -2,13 +2,22 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 
 import fsspec
 import pytest
 
 from tokret.errors import UserError
-from tokret.io.remote import leases, objects, retrying, uploading, urls
+from tokret.io.remote import (
+    cache_folder,
+    leases,
+    objects,
+    retrying,
+    uploading,
+    urls,
+)
 from tokret.io.remote.fetching import drop, fetch, require
 from tokret.io.remote.uploading import Uploads, publish
 
@@ -17,7 +26,7 @@ URL = "memory://bucket/run"
 
 @pytest.fixture(autouse=True)
 def empty(tmp_path, monkeypatch):
-    monkeypatch.setenv(urls.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(cache_folder.CACHE, str(tmp_path / "cache"))
     files = fsspec.filesystem("memory")
     files.store.clear()
     yield files
@@ -30,6 +39,44 @@ def test_a_url_has_a_place_and_the_place_has_a_url(tmp_path):
     assert urls.url_of(place) == "gs://bucket/a/b"
     assert urls.url_of(tmp_path) is None and urls.shown(tmp_path) == str(tmp_path)
     assert urls.with_urls(f"{place}/x: damaged") == "gs://bucket/a/b/x: damaged"
+
+
+HOLD = """
+import sys
+from tokret.io.remote.urls import local_path
+print(local_path("memory://bucket/run"), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_programs_of_a_host_have_copies_of_their_own(tmp_path):
+    assert urls.local_path(URL) == tmp_path / "cache/memory/bucket/run"
+    places = []
+    for inherited in ({}, cache_folder.inherited(), {}):
+        done = subprocess.run(
+            [sys.executable, "-c", HOLD],
+            env={**os.environ, **inherited},
+            input="",
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        places.append(done.stdout.strip())
+    own, other = f"{tmp_path}/cache/memory", f"{tmp_path}/cache/2/memory"
+    assert places == [f"{other}/bucket/run", f"{own}/bucket/run", f"{other}/bucket/run"]
+    assert urls.url_of(tmp_path / "cache/2/memory/bucket/run") is None
+
+
+def test_ordinary_paths_need_no_folder_of_copies(tmp_path):
+    assert urls.url_of(tmp_path / "cache/gs/bucket/run") is None
+    assert urls.with_urls("error") == "error"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_folder_of_copies_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(UserError, match="TOKRET_CACHE=FOLDER in the environment"):
+        urls.local_path(URL)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ import cv2
 import tokret
 from tokret.data.preparing.shards import WriteError
 from tokret.errors import UserError
+from tokret.io.remote import cache_folder
 
 PROGRESS_INTERVAL = 0.2  # seconds between two reports of progress
 _SERVE = "from tokret.data.preparing.workers import serve; serve()"
@@ -131,7 +132,7 @@ def _start(open_files: tuple[int, ...]) -> "subprocess.Popen[bytes]":
         [sys.executable, "-P", "-c", _SERVE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **cache_folder.inherited(), "PYTHONPATH": path},
         pass_fds=open_files,
     )
 

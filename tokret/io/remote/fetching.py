@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tokret.io.atomic_files import write_whole
+from tokret.io.remote.cache_folder import claim_folder
 from tokret.io.remote.objects import (
     Entry,
     MissingObjectError,
@@ -20,7 +21,7 @@ from tokret.io.remote.objects import (
     find_object,
     list_objects,
 )
-from tokret.io.remote.urls import cache_folder, url_of
+from tokret.io.remote.urls import url_of
 
 TRANSFERS = 8  # objects that are fetched at a time
 RECORDS = "fetched"  # in the folder of local copies: what each was fetched from
@@ -123,8 +124,8 @@ def _state(path: Path, entry: Entry) -> tuple[int, str, int]:
 
 
 def _record_of(path: Path) -> Path:
-    place = path.absolute().relative_to(cache_folder())
-    return cache_folder() / RECORDS / place.with_name(f"{place.name}.json")
+    place = path.absolute().relative_to(claim_folder())
+    return claim_folder() / RECORDS / place.with_name(f"{place.name}.json")
 
 
 def _read_record(path: Path) -> Record:

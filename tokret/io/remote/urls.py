@@ -11,10 +11,9 @@ import re
 from pathlib import Path
 
 from tokret.errors import UserError
+from tokret.io.remote.cache_folder import claim_folder, claimed_folder
 from tokret.names import is_valid_name, printable
 
-CACHE = "TOKRET_CACHE"  # the environment's folder of local copies
-DEFAULT_CACHE = "~/.cache/tokret/remote"
 MAX_NAME = 255  # bytes of one part of a path, as file systems have it
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.S)
 
@@ -74,15 +73,10 @@ def _split(url: str) -> tuple[str, str]:
     return match[1].lower(), match[2]
 
 
-def cache_folder() -> Path:
-    """Returns the folder of local copies."""
-    return Path(os.environ.get(CACHE) or DEFAULT_CACHE).expanduser().resolve()
-
-
 def local_path(url: str) -> Path:
     """Returns the place of the local copy of a URL that has no `url_problem`."""
     scheme, rest = _split(url)
-    return cache_folder() / scheme / rest.rstrip("/")
+    return claim_folder() / scheme / rest.rstrip("/")
 
 
 def path_of(text: str) -> Path:
@@ -92,11 +86,12 @@ def path_of(text: str) -> Path:
 
 def url_of(path: Path) -> str | None:
     """Returns the URL that a path is the place of a local copy of; None if of none."""
-    try:
-        scheme, *rest = path.absolute().relative_to(cache_folder()).parts
-    except ValueError:
+    folder = claimed_folder()
+    if folder is None or not (path := path.absolute()).is_relative_to(folder):
         return None
-    return f"{scheme}://{'/'.join(rest)}" if scheme in SCHEMES and rest else None
+    scheme, *rest = (*path.relative_to(folder).parts, "")
+    parts = "/".join(filter(None, rest))
+    return f"{scheme}://{parts}" if scheme in SCHEMES and parts else None
 
 
 def shown(path: Path) -> str:
@@ -106,6 +101,8 @@ def shown(path: Path) -> str:
 
 def with_urls(text: str) -> str:
     """Replaces the paths of local copies in a message by their URLs."""
-    folder = re.escape(str(cache_folder()))
+    folder = claimed_folder()
+    if folder is None:
+        return text
     schemes = "|".join(map(re.escape, SCHEMES))
-    return re.sub(rf"{folder}/({schemes})/", r"\1://", text)
+    return re.sub(rf"{re.escape(str(folder))}/({schemes})/", r"\1://", text)
