@@ -8,6 +8,7 @@ import threading
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tokret.errors import UserError
 from tokret.io.remote import (
@@ -209,6 +210,22 @@ def test_failures_that_do_not_pass_are_reported_at_once(error, words):
 
     with pytest.raises(retrying.StorageError, match=f"{URL}: {words}"):
         retrying.retried(URL, call)
+
+
+def test_a_file_that_grows_while_it_is_uploaded_is_no_error(tmp_path, monkeypatch):
+    file = tmp_path / "metrics"
+    file.write_bytes(b"1")
+    real = MemoryFileSystem.put_file
+
+    def put(self, *arguments):
+        real(self, *arguments)
+        file.write_bytes(b"12")
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put)
+    objects.upload(file, f"{URL}/metrics")
+    monkeypatch.setattr(MemoryFileSystem, "put_file", lambda *_: None)
+    with pytest.raises(UserError, match="has 1 bytes, not the 2 that were sent"):
+        objects.upload(file, f"{URL}/metrics")
 
 
 def test_uploads_follow_the_files(monkeypatch):

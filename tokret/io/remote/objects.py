@@ -109,18 +109,21 @@ def write_object(url: str, content: bytes, *, new: bool = False) -> None:
 
 
 def upload(path: Path, url: str) -> None:
-    """Writes an object with the content of a file.
+    """Writes an object with the content of a file, which may change meanwhile.
 
     Raises:
       FileNotFoundError: if there is no such file.
     """
     files, target = _open(url)
-    size = path.stat().st_size
+    before = path.stat()
     retried(url, lambda: files.put_file(str(path), target))
     # What was sent and acknowledged, for a server that is not what it should be.
-    stored = retried(url, lambda: files.info(target))["size"]
-    if int(stored) != size:
-        raise StorageError(f"{url} has {stored} bytes, not the {size} that were sent")
+    stored = int(retried(url, lambda: files.info(target))["size"])
+    after = path.stat()
+    is_same = (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    if stored != before.st_size and is_same:
+        sent = before.st_size
+        raise StorageError(f"{url} has {stored} bytes, not the {sent} that were sent")
 
 
 def download(url: str, path: Path) -> None:
