@@ -84,7 +84,7 @@ def _mutate_catalogue(rng: random.Random, data: bytes, number: int) -> bytes:
     changed = mutations.mutate_json(rng, data, number)
     try:
         return encode_catalogue(msgspec.json.decode(changed, type=Catalogue))
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return changed
 
 
