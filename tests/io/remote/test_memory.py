@@ -13,6 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tokret.errors import UserError
 from tokret.io.remote import (
     cache_folder,
+    fetching,
     leases,
     objects,
     retrying,
@@ -155,6 +156,10 @@ def test_a_folder_is_fetched_once_and_follows_the_bucket(monkeypatch):
     assert (place / "a").read_bytes() == b"A"
     assert (place / "b/c").read_bytes() == b"b/c"
     assert sorted(p.name for p in place.rglob("*")) == ["a", "b", "c"]
+    record = fetching._record_of(place)
+    record.write_text("[" * 5000)  # damaged: fetched again
+    fetch(place)
+    assert len(fetched) == 7
     drop(place)
     assert not place.exists()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tokret.io.atomic_files import write_whole
+from tokret.io.regular_files import PARSING_ERRORS
 from tokret.io.remote.cache_folder import claim_folder
 from tokret.io.remote.objects import (
     Entry,
@@ -131,7 +132,7 @@ def _record_of(path: Path) -> Path:
 def _read_record(path: Path) -> Record:
     try:
         return msgspec.json.decode(_record_of(path).read_bytes(), type=Record)
-    except (OSError, ValueError):
+    except PARSING_ERRORS:  # lost or damaged: fetched again
         return {}
 
 
