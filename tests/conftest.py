@@ -35,6 +35,15 @@ from PIL import Image  # noqa: E402 (the flags above come first)
 # checks its arguments' shapes and dtypes.
 jaxtyping.install_import_hook(["tokret", "benchmarks"], "beartype.beartype")
 
+from tests.storage.servers import (  # noqa: E402, F401 (fixtures, after the hook)
+    gcs,
+    gcs_server,
+    memory,
+    s3,
+    s3_server,
+    storage,
+)
+
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(os.environ.get("TOKRET_GOLDEN", ROOT.parent / "shared" / "golden"))
 

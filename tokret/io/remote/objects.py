@@ -14,6 +14,8 @@ from tokret.io.remote.retrying import StorageError, retried
 from tokret.io.remote.urls import SCHEMES, is_safe_name, url_problem
 from tokret.names import printable
 
+NO_BUCKET = "{}: there is no such bucket; make it first"
+
 
 class Entry(NamedTuple):
     """An object of a listing: its size in bytes, and when it was written, as text."""
@@ -34,7 +36,7 @@ def list_objects(url: str) -> dict[str, Entry]:
     try:
         found = retried(url, lambda: files.find(path, detail=True))
     except FileNotFoundError as error:
-        raise StorageError(f"{url}: there is no such bucket; make it first") from error
+        raise StorageError(NO_BUCKET.format(url)) from error
     entries = {}
     prefix = path.strip("/") + "/"
     for name, facts in sorted(found.items()):
@@ -88,8 +90,10 @@ def read_object(url: str, max_bytes: int) -> bytes:
       UserError: if it is larger than `max_bytes`.
     """
     files, path = _open(url)
-    content = retried(url, lambda: files.cat_file(path, start=0, end=max_bytes + 1))
-    if len(content) > max_bytes:
+    # Not the first bytes only: servers refuse such a range of an empty object.
+    size = retried(url, lambda: files.info(path))["size"]
+    content = b"" if size > max_bytes else retried(url, lambda: files.cat_file(path))
+    if max(size, len(content)) > max_bytes:
         raise UserError(f"{url}: more than {max_bytes} bytes, it is something else")
     return bytes(content)
 
@@ -105,7 +109,7 @@ def write_object(url: str, content: bytes, *, new: bool = False) -> None:
     try:
         retried(url, lambda: files.pipe_file(path, content, **mode))
     except FileNotFoundError as error:
-        raise StorageError(f"{url}: there is no such bucket; make it first") from error
+        raise StorageError(NO_BUCKET.format(url)) from error
 
 
 def upload(path: Path, url: str) -> None:
@@ -116,7 +120,11 @@ def upload(path: Path, url: str) -> None:
     """
     files, target = _open(url)
     before = path.stat()
-    retried(url, lambda: files.put_file(str(path), target))
+    try:
+        retried(url, lambda: files.put_file(str(path), target))
+    except FileNotFoundError as error:
+        path.stat()  # raises if it was removed meanwhile
+        raise StorageError(NO_BUCKET.format(url)) from error
     # What was sent and acknowledged, for a server that is not what it should be.
     stored = int(retried(url, lambda: files.info(target))["size"])
     after = path.stat()

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from tokret.io.remote.objects import remove, upload
+from tokret.io.remote.objects import remove, upload, write_object
 from tokret.io.remote.urls import url_of
 
 PERIOD = 30.0  # seconds between two uploads of a file that changes all the time
@@ -44,7 +44,7 @@ class Uploads:
     """Uploads changed files in a thread, each at most every `PERIOD` seconds.
 
     A context manager; its end uploads what is left. Of paths that are no local copies
-    nothing is uploaded, and no thread is started.
+    nothing is uploaded, and no thread is started. A file is read into memory.
     """
 
     def __init__(self, period: float = PERIOD) -> None:
@@ -92,7 +92,8 @@ class Uploads:
         try:
             while (path := self._next()) is not None:
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    publish(path)
+                    # Its bytes as they are now: it may grow while they are sent.
+                    write_object(f"{url_of(path)}", path.read_bytes())
                 self._due[path] = time.monotonic() + self._period
         except BaseException as error:
             self._error = error

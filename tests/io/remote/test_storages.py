@@ -1,4 +1,4 @@
-"""Object storage, by fsspec's storage in memory: listings, copies, leases, uploads."""
+"""Listings, copies, leases and uploads: in memory, gs:// and s3://."""
 
 import json
 import os
@@ -26,16 +26,14 @@ from tokret.io.remote.uploading import Uploads, publish
 URL = "memory://bucket/run"
 
 
-@pytest.fixture(autouse=True)
-def empty(tmp_path, monkeypatch):
+@pytest.fixture
+def run(storage):
+    """The URL of a run in each kind of object storage."""
+    return f"{storage.url}/run"
+
+
+def test_a_url_has_a_place_and_the_place_has_a_url(tmp_path, monkeypatch):
     monkeypatch.setenv(cache_folder.CACHE, str(tmp_path / "cache"))
-    files = fsspec.filesystem("memory")
-    files.store.clear()
-    yield files
-    files.store.clear()
-
-
-def test_a_url_has_a_place_and_the_place_has_a_url(tmp_path):
     place = urls.local_path("gs://bucket/a/b/")
     assert place == tmp_path / "cache/gs/bucket/a/b"
     assert urls.url_of(place) == "gs://bucket/a/b"
@@ -51,7 +49,7 @@ sys.stdin.read()
 """
 
 
-def test_programs_of_a_host_have_copies_of_their_own(tmp_path):
+def test_programs_of_a_host_have_copies_of_their_own(memory, tmp_path):
     assert urls.local_path(URL) == tmp_path / "cache/memory/bucket/run"
     places = []
     for inherited in ({}, cache_folder.inherited(), {}):
@@ -75,7 +73,7 @@ def test_ordinary_paths_need_no_folder_of_copies(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_folder_of_copies_that_cannot_be_made_is_named(tmp_path):
+def test_a_folder_of_copies_that_cannot_be_made_is_named(memory, tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(UserError, match="TOKRET_CACHE=FOLDER in the environment"):
         urls.local_path(URL)
@@ -103,33 +101,41 @@ def test_a_scheme_without_its_library_names_what_to_install(monkeypatch):
     assert "pip install 'tokret[gcs]'" in urls.url_problem("gs://bucket/x")
 
 
-def test_objects_are_written_listed_read_and_removed():
-    objects.write_object(f"{URL}/a/b.txt", b"12345")
-    objects.write_object(f"{URL}/c", b"")
-    assert {n: e.size for n, e in objects.list_objects(URL).items()} == {
+def test_objects_are_written_listed_read_and_removed(run):
+    objects.write_object(f"{run}/a/b.txt", b"12345")
+    objects.write_object(f"{run}/c", b"")
+    assert {n: e.size for n, e in objects.list_objects(run).items()} == {
         "a/b.txt": 5,
         "c": 0,
     }
-    assert objects.list_names(URL) == ["a/", "c"]
-    assert objects.read_object(f"{URL}/a/b.txt", 5) == b"12345"
+    assert objects.list_names(run) == ["a/", "c"]
+    assert objects.read_object(f"{run}/a/b.txt", 5) == b"12345"
     with pytest.raises(UserError, match="more than 4 bytes"):
-        objects.read_object(f"{URL}/a/b.txt", 4)
-    with pytest.raises(FileExistsError):
-        objects.write_object(f"{URL}/c", b"", new=True)
-    objects.remove(f"{URL}/c")
-    objects.remove(f"{URL}/c")
-    assert objects.list_names(URL) == ["a/"]
+        objects.read_object(f"{run}/a/b.txt", 4)
+    objects.remove(f"{run}/c")
+    objects.remove(f"{run}/c")
+    assert objects.list_names(run) == ["a/"]
     with pytest.raises(FileNotFoundError):
-        objects.read_object(f"{URL}/c", 1)
+        objects.read_object(f"{run}/c", 1)
 
 
-def test_an_object_that_no_file_can_be_is_refused(empty):
-    empty.store["/bucket/run/../x"] = empty.open("/bucket/run/x", "wb")
+@pytest.mark.parametrize("name", ["memory", "s3"])  # see tests/storage/servers.py
+def test_a_new_object_replaces_none(request, name):
+    url = f"{request.getfixturevalue(name).url}/x"
+    objects.write_object(url, b"1", new=True)
+    with pytest.raises(FileExistsError):
+        objects.write_object(url, b"2", new=True)
+    assert objects.read_object(url, 1) == b"1"
+
+
+def test_an_object_that_no_file_can_be_is_refused(memory):
+    files = fsspec.filesystem("memory")
+    files.store["/bucket/run/../x"] = files.open("/bucket/run/x", "wb")
     with pytest.raises(UserError, match="no file can have this name"):
         objects.list_objects(URL)
 
 
-def test_a_folder_is_fetched_once_and_follows_the_bucket(monkeypatch):
+def test_a_folder_is_fetched_once_and_follows_the_bucket(run, monkeypatch):
     fetched = []
     real = objects.download
 
@@ -139,16 +145,16 @@ def test_a_folder_is_fetched_once_and_follows_the_bucket(monkeypatch):
 
     monkeypatch.setattr("tokret.io.remote.fetching.download", download)
     for name in ("a", "b/c", "b/skipped"):
-        objects.write_object(f"{URL}/{name}", name.encode())
-    place = urls.local_path(URL)
+        objects.write_object(f"{run}/{name}", name.encode())
+    place = urls.local_path(run)
     fetch(place, lambda name: "skipped" not in name)
     assert (place / "b/c").read_bytes() == b"b/c"
     assert not (place / "b/skipped").exists()
-    assert sorted(fetched) == [f"{URL}/a", f"{URL}/b/c"]
+    assert sorted(fetched) == [f"{run}/a", f"{run}/b/c"]
     fetch(place)
     assert len(fetched) == 3  # that which was skipped
-    objects.write_object(f"{URL}/a", b"A")
-    objects.remove(f"{URL}/b/skipped")
+    objects.write_object(f"{run}/a", b"A")
+    objects.remove(f"{run}/b/skipped")
     (place / "b/c").write_bytes(b"B/C")  # damaged on the disk
     os.utime(place / "b/c", ns=(1, 1))
     (place / "other").write_bytes(b"")
@@ -164,13 +170,13 @@ def test_a_folder_is_fetched_once_and_follows_the_bucket(monkeypatch):
     assert not place.exists()
 
 
-def test_one_object_is_fetched(tmp_path):
-    objects.write_object(f"{URL}/w.pth", b"weights")
-    place = require(urls.local_path(f"{URL}/w.pth"))
+def test_one_object_is_fetched(run, tmp_path):
+    objects.write_object(f"{run}/w.pth", b"weights")
+    place = require(urls.local_path(f"{run}/w.pth"))
     assert place.read_bytes() == b"weights"
-    assert objects.find_object(URL) is None  # a folder
-    with pytest.raises(UserError, match="memory://bucket/run/none: there is no such"):
-        require(urls.local_path(f"{URL}/none"))
+    assert objects.find_object(run) is None  # a folder
+    with pytest.raises(UserError, match=f"{run}/none: there is no such"):
+        require(urls.local_path(f"{run}/none"))
     assert fetch(tmp_path / "local") == tmp_path / "local"
 
 
@@ -217,7 +223,9 @@ def test_failures_that_do_not_pass_are_reported_at_once(error, words):
         retrying.retried(URL, call)
 
 
-def test_a_file_that_grows_while_it_is_uploaded_is_no_error(tmp_path, monkeypatch):
+def test_a_file_that_grows_while_it_is_uploaded_is_no_error(
+    memory, tmp_path, monkeypatch
+):
     file = tmp_path / "metrics"
     file.write_bytes(b"1")
     real = MemoryFileSystem.put_file
@@ -233,25 +241,36 @@ def test_a_file_that_grows_while_it_is_uploaded_is_no_error(tmp_path, monkeypatc
         objects.upload(file, f"{URL}/metrics")
 
 
-def test_uploads_follow_the_files(monkeypatch):
-    place = urls.local_path(URL)
+def test_uploads_follow_the_files(run, monkeypatch):
+    place = urls.local_path(run)
     place.mkdir(parents=True)
     with Uploads() as uploads:
         for text in ("1", "12", "123"):
             (place / "metrics").write_text(text)
             uploads.changed(place / "metrics")
-        uploads.changed(place / "gone")  # removed before its turn
-    assert objects.read_object(f"{URL}/metrics", 10) == b"123"
+        uploads.changed(place / "gone")  # removed meanwhile
+    assert objects.read_object(f"{run}/metrics", 10) == b"123"
     publish(place)
-    assert list(objects.list_objects(URL)) == ["metrics"]
+    assert list(objects.list_objects(run)) == ["metrics"]
 
 
-def test_an_upload_that_fails_is_reported(monkeypatch):
-    def upload(path, url):
+def test_a_file_may_grow_while_it_is_uploaded(run, monkeypatch):
+    place = urls.local_path(run)
+    place.mkdir(parents=True)
+    with Uploads(period=0.0) as uploads:
+        for _ in range(200):
+            with (place / "metrics").open("a") as file:
+                file.write("x" * 50_000)
+            uploads.changed(place / "metrics")
+    assert objects.list_objects(run)["metrics"].size == 10_000_000
+
+
+def test_an_upload_that_fails_is_reported(run, monkeypatch):
+    def write_object(url, content):
         raise retrying.StorageError("no permission")
 
-    monkeypatch.setattr(uploading, "upload", upload)
-    place = urls.local_path(URL)
+    monkeypatch.setattr(uploading, "write_object", write_object)
+    place = urls.local_path(run)
     place.mkdir(parents=True)
     (place / "x").write_text("")
     with pytest.raises(UserError, match="no permission"), Uploads() as uploads:
@@ -260,55 +279,55 @@ def test_an_upload_that_fails_is_reported(monkeypatch):
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(leases, "RENEWED", 0.02)
-    monkeypatch.setattr(leases, "EXPIRES", 0.2)
-    monkeypatch.setattr(leases, "SETTLES", 0.0)
+    monkeypatch.setattr(leases, "RENEWED", 0.05)
+    monkeypatch.setattr(leases, "EXPIRES", 1.0)
+    monkeypatch.setattr(leases, "SETTLES", 0.1)
 
 
-def written(**facts):
+def written(run, **facts):
     known = {"owner": "x", "host": "other", "scope": "s", "pid": 1, "since": "then"}
-    objects.write_object(f"{URL}/lease", json.dumps(known | facts).encode())
+    objects.write_object(f"{run}/lease", json.dumps(known | facts).encode())
 
 
-def test_a_lease_keeps_others_out_and_ends(fast):
-    with leases.leased(f"{URL}/lease", "a run is there") as is_held:
+def test_a_lease_keeps_others_out_and_ends(run, fast):
+    with leases.leased(f"{run}/lease", "a run is there") as is_held:
         with pytest.raises(UserError, match=r"a run is there \(it is process \d+ on"):
-            with leases.leased(f"{URL}/lease", "a run is there"):
+            with leases.leased(f"{run}/lease", "a run is there"):
                 pass
         assert is_held()
-    assert objects.list_names(URL) == []
+    assert objects.list_names(run) == []
 
 
-def test_a_lease_that_expired_is_taken_over(fast):
-    written()
+def test_a_lease_that_expired_is_taken_over(run, fast):
+    written(run)
     lines = []
-    with leases.leased(f"{URL}/lease", "", lines.append) as is_held:
+    with leases.leased(f"{run}/lease", "", lines.append) as is_held:
         assert is_held()
-    assert lines == ["waiting up to 0 s: process 1 on other may still be at work"]
+    assert lines == ["waiting up to 1 s: process 1 on other may still be at work"]
 
 
-def test_a_lease_of_a_process_that_ended_here_is_taken_at_once(fast, monkeypatch):
+def test_a_lease_of_a_process_that_ended_here_is_taken_at_once(run, fast, monkeypatch):
     monkeypatch.setattr(leases, "EXPIRES", 60.0)
     monkeypatch.setattr(leases.drafts, "is_running", lambda pid: False)
-    written(scope=leases.drafts.own_scope(), pid=12345)
-    with leases.leased(f"{URL}/lease", "") as is_held:
+    written(run, scope=leases.drafts.own_scope(), pid=12345)
+    with leases.leased(f"{run}/lease", "") as is_held:
         assert is_held()
 
 
-def test_a_lease_that_another_took_is_noticed(fast):
-    with leases.leased(f"{URL}/lease", "") as is_held:
-        written()
+def test_a_lease_that_another_took_is_noticed(run, fast):
+    with leases.leased(f"{run}/lease", "") as is_held:
+        written(run)
         ends = threading.Event()
         for _ in range(100):
             if not is_held():
                 break
             ends.wait(0.02)
         assert not is_held()
-    assert objects.list_names(URL) == ["lease"]  # the other's
+    assert objects.list_names(run) == ["lease"]  # the other's
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"pid": "x", "owner": 1}'])
-def test_a_damaged_lease_expires(fast, content):
+def test_a_damaged_lease_expires(memory, fast, content):
     objects.write_object(f"{URL}/lease", content)
     with leases.leased(f"{URL}/lease", "") as is_held:
         assert is_held()
