@@ -119,7 +119,7 @@ def _state(path: Path, entry: Entry) -> tuple[int, str, int]:
         info = os.stat(path)
     except OSError:
         return (-1, "", 0)
-    # Without a version nothing says whether the object is the same.
+    # Without a version the object may be another of that size.
     size = info.st_size if entry.version and info.st_size == entry.size else -1
     return (size, entry.version, info.st_mtime_ns)
 

@@ -1,6 +1,6 @@
-"""A lease: an object that says which process works in a folder of a bucket.
+"""A lease: an object that names the process at work in a folder of a bucket.
 
-A bucket has no lock that ends with a process. The holder writes the object anew every
+A bucket has no lock that ends with a process. The holder writes the object again every
 few seconds; if it stays the same for a while, its holder was killed, and another takes
 it over. No clocks of different hosts are compared.
 """
@@ -140,7 +140,7 @@ class _Lease:
 
 
 def _facts(content: bytes) -> dict[str, object]:
-    """What a lease says; one that is damaged is of nobody, and expires."""
+    """The facts of a lease; one that is damaged is of nobody, and expires."""
     nobody = {"owner": "", "host": "?", "scope": "", "pid": -1, "since": "?"}
     try:
         found = json.loads(content)

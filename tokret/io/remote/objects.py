@@ -64,9 +64,9 @@ def find_object(url: str) -> Entry | None:
 
 
 def list_names(url: str) -> list[str]:
-    """Lists what lies directly below a URL: objects, and folders by a slash at the end.
+    """Lists what is directly below a URL: objects, and folders by a slash at the end.
 
-    It takes one request, whatever lies in the folders.
+    It takes one request, whatever is in the folders.
     """
     files, path = _open(url)
     try:

@@ -84,7 +84,7 @@ def retried(url: str, call: Callable[[], Result]) -> Result:
             if not _waits.get() or passed + wait > patience():
                 raise UnavailableError(
                     f"{url}: the storage failed for {passed:.0f} seconds ({reason}); "
-                    "the same command goes on once it works again"
+                    "the same command resumes once it works again"
                 ) from error
             if wait == FIRST_WAIT:
                 line = f"warning: {url}: {reason}; trying again"
@@ -103,7 +103,7 @@ def _permanent(error: BaseException) -> str:
         refused = isinstance(cause, PermissionError) or str(code) in map(str, REFUSED)
         if refused or str(cause).startswith("Forbidden"):
             return (
-                f"no permission ({_reason(cause)}); log in, or ask for the right to "
+                f"no permission ({_reason(cause)}); log in, or get the right to "
                 "list, read and write it"
             )
         wrong = getattr(cause, "errno", None) in (errno.EINVAL, errno.ENAMETOOLONG)

@@ -1,8 +1,8 @@
 """Local copies that are written: a thread uploads files that have changed.
 
-A program writes to the local copy of its output as to any folder, and says which files
-are as a reader should see them. The newest content of each file is uploaded; what was
-not uploaded yet when the process is killed is lost, as what no fsync made durable.
+A program writes to the local copy of its output as to any folder, and reports which
+files are as a reader should see them. The newest content of each file is uploaded; what
+was not uploaded yet when the process is killed is lost, as what no fsync made durable.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class Uploads:
         self._thread: threading.Thread | None = None
 
     def changed(self, path: Path) -> None:
-        """Says that a file has changed, and is as a reader should see it.
+        """Reports that a file has changed, and is as a reader should see it.
 
         Raises:
           StorageError, UnavailableError: if an earlier upload failed.

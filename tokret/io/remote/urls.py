@@ -1,7 +1,7 @@
 """URLs of files and folders in object storage, and the places of their local copies.
 
 Programs work on local files. What has a URL has a local copy at a place that follows
-from it: gs://bucket/run is CACHE/gs/bucket/run. So a path says by itself whether it is
+from it: gs://bucket/run is CACHE/gs/bucket/run. So a path shows by itself whether it is
 such a copy, and of what; `fetching` and `uploading` bring the two together.
 """
 
