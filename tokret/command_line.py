@@ -19,6 +19,7 @@ import tyro
 
 from tokret.arguments import name_arguments
 from tokret.errors import StoppedError, UserError
+from tokret.io.remote.fetching import show_with
 from tokret.io.remote.urls import with_urls
 from tokret.names import printable
 from tokret.option_types import TYPES
@@ -84,6 +85,9 @@ def _run(command: Any, arguments: Sequence[str], prog: str) -> None:
         command, prog = command[name], f"{prog} {name}"
     call = parse(command, arguments, prog)
     quieten()
+    from tokret.runtime.transfers import transfer_bar  # imports tqdm
+
+    show_with(transfer_bar)
     avoid_missing_tpu()
     if "processes" in call.keywords:
         keep_freed_memory()

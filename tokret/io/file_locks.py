@@ -1,26 +1,36 @@
-"""Lock files, each held by one process at a time."""
+"""Locks, each held by one process at a time: of a file, or of an object of a bucket."""
 
 import contextlib
 import fcntl
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from tokret.errors import UserError
+from tokret.io.remote.leases import leased
+from tokret.io.remote.urls import url_of
 
 
 @contextlib.contextmanager
 def held(path: Path, refusal: str) -> Iterator[Callable[[], bool]]:
     """Holds a lock file, made if missing; the lock ends with the process at the latest.
 
+    The lock of a local copy is a lease in object storage.
+
     Yields what returns whether the file is still there: without it others get in.
 
     Raises:
       UserError: with the text `refusal`, if another process holds it; or the file
         cannot be opened.
+      StorageError, UnavailableError: of a local copy, as `objects` does.
     """
+    if (url := url_of(path)) is not None:
+        with leased(url, refusal, _report) as is_held:
+            yield is_held
+        return
     while True:
         with _open(path) as file:
             try:
@@ -32,6 +42,10 @@ def held(path: Path, refusal: str) -> Iterator[Callable[[], bool]]:
                 continue
             yield functools.partial(_is_open, path, file.fileno())
             return
+
+
+def _report(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _open(path: Path) -> BinaryIO:

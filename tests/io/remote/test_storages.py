@@ -139,9 +139,9 @@ def test_a_folder_is_fetched_once_and_follows_the_bucket(run, monkeypatch):
     fetched = []
     real = objects.download
 
-    def download(url, path):
+    def download(url, path, report):
         fetched.append(url)
-        real(url, path)
+        real(url, path, report)
 
     monkeypatch.setattr("tokret.io.remote.fetching.download", download)
     for name in ("a", "b/c", "b/skipped"):

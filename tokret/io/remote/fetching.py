@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -29,12 +30,19 @@ RECORDS = "fetched"  # in the folder of local copies: what each was fetched from
 
 # By the names of a folder's files: size in bytes, the object's version, mtime in ns.
 Record = dict[str, tuple[int, str, int]]
+Report = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+def _silently(url: str) -> AbstractContextManager[Report]:
+    return nullcontext(lambda done, total: None)
+
+
+_show: Callable[[str], AbstractContextManager[Report]] = _silently  # see `show_with`
 
 
 def fetch(
     path: Path,
     wanted: Callable[[str], bool] = lambda name: True,
-    report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Makes a path's files what its URL has; other paths are left as they are.
 
@@ -42,7 +50,6 @@ def fetch(
       path: a local path; that of a local copy may be of a file or a folder.
       wanted: which files of a folder, by their names relative to it. Others stay as
         they are, and what the URL does not have is removed.
-      report: is called with bytes fetched so far and in all, in any thread.
 
     Returns:
       The path. Nothing is there if the URL has nothing.
@@ -64,20 +71,45 @@ def fetch(
         for name, entry in entries.items()
         if record.get(name) != _state(path / name, entry)
     }
-    total, done = sum(entry.size for entry in missing.values()), 0
+    if not missing:
+        return path
+    with _show(url) as report:
+        _download(url, path, missing, report)
+    known = {**record, **{n: _state(path / n, e) for n, e in missing.items()}}
+    _write_record(
+        path, {n: s for n, s in known.items() if n in entries or not wanted(n)}
+    )
+    return path
 
-    def get(name: str) -> int:
-        download(f"{url}/{name}" if name else url, path / name)
-        return missing[name].size
+
+def _download(
+    url: str, path: Path, entries: Mapping[str, Entry], report: Report
+) -> None:
+    total, done = (
+        sum(entry.size for entry in entries.values()),
+        dict.fromkeys(entries, 0),
+    )
+
+    def get(name: str) -> None:
+        def fetched(count: int) -> None:
+            done[name] = count
+            report(sum(done.values()), total)
+
+        download(f"{url}/{name}" if name else url, path / name, fetched)
 
     with ThreadPoolExecutor(TRANSFERS) as pool:
-        for size in pool.map(get, missing):
-            done += size
-            report(done, total)
-    if missing:
-        known = {**record, **{n: _state(path / n, e) for n, e in missing.items()}}
-        _write_record(path, {name: known[name] for name in entries})
-    return path
+        for _ in pool.map(get, entries):
+            pass
+
+
+def show_with(show: Callable[[str], AbstractContextManager[Report]]) -> None:
+    """Sets what shows how far fetches are, from now on; nothing does at first.
+
+    It is called with a URL; what its context yields is called, in any thread, with the
+    bytes that are fetched and those in all.
+    """
+    global _show
+    _show = show
 
 
 def require(path: Path) -> Path:

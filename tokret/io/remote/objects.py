@@ -4,7 +4,7 @@ A bucket has no folders, no appending and no renaming. An object appears when al
 is written, and a reader sees the old one or the new one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,8 +134,15 @@ def upload(path: Path, url: str) -> None:
         raise StorageError(f"{url} has {stored} bytes, not the {sent} that were sent")
 
 
-def download(url: str, path: Path) -> None:
+def download(
+    url: str, path: Path, report: Callable[[int], None] = lambda done: None
+) -> None:
     """Writes a file with the content of an object, whole; makes its folder.
+
+    Args:
+      url: the object.
+      path: the file.
+      report: is called with the bytes fetched so far; fewer where it starts again.
 
     Raises:
       FileNotFoundError: if there is no such object.
@@ -143,9 +150,14 @@ def download(url: str, path: Path) -> None:
     """
     files, source = _open(url)
     path.parent.mkdir(parents=True, exist_ok=True)
+
+    def get(draft: Path) -> None:
+        hooks = {"report": lambda size, value, **_: report(value)}
+        files.get_file(source, str(draft), callback=_callback(hooks))
+
     with replacing(path) as draft:
         try:
-            retried(url, lambda: files.get_file(source, str(draft)))
+            retried(url, lambda: get(draft))
         except FileNotFoundError as error:
             raise MissingObjectError(url) from error
 
@@ -165,6 +177,12 @@ def remove(url: str) -> None:
         retried(url, lambda: files.rm_file(path))
     except FileNotFoundError:
         return
+
+
+def _callback(hooks: Mapping[str, Any]) -> Any:
+    import fsspec.callbacks
+
+    return fsspec.callbacks.Callback(hooks=hooks)
 
 
 def _open(url: str) -> tuple[Any, str]:

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from tokret.errors import UserError
+from tokret.io.remote.cache_folder import CACHE as CACHE
 from tokret.io.remote.cache_folder import claim_folder, claimed_folder
 from tokret.names import is_valid_name, printable
 

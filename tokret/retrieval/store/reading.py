@@ -12,6 +12,7 @@ import numpy as np
 from tokret.errors import UserError
 from tokret.io.descriptor_files import map_array, read_header
 from tokret.io.json_files import read_json
+from tokret.io.remote.fetching import fetch
 from tokret.retrieval.exact_search.blocks import read_in_blocks
 from tokret.retrieval.store.record import Record
 from tokret.shapes import Float
@@ -61,6 +62,14 @@ class Store:
     def names(self) -> tuple[str, ...]:
         """The images' names, in the order of the rows."""
         return self.record.images.names
+
+
+def fetch_store(path: Path) -> Path:
+    """Fetches a store, or an .npy file of descriptors, if they have a URL.
+
+    Returns the path; errors are those of `fetch`.
+    """
+    return fetch(path, lambda name: name in ("", RECORD, UNFINISHED, DESCRIPTORS))
 
 
 def is_store(path: str | Path) -> bool:

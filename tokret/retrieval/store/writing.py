@@ -2,10 +2,8 @@
 
 import contextlib
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -15,6 +13,10 @@ from tokret.io.atomic_files import sync_folder, write_whole
 from tokret.io.file_locks import held
 from tokret.io.json_files import read_json
 from tokret.io.regular_files import read_file
+from tokret.io.remote.fetching import fetch
+from tokret.io.remote.uploading import publish, withdraw
+from tokret.io.remote.urls import url_of
+from tokret.retrieval.store.journal import encode_batch, read_batches
 from tokret.retrieval.store.reading import (
     DESCRIPTORS,
     JOURNAL,
@@ -27,21 +29,13 @@ from tokret.retrieval.store.reading import (
     UnfinishedFile,
     checksum,
     descriptors_checksum,
+    fetch_store,
     map_descriptors,
     read_store,
 )
 from tokret.retrieval.store.record import Record
+from tokret.retrieval.store.remote_batches import PartUploads, restore_parts
 from tokret.shapes import Bool, Float, Int
-
-Row = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
-
-
-class _Batch(msgspec.Struct, frozen=True, array_like=True):
-    """A batch whose descriptors are on the disk: a line of the journal."""
-
-    rows: tuple[Row, ...]
-    bad: dict[Row, str]  # those whose image has no descriptor, and why
-    checksum: int  # CRC-32 of the descriptors, in the order of `rows`
 
 
 class NoReadablePhotoError(UserError):
@@ -65,8 +59,11 @@ def write_store(folder: Path, record: Record) -> Iterator["StoreWriter"]:
         writer = StoreWriter(folder, record)
         try:
             yield writer
-        finally:
-            writer.close()
+        except BaseException:
+            with contextlib.suppress(UserError):  # of the upload: the other matters
+                writer.close()
+            raise
+        writer.close()
 
 
 class StoreWriter:
@@ -82,11 +79,16 @@ class StoreWriter:
         self._files: tuple[int, int] | None = None  # descriptors, journal
         self._row_bytes, self._start, self._journal_end = 0, 0, 0
         self.finished = np.zeros(len(record.images), bool)
+        self._parts = None if url_of(folder) is None else PartUploads(folder)
         # Files that a killed process was writing.
         for name in (RECORD, UNFINISHED, DESCRIPTORS):
             for draft in folder.glob(f".{name}.*"):
                 draft.unlink(missing_ok=True)
+        if self._parts is not None:
+            fetch(folder, lambda name: name in (RECORD, UNFINISHED))
         self._check_same()
+        if self._parts is not None:
+            self._fetch_rows()
         if (folder / RECORD).exists():
             self.finished[:] = True
         elif (folder / UNFINISHED).exists():
@@ -94,8 +96,15 @@ class StoreWriter:
         else:
             self._write_json(UNFINISHED, UnfinishedFile(record=record))
 
+    def _fetch_rows(self) -> None:
+        if (self._folder / RECORD).exists():
+            fetch_store(self._folder)
+        else:
+            restore_parts(self._folder, len(self.finished))
+
     def _write_json(self, name: str, content: UnfinishedFile) -> None:
         write_whole(self._folder / name, msgspec.json.encode(content) + b"\n")
+        publish(self._folder / name)
 
     def _check_same(self) -> None:
         for name in (RECORD, UNFINISHED):
@@ -111,7 +120,9 @@ class StoreWriter:
 
     def _resume(self) -> None:
         """Keeps the batches whose rows still have the checksums of the journal."""
-        batches, self._journal_end = _read_journal(self._folder / JOURNAL)
+        journal = self._folder / JOURNAL
+        content = read_file(journal, MAX_RECORD) if journal.exists() else b""
+        batches, self._journal_end = read_batches(content)
         array = map_descriptors(self._folder)
         if array is None or len(array) != len(self.finished):
             self._journal_end = 0
@@ -137,9 +148,7 @@ class StoreWriter:
           UserError: the disk cannot be written.
         """
         data = [row.tobytes() for row in np.asarray(descriptors, np.float32)]
-        batch = _Batch(tuple(rows.tolist()), dict(bad), checksum(data))
-        text = msgspec.json.encode(batch)
-        line = b"%08x %s\n" % (zlib.crc32(text), text)  # a torn line is recognised
+        line = encode_batch(rows.tolist(), bad, checksum(data))
         try:
             store, journal = self._files or self._open(descriptors.shape[1])
             for row, content in zip(rows.tolist(), data, strict=True):
@@ -152,6 +161,8 @@ class StoreWriter:
                 f"{self._folder}: cannot be written: {error.strerror}; finished "
                 "batches are kept"
             ) from error
+        if self._parts is not None:
+            self._parts.add(line, data)
         self._journal_end += len(line)
         self.finished[rows] = True
         self._bad |= bad
@@ -190,9 +201,13 @@ class StoreWriter:
                 bad={row: self._bad[row] for row in sorted(self._bad)},
                 checksum=descriptors_checksum(array),
             )
+            publish(self._folder / DESCRIPTORS)
             self._write_json(RECORD, content)
         for name in (UNFINISHED, JOURNAL):
             (self._folder / name).unlink(missing_ok=True)
+        if self._parts is not None:
+            self._parts.remove()
+            withdraw(self._folder / UNFINISHED)
         return read_store(self._folder)
 
     def _open(self, dimensions: int) -> tuple[int, int]:
@@ -219,23 +234,8 @@ class StoreWriter:
         for file in self._files or ():
             os.close(file)
         self._files = None
-
-
-def _read_journal(path: Path) -> tuple[list[_Batch], int]:
-    """Reads the batches up to the first torn line, and their lines' total length."""
-    batches: list[_Batch] = []
-    length = 0
-    content = read_file(path, MAX_RECORD) if path.exists() else b""
-    for line in content.splitlines(keepends=True):
-        checksum, _, text = line[:-1].partition(b" ")
-        if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
-            break
-        try:
-            batches.append(msgspec.json.decode(text, type=_Batch))
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            break
-        length += len(line)
-    return batches, length
+        if self._parts is not None:
+            self._parts.close()
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:
