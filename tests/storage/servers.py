@@ -131,6 +131,8 @@ def gcs(gcs_server: Proxy, monkeypatch, tmp_path: Path) -> Iterator[Storage]:
         "STORAGE_EMULATOR_HOST": gcs_server.url,
         "TENSORSTORE_GCS_HTTP_URL": gcs_server.url,
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
+        # As tokret sets it; here gcsfs may be imported before.
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     }
     with used(Storage("gs", environment, gcs_server), monkeypatch, tmp_path) as storage:
         yield storage

@@ -41,6 +41,18 @@ def test_a_url_has_a_place_and_the_place_has_a_url(tmp_path, monkeypatch):
     assert urls.with_urls(f"{place}/x: damaged") == "gs://bucket/a/b/x: damaged"
 
 
+def test_gs_takes_no_other_protocol_than_http(gcs):
+    program = (
+        "from tokret.io.remote import objects;"
+        f"print(objects.list_names({gcs.url!r}));"
+        "import fsspec; print(fsspec.get_filesystem_class('gs').__module__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["[]", "gcsfs.core"]
+
+
 HOLD = """
 import sys
 from tokret.io.remote.urls import local_path

@@ -4,6 +4,7 @@ A bucket has no folders, no appending and no renaming. An object appears when al
 is written, and a reader sees the old one or the new one.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,6 +194,9 @@ def _open(url: str) -> tuple[Any, str]:
         raise UserError(problem)
     scheme, _, rest = url.partition("://")
     protocol = SCHEMES[scheme.lower()][0]
+    # gcsfs would look up each bucket's kind by gRPC, which not all proxies pass on: a
+    # minute for each call. Only buckets that are in a single zone need it.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     make = lambda: fsspec.filesystem(protocol, use_listings_cache=False)  # noqa: E731
     return retried(url, make), rest.rstrip("/")
 
