@@ -52,6 +52,7 @@ FILE_NAMES = {
 ALLOWED: list[tuple[str, str, str]] = [
     (r"tests/(test_)?wording\.py", ".*", "the list itself and its test"),
     (".*", r"\btell\(", "a method of Python's files"),
+    (r"tests/test_findings\.py", "as described", "what the scripts print"),
     (".*", r"queued-resources describe|\} describe", "a command of gcloud"),
     (".*", r"np\.(may_share|shares)_memory", "functions of NumPy"),
 ]
