@@ -147,12 +147,32 @@ def test_the_model_in_some_lines(readme, trained):
     assert isinstance(names["descriptor"], jax.Array)
 
 
-def test_every_path_in_the_map_exists(readme, request):
+def test_every_path_in_the_map_exists(request):
     root = request.config.rootpath
     architecture = (root / "docs" / "architecture.md").read_text()
     layers = re.findall(r"^\| (`.*?) \|", architecture, re.M)
     named = [name for cell in layers for name in re.findall(r"`([^`]+)`", cell)]
     assert "tokret/models/" in named
-    for name in [*named, *re.findall(r"\]\(([\w/]+\.md)", readme)]:
+    for name in named:
         folders = (root, root / "tokret")
         assert any((folder / name).exists() for folder in folders), name
+
+
+def test_links_lead_to_files_and_headings(request):
+    root = request.config.rootpath
+    pages = [*root.glob("*.md"), *(root / "docs").glob("*.md")]
+    assert len(pages) > 10
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if link.startswith("https://"):
+                continue
+            name, _, heading = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not heading or heading in anchors(target), f"{page.name}: {link}"
+
+
+def anchors(page):
+    """Returns the names that GitHub gives to a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
