@@ -343,3 +343,17 @@ def test_a_damaged_lease_expires(memory, fast, content):
     objects.write_object(f"{URL}/lease", content)
     with leases.leased(f"{URL}/lease", "") as is_held:
         assert is_held()
+
+
+def test_a_lease_whose_answer_was_lost_is_held(memory, fast, monkeypatch):
+    monkeypatch.setattr(leases, "EXPIRES", 60.0)
+    real = leases.write_object
+
+    def write(url, content, *, new=False):
+        real(url, content, new=new)
+        if new:  # the request was repeated
+            raise FileExistsError
+
+    monkeypatch.setattr(leases, "write_object", write)
+    with leases.leased(f"{URL}/lease", "") as is_held:
+        assert is_held()

@@ -71,10 +71,9 @@ class _Lease:
             if found is not None:
                 self._await_end(found, refusal, report)
                 remove(self._url)
-            try:
+            # FileExistsError: another was faster, or this one's answer was lost.
+            with contextlib.suppress(FileExistsError):
                 self._write(new=True)
-            except FileExistsError:
-                continue  # another was faster
             time.sleep(SETTLES)
             self._look()
             if not self._lost:
