@@ -103,7 +103,7 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
                 yield from commands(word)
             name = word.rpartition("/")[2]
             before = words[place - 1]
-            begins = before in ("", "sudo", "srun") or before[-1] in "();|&"
+            begins = before in ("", "{", "sudo", "srun") or before[-1] in "();|&"
             if name in PROGRAMS and (begins or "/bin/" in word):
                 yield name, [*itertools.takewhile(is_argument, words[place + 1 :])]
 
