@@ -39,6 +39,7 @@ from tokret.runtime.compilation_cache import keep_compiled
 from tokret.training.checkpoint_digests import UnreadableError
 from tokret.training.checkpoints import Checkpoints, list_steps
 from tokret.training.input_batches import PhotoInput
+from tokret.training.input_order import describe_order
 from tokret.training.interruption import StopRequests, stop_requests
 from tokret.training.profiling import Profile, parse_steps
 from tokret.training.reporting import Reporter
@@ -178,6 +179,7 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
             f"{dataset.classes} classes; steps {first} to {steps}, "
             f"{setup.epoch_steps} an epoch; {setup.mesh.size} "
             f"{jax.devices()[0].device_kind}"
+            + (f"; {order}" if (order := describe_order(config, dataset)) else "")
             + (
                 f"; resumes from checkpoint {first}"
                 if first

@@ -21,6 +21,7 @@ from tokret.config.tree import (
     RunConfig,
     ScheduleConfig,
     SGDConfig,
+    ShuffleConfig,
     UpdatesConfig,
 )
 
@@ -40,6 +41,7 @@ def get_config() -> ConfigDict:
     # Groups with defaults: the released recipe's, here and in evaluation.
     config.data = fields(GoogleLandmarksConfig(name="gldv2"))
     config.augmentation = fields(AugmentationConfig())
+    config.shuffle = fields(ShuffleConfig())
     config.model = fields(TokenConfig(trunk="resnet101", dtype="float32"))
     config.init = fields(InitConfig())
     config.evaluation = fields(ExtractionConfig())

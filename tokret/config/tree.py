@@ -30,6 +30,18 @@ class AugmentationConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ShuffleConfig:
+    """The order of the training photos: docs/object-storage.md compares the two."""
+
+    order: Literal["global", "windows"] = text(
+        "global", "shuffle all photos, or those of a process's window of shards"
+    )
+    window_gib: float = real(
+        16.0, "GiB of shards in a window of each process, for windows", 1e-6, 2**20
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class InitConfig:
     """Weights of a new run; neither: random ones, by the seed."""
 
@@ -146,7 +158,10 @@ class ExtractionConfig:
 class RunConfig:
     """What does not change the result."""
 
-    data_dir: str = text(..., "folder of prepared datasets")
+    data_dir: str = location(..., "folder or URL of prepared datasets")
+    cache_gib: float = real(
+        64.0, "GiB on the local disk for a dataset in a bucket", 1e-6, 2**20
+    )
     compilation_cache: str = location(
         ..., 'folder or URL (gs://, s3://) of compiled programs; "": none'
     )
@@ -197,6 +212,7 @@ class Config(InferenceConfig):
     epochs: int = integer(..., "passes over the training photos", 1, 2**32)
     data: DataConfig
     augmentation: AugmentationConfig
+    shuffle: ShuffleConfig = ShuffleConfig()  # noqa: RUF009 (frozen)
     arcface: ArcFaceConfig
     schedule: ScheduleConfig
     optimiser: OptimiserConfig

@@ -1,11 +1,12 @@
 """Datasets by name: one visible table."""
 
 import dataclasses
+import functools
 import hashlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokret.arguments import within
 from tokret.config.parsing import parse_data
@@ -13,10 +14,17 @@ from tokret.config.tree import DatasetIdentity
 from tokret.errors import UserError
 from tokret.io.atomic_files import require_folder
 from tokret.io.regular_files import parsing
+from tokret.io.remote.urls import check_url, is_url, path_of, shown, url_of
 from tokret.names import is_valid_name
 from tokret.runtime.ending import keeps
 
+if TYPE_CHECKING:
+    from tokret.data.records import Records
+    from tokret.data.remote_shards import RemoteShards
+    from tokret.data.window_order import Shards
+
 DATA_DIR = "~/.cache/tokret"  # of prepared datasets, where no other is named
+CACHE_GIB = 64.0  # GiB of shards of a dataset in a bucket that are on the local disk
 # By name, module:function; only the module of the chosen dataset is imported.
 DATASETS = {
     "gldv2": "tokret.data.google_landmarks.builder:prepare",
@@ -46,6 +54,37 @@ class Dataset:
 
     name: str
     builder: Any  # TFDS is imported by builders alone
+    cache_gib: float = CACHE_GIB  # of a dataset in a bucket
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its files; those in a bucket have a local copy of it."""
+        return Path(self.builder.data_path)
+
+    @functools.cached_property
+    def remote_shards(self) -> "RemoteShards | None":
+        """The shards of a dataset in a bucket, of all splits together; else None."""
+        if url_of(self.folder) is None:
+            return None
+        from tokret.data.preparing.tfds_layout import shard_digests
+        from tokret.data.remote_shards import RemoteShards
+
+        most = int(self.cache_gib * 2**30)
+        return RemoteShards(self.folder, shard_digests(self.folder), most)
+
+    def shards(self, split: str) -> "Shards":
+        """Returns the lengths and sizes of a split's shards.
+
+        Raises:
+          UserError: if the digests of the files cannot be read.
+        """
+        from tokret.data.preparing.tfds_layout import shard_digests
+        from tokret.data.window_order import Shards
+
+        digests, info = shard_digests(self.folder), self.builder.info.splits[split]
+        names = [Path(path).name for path in info.filepaths]
+        sizes = tuple(digests[name].nbytes for name in names)
+        return Shards(tuple(info.shard_lengths), sizes)
 
     @property
     def classes(self) -> int:
@@ -112,8 +151,11 @@ class Dataset:
             )
         return features["label"]
 
-    def records(self, split: str) -> Sequence[Mapping[str, Any]]:
+    def records(self, split: str) -> "Records":
         """Returns a split's records, images still encoded, in the dataset's order.
+
+        Those of a dataset in a bucket are `RemoteRecords`, whose shards are fetched as
+        they are read.
 
         Raises:
           UserError: if there is no such split, or its files are damaged.
@@ -123,6 +165,10 @@ class Dataset:
                 f"dataset {self.name} has no split {split!r}; it has "
                 f"{', '.join(self.builder.info.splits)}"
             )
+        if self.remote_shards is not None:
+            from tokret.data.remote_records import RemoteRecords
+
+            return RemoteRecords(self.remote_shards, self.builder, split)
         import tensorflow_datasets as tfds
 
         folder = str(self.builder.data_path)
@@ -134,12 +180,15 @@ class Dataset:
         return source
 
 
-def prepare(data_dir: str, *, workers: int = 0, **fields: Any) -> Dataset:
+def prepare(
+    data_dir: str, *, workers: int = 0, cache_gib: float = CACHE_GIB, **fields: Any
+) -> Dataset:
     """Prepares a dataset, unless it was prepared before.
 
     Args:
-      data_dir: the folder of prepared datasets.
+      data_dir: the folder of prepared datasets, or its URL.
       workers: processes or threads; 0 for one per core. Changes no byte.
+      cache_gib: GiB of shards of a dataset in a bucket that are on the local disk.
       **fields: `name`, in `DATASETS`, and further fields of the dataset's config.
 
     Raises:
@@ -147,10 +196,13 @@ def prepare(data_dir: str, *, workers: int = 0, **fields: Any) -> Dataset:
     """
     config = parse_data(fields)
     within("workers", workers, 0)
-    folder = Path(data_dir).expanduser()
+    if is_url(data_dir):
+        check_url(data_dir, "data_dir")
+    folder = path_of(data_dir)
     if not is_valid_name(str(folder)):  # for TFDS and array_record
-        raise UserError(f"data_dir: {folder} is not text in UTF-8; rename the folder")
+        name = shown(folder)
+        raise UserError(f"data_dir: {name} is not text in UTF-8; rename the folder")
     require_folder(folder, "data_dir")
     keeps("photos that are prepared are kept; the same command resumes")
     builder = prepare_function(config.name)(config, folder, workers)
-    return Dataset(config.name, builder)
+    return Dataset(config.name, builder, cache_gib)

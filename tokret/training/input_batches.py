@@ -112,9 +112,14 @@ class PhotoInput(NamedTuple):
 
         records, skipped, options = self._open("train")
         augmentation = Augmentation(**dataclasses.asdict(self.config.augmentation))
-        seed = self.config.seed
+        seed, windows = self.config.seed, self._windows()
         batches = training_batches(
-            records, augmentation, seed=seed, first_step=first_step, **options
+            records,
+            augmentation,
+            seed=seed,
+            first_step=first_step,
+            windows=windows,
+            **options,
         )
         return prefetch_to_devices(map(skipped.count, batches), self.mesh), skipped
 
@@ -124,7 +129,8 @@ class PhotoInput(NamedTuple):
 
         records, skipped, options = self._open("validation")
         size = self.config.augmentation.size
-        batches = validation_batches(records, size=size, **options)
+        in_runs = self.config.shuffle.order == "windows"
+        batches = validation_batches(records, size=size, in_runs=in_runs, **options)
         return (to_devices(skipped.count(b), self.mesh) for b in batches), skipped
 
     def file_names(self, step: int) -> list[str]:
@@ -132,8 +138,21 @@ class PhotoInput(NamedTuple):
         from tokret.data.streams import names_of_step
 
         records, config = self.dataset.records("train"), self.config
-        fields = {"batch_size": config.batch_size, "seed": config.seed}
-        return names_of_step(records, **fields, step=step)
+        return names_of_step(
+            records,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            step=step,
+            processes=jax.process_count(),
+            windows=self._windows(),
+        )
+
+    def _windows(self) -> tuple[Any, int] | None:
+        """The shards and the bytes of a window, None for the global order."""
+        shuffle = self.config.shuffle
+        if shuffle.order == "global":
+            return None
+        return self.dataset.shards("train"), int(shuffle.window_gib * 2**30)
 
     def _open(self, split: str) -> tuple[Any, SkippedPhotos, dict[str, Any]]:
         records, run = self.dataset.records(split), self.config.run

@@ -19,6 +19,7 @@ from tokret.models.retrieval_net import RetrievalNet
 from tokret.names import first_names
 from tokret.runtime import cluster
 from tokret.training.initial_weights import load_initial_weights
+from tokret.training.input_order import check_cache
 from tokret.training.optimiser import Schedule, freeze_modules, make_optimiser
 from tokret.training.sharding import make_mesh, padded_classes
 from tokret.training.state import TrainState, make_classifiers, shardings_of
@@ -58,8 +59,12 @@ def prepare_run(config: Config) -> tuple[Dataset, TrainingSetup]:
         naming("config.data", type(config.data)),
     ):
         dataset = cluster.first_alone(
-            lambda: datasets.prepare(config.run.data_dir, **fields), "dataset"
+            lambda: datasets.prepare(
+                config.run.data_dir, cache_gib=config.run.cache_gib, **fields
+            ),
+            "dataset",
         )
+    check_cache(config, dataset)
     if dataset.classes < 2:
         raise UserError(
             f"config.data: all training photos are of one class, "

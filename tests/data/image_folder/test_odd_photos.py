@@ -74,7 +74,8 @@ def prepare(tmp_path, photos, **options):
     fields = {"root": str(tmp_path / "photos"), "validation_fraction": 0.0} | options
     dataset = datasets.prepare(str(tmp_path / "d"), name="image_folder", **fields)
     records = dataset.records("train")
-    return {record["filename"].decode()[2:]: record for record in records}, records
+    each = [records[row] for row in range(len(records))]
+    return {record["filename"].decode()[2:]: record for record in each}, records
 
 
 def seen(record):

@@ -17,7 +17,13 @@ import pytest
 
 from tokret.config.datasets import ImageFolderConfig
 from tokret.data.image_folder import builder
-from tokret.data.preparing import dataset_writer, shards, tfds_layout, workers
+from tokret.data.preparing import (
+    dataset_writer,
+    destinations,
+    shards,
+    tfds_layout,
+    workers,
+)
 from tokret.data.preparing.photo_files import PhotoLocation
 from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.shards import SourcePhoto
@@ -249,7 +255,7 @@ class TestOneProcess:
 
     def test_a_kill_between_the_last_two_steps(self, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(dataset_writer.shutil, "rmtree", lambda *_, **__: 1 / 0)
+            patch.setattr(destinations.shutil, "rmtree", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 self.prepare()
         assert list(self.data_dir.rglob("*.partial"))

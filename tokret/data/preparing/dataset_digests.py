@@ -51,17 +51,22 @@ def write_digests(folder: Path, known: Mapping[str, FileDigest]) -> None:
 
     Args:
       folder: a dataset, all of whose files were written.
-      known: digests that were made before, by name; those files are not read.
+      known: digests that were made before, by name; those files are not read, and need
+        not be here any more.
 
     Raises:
       UserError: if a file cannot be read or the list not be written.
       OSError: if the disk fails.
     """
+    names = {
+        path.name
+        for path in folder.iterdir()
+        if path.is_file() and path.name != FILE and not path.name.startswith(".")
+    }
     lines = []
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != FILE and not path.name.startswith("."):
-            nbytes, sha256 = known.get(path.name) or digest_file(path)
-            lines.append(f"# {nbytes}\n{sha256}  {path.name}\n")
+    for name in sorted({*names, *known}):
+        nbytes, sha256 = known.get(name) or digest_file(folder / name)
+        lines.append(f"# {nbytes}\n{sha256}  {name}\n")
     write_whole(folder / FILE, "".join(lines))
 
 
@@ -83,19 +88,18 @@ def read_digests(folder: Path) -> dict[str, FileDigest]:
     return {entry[3]: FileDigest(int(entry[1]), entry[2]) for entry in entries}
 
 
-def check_size(path: Path, digests: Mapping[str, FileDigest]) -> None:
+def check_size(name: str, nbytes: int, digests: Mapping[str, FileDigest]) -> None:
     """Compares a file's size with the one it was written with.
 
     Raises:
       ValueError: if it differs, or the file has no digest.
-      OSError: if the file is missing.
     """
-    expected, found = digests.get(path.name), path.stat().st_size
+    expected = digests.get(name)
     if expected is None:
-        raise ValueError(f"{path.name} was added: {FILE} has no digest of it")
-    if found != expected.nbytes:
+        raise ValueError(f"{name} was added: {FILE} has no digest of it")
+    if nbytes != expected.nbytes:
         raise ValueError(
-            f"{path.name} is not as it was written: it has {found:,} bytes, not "
+            f"{name} is not as it was written: it has {nbytes:,} bytes, not "
             f"{expected.nbytes:,}"
         )
 
@@ -108,6 +112,7 @@ def verify_file(path: Path, digests: Mapping[str, FileDigest]) -> None:
       UserError: if it is not a regular file.
       OSError: if it is missing, or cannot be read.
     """
-    check_size(path, digests)  # first: one that grew may be without end
+    # First: one that grew may be without end.
+    check_size(path.name, path.stat().st_size, digests)
     if digest_file(path) != digests[path.name]:
         raise ValueError(f"{path.name} is not as it was written: its SHA-256 differs")

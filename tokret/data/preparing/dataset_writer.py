@@ -11,17 +11,14 @@ is stored in NAME/CONFIG/VERSION.partial:
     problems.csv, and temporary files such as unpacked archives
 
 CONFIG ends in a fingerprint of the sources and the options, so that a preparation is
-never resumed with others.
+never resumed with others. `destinations` has what is different in a bucket.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import re
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -29,6 +26,13 @@ import tensorflow_datasets as tfds
 from tokret.data.preparing import problems
 from tokret.data.preparing.csv_files import read_rows, write_rows
 from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
+from tokret.data.preparing.destinations import (
+    Destination,
+    destination,
+    is_prepared,
+    list_configs,
+    log,
+)
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import (
     ShardReport,
@@ -46,7 +50,8 @@ from tokret.data.preparing.tfds_layout import (
 )
 from tokret.data.preparing.workers import count_cores, run
 from tokret.errors import UserError
-from tokret.names import counted, printable
+from tokret.io.remote.uploading import publish
+from tokret.names import counted
 from tokret.runtime.progress import Progress
 
 FEW = 256  # photos; starting processes for them does not pay
@@ -65,9 +70,9 @@ def open_prepared(
     pattern = re.compile((re.escape(variant) or ".+") + "-[0-9a-f]{12}")
     parent = Path(data_dir) / name
     found = [
-        folder / VERSION
-        for folder in sorted(parent.glob("*"))
-        if pattern.fullmatch(folder.name) and (folder / VERSION).is_dir()
+        parent / config / VERSION
+        for config in list_configs(parent)
+        if pattern.fullmatch(config) and is_prepared(parent / config / VERSION)
     ]
     if not found:
         raise UserError(
@@ -107,24 +112,24 @@ def prepare_dataset(
         are kept, and the same call resumes from there.
     """
     final = Path(data_dir) / spec.name / spec.config_name() / VERSION
-    partial = final.with_name(VERSION + ".partial")
+    place = destination(final)
     for note in spec.notes:
-        _log(f"note: {spec.name}: {note}")
-    # Both exist after a kill between the last two steps.
-    if partial.exists() or not final.exists():
-        with _locked(spec.name, partial) as lock:
-            if not final.exists():
-                _remove_unfinished(partial)  # of killed workers
+        log(f"note: {spec.name}: {note}")
+    if not place.is_clean():
+        with place.locked(spec.name) as locks:
+            if not is_prepared(final):
+                place.start()
                 try:
-                    _Writer(spec, partial, final, skip_bad, workers, lock).write()
+                    _Writer(spec, place, skip_bad, workers, locks).write()
                 except WriteError as error:
                     raise UserError(
-                        f"{spec.name}: {partial} cannot be written ({error}); what is "
-                        "finished is kept: free some space and run the same again"
+                        f"{spec.name}: {place.partial} cannot be written ({error}); "
+                        "what is finished is kept: free some space and run the same "
+                        "again"
                     ) from error
                 finally:
-                    _remove_unfinished(partial)
-            shutil.rmtree(partial, ignore_errors=True)
+                    place.close()
+            place.clear()
     return _opened(spec.name, final)
 
 
@@ -134,58 +139,34 @@ def _opened(name: str, folder: Path) -> tfds.core.DatasetBuilder:
     path = folder / problems.FILE
     if path.exists():
         bad = [Problem(*values) for _, values in read_rows(path, Problem._fields)]
-        _log(
+        log(
             f"warning: {name}: {counted(len(bad), 'photo')} skipped: "
             f"{problems.summary(bad)}; {path} lists them"
         )
     return builder
 
 
-@contextlib.contextmanager
-def _locked(name: str, partial: Path) -> Iterator[int]:
-    """Waits until no other process prepares this dataset; yields the open lock."""
-    partial.mkdir(parents=True, exist_ok=True)
-    file = os.open(partial / "lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log(f"preparing {name}: waiting for another process that prepares it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)
-
-
-def _remove_unfinished(partial: Path) -> None:
-    for path in partial.glob("*/*.tmp"):
-        path.unlink(missing_ok=True)
-
-
 @dataclasses.dataclass
 class _Writer:
-    """Writes one dataset from `partial` to `final`, with the lock as an open file."""
+    """Writes one dataset; workers keep the files `locks` open."""
 
     spec: DatasetSpec
-    partial: Path
-    final: Path
+    place: Destination
     skip_bad: bool
     workers: int
-    lock: int
+    locks: tuple[int, ...]
 
     def write(self) -> None:
-        for folder in ("data", "journal"):
-            (self.partial / folder).mkdir(exist_ok=True)
-        name, data = self.spec.name, self.partial / "data"
-        contents = self.spec.read_contents(self.partial)
+        name, partial = self.spec.name, self.place.partial
+        contents = self.spec.read_contents(partial)
         lengths = {split: len(photos) for split, photos in contents.splits.items()}
         total = sum(lengths.values())
         everything = total + len(contents.missing)
         self._reject(contents.missing, "are missing", everything)
-        _log(f"preparing {name}: {counted(total, 'photo')} into {self.final}")
+        log(f"preparing {name}: {counted(total, 'photo')} into {self.place.final}")
         for note in contents.notes:
-            _log(f"note: {name}: {note}")
-        shards = list_shards(name, lengths, self.partial)
+            log(f"note: {name}: {note}")
+        shards = list_shards(name, lengths, partial)
         reports = self._write_shards(contents, shards)
         broken = [problem for report in reports for problem in report.problems]
         self._reject(broken, "cannot be used", everything)
@@ -193,15 +174,16 @@ class _Writer:
             raise UserError(f"{name}: no photo can be used; check the sources")
         bad = [*contents.missing, *broken]
         if bad:
-            write_rows(data / problems.FILE, Problem._fields, bad)
-        write_dataset_info(self.spec, contents, shards, reports, data)
-        os.rename(data, self.final)
+            write_rows(self.place.data / problems.FILE, Problem._fields, bad)
+        write_dataset_info(self.spec, contents, shards, reports, self.place.data)
+        self.place.complete()
 
     def _reject(self, bad: Sequence[Problem], what: str, total: int) -> None:
         if not bad or self.skip_bad:
             return
-        path = self.partial / problems.FILE
+        path = self.place.partial / problems.FILE
         write_rows(path, Problem._fields, bad)
+        publish(path)
         raise UserError(
             f"{self.spec.name}: {len(bad):,} of {total:,} photos {what}: "
             f"{problems.summary(bad)}"
@@ -223,24 +205,23 @@ class _Writer:
                 features=contents.features,
             )
 
+        finished = self.place.finished()
         reports = {
             shard: report
             for shard in shards
-            if shard.path.exists() and (report := read_report(task(shard)))
+            if shard.path.name in finished and (report := read_report(task(shard)))
         }
         unfinished = {str(s.path): s for s in shards if s not in reports}
         left = sum(shard.last - shard.first for shard in unfinished.values())
         workers = self.workers or (1 if left < FEW else count_cores())
         workers = max(1, min(workers, len(unfinished)))
         total = sum(shard.last - shard.first for shard in shards)
-        tasks = map(task, unfinished.values())
+        tasks = self.place.limited(map(task, unfinished.values()), workers)
         with Progress(self.spec.name, total, done=total - left) as bar:
-            written = run(write_shard, tasks, workers, bar.update, (self.lock,))
+            written = run(write_shard, tasks, workers, bar.update, self.locks)
             with contextlib.closing(written):
                 for path, report in written:
-                    reports[unfinished[path]] = report
+                    shard = unfinished[path]
+                    reports[shard] = report
+                    self.place.put(shard.path, shard.journal)
         return [reports[shard] for shard in shards]
-
-
-def _log(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201

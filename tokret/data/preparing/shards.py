@@ -76,16 +76,17 @@ class WriteError(Exception):
 
 
 def read_report(task: ShardTask) -> ShardReport | None:
-    """Returns the report of a shard that was finished before, None if there is none."""
+    """Returns the report of a shard that was finished before, None if there is none.
+
+    The report is written before the shard gets its name: whether there is a shard is
+    for the caller to know.
+    """
     path, remedy = Path(task.journal), "the shard is written again"
     try:
         report: ShardReport = read_json(path, ShardReport, remedy, MAX_REPORT)
     except UserError:
         return None
-    # The report is written before the shard gets its name.
-    if report.digest != task.digest() or not os.path.isfile(task.path):
-        return None
-    return report
+    return report if report.digest == task.digest() else None
 
 
 def write_shard(

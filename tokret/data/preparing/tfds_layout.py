@@ -21,6 +21,10 @@ from tokret.data.preparing.dataset_specs import DatasetContents, DatasetSpec
 from tokret.data.preparing.shards import ShardReport
 from tokret.errors import UserError
 from tokret.io.regular_files import open_file
+from tokret.io.remote.fetching import fetch
+from tokret.io.remote.objects import list_objects
+from tokret.io.remote.retrying import UnavailableError
+from tokret.io.remote.urls import url_of
 from tokret.names import first_names, one_line
 
 VERSION = "1.1.0"  # another one for files that another version cannot read
@@ -33,28 +37,23 @@ def open_dataset(folder: Path, whole: bool = True) -> tfds.core.DatasetBuilder:
 
     All but the shards are compared with their digests. Of the shards, which may be
     large, only the sizes and the numbers of records are, and only of a `whole` dataset.
+    Of a dataset in a bucket all files but the shards are fetched.
 
     Raises:
       UserError: if a file is damaged, other than it was written or, of a `whole`
         dataset, missing.
+      StorageError, UnavailableError: if the bucket cannot be read.
     """
+    fetch(folder, lambda name: not _is_shard(name))
     digests = read_digests(folder)
     try:
         _verify_beside(folder, digests)
         builder = tfds.builder_from_directory(folder)
         dict((builder.info.metadata or {}).items())
         _check_features(folder, builder.info.features)
-        shards = {
-            path: length
-            for split in builder.info.splits.values()
-            for path, length in zip(
-                map(Path, split.filepaths), split.shard_lengths, strict=True
-            )
-        }
-        lacking = [path.name for path in shards if not path.is_file()] if whole else []
-        if whole and not lacking:
-            for path, length in shards.items():
-                _check_shard(path, length, digests)
+        lacking = _check_shards(folder, builder.info.splits, digests) if whole else []
+    except UnavailableError:
+        raise
     # TFDS's own errors, protobuf's, and those of every parser.
     except Exception as error:
         reason = one_line(error)[:200] or type(error).__name__
@@ -64,9 +63,50 @@ def open_dataset(folder: Path, whole: bool = True) -> tfds.core.DatasetBuilder:
     return builder
 
 
+def _is_shard(name: str) -> bool:
+    return ".array_record" in name
+
+
+def shard_digests(folder: Path) -> dict[str, FileDigest]:
+    """Reads the digests of a dataset's shards, of all splits, by file name.
+
+    Raises:
+      UserError: as `read_digests`.
+    """
+    return {n: digest for n, digest in read_digests(folder).items() if _is_shard(n)}
+
+
+def shard_sizes(folder: Path) -> dict[str, int]:
+    """Lists the shards that a dataset has, on the disk or in its bucket, in bytes."""
+    if url := url_of(folder):
+        found = {name: entry.size for name, entry in list_objects(url).items()}
+    else:
+        found = {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()}
+    return {name: nbytes for name, nbytes in found.items() if _is_shard(name)}
+
+
+def _check_shards(
+    folder: Path, splits: Mapping[str, Any], digests: Mapping[str, FileDigest]
+) -> list[str]:
+    """Returns the names of missing shards; checks the others if there are none."""
+    lengths = {
+        Path(path).name: length
+        for split in splits.values()
+        for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+    }
+    sizes = shard_sizes(folder)
+    if lacking := [name for name in lengths if name not in sizes]:
+        return lacking
+    for name, length in lengths.items():
+        check_size(name, sizes[name], digests)
+        if url_of(folder) is None:
+            _check_length(folder / name, length)
+    return []
+
+
 def _verify_beside(folder: Path, digests: Mapping[str, FileDigest]) -> None:
     """Verifies all files but the shards; no other may be there that TFDS would read."""
-    names = {name for name in digests if ".array_record" not in name}
+    names = {name for name in digests if not _is_shard(name)}
     names |= {
         path.name for kind in ("json", "txt") for path in folder.glob(f"*.{kind}")
     }
@@ -74,8 +114,7 @@ def _verify_beside(folder: Path, digests: Mapping[str, FileDigest]) -> None:
         verify_file(folder / name, digests)
 
 
-def _check_shard(path: Path, length: int, digests: Mapping[str, FileDigest]) -> None:
-    check_size(path, digests)
+def _check_length(path: Path, length: int) -> None:
     open_file(path).close()  # the reader would wait for a pipe
     reader = ArrayRecordReader(str(path))
     found = reader.num_records()
