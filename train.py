@@ -20,7 +20,7 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +33,9 @@ from tokret.config.parsing import naming
 from tokret.config.tree import Config
 from tokret.errors import StoppedError, UserError
 from tokret.io.atomic_files import require_folder
+from tokret.io.remote.retrying import UnavailableError
+from tokret.io.remote.uploading import publish
+from tokret.io.remote.urls import shown
 from tokret.option_types import RemotePath
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
@@ -42,6 +45,7 @@ from tokret.training.input_batches import PhotoInput
 from tokret.training.input_order import describe_order
 from tokret.training.interruption import StopRequests, stop_requests
 from tokret.training.profiling import Profile, parse_steps
+from tokret.training.remote_runs import fetch_run
 from tokret.training.reporting import Reporter
 from tokret.training.workdir import Workdir
 
@@ -124,6 +128,17 @@ def restore_newest(
     return None
 
 
+@contextlib.contextmanager
+def naming_what_is_saved(workdir: Path) -> Iterator[None]:
+    """Adds to the error of object storage that fails what is saved of the run."""
+    try:
+        yield
+    except UnavailableError as error:
+        steps = list_steps(workdir)
+        saved = f"saved up to step {steps[-1]}" if steps else "no step is saved"
+        raise UnavailableError(f"{error}; {saved}") from error
+
+
 class Run(NamedTuple):
     """What a run trains with."""
 
@@ -142,7 +157,7 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     from tokret.training.initial_weights import check_initial_weights, weights_source
     from tokret.training.setup import initial_state, prepare_run
 
-    require_folder(workdir, "workdir")
+    require_folder(fetch_run(workdir), "workdir")
     if not list_steps(workdir):  # before photos are prepared, which may take hours
         with naming("config.init", type(config.init)):
             check_initial_weights(config.init, config.model)
@@ -156,12 +171,14 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     # From here on something is written into the workdir.
     with (
         Workdir(workdir) as folder,
+        naming_what_is_saved(workdir),
         stop_requests() as stop_requested,
-        Checkpoints(workdir, config) as checkpoints,
+        Checkpoints(workdir, config, folder.settle) as checkpoints,
     ):
         recorded = checkpoints.recorded_config()
         if cluster.is_first():
             stored.record(config, workdir / "config.json", recorded)
+            publish(workdir / "config.json")
         # A resumed run starts from its newest checkpoint; a new one from the weights
         # that config.init names, of the whole model or its trunk, else the seed's.
         state = state or restore_newest(setup.programs.abstract, workdir, checkpoints)
@@ -169,8 +186,8 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
         first, steps = int(state.step), setup.schedule.steps
         if first >= steps:
             print(
-                f"{workdir} is finished: {config.epochs} epochs, {steps} steps; to "
-                f"train it further add {stored.lengthening(config)}",
+                f"{shown(workdir)} is finished: {config.epochs} epochs, {steps} steps; "
+                f"to train it further add {stored.lengthening(config)}",
                 flush=True,
             )
             return
@@ -194,16 +211,17 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
             batch_size=config.batch_size,
             nonfinite_steps=int(state.nonfinite_steps),
             peak_images=setup.peak_images,
+            uploads=folder.uploads,
         )
         photos = PhotoInput(config, dataset, setup.mesh, reporter.print_line)
         run = Run(setup, photos, reporter, checkpoints, folder, stop_requested)
-        profile = Profile(workdir / "profile", traced)
+        profile = Profile(workdir / "profile", traced, folder.uploads)
         with contextlib.closing(reporter), contextlib.closing(profile):
             take_steps(run, state, profile)
     # Once the last checkpoint is complete.
     reporter.print_line(
-        f"finished: {workdir / 'checkpoints' / str(steps)}; evaluate it with "
-        f"tokret eval --workdir={shlex.quote(str(workdir))}"
+        f"finished: {shown(workdir / 'checkpoints' / str(steps))}; evaluate it with "
+        f"tokret eval --workdir={shlex.quote(shown(workdir))}"
     )
 
 
@@ -236,6 +254,7 @@ def take_steps(run: Run, state: "TrainState", profile: Profile) -> None:
             values["learning_rate"] = float(setup.schedule(step - 1))
             values["skipped"] = skipped.report()
             run.folder.check()
+            run.checkpoints.check()
             reporter.train(step, values)
         # Before saving: a run that is killed here validates again.
         measured = {}
@@ -268,7 +287,7 @@ def main(
 
     Args:
       config: the config file, such as configs/demo.py.
-      workdir: the folder of the run.
+      workdir: the folder of the run, or its URL in object storage.
       profile: steps to trace, as 10:20; the trace is written to WORKDIR/profile.
       fields: changes to the config.
       processes: those that train together.

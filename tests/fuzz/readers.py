@@ -56,7 +56,7 @@ from tokret.search.catalogue import (
 )
 from tokret.training.checkpoint_digests import verify, write_digests
 from tokret.training.checkpoint_metadata import read_config
-from tokret.training.reporting import _drop_lines_after
+from tokret.training.metrics_lines import _drop_lines_after
 
 FAST = PhotoProcessing(resize=16)
 

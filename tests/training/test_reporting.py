@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -83,8 +84,9 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
             Reporter(tmp_path, first_step=0, steps=4, batch_size=4)
         ) as it,
     ):
-        it._file.close()
-        monkeypatch.setattr(it, "_file", open("/dev/full", "w"))
+        it._metrics.close()
+        monkeypatch.setattr(it._metrics, "_path", Path("/dev/full"))
+        monkeypatch.setattr(it._metrics, "_file", open("/dev/full", "w"))
         it.advance()
         it.train(1, METRICS)
 

@@ -2,6 +2,7 @@ import struct
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from tokret.io.remote.uploading import Uploads
 from tokret.training.tensorboard import Events
 
 
@@ -17,7 +18,7 @@ def events_in(folder):
 
 
 def test_what_tensorboard_reads(tmp_path):
-    events = Events(tmp_path / "events", first_step=5)
+    events = Events(tmp_path / "events", Uploads(), first_step=5)
     events.scalars(6, {"train/loss": 0.5, "train/top1": 1.0})
     # On the disk at once, whatever happens to the process.
     version, start, *written = events_in(tmp_path / "events")

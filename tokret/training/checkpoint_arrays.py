@@ -5,7 +5,7 @@ Orbax takes long to import, so only the functions that touch a checkpoint import
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ import jax
 
 from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder
+from tokret.io.remote.urls import url_of
 from tokret.runtime import cluster
+from tokret.runtime.coordinator import process_index
+from tokret.training import remote_checkpoints
 from tokret.training.checkpoint_digests import damaged, verify, write_digests
 from tokret.training.remote_runs import fetch_checkpoint
 
@@ -83,7 +86,7 @@ class SavedArrays:
         """
         from orbax.checkpoint import v1 as ocp
 
-        context = ocp.Context()
+        context = _context(self.path)
         context.pytree.loading.partial_load = partial
         context.array.loading.enable_padding_and_truncation = padded
         try:
@@ -92,6 +95,17 @@ class SavedArrays:
         except (OSError, ValueError, KeyError) as error:
             raise damaged(self.path, first_cause(error)) from error
         return found[STATE]
+
+
+def _context(path: Path) -> Any:
+    """Returns Orbax's options; of a local copy no process waits for the others."""
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    if url_of(path) is not None:
+        context.multiprocessing.primary_host = process_index()
+        context.multiprocessing.active_processes = {process_index()}
+    return context
 
 
 def open_arrays(path: Path) -> SavedArrays:
@@ -107,7 +121,8 @@ def open_arrays(path: Path) -> SavedArrays:
 
     verify(fetch_checkpoint(path))
     try:
-        saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
+        with _context(path):
+            saved = ocp.checkpointables_metadata(path.resolve()).metadata[STATE]
         if not isinstance(saved, dict):
             raise ValueError("its list of arrays is missing or damaged")
     # Orbax and the libraries below raise anything for files that they did not write.
@@ -116,26 +131,47 @@ def open_arrays(path: Path) -> SavedArrays:
     return SavedArrays(path, saved)
 
 
-def start_saving(path: Path, state: Any, metadata: Mapping[str, Any]) -> Future[None]:
+def start_saving(
+    path: Path,
+    state: Any,
+    metadata: Mapping[str, Any],
+    before_commit: Callable[[], None] = lambda: None,
+) -> Future[None]:
     """Starts to write a checkpoint in the background; arrays may then be overwritten.
 
     The future's `result()` waits until the checkpoint is complete. It gets its name
-    last: a process that is killed before leaves a folder named `SAVING` and so on.
+    last: a process that is killed before leaves a folder named `SAVING` and so on. One
+    in object storage is uploaded by the first process; `before_commit` is called in
+    the background before it counts.
 
     Raises:
       OSError: if it cannot be written, as `result()` does; or ValueError.
+      StorageError, UnavailableError: as `result()` does, of object storage.
     """
     from orbax.checkpoint import v1 as ocp
 
     path = path.resolve()
     draft = path.with_name(f"{SAVING}{path.name}")
+    if url_of(path) is not None:
+        copied = {STATE: remote_checkpoints.copy_to_first(state)}
+        write = remote_checkpoints.write if cluster.is_first() else _nothing
+        return in_background(write, draft, path, copied, metadata, before_commit)
     response = ocp.save_checkpointables_async(
         draft, {STATE: state}, custom_metadata=dict(metadata)
     )
+    return in_background(_commit, response, draft, path)
+
+
+def in_background(work: Callable[..., None], *arguments: Any) -> Future[None]:
+    """Calls a function in a thread of its own."""
     thread = ThreadPoolExecutor(1)
-    saving = thread.submit(_commit, response, draft, path)
+    running = thread.submit(work, *arguments)
     thread.shutdown(wait=False)
-    return saving
+    return running
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 def _commit(response: Any, draft: Path, path: Path) -> None:

@@ -6,23 +6,27 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tokret.config.tree import Config, InferenceConfig
 from tokret.errors import StoppedError, UserError
+from tokret.io.remote.fetching import drop
 from tokret.io.remote.urls import url_of
 from tokret.runtime import cluster
+from tokret.training import remote_checkpoints
 from tokret.training.checkpoint_arrays import (
     SAVING,
     SavedArrays,
+    in_background,
     open_arrays,
     start_saving,
 )
 from tokret.training.checkpoint_digests import UnreadableError, has_digests
 from tokret.training.checkpoint_metadata import make_metadata, read_metadata
+from tokret.training.remote_runs import drop_arrays
 from tokret.training.retention import steps_to_remove
 
 # What a killed process leaves, half-written or half-removed.
@@ -62,6 +66,11 @@ def list_measured(workdir: Path) -> dict[int, Mapping[str, float]]:
 
 def remove(checkpoint: Path) -> None:
     """Removes a checkpoint; one killed meanwhile leaves none that looks complete."""
+    url = url_of(checkpoint)
+    if url is not None:
+        remote_checkpoints.remove_objects(url)
+        drop(checkpoint)
+        return
     removed = checkpoint.with_name(f".removed-{checkpoint.name}")
     os.replace(checkpoint, removed)
     shutil.rmtree(removed)
@@ -76,10 +85,20 @@ class Checkpoints:
     and what it was removing when it was killed looks complete.
     """
 
-    def __init__(self, workdir: Path, config: Config):
-        """Opens the checkpoints of a folder that this run has locked."""
+    def __init__(
+        self,
+        workdir: Path,
+        config: Config,
+        before_commit: Callable[[], None] = lambda: None,
+    ):
+        """Opens the checkpoints of a folder that this run has locked.
+
+        Before one in object storage counts, `before_commit` is called in a thread.
+        """
         self._folder = workdir / "checkpoints"
+        self._is_remote = url_of(workdir) is not None
         self._config = config
+        self._before_commit = before_commit
         # The save in progress: its step, and when it is complete.
         self._saving: tuple[int, Future[None]] | None = None
         self._saved: int | None = None  # the step of the save before
@@ -94,6 +113,9 @@ class Checkpoints:
         """Waits for the save in progress."""
         try:
             self._finish_saving()
+            if self._is_remote and (kind is None or kind is StoppedError):
+                # The first may upload for longer than JAX lets others wait at the end.
+                cluster.wait("the last checkpoint is uploaded")
         except UserError as failure:
             # A run that stops reports that it saved, so this error is more important.
             if kind is None or issubclass(kind, StoppedError):
@@ -106,6 +128,8 @@ class Checkpoints:
             for pattern in INCOMPLETE:
                 for path in self._folder.glob(pattern):
                     shutil.rmtree(path, ignore_errors=True)
+            if self._is_remote:
+                remote_checkpoints.remove_incomplete(self._folder)
 
     def recorded_config(self) -> InferenceConfig | None:
         """Returns the config that the newest readable checkpoint repeats, if any."""
@@ -133,11 +157,23 @@ class Checkpoints:
         if step == self._saved:
             return
         metadata = make_metadata(self._config, step, measured)
+        path, before_commit = self._folder / str(step), self._before_commit
         try:
-            saving = start_saving(self._folder / str(step), state, metadata)
+            saving = start_saving(path, state, metadata, before_commit)
         except (OSError, ValueError) as error:
             self._fail(step, error)
+        if self._is_remote:  # training continues while the storage is slow
+            saving = in_background(self._prune_after, saving)
         self._saving = (step, saving)
+
+    def _prune_after(self, saving: Future[None]) -> None:
+        saving.result()
+        self.prune()
+
+    def check(self) -> None:
+        """Raises the error of a save in object storage, once it has failed."""
+        if self._is_remote and self._saving and self._saving[1].done():
+            self._finish_saving()
 
     def _finish_saving(self) -> None:
         """Waits for the save in progress, then removes what need not be kept."""
@@ -150,10 +186,12 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             self._fail(step, error)
         self._saved = step
-        self.prune()
+        if not self._is_remote:
+            self.prune()
 
     def _fail(self, step: int, error: Exception) -> NoReturn:
-        self._remove_incomplete()
+        if not self._is_remote:  # there the next start does
+            self._remove_incomplete()
         latest = self.latest_step()
         resumed = "the beginning" if latest is None else f"step {latest}"
         raise UserError(
@@ -178,7 +216,9 @@ class Checkpoints:
         folder.mkdir(exist_ok=True)
         target = folder / f"{step}-{time.time_ns()}"
         cluster.wait(f"none reads checkpoint {step}")
-        if cluster.is_first():
+        if cluster.is_first() and self._is_remote:
+            remote_checkpoints.move(self._folder / str(step), target)
+        elif cluster.is_first():
             os.replace(self._folder / str(step), target)
         cluster.wait(f"checkpoint {step} is moved")
         return target
@@ -202,7 +242,9 @@ class Checkpoints:
             f"weights of {self._folder.parent}",
         )
         # Only rows of classes that do not exist are padded or cut: zeros.
-        return saved.load(abstract_state, padded=True)
+        state = saved.load(abstract_state, padded=True)
+        drop_arrays(saved.path)
+        return state
 
     def _open(self, step: int) -> SavedArrays:
         """Opens a checkpoint in all processes, or in none.

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from tokret.errors import UserError
+from tokret.io.remote.uploading import Uploads
 
 
 def parse_steps(profile: str | None) -> range:
@@ -27,9 +28,13 @@ def parse_steps(profile: str | None) -> range:
 class Profile:
     """Traces some steps of a run into a folder."""
 
-    def __init__(self, folder: Path, steps: range):
-        """Sets what is traced; `close` ends a trace that is in progress."""
+    def __init__(self, folder: Path, steps: range, uploads: Uploads | None = None):
+        """Sets what is traced; `close` ends a trace that is in progress.
+
+        A trace in object storage is given to `uploads` when it ends.
+        """
         self._folder, self._steps = folder, steps
+        self._uploads = uploads or Uploads()
         self._running = False
 
     @contextlib.contextmanager
@@ -52,3 +57,5 @@ class Profile:
             self._running = False
             jax.effects_barrier()  # steps are dispatched before they are done
             jax.profiler.stop_trace()
+            for file in filter(Path.is_file, self._folder.rglob("*")):
+                self._uploads.changed(file)

@@ -1,12 +1,10 @@
-"""The output of a run: a progress bar or lines, metrics.jsonl, TensorBoard files.
+"""The output of a run: a progress bar or lines, metrics, TensorBoard files.
 
 Of several processes only the first writes.
 """
 
 import contextlib
 import errno
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,15 +14,14 @@ from typing import Any
 from tqdm import tqdm
 
 from tokret.errors import UserError
-from tokret.io.atomic_files import write_whole
-from tokret.io.regular_files import read_file
+from tokret.io.remote.uploading import Uploads
 from tokret.runtime import cluster
 from tokret.runtime.ending import drop_output
 from tokret.runtime.progress import has_terminal
+from tokret.training.metrics_lines import open_metrics
 
 COMPILING = "compiling the first step"
 BAR = "{n_fmt}/{total_fmt}|{bar}| {desc}"
-MAX_METRICS = 2**31  # bytes; a million lines take 0.3 GB
 
 
 class Reporter:
@@ -39,13 +36,15 @@ class Reporter:
         batch_size: int,
         nonfinite_steps: int = 0,
         peak_images: Callable[[], float | None] = lambda: None,
+        uploads: Uploads | None = None,
     ):
         """Opens the run's metrics for appending.
 
         Of all `steps`, `first_step` were done before this start, in which
         `nonfinite_steps` updates were skipped. `peak_images` returns the images/s at a
         model FLOP utilisation (MFU) of 1, None if the devices' peak is unknown; it is
-        called once, while the first step runs.
+        called once, while the first step runs. Files of a run in object storage are
+        given to `uploads`.
         """
         self.output_is_closed = False
         self._peak_images = peak_images
@@ -58,17 +57,18 @@ class Reporter:
         self._compiled = False
         self._workdir = workdir
         writes = cluster.is_first()
-        metrics = workdir / "metrics.jsonl" if writes else Path(os.devnull)
-        self._events = None
+        self._metrics, self._events = None, None
+        uploads = uploads or Uploads()
         with self._writing():
             if writes:
                 # Only here, since its import of protobuf takes long.
                 from tokret.training.tensorboard import Events
 
-                _drop_lines_after(metrics, first_step)
+                self._metrics = open_metrics(
+                    workdir, first_step, uploads, self.print_line
+                )
                 folder = workdir / "tensorboard"
-                self._events = Events(folder, first_step=first_step + 1)
-            self._file = metrics.open("a")
+                self._events = Events(folder, uploads, first_step=first_step + 1)
         self._bar = tqdm(
             total=steps,
             initial=first_step,
@@ -84,7 +84,7 @@ class Reporter:
     def close(self) -> None:
         """Flushes and closes everything."""
         self._bar.close()
-        for file in (self._file, self._events):
+        for file in (self._metrics, self._events):
             # The error that ends the run has reported a full disk already.
             with contextlib.suppress(OSError):
                 if file is not None:
@@ -120,10 +120,11 @@ class Reporter:
             return
         photos = file_names()
         self._write_line({"step": step, "kind": "nonfinite_step", "photos": photos})
-        self.print_line(
-            f"warning: the update of step {step} was non-finite and was skipped; "
-            f"metrics.jsonl names its {len(photos)} photos"
-        )
+        if self._metrics is not None:
+            self.print_line(
+                f"warning: the update of step {step} was non-finite and was skipped; "
+                f"{self._metrics.name} names its {len(photos)} photos"
+            )
 
     def train(self, step: int, metrics: dict[str, float]) -> None:
         """Reports the metrics of a training step: those of `train_step`, the rate.
@@ -190,27 +191,9 @@ class Reporter:
                 self._events.scalars(step, named)
 
     def _write_line(self, line: dict[str, Any]) -> None:
-        with self._writing():
-            self._follow_metrics(line["step"])
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-
-    def _follow_metrics(self, step: int) -> None:
-        """Opens the metrics again if another file has taken their place.
-
-        An editor or a program that synchronises folders replaces files; lines written
-        to the old one would be lost. A removed one is `Workdir`'s to notice.
-        """
-        path = Path(self._file.name)
-        with contextlib.suppress(FileNotFoundError):
-            if not os.path.samestat(path.stat(), os.fstat(self._file.fileno())):
-                _drop_lines_after(path, step)
-                self._file.close()
-                self._file = path.open("a")
-                self.print_line(
-                    f"warning: {path} was replaced by another file while the run was "
-                    f"training; lines from step {step} on are written to that one"
-                )
+        if self._metrics is not None:
+            with self._writing():
+                self._metrics.write(line)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -243,18 +226,3 @@ def _short(metrics: dict[str, float], left: str) -> str:
         text += f" {metrics['waiting_for_input']:.0%} waiting"
         text += f" MFU {metrics['mfu']:.0%}" if "mfu" in metrics else ""
     return text
-
-
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Drops the lines of steps that are repeated, and damaged ones."""
-    if not path.exists():
-        return
-    kept = []
-    text = read_file(path, MAX_METRICS).decode(errors="replace")
-    for line in text.splitlines():
-        # OverflowError: of a step that is infinite.
-        damage = (ValueError, TypeError, LookupError, RecursionError, OverflowError)
-        with contextlib.suppress(*damage):
-            if 0 <= int(json.loads(line)["step"]) <= step:
-                kept.append(line + "\n")
-    write_whole(path, "".join(kept), path.with_suffix(".partial"))

@@ -1,18 +1,30 @@
-"""A run's folder: locked against other runs, and watched for its removal."""
+"""A run's folder: locked against other runs, and watched for its removal.
+
+A folder in object storage is locked by a lease. To remove the folder removes the lease
+too, which is noticed within seconds; the removal of single files in it is not.
+"""
 
 import contextlib
+import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from tokret.errors import UserError
 from tokret.io.file_locks import held
+from tokret.io.remote.leases import leased
+from tokret.io.remote.retrying import at_once
+from tokret.io.remote.uploading import Uploads
+from tokret.io.remote.urls import url_of
 from tokret.runtime import cluster
 from tokret.training.checkpoints import list_steps
+from tokret.training.remote_runs import fetch_run
 
 # What a run keeps in it from its start to its end.
 CONTENTS = ("checkpoints", "config.json", "metrics.jsonl")
+LOCK, LEASE = ".lock", ".lease"
 DELETED = " (deleted)"  # ends the system's name of a folder that was removed
 
 
@@ -20,14 +32,26 @@ DELETED = " (deleted)"  # ends the system's name of a folder that was removed
 def lock_workdir(workdir: Path) -> Iterator[Callable[[], bool]]:
     """Keeps other runs out of a folder; the lock ends with the process.
 
+    In object storage it expires a minute after a process that was killed.
+
     Yields what returns whether the lock is still there.
 
     Raises:
       UserError: if another run is training in it.
+      StorageError, UnavailableError: as `objects` does.
     """
     refusal = f"another run is training in {workdir}; stop it, or choose another folder"
-    with held(workdir / ".lock", refusal) as is_locked:
+    url = url_of(workdir)
+    if url is None:
+        lock = held(workdir / LOCK, refusal)
+    else:
+        lock = leased(f"{url}/{LEASE}", refusal, functools.partial(_print_note, url))
+    with lock as is_locked:
         yield is_locked
+
+
+def _print_note(url: str, line: str) -> None:
+    print(f"note: {url}: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Workdir:
@@ -35,21 +59,34 @@ class Workdir:
 
     The run has files open, and Orbax makes what is missing: without a look at the
     folder, one that was removed or moved would be noticed by nobody.
+
+    Attributes:
+      uploads: of files in it that change, if it is in object storage.
     """
 
     def __init__(self, path: Path):
         """Names a folder, which is created on entry if it is missing."""
+        self.uploads = Uploads()
         self._path = path
+        self._is_remote = url_of(path) is not None
         self._seen: set[str] = set()
-        self._closing = contextlib.ExitStack()
 
     def __enter__(self) -> "Workdir":
-        """Creates the folder and locks it, as `lock_workdir`."""
+        """Creates the folder and locks it, as `lock_workdir`.
+
+        The local copy of one in object storage then has the small files of the run.
+        """
         self._path.mkdir(parents=True, exist_ok=True)
-        if cluster.is_first():
-            self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-            self._closing.callback(os.close, self._folder)
-            self._is_locked = self._closing.enter_context(lock_workdir(self._path))
+        with contextlib.ExitStack() as opened:
+            if cluster.is_first():
+                self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+                opened.callback(os.close, self._folder)
+                self._is_locked = opened.enter_context(lock_workdir(self._path))
+            if self._is_remote:
+                cluster.wait("the workdir is locked")
+                fetch_run(self._path)
+                opened.enter_context(self.uploads)
+            self._closing = opened.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -66,6 +103,22 @@ class Workdir:
         """
         if not cluster.is_first():
             return
+        if not self._is_remote:
+            self._check_folder()
+        if not self._is_locked():
+            name, taken = (LEASE, " or taken") if self._is_remote else (LOCK, "")
+            raise UserError(
+                f"workdir: {self._path / name} was removed{taken} while the run was "
+                "training, so another run may have started there and this one ends; "
+                f"{_checkpoints_left(self._path)}"
+            )
+
+    def settle(self) -> None:
+        """Uploads what has changed, and checks that the folder is still this run's."""
+        self.uploads.flush()
+        self.check()
+
+    def _check_folder(self) -> None:
         try:
             is_same = os.path.samestat(os.stat(self._path), os.fstat(self._folder))
         except OSError:
@@ -80,12 +133,6 @@ class Workdir:
                 f"workdir: {', '.join(lost)} in {self._path} "
                 f"{'was' if len(lost) == 1 else 'were'} removed while the run was "
                 f"training; {_checkpoints_left(self._path)}"
-            )
-        if not self._is_locked():
-            raise UserError(
-                f"workdir: {self._path / '.lock'} was removed while the run was "
-                "training, so another run may have started there and this one ends; "
-                f"{_checkpoints_left(self._path)}"
             )
 
     def _fail_without_folder(self) -> NoReturn:
@@ -104,6 +151,8 @@ class Workdir:
 
 
 def _checkpoints_left(workdir: Path) -> str:
+    with contextlib.suppress(UserError), at_once():
+        fetch_run(workdir)
     steps = list_steps(workdir)
     if not steps:
         return f"no checkpoint is in {workdir}: the same command starts again"

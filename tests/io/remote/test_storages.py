@@ -266,6 +266,17 @@ def test_uploads_follow_the_files(run, monkeypatch):
     assert list(objects.list_objects(run)) == ["metrics"]
 
 
+def test_a_flush_uploads_what_is_not_due_yet(run):
+    place = urls.local_path(run)
+    place.mkdir(parents=True)
+    with Uploads(period=3600) as uploads:
+        for text in ("1", "12"):
+            (place / "metrics").write_text(text)
+            uploads.changed(place / "metrics")
+            uploads.flush()
+            assert objects.read_object(f"{run}/metrics", 10).decode() == text
+
+
 def test_a_file_may_grow_while_it_is_uploaded(run, monkeypatch):
     place = urls.local_path(run)
     place.mkdir(parents=True)

@@ -53,6 +53,7 @@ class Uploads:
         self._changed: dict[Path, None] = {}
         self._due: dict[Path, float] = {}
         self._wake = threading.Condition()
+        self._uploading = threading.Lock()
         self._ends = False
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -74,6 +75,19 @@ class Uploads:
                 self._thread.start()
             self._wake.notify()
 
+    def flush(self) -> None:
+        """Uploads what has changed so far, and returns when it is there.
+
+        Raises:
+          StorageError, UnavailableError: if it fails, or an earlier upload failed.
+        """
+        if self._error is not None:
+            raise self._error
+        with self._wake:
+            changed = [*self._changed]
+        for path in changed:
+            self._upload(path)
+
     def __enter__(self) -> "Uploads":
         """Returns itself."""
         return self
@@ -91,12 +105,20 @@ class Uploads:
     def _work(self) -> None:
         try:
             while (path := self._next()) is not None:
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    # Its bytes as they are now: it may grow while they are sent.
-                    write_object(f"{url_of(path)}", path.read_bytes())
-                self._due[path] = time.monotonic() + self._period
+                self._upload(path)
         except BaseException as error:
             self._error = error
+
+    def _upload(self, path: Path) -> None:
+        with self._uploading:  # an older content must not come last
+            with self._wake:
+                if path not in self._changed:
+                    return  # another thread was faster
+                del self._changed[path]
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                # Its bytes as they are now: it may grow while they are sent.
+                write_object(f"{url_of(path)}", path.read_bytes())
+            self._due[path] = time.monotonic() + self._period
 
     def _next(self) -> Path | None:
         """Waits for a file whose time has come; None at the end."""
@@ -106,7 +128,6 @@ class Uploads:
                 waits = {p: self._due.get(p, now) - now for p in self._changed}
                 first = min(waits, key=waits.__getitem__, default=None)
                 if first is not None and (waits[first] <= 0 or self._ends):
-                    del self._changed[first]
                     return first
                 if self._ends:
                     return None
