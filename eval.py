@@ -56,6 +56,9 @@ from tokret.evaluation.systems import (
     model_systems,
 )
 from tokret.evaluation.variants import Variants
+from tokret.io.remote.fetching import fetch, require
+from tokret.io.remote.outputs import prepare_folder
+from tokret.io.remote.uploading import publish
 from tokret.retrieval import results
 from tokret.retrieval.answers import Answers
 from tokret.retrieval.report.page import Summary
@@ -77,10 +80,9 @@ ONLY_OF_RUNS = (
 
 def evaluate_run(options: Options) -> None:
     """Evaluates a checkpoint, and the baselines if they are wanted."""
-    checkpoint, target = choose_checkpoint(
-        options.workdir, options.checkpoint, options.step
-    )
-    steps, variants, limits = options.steps, options.variants, options.limits
+    checkpoint, target = same_checkpoint(options)
+    steps, limits = options.steps, options.limits
+    variants = variants_for(target, options)
     if options.extract_only and (options.baselines or steps or variants):
         raise UserError(
             "--extract_only measures nothing: remove --baselines, --rerank, "
@@ -155,11 +157,35 @@ def evaluate_run(options: Options) -> None:
     measured = {name: numbers.pop(head)}
     baselines = {label: {name: found} for label, found in numbers.items()}
     content = results.Results(measured, environment, baselines)
-    results.write_results(target / "results.json", content, merge=True)
+    file = fetch(target / "results.json")
+    results.write_results(file, content, merge=True)
     for answers in shown:
         summary = Summary(head, rows, environment)
         write_report_and_pictures(target, answers, summary, trained.token_maps, limits)
+    publish(file)
     log(f"written: {target}")
+
+
+def same_checkpoint(options: Options) -> tuple[Path, Path]:
+    """Returns `choose_checkpoint` of the first process: a run may save meanwhile."""
+    checkpoint, target = choose_checkpoint(
+        options.workdir, options.checkpoint, options.step
+    )
+    first = cluster.gather_texts(checkpoint.name)[0]
+    if first != checkpoint.name:
+        return choose_checkpoint(options.workdir, options.checkpoint, first)
+    return checkpoint, target
+
+
+def variants_for(target: Path, options: Options) -> Variants:
+    """Checks early where results are written, and reads what variants need.
+
+    Only the first process measures and writes.
+    """
+    if not cluster.is_first():
+        return Variants()
+    prepare_folder(target, "workdir" if options.workdir else "checkpoint")
+    return options.variants
 
 
 def check_kind(options: Options) -> bool:
@@ -200,11 +226,11 @@ def check_kind(options: Options) -> bool:
 
 def evaluate_files(options: Options) -> None:
     """Evaluates descriptors of any origin by a ground truth: their dot products."""
-    paths = [getattr(options, name) for name in FILES]
+    paths: list[Path] = [getattr(options, name) for name in FILES]
     descriptors, queries_file, ground_truth, output = paths
-    check_output(Path(output), paths[:3])
+    check_output(output, paths[:3])
+    truth = read_ground_truth(require(ground_truth))
     steps, variants = options.steps, options.variants
-    truth = read_ground_truth(ground_truth)
     queries = read_descriptor_input(queries_file, truth.queries, "qimlist")
     database = read_descriptor_input(descriptors, truth.images, "imlist")
     dims = queries.descriptors.shape[1]
@@ -219,13 +245,14 @@ def evaluate_files(options: Options) -> None:
         variants=variants,
         skip_bad=options.skip_bad,
     )
-    variants.save(Path(output).with_suffix(".whitening.safetensors"))
+    variants.save(output.with_suffix(".whitening.safetensors"))
     environment = (
         results.environment(str(database.descriptors.dtype)) | variants.environment()
     )
     content = results.Results({truth.name: numbers}, environment)
-    results.write_results(Path(output).resolve(), content)
-    print_table(truth.name, {Path(descriptors).stem: numbers})
+    results.write_results(output.resolve(), content)
+    publish(output)
+    print_table(truth.name, {descriptors.stem: numbers})
     log(f"written: {output}")
 
 

@@ -247,15 +247,15 @@ def test_stores_are_read_as_files_are_and_bad_queries_are_skipped(
 def test_stores_of_other_images_or_weights_are_refused(tmp_path):
     store = make_store(tmp_path / "a", ["im0.jpg", "im1.png"], np.ones((2, 3)))
     other = make_store(tmp_path / "b", ["im0", "im1"], np.ones((2, 3)), weights="1")
-    queries = read_descriptor_input(str(store), ["im0", "im1"], "imlist")
+    queries = read_descriptor_input(store, ["im0", "im1"], "imlist")
     assert queries.names == ("im0.jpg", "im1.png")
-    database = read_descriptor_input(str(other), ["im0", "im1"], "imlist")
+    database = read_descriptor_input(other, ["im0", "im1"], "imlist")
     with pytest.raises(UserError, match=r"weights: digest 0 and 1|digest 1 and 0"):
         database.check_model("descriptors", "queries", queries.record, None)
     with pytest.raises(UserError, match=r"row 1 is of 'im1\.png', but"):
-        read_descriptor_input(str(store), ["im0", "im2"], "imlist")
+        read_descriptor_input(store, ["im0", "im2"], "imlist")
     with pytest.raises(UserError, match="2 rows and imlist has 1"):
-        read_descriptor_input(str(store), ["im0"], "imlist")
+        read_descriptor_input(store, ["im0"], "imlist")
 
 
 def test_descriptors_among_distractors_in_fewer_bytes_and_white(program, files):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from tokret.config.parsing import parse_saved
@@ -64,23 +66,23 @@ def test_a_folder_is_named_by_its_option_and_bad_photos_are_skipped(tmp_path, jp
 def test_a_checkpoint_of_a_run_or_one_alone(tmp_path):
     folder = tmp_path / "run" / "checkpoints" / "4"
     folder.mkdir(parents=True)
-    run = str(tmp_path / "run")
+    run = tmp_path / "run"
     assert choose_checkpoint(run, None, "4") == (folder, tmp_path / "run" / "eval")
     (folder / "_CHECKPOINT_METADATA").touch()
-    found = choose_checkpoint(None, str(folder), None)
+    found = choose_checkpoint(None, folder, None)
     assert found == (folder, tmp_path / "run" / "eval")
     alone = folder.rename(tmp_path / "alone")
     (alone / "_CHECKPOINT_METADATA").unlink()
     with pytest.raises(UserError, match="checkpoint=.*alone is no checkpoint"):
-        choose_checkpoint(None, str(alone), None)
+        choose_checkpoint(None, alone, None)
     (alone / "_CHECKPOINT_METADATA").touch()
-    assert choose_checkpoint(None, str(alone), None) == (alone, tmp_path / "eval")
+    assert choose_checkpoint(None, alone, None) == (alone, tmp_path / "eval")
     with pytest.raises(UserError, match="^checkpoint: workdir names a run"):
-        choose_checkpoint(run, str(alone), None)
+        choose_checkpoint(run, alone, None)
     with pytest.raises(UserError, match="^step: .* checkpoint names one already"):
-        choose_checkpoint(None, str(alone), "4")
+        choose_checkpoint(None, alone, "4")
     with pytest.raises(UserError, match="checkpoint=none is not a folder"):
-        choose_checkpoint(None, "none", None)
+        choose_checkpoint(None, Path("none"), None)
 
 
 @pytest.mark.parametrize("step", [None, "4"])
@@ -88,4 +90,4 @@ def test_a_run_where_a_checkpoint_is_expected(tmp_path, step):
     folder = tmp_path / "checkpoints" / "4"
     folder.mkdir(parents=True)
     with pytest.raises(UserError, match=r"is a run's folder; .* step=4, or .*/4$"):
-        choose_checkpoint(None, str(tmp_path), step)
+        choose_checkpoint(None, tmp_path, step)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def measure(case, variants):
 
 def test_distractors_follow_the_database(case):
     queries, database, truth, path = case
-    variants = make_variants(str(path), None, None, None).checked(None, 16)
+    variants = make_variants(path, None, None, None).checked(None, 16)
     found = measure(case, variants)["distractors"]
     whole = np.concatenate([database, np.load(path)])
     assert found["numbers"] == metrics.evaluate(queries, whole, truth).means
@@ -52,7 +54,7 @@ def test_distractors_follow_the_database(case):
 
 def test_each_form_is_measured_with_its_costs(case, monkeypatch):
     monkeypatch.setattr(costs, "ALONE", 2)
-    variants = make_variants(str(case[3]), ["int8", "bf16", "int8"], None, None)
+    variants = make_variants(case[3], ["int8", "bf16", "int8"], None, None)
     found = measure(case, variants)
     assert list(found["compressed"]) == ["int8", "bf16"]
     for form, size in (("int8", 16), ("bf16", 32)):
@@ -69,17 +71,17 @@ def test_each_form_is_measured_with_its_costs(case, monkeypatch):
 
 def test_whitening_is_learned_saved_and_read(case, tmp_path):
     queries, database, _, path = case
-    learned = make_variants(None, None, str(path), 8).checked(None, 16)
+    learned = make_variants(None, None, path, 8).checked(None, 16)
     white = learned.whiten(database)
     assert white.shape == (40, 8)
     assert learned.environment()["whitening"] == {"dims": 8, "learned_from": str(path)}
     learned.save(tmp_path / "w.safetensors")
-    again = make_variants(None, None, str(tmp_path / "w.safetensors"), None)
+    again = make_variants(None, None, tmp_path / "w.safetensors", None)
     np.testing.assert_array_equal(again.checked(None).whiten(database), white)
     with pytest.raises(UserError, match="for 16 dimensions"):
         again.whiten(white)
     # Distractors, too, are whitened.
-    both = make_variants(str(path), None, str(tmp_path / "w.safetensors"), None)
+    both = make_variants(path, None, tmp_path / "w.safetensors", None)
     found = both.measure(
         both.whiten(queries), white, lambda by, among, *_: {"shape": among.shape}
     )
@@ -99,8 +101,8 @@ def test_descriptors_of_another_model_are_refused(case, tmp_path):
         writer.write(np.array([0], np.int32), np.ones((1, 16), np.float32), {})
         writer.finish()
     for paths in (
-        (str(tmp_path / "store"), None, None),
-        (None, None, str(tmp_path / "store")),
+        (tmp_path / "store", None, None),
+        (None, None, tmp_path / "store"),
     ):
         variants = make_variants(*paths, whiten_dims=None)
         with pytest.raises(
@@ -115,10 +117,10 @@ def test_descriptors_of_another_model_are_refused(case, tmp_path):
     ("arguments", "message"),
     [
         ((None, ["zip"], None, None), "zip"),
-        (("/nowhere.npy", None, None, None), "/nowhere.npy"),
-        ((None, None, "/nowhere.safetensors", None), "/nowhere"),
+        ((Path("/nowhere.npy"), None, None, None), "/nowhere.npy"),
+        ((None, None, Path("/nowhere.safetensors"), None), "/nowhere"),
         ((None, None, None, 8), "whiten_dims"),
-        ((None, None, "w.safetensors", 8), "whiten_dims"),
+        ((None, None, Path("w.safetensors"), 8), "whiten_dims"),
     ],
 )
 def test_arguments_that_cannot_be(arguments, message):
@@ -128,4 +130,4 @@ def test_arguments_that_cannot_be(arguments, message):
 
 def test_more_dimensions_than_the_descriptors_have(case):
     with pytest.raises(UserError, match="whiten_dims=17 must be 1 to 16"):
-        make_variants(None, None, str(case[3]), 17).checked(None, 16)
+        make_variants(None, None, case[3], 17).checked(None, 16)

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tokret.errors import UserError
 from tokret.evaluation.image_sets import DescriptorSet
 from tokret.io.descriptor_files import read_descriptors
-from tokret.retrieval.store.reading import is_store, read_store
+from tokret.io.remote.urls import shown
+from tokret.retrieval.store.reading import fetch_store, is_store, read_store
 from tokret.retrieval.store.record import Record, extraction_difference
 
 
@@ -15,7 +16,7 @@ from tokret.retrieval.store.record import Record, extraction_difference
 class DescriptorInput(DescriptorSet):
     """Descriptors and their origin: a file, or a store, which has a record."""
 
-    path: str
+    path: str  # or its URL
     record: Record | None
 
     def check_model(
@@ -46,9 +47,9 @@ class DescriptorInput(DescriptorSet):
 
 
 def read_descriptor_input(
-    path: str, names: Sequence[str] | None = None, field: str = "descriptors"
+    path: Path, names: Sequence[str] | None = None, field: str = "descriptors"
 ) -> DescriptorInput:
-    """Opens an .npy file [N, D], or the folder of a store.
+    """Opens an .npy file [N, D], or the folder of a store; what has a URL is fetched.
 
     Errors call `names`, those of the images in the order of the rows, `field`: imlist
     or qimlist. Without names they may be of any images.
@@ -56,19 +57,21 @@ def read_descriptor_input(
     Raises:
       UserError: they cannot be read, or belong to other images.
     """
+    fetch_store(path)
+    origin = shown(path)
     if not is_store(path):
         count = None if names is None else len(names)
         array = read_descriptors(path, rows=count, name=field)
-        return DescriptorInput(tuple(names or ()), array, {}, path=path, record=None)
+        return DescriptorInput(tuple(names or ()), array, {}, path=origin, record=None)
     store = read_store(path)
     if names is not None:
         _check_names(path, store.names, names, field)
     found = (store.names, store.descriptors, store.bad)
-    return DescriptorInput(*found, path=path, record=store.record)
+    return DescriptorInput(*found, path=origin, record=store.record)
 
 
 def _check_names(
-    path: str, ours: Sequence[str], theirs: Sequence[str], field: str
+    path: Path, ours: Sequence[str], theirs: Sequence[str], field: str
 ) -> None:
     """Compares names of photos; lists of images have them without their suffixes."""
     if len(ours) != len(theirs):

@@ -13,11 +13,14 @@ from tokret.data.datasets import DATA_DIR, Dataset
 from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
 from tokret.evaluation.variants import Variants, make_variants
-from tokret.io.atomic_files import require_writable
+from tokret.io.remote.outputs import prepare_file
+from tokret.io.remote.urls import url_of
+from tokret.option_types import RemotePath
 from tokret.retrieval.report.writer import ReportLimits
 from tokret.retrieval.reranking.pipeline import Step, parse_pipeline
 from tokret.runtime.compilation_cache import DEFAULT
 from tokret.training.checkpoints import list_steps
+from tokret.training.remote_runs import fetch_run
 from tokret.training.weights import find_checkpoint, is_checkpoint
 
 
@@ -25,9 +28,9 @@ from tokret.training.weights import find_checkpoint, is_checkpoint
 class Options:
     """What is evaluated, on which photos, and how."""
 
-    workdir: str | None = None  # folder of a run of train.py.
+    workdir: RemotePath | None = None  # folder of a run of train.py.
     step: str | None = None  # checkpoint of the run, or best; None: the newest.
-    checkpoint: str | None = None  # a checkpoint's own folder.
+    checkpoint: RemotePath | None = None  # a checkpoint's own folder.
     baselines: bool = False  # also the untrained model and a colour histogram.
     ema: bool = False  # the EMA of the weights, if the run keeps one.
     image_folder: str | None = None  # folder of class folders; each photo is a query.
@@ -35,22 +38,22 @@ class Options:
     scales: tuple[float, ...] | None = None  # of the image, as 1,0.7; None: the run's.
     benchmark: str | None = None  # a prepared dataset with queries, such as roxford5k.
     data_dir: str | None = None  # folder of prepared datasets; None: the run's.
-    descriptors: str | None = None  # of the database: .npy [N, D], or a store.
-    queries: str | None = None  # descriptors of the queries: .npy [Q, D], or a store.
-    ground_truth: str | None = None  # gnd_NAME.pkl or .json.
+    descriptors: RemotePath | None = None  # of the database: .npy [N, D], or a store.
+    queries: RemotePath | None = None  # of the queries: .npy [Q, D], or a store.
+    ground_truth: RemotePath | None = None  # gnd_NAME.pkl or .json.
     skip_bad: bool = False  # skip photos and queries that are bad, rather than stop.
     max_pixels: int = MAX_PIXELS  # of a photo of image_folder; a larger one is bad.
     extract_only: bool = False  # only extract descriptors, of any dataset.
     rerank: str | None = None  # as aqe:n=10,alpha=3 or dba,aqe,diffusion:top=500.
-    distractors: str | None = None  # positives of no query: .npy [M, D], or a store.
+    distractors: RemotePath | None = None  # of no query: .npy [M, D], a store.
     compress: tuple[str, ...] | None = None  # pq128 (or other bytes), int8, bf16.
-    whiten: str | None = None  # a .safetensors, or what to learn from: .npy or a store.
+    whiten: RemotePath | None = None  # .safetensors, or learned from .npy, store.
     whiten_dims: int | None = None  # dimensions that whitening keeps; None: all.
     report: bool = True  # write report.html and the pictures.
     report_queries: int = 200  # the most queries that the report shows.
     report_side: int = 192  # longest side of the report's photos, in pixels.
     compilation_cache: str = DEFAULT  # folder of compiled programs; "" keeps none.
-    output: str | None = None  # results of descriptors, a .json file.
+    output: RemotePath | None = None  # results of descriptors, a .json file.
 
     @property
     def variants(self) -> Variants:
@@ -71,23 +74,23 @@ class Options:
 
 
 def choose_checkpoint(
-    workdir: str | None, checkpoint: str | None, step: str | None
+    workdir: Path | None, checkpoint: Path | None, step: str | None
 ) -> tuple[Path, Path]:
     """Returns a checkpoint's folder, and the folder of its results.
 
     The checkpoint is that of a step (None: the newest) of the run in `workdir`, or
     `checkpoint` itself. Results are in `eval` of its run, or beside a checkpoint that
-    is not in a run.
+    is not in a run. Of a run in object storage what lists its checkpoints is fetched.
 
     Raises:
       UserError: if there is no such checkpoint, or two are named.
     """
     if checkpoint is None:
-        run = Path(workdir or "").expanduser()
+        run = fetch_run(workdir or Path())
         return find_checkpoint(run, step), run / "eval"
     if workdir is not None:
         raise UserError("checkpoint: workdir names a run, which has its own; name one")
-    folder = Path(checkpoint).expanduser().resolve()
+    folder = fetch_run(checkpoint).resolve()
     if steps := list_steps(folder):
         example = step or str(steps[-1])
         raise UserError(
@@ -188,13 +191,18 @@ def choose_dataset(
     return dataset, dataset.name, split
 
 
-def check_output(output: Path, inputs: Sequence[str]) -> None:
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
     """Raises a UserError if an output overwrites an input or cannot be written."""
     if output.suffix != ".json" or output.is_dir():
         raise UserError(f"output={output} must be a file that ends in .json")
-    if not output.parent.is_dir():
+    if url_of(output) is None and not output.parent.is_dir():
         raise UserError(f"output={output}: make the folder {output.parent} first")
-    require_writable(output, "output")
-    for name in inputs:
-        if output.exists() and Path(name).exists() and output.samefile(name):
+    prepare_file(output, "output")
+    for path in inputs:
+        if (
+            output == path
+            or output.exists()
+            and path.exists()
+            and output.samefile(path)
+        ):
             raise UserError(f"output={output} would overwrite an input; rename it")

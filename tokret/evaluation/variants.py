@@ -9,6 +9,8 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.evaluation.descriptor_inputs import DescriptorInput, read_descriptor_input
+from tokret.io.remote.fetching import require
+from tokret.io.remote.uploading import publish
 from tokret.retrieval import whitening as whitenings
 from tokret.retrieval.compression.costs import measure_compression
 from tokret.retrieval.compression.database import Compressed, check_codec
@@ -58,9 +60,10 @@ class Variants:
         return dataclasses.replace(self, whitening=learned)
 
     def save(self, path: Path) -> None:
-        """Saves the whitening, if it was learned here."""
+        """Saves the whitening, if it was learned here; uploads it, if it has a URL."""
         if self.learn_from is not None and self.whitening is not None:
             whitenings.save(self.whitening, path)
+            publish(path)
 
     def environment(self) -> dict[str, Any]:
         """What every number depends on; empty without a whitening."""
@@ -114,9 +117,9 @@ class Variants:
 
 
 def make_variants(
-    distractors: str | None,
+    distractors: Path | None,
     compress: Sequence[str] | None,
-    whiten: str | None,
+    whiten: Path | None,
     whiten_dims: int | None,
 ) -> Variants:
     """Reads what the variants need; the arguments are options of eval.py.
@@ -125,13 +128,13 @@ def make_variants(
       UserError: a file cannot be read, or a form is not known.
     """
     forms = tuple(check_codec(form) for form in dict.fromkeys(compress or ()))
-    ready = whiten is not None and whiten.endswith(".safetensors")
+    ready = whiten is not None and whiten.name.endswith(".safetensors")
     if whiten_dims is not None and (whiten is None or ready):
         raise UserError("whiten_dims: needs descriptors to learn from as whiten")
     return Variants(
         distractors=None if distractors is None else read_descriptor_input(distractors),
         forms=forms,
-        whitening=whitenings.read(Path(whiten)) if whiten and ready else None,
+        whitening=whitenings.read(require(whiten)) if whiten and ready else None,
         learn_from=read_descriptor_input(whiten)
         if whiten is not None and not ready
         else None,

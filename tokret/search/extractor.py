@@ -11,9 +11,11 @@ from tokret.config.tree import ExtractionConfig, InferenceConfig
 from tokret.errors import UserError
 from tokret.evaluation.options import choose_checkpoint, make_settings
 from tokret.evaluation.systems import ModelSystem, model_systems
+from tokret.io.remote.urls import shown
 from tokret.retrieval.store.record import weights_digest
 from tokret.search.catalogue import FROM_CHECKPOINT, ModelInfo
 from tokret.training.checkpoint_metadata import read_config
+from tokret.training.remote_runs import fetch_run
 from tokret.training.weights import find_checkpoint, load_weights, save_weights
 
 
@@ -44,7 +46,7 @@ def load_extractor(
     Raises:
       UserError: if there is no checkpoint, or a value is out of range.
     """
-    if not checkpoint.is_dir():
+    if not fetch_run(checkpoint).is_dir():
         raise UserError(
             f"checkpoint={checkpoint} is not a folder; name the folder of a run, of a "
             "conversion, or of one checkpoint"
@@ -83,8 +85,7 @@ def _of_index(copy: Path) -> Iterator[None]:
 
 def _choose(checkpoint: Path) -> tuple[Path, InferenceConfig]:
     is_run = (checkpoint / "checkpoints").is_dir()
-    path = str(checkpoint)
-    workdir, alone = (path, None) if is_run else (None, path)
+    workdir, alone = (checkpoint, None) if is_run else (None, checkpoint)
     chosen, _ = choose_checkpoint(workdir, alone, None)
     return chosen, read_config(chosen)
 
@@ -101,7 +102,7 @@ def _restore(
         config, settings, chosen, ema, nowhere, log=lambda line: None
     )
     model = ModelInfo(
-        str(checkpoint.resolve()),
+        shown(checkpoint.resolve()),
         weights_digest(system.variables),
         settings.longest_side,
         tuple(float(scale) for scale in settings.scales),

@@ -16,6 +16,7 @@ import msgspec
 
 from tokret.errors import UserError
 from tokret.io.file_locks import held
+from tokret.io.remote.urls import shown
 from tokret.runtime.ending import keeps
 from tokret.search.catalogue import (
     FILE,
@@ -224,7 +225,7 @@ def _started(
     if old is not None and not rebuild:
         difference = extractor.model.difference(old.model)
         own = index / WEIGHTS / old.model.copy
-        if difference and extractor.model.checkpoint == str(own.resolve()):
+        if difference and extractor.model.checkpoint == shown(own.resolve()):
             problem = copy_problem(own, old.model)
             if problem:
                 raise damaged_copy(own, problem)
@@ -255,7 +256,7 @@ def _started(
 def _with_copy(index: Path, model: ModelInfo, extractor: Extractor) -> ModelInfo:
     """A model whose copy of the weights is whole: its own, or a new one."""
     folder = index / WEIGHTS / model.copy
-    if extractor.model.checkpoint == str(folder.resolve()):
+    if extractor.model.checkpoint == shown(folder.resolve()):
         return model  # just restored
     if copy_problem(folder, model) is None:
         return model

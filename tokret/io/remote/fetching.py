@@ -112,9 +112,9 @@ def show_with(show: Callable[[str], AbstractContextManager[Report]]) -> None:
     _show = show
 
 
-def require(path: Path) -> Path:
+def require(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Path:
     """Fetches as `fetch`; raises a MissingObjectError if the URL has nothing."""
-    fetch(path)
+    fetch(path, wanted)
     url = url_of(path)
     if url is not None and not path.exists():
         raise MissingObjectError(url)

@@ -11,6 +11,7 @@ import numpy as np
 from tokret.data.views import View, thumbnail_size
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
+from tokret.io.remote.uploading import publish, withdraw
 from tokret.retrieval.answers import Answers
 from tokret.retrieval.pictures import (
     RESULTS,
@@ -25,6 +26,7 @@ from tokret.retrieval.report.token_picture import token_picture, token_rows
 from tokret.runtime.progress import progress_bar
 from tokret.shapes import Float
 
+PICTURES = ("queries.png", "tokens.png")
 MAX_BYTES = 48 * 2**20  # what a browser opens without a pause
 
 
@@ -53,17 +55,24 @@ def write_report_and_pictures(
 ) -> None:
     """Writes report.html, queries.png and, for a head that has maps, tokens.png.
 
+    They are uploaded, if the folder has a URL.
+
     Raises:
       UserError: if a photo cannot be decoded, or a file not be written.
     """
-    write_report(folder / "report.html", answers, summary, token_maps, limits)
-    ranking_picture(ranking_rows(answers), folder / "queries.png")
+    page, queries, tokens = (folder / n for n in ("report.html", *PICTURES))
+    write_report(page, answers, summary, token_maps, limits)
+    ranking_picture(ranking_rows(answers), queries)
     rows = token_rows(answers, pick_queries(answers.precision, 3), token_maps)
     if rows:
-        token_picture(rows, folder / "tokens.png")
+        token_picture(rows, tokens)
+        publish(tokens)
     else:
         # It is of an earlier evaluation of another head.
-        (folder / "tokens.png").unlink(missing_ok=True)
+        tokens.unlink(missing_ok=True)
+        withdraw(tokens)
+    publish(queries)
+    publish(page)
 
 
 def choose_queries(precision: Float[np.ndarray, " q"], count: int) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from tokret.errors import UserError
 from tokret.io.descriptor_files import map_array, read_header
 from tokret.io.json_files import read_json
-from tokret.io.remote.fetching import fetch
+from tokret.io.remote.fetching import require
 from tokret.retrieval.exact_search.blocks import read_in_blocks
 from tokret.retrieval.store.record import Record
 from tokret.shapes import Float
@@ -67,9 +67,9 @@ class Store:
 def fetch_store(path: Path) -> Path:
     """Fetches a store, or an .npy file of descriptors, if they have a URL.
 
-    Returns the path; errors are those of `fetch`.
+    Returns the path; errors are those of `require`.
     """
-    return fetch(path, lambda name: name in ("", RECORD, UNFINISHED, DESCRIPTORS))
+    return require(path, lambda name: name in ("", RECORD, UNFINISHED, DESCRIPTORS))
 
 
 def is_store(path: str | Path) -> bool:
