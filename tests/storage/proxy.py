@@ -31,7 +31,8 @@ class Fault(NamedTuple):
     Attributes:
       kind: "answer" by `status` and `body`, not passed on; "lost", passed on, but
         answered so; "cut", before all of it was received; "cut answer", in the middle
-        of its body; "delay" of `seconds`; "silent", without an answer for `seconds`.
+        of its body; "delay" of `seconds`; "silent", without an answer for `seconds`;
+        "unread", of whose body nothing is read for `seconds`.
     """
 
     kind: str
@@ -111,13 +112,14 @@ class _Handler(BaseHTTPRequestHandler):
         size = int(self.headers.get("Content-Length") or 0)
         request = self.server.count(self.command, self.path, size)
         fault = self.server.plan(request)
-        if fault and fault.kind == "cut":
+        if fault and fault.kind in ("cut", "unread"):
+            time.sleep(fault.seconds)
             self.rfile.read(size // 2)
             self.close_connection = True
             return
-        body = self.read_chunks() if "Transfer-Encoding" in self.headers else None
-        body = self.rfile.read(size) if body is None else body
-        if size and len(body) < size:
+        chunked = "Transfer-Encoding" in self.headers
+        body = self.read_chunks() if chunked else self.rfile.read(size)
+        if body is None or len(body) < size:
             self.close_connection = True  # a client that was killed
             return
         if fault and fault.kind in ("delay", "silent"):
@@ -137,13 +139,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_PATCH = handle_any
 
-    def read_chunks(self) -> bytes:
+    def read_chunks(self) -> bytes | None:
+        """The body; None if it was cut."""
         chunks = []
-        while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
+        while (line := self.rfile.readline()) and (size := int(line, 16)):
             chunks.append(self.rfile.read(size))
             self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(chunks)
+        return b"".join(chunks) if self.rfile.readline() else None
 
     def pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         if self.command == "DELETE" and "upload_id=" in self.path:
@@ -178,7 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", size)
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
+        if self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if cut else body)
         self.close_connection = self.close_connection or cut
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002

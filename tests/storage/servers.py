@@ -158,10 +158,11 @@ def memory(monkeypatch, tmp_path: Path) -> Iterator[Storage]:
     """memory://bucket, of this process alone, empty."""
     import fsspec
 
-    fsspec.filesystem("memory").store.clear()
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
     with used(Storage("memory", {}), monkeypatch, tmp_path) as storage:
         yield storage
-    fsspec.filesystem("memory").store.clear()
 
 
 @pytest.fixture(params=["memory", "gcs", "s3"])

@@ -16,6 +16,7 @@ import stat
 import time
 from pathlib import Path
 
+_WRITER = r"([0-9a-f]{8})-(\d{1,9})"  # its scope and PID
 STALE = 24 * 3600  # seconds until a draft of another host or container is removed
 
 
@@ -25,7 +26,7 @@ def make_draft(path: Path) -> Path:
     A draft was left if its process has ended or, of another host or container, if it
     was not changed for `STALE` seconds. Those of other users stay.
     """
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}})-(\d{{1,9}})")
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{_WRITER}")
     with contextlib.suppress(OSError):
         for entry in os.scandir(path.parent):
             match = pattern.fullmatch(entry.name)
@@ -41,6 +42,11 @@ def _is_left(info: os.stat_result, scope: str, pid: int) -> bool:
     if scope != own_scope():
         return time.time() - info.st_mtime > STALE
     return pid != os.getpid() and not is_running(pid)
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file's name is that of a draft, of any process."""
+    return re.fullmatch(rf"\..+\.{_WRITER}", name) is not None
 
 
 def is_running(pid: int) -> bool:

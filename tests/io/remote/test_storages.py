@@ -182,6 +182,51 @@ def test_a_folder_is_fetched_once_and_follows_the_bucket(run, monkeypatch):
     assert not place.exists()
 
 
+NAMES = [
+    *("with space", " lead", "trail ", "per%cent", "per%20cent", "q?x", "h#x", "a[b]"),
+    *("st*r", "pl+us", "é", "日本", "a&b", "a=b", "quo'te", 'quo"te', "co:lon", "a@b"),
+    *("{b}", "$d", "x|y", "<t>", "a,b", "x..", "-dash", "h#123", "n" * 200),
+]
+
+
+def test_any_name_of_a_file_is_one_of_an_object(run):
+    place = urls.local_path(run)
+    for name in NAMES:
+        (place / name).mkdir(parents=True)
+        (place / name / name).write_text(name)
+    publish(place)
+    assert {*objects.list_objects(run)} == {f"{name}/{name}" for name in NAMES}
+    assert objects.list_names(run) == sorted(f"{name}/" for name in NAMES)
+    drop(place)
+    fetch(place)
+    for name in NAMES:
+        assert (place / name / name).read_text() == name
+        assert objects.read_object(f"{run}/{name}/{name}", 800).decode() == name
+        objects.remove(f"{run}/{name}/{name}")
+    assert objects.list_objects(run) == {}
+
+
+def test_an_object_and_a_folder_of_one_name_are_refused(run):
+    for name in ("a/b", "a", "c"):
+        objects.write_object(f"{run}/{name}", b"")
+    with pytest.raises(UserError, match=f"{run}/a is an object and a folder"):
+        fetch(urls.local_path(run))
+
+
+def test_an_object_takes_the_place_of_a_folder(run):
+    place = urls.local_path(run)
+    objects.write_object(f"{run}/a/b/c", b"1")
+    fetch(place)
+    objects.remove(f"{run}/a/b/c")
+    objects.write_object(f"{run}/a", b"2")
+    fetch(place)
+    assert (place / "a").read_bytes() == b"2"
+    objects.remove(f"{run}/a")
+    objects.write_object(f"{run}/a/b", b"3")
+    fetch(place)
+    assert (place / "a/b").read_bytes() == b"3"
+
+
 def test_one_object_is_fetched(run, tmp_path):
     objects.write_object(f"{run}/w.pth", b"weights")
     place = require(urls.local_path(f"{run}/w.pth"))
@@ -337,6 +382,26 @@ def test_a_lease_of_a_process_that_ended_here_is_taken_at_once(run, fast, monkey
         assert is_held()
 
 
+@pytest.mark.parametrize("pid", [10**30, 0, "1"])
+def test_a_lease_of_no_process_expires(memory, fast, pid):
+    written(URL, scope=leases.drafts.own_scope(), pid=pid, since="\033[2J" * 99)
+    with leases.leased(f"{URL}/lease", "") as is_held:
+        assert is_held()
+
+
+def test_a_lease_whose_answer_was_lost_is_ones_own(memory, fast, monkeypatch):
+    real = leases.write_object
+
+    def write(url, content, new=False):
+        real(url, content, new=new)
+        if new:
+            raise FileExistsError
+
+    monkeypatch.setattr(leases, "write_object", write)
+    with leases.leased(f"{URL}/lease", "", pytest.fail) as is_held:
+        assert is_held()
+
+
 def test_a_lease_that_another_took_is_noticed(run, fast):
     with leases.leased(f"{run}/lease", "") as is_held:
         written(run)
@@ -349,7 +414,7 @@ def test_a_lease_that_another_took_is_noticed(run, fast):
     assert objects.list_names(run) == ["lease"]  # the other's
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"pid": "x", "owner": 1}'])
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"pid": "x", "owner": 1}'])
 def test_a_damaged_lease_expires(memory, fast, content):
     objects.write_object(f"{URL}/lease", content)
     with leases.leased(f"{URL}/lease", "") as is_held:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from tokret.io.atomic_files import write_whole
+from tokret.io.drafts import is_draft
 from tokret.io.regular_files import PARSING_ERRORS
 from tokret.io.remote.cache_folder import claim_folder
 from tokret.io.remote.objects import (
@@ -95,11 +96,16 @@ def _download(
             done[name] = count
             report(sum(done.values()), total)
 
+        if (path / name).is_dir():  # of an earlier state of the bucket
+            shutil.rmtree(path / name)
         download(f"{url}/{name}" if name else url, path / name, fetched)
 
     with ThreadPoolExecutor(TRANSFERS) as pool:
-        for _ in pool.map(get, entries):
-            pass
+        try:
+            for _ in pool.map(get, entries):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def show_with(show: Callable[[str], AbstractContextManager[Report]]) -> None:
@@ -142,8 +148,9 @@ def _remove_others(
         shutil.rmtree(path)
     for file in path.rglob("*"):
         name = file.relative_to(path).as_posix()
-        if not file.is_dir() and name not in entries and wanted(name):
-            file.unlink()
+        other = name not in entries and wanted(name) and not is_draft(file.name)
+        if other and not file.is_dir():
+            file.unlink(missing_ok=True)
 
 
 def _state(path: Path, entry: Entry) -> tuple[int, str, int]:

@@ -68,8 +68,7 @@ class _Lease:
     def acquire(self, refusal: str, report: Callable[[str], None]) -> None:
         while True:
             found = self._read()
-            if found is not None:
-                self._await_end(found, refusal, report)
+            if found is not None and self._await_end(found, refusal, report):
                 remove(self._url)
             # FileExistsError: another was faster, or this one's answer was lost.
             with contextlib.suppress(FileExistsError):
@@ -82,21 +81,25 @@ class _Lease:
 
     def _await_end(
         self, found: bytes, refusal: str, report: Callable[[str], None]
-    ) -> None:
-        """Returns once the lease has expired, or its process has ended on this host."""
+    ) -> bool:
+        """Waits until the lease has expired; returns whether it is left to remove."""
         holder = _facts(found)
-        who = f"process {holder['pid']} on {printable(str(holder['host']), 80)}"
+        pid, host, since = (
+            printable(str(holder[name]), 80) for name in ("pid", "host", "since")
+        )
+        who = f"process {pid} on {host}"
         if _has_ended(holder):
-            return
+            return True
         report(f"waiting up to {EXPIRES:.0f} s: {who} may still be at work")
         last = time.monotonic() + EXPIRES
         while time.monotonic() < last:
             time.sleep(min(RENEWED / 4, max(0.0, last - time.monotonic())))
             now = self._read()
             if now is None:
-                return
+                return False
             if now != found:
-                raise UserError(f"{refusal} (it is {who}, since {holder['since']})")
+                raise UserError(f"{refusal} (it is {who}, since {since})")
+        return True
 
     def renew_until(self, ends: threading.Event) -> None:
         while not ends.wait(RENEWED) and not self._lost:
@@ -149,6 +152,9 @@ def _facts(content: bytes) -> dict[str, object]:
 
 
 def _has_ended(holder: dict[str, object]) -> bool:
+    """Whether it was a process of this host and container, which is no more."""
     pid = holder["pid"]
-    here = holder["scope"] == drafts.own_scope() and type(pid) is int and pid > 0
-    return here and not drafts.is_running(int(str(pid)))
+    here = holder["scope"] == drafts.own_scope()
+    if not here or not isinstance(pid, int) or not 0 < pid < 2**31:
+        return False
+    return not drafts.is_running(pid)

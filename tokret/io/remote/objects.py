@@ -4,15 +4,20 @@ A bucket has no folders, no appending and no renaming. An object appears when al
 is written, and a reader sees the old one or the new one.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokret.errors import UserError
 from tokret.io.atomic_files import replacing
+from tokret.io.remote.file_systems import (
+    callback,
+    download_options,
+    open_url,
+    upload_options,
+)
 from tokret.io.remote.retrying import StorageError, retried
-from tokret.io.remote.urls import SCHEMES, is_safe_name, url_problem
+from tokret.io.remote.urls import is_safe_name
 from tokret.names import printable
 
 NO_BUCKET = "{}: there is no such bucket; make it first"
@@ -33,7 +38,7 @@ def list_objects(url: str) -> dict[str, Entry]:
         no file can have.
       UnavailableError: the storage fails; so do all functions of this module.
     """
-    files, path = _open(url)
+    files, path = open_url(url)
     try:
         found = retried(url, lambda: files.find(path, detail=True))
     except FileNotFoundError as error:
@@ -49,12 +54,25 @@ def list_objects(url: str) -> dict[str, Entry]:
                 f"{url}/{printable(inner, 80)}: no file can have this name; remove it"
             )
         entries[inner] = Entry(int(facts["size"]), _version(facts))
+    _refuse_object_and_folder(url, entries)
     return entries
+
+
+def _refuse_object_and_folder(url: str, entries: Mapping[str, Entry]) -> None:
+    for name in entries:
+        folder = name.rpartition("/")[0]
+        while folder and folder not in entries:
+            folder = folder.rpartition("/")[0]
+        if folder:
+            raise StorageError(
+                f"{url}/{printable(folder, 80)} is an object and a folder, which no "
+                "disk can have; remove one of them"
+            )
 
 
 def find_object(url: str) -> Entry | None:
     """Looks an object up; None if there is none of exactly this name."""
-    files, path = _open(url)
+    files, path = open_url(url)
     try:
         facts = retried(url, lambda: files.info(path))
     except FileNotFoundError:
@@ -69,7 +87,7 @@ def list_names(url: str) -> list[str]:
 
     It takes one request, whatever is in the folders.
     """
-    files, path = _open(url)
+    files, path = open_url(url)
     try:
         found = retried(url, lambda: files.ls(path, detail=True))
     except FileNotFoundError:
@@ -90,7 +108,7 @@ def read_object(url: str, max_bytes: int) -> bytes:
       FileNotFoundError: if there is none.
       UserError: if it is larger than `max_bytes`.
     """
-    files, path = _open(url)
+    files, path = open_url(url)
     # Not the first bytes only: servers refuse such a range of an empty object.
     size = retried(url, lambda: files.info(path))["size"]
     content = b"" if size > max_bytes else retried(url, lambda: files.cat_file(path))
@@ -105,10 +123,12 @@ def write_object(url: str, content: bytes, *, new: bool = False) -> None:
     Raises:
       FileExistsError: with `new`, if there is one. Not every storage notices.
     """
-    files, path = _open(url)
-    mode = {"mode": "create"} if new else {}
+    files, path = open_url(url)
+    options = upload_options(files, len(content))
+    if new:
+        options["mode"] = "create"
     try:
-        retried(url, lambda: files.pipe_file(path, content, **mode))
+        retried(url, lambda: files.pipe_file(path, content, **options))
     except FileNotFoundError as error:
         raise StorageError(NO_BUCKET.format(url)) from error
 
@@ -119,10 +139,11 @@ def upload(path: Path, url: str) -> None:
     Raises:
       FileNotFoundError: if there is no such file.
     """
-    files, target = _open(url)
+    files, target = open_url(url)
     before = path.stat()
     try:
-        retried(url, lambda: files.put_file(str(path), target))
+        options = upload_options(files, before.st_size)
+        retried(url, lambda: files.put_file(str(path), target, **options))
     except FileNotFoundError as error:
         path.stat()  # raises if it was removed meanwhile
         raise StorageError(NO_BUCKET.format(url)) from error
@@ -149,12 +170,17 @@ def download(
       FileNotFoundError: if there is no such object.
       UserError: if the file cannot be written.
     """
-    files, source = _open(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files, source = open_url(url)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UserError(f"{path.parent}: no folder can be made: {why}") from error
 
     def get(draft: Path) -> None:
-        hooks = {"report": lambda size, value, **_: report(value)}
-        files.get_file(source, str(draft), callback=_callback(hooks))
+        follow = callback({"report": lambda size, value, **_: report(value)})
+        options = download_options(url)
+        files.get_file(source, str(draft), callback=follow, **options)
 
     with replacing(path) as draft:
         try:
@@ -173,32 +199,11 @@ class MissingObjectError(UserError):
 
 def remove(url: str) -> None:
     """Removes an object; none is no error."""
-    files, path = _open(url)
+    files, path = open_url(url)
     try:
         retried(url, lambda: files.rm_file(path))
     except FileNotFoundError:
         return
-
-
-def _callback(hooks: Mapping[str, Any]) -> Any:
-    import fsspec.callbacks
-
-    return fsspec.callbacks.Callback(hooks=hooks)
-
-
-def _open(url: str) -> tuple[Any, str]:
-    """Returns fsspec's file system of a URL, and the path in it."""
-    import fsspec  # takes long
-
-    if problem := url_problem(url):
-        raise UserError(problem)
-    scheme, _, rest = url.partition("://")
-    protocol = SCHEMES[scheme.lower()][0]
-    # gcsfs would look up each bucket's kind by gRPC, which not all proxies pass on: a
-    # minute for each call. Only buckets that are in a single zone need it.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    make = lambda: fsspec.filesystem(protocol, use_listings_cache=False)  # noqa: E731
-    return retried(url, make), rest.rstrip("/")
 
 
 def _version(facts: Mapping[str, Any]) -> str:

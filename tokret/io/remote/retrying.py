@@ -96,7 +96,10 @@ def retried(url: str, call: Callable[[], Result]) -> Result:
 
 def _permanent(error: BaseException) -> str:
     """Why an error will not pass, and what to do; "" if it may."""
-    for cause in _causes(error):
+    causes = _causes(error)
+    if any(type(cause).__name__ == "TransportError" for cause in causes):
+        return ""  # Google's server of tokens was not reached
+    for cause in causes:
         code = getattr(cause, "code", None)
         if type(cause).__name__ in _NO_CREDENTIALS:
             return f"no credentials ({_reason(cause)}); log in, or set those of a key"

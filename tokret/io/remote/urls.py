@@ -15,7 +15,9 @@ from tokret.io.remote.cache_folder import CACHE as CACHE
 from tokret.io.remote.cache_folder import claim_folder, claimed_folder
 from tokret.names import is_valid_name, printable
 
-MAX_NAME = 255  # bytes of one part of a path, as file systems have it
+# Bytes of one part of a path. File systems have 255, of which names of drafts and of
+# records of fetched files need some.
+MAX_NAME = 200
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.S)
 
 

@@ -1,0 +1,169 @@
+"""Servers of gs:// and s3:// that refuse, fail, cut connections or do not answer."""
+
+import os
+import time
+
+import pytest
+
+from tests.storage.proxy import Fault, seeded
+from tokret.io.remote import file_systems, objects, retrying, urls
+from tokret.io.remote.fetching import fetch
+from tokret.io.remote.uploading import publish
+
+MB = 2**20
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Slow down</Message></Error>"
+FAULTS = (
+    Fault("cut"),
+    Fault("cut answer"),
+    Fault("answer", 503, SLOW_DOWN),
+    Fault("answer", 429),
+    Fault("lost", 503, SLOW_DOWN),
+    Fault("delay", seconds=0.3),
+)
+
+
+@pytest.fixture(params=["gcs", "s3"])
+def server(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Waits of this project; gcsfs has its own, of half a minute for a call."""
+    monkeypatch.setattr(retrying, "FIRST_WAIT", 0.05)
+
+
+def google(code, message):
+    return Fault(
+        "answer", code, b'{"error": {"code": %d, "message": "%s"}}' % (code, message)
+    )
+
+
+def amazon(status, code, message):
+    words = b"<Error><Code>%s</Code><Message>%s</Message></Error>" % (code, message)
+    return Fault("answer", status, words)
+
+
+REFUSALS = [
+    ("gcs", google(401, b"Anonymous caller does not have access"), "no permission"),
+    ("gcs", google(403, b"x@y does not have access"), "no permission"),
+    ("gcs", google(404, b"The specified bucket does not exist."), "no such bucket"),
+    ("s3", amazon(403, b"InvalidAccessKeyId", b"It does not exist"), "no permission"),
+    ("s3", amazon(403, b"AccessDenied", b"Access Denied"), "no permission"),
+    ("s3", amazon(400, b"ExpiredToken", b"It has expired"), "no permission"),
+    ("s3", amazon(404, b"NoSuchBucket", b"It does not exist"), "no such bucket"),
+]
+
+
+@pytest.mark.parametrize(("name", "refusal", "words"), REFUSALS)
+def test_refusals_are_reported_at_once(request, tmp_path, name, refusal, words):
+    storage = request.getfixturevalue(name)
+    storage.proxy.plan = lambda request: refusal
+    url = f"{storage.url}/run/x"
+    (tmp_path / "x").write_bytes(b"x")
+    start = time.monotonic()
+    for call in (
+        lambda: objects.list_objects(url),
+        lambda: objects.write_object(url, b""),
+        lambda: objects.upload(tmp_path / "x", url),
+        lambda: fetch(urls.local_path(url)),
+    ):
+        with pytest.raises(retrying.StorageError, match=f"{url}: .*{words}") as error:
+            call()
+        assert "\n" not in str(error.value)
+    assert time.monotonic() - start < 10
+
+
+def test_a_server_without_an_answer_is_called_again(server, quick, monkeypatch):
+    monkeypatch.setattr(file_systems, "READ_TIMEOUT", 0.5)
+    objects.write_object(f"{server.url}/a", b"1")
+    silent, start = [Fault("silent", seconds=60.0)], time.monotonic()
+    server.proxy.plan = lambda request: silent.pop() if silent else None
+    assert objects.read_object(f"{server.url}/a", 1) == b"1"
+    assert not silent and time.monotonic() - start < 20
+
+
+def test_an_upload_that_is_not_read_is_sent_again(server, quick, monkeypatch, tmp_path):
+    monkeypatch.setattr(file_systems, "UPLOAD_TIMEOUT", 1.0)
+    monkeypatch.setattr(file_systems, "SLOWEST", 100 * MB)
+    content = os.urandom(20 * MB)
+    (tmp_path / "x").write_bytes(content)
+    stopped, start = [Fault("unread", seconds=60.0)], time.monotonic()
+    server.proxy.plan = lambda request: (
+        stopped.pop() if stopped and request.size > MB else None
+    )
+    objects.upload(tmp_path / "x", f"{server.url}/x")
+    assert not stopped and time.monotonic() - start < 30
+    server.proxy.plan = lambda request: None
+    assert objects.read_object(f"{server.url}/x", 20 * MB) == content
+
+
+@pytest.mark.slow
+def test_a_server_that_fails_too_long_ends_with_status_75(
+    server, quick, monkeypatch, capfd
+):
+    monkeypatch.setenv(retrying.PATIENCE, "5")
+    server.proxy.plan = lambda request: Fault("answer", 503, SLOW_DOWN)
+    start = time.monotonic()
+    with pytest.raises(retrying.UnavailableError) as error:
+        objects.write_object(f"{server.url}/a", b"1")
+    assert error.value.status == 75 and "resumes once it works" in str(error.value)
+    # gcsfs repeats each call for half a minute by itself.
+    assert time.monotonic() - start < (60 if server.url.startswith("gs") else 15)
+    written = capfd.readouterr().err.splitlines()
+    assert all(line.startswith("warning: ") for line in written)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_down_for_a_while_is_waited_for(server, quick, tmp_path):
+    until = time.monotonic() + 5
+    server.proxy.plan = lambda request: (
+        Fault("cut") if time.monotonic() < until else None
+    )
+    objects.write_object(f"{server.url}/a", b"1")
+    assert objects.read_object(f"{server.url}/a", 1) == b"1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nothing_is_lost_and_nothing_is_written_twice(server, quick, tmp_path, seed):
+    sizes = {"a": 0, "b/c": 1, "b/d e": 100, "f": MB, "g": 6 * MB}
+    contents = {name: os.urandom(size) for name, size in sizes.items()}
+    url = f"{server.url}/run"
+    server.proxy.plan = seeded(seed, 0.25, FAULTS)
+    place = urls.local_path(url)
+    for name, content in contents.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+    publish(place)
+    objects.write_object(f"{url}/old", b"")
+    objects.remove(f"{url}/old")
+    fetch(place)
+    found = {
+        p.relative_to(place).as_posix(): p for p in place.rglob("*") if p.is_file()
+    }
+    assert {name: path.read_bytes() for name, path in found.items()} == contents
+    server.proxy.plan = lambda request: None
+    listed = objects.list_objects(server.url)
+    assert {name: entry.size for name, entry in listed.items()} == {
+        f"run/{name}": size for name, size in sizes.items()
+    }
+
+
+def test_an_object_that_is_replaced_is_read_whole(server, quick, tmp_path):
+    """The reader has all of the old one or all of the new one, whatever is cut."""
+    old, new = b"o" * 9 * MB, b"n" * 9 * MB
+    (tmp_path / "new").write_bytes(new)
+    objects.write_object(f"{server.url}/x", old)
+    seen, cuts = set(), [Fault("cut"), Fault("cut")]
+
+    def plan(request):
+        if request.method in ("PUT", "POST") and request.size > MB and cuts:
+            seen.add(objects.read_object(f"{server.url}/x", 10 * MB))
+            return cuts.pop()
+        return None
+
+    server.proxy.plan = plan
+    objects.upload(tmp_path / "new", f"{server.url}/x")
+    assert not cuts and seen == {old}
+    assert objects.read_object(f"{server.url}/x", 10 * MB) == new
