@@ -132,12 +132,16 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
     fits, pod = row["fits"], row["topology"]
     memory = CHIPS[pod.partition(":")[0]].memory
     used = row["arguments"] + row["temporaries"] if fits else row["needed"]
+    bound = {
+        "bound by": lambda: "memory" if row["memory"] > row["compute"] else "products"
+    }
     figures: dict[str, Callable[[], str]]
     if row["what"] == "search":
         cells = {"pod": pod, "descriptors": f"{row['database']:,}"}
         cells["store"] = row["store"]
         figures = {
             "ms": lambda: f"{row['seconds'] * 1e3:,.1f}",
+            **bound,
             "queries/s": lambda: f"{row['rate']:,.0f}",
         }
     else:
@@ -147,9 +151,7 @@ def _cells(row: dict[str, Any]) -> dict[str, str]:
         train = row["what"] == "train"
         figures = {
             "ms": lambda: f"{row['seconds'] * 1e3:,.0f}",
-            "bound by": lambda: (
-                "memory" if row["memory"] > row["compute"] else "products"
-            ),
+            **bound,
             "images/s": lambda: f"{row['rate']:,.0f}",
             "MFU": lambda: f"{row['mfu']:.0%}" if "mfu" in row else "",
             "h/epoch" if train else "h/million": lambda: (

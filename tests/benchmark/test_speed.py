@@ -10,6 +10,7 @@ import pytest
 from tokret.benchmark import database_scan, extraction
 from tokret.benchmark.cases import Settings, time_case
 from tokret.benchmark.extraction import draw_photos, make_batches
+from tokret.errors import UserError
 
 # What a machine for timings may lack. absl and orbax come with flax.
 MISSING = (
@@ -92,6 +93,10 @@ def test_mistakes_are_a_line(program, refused, arguments, words):
 def test_a_database_is_searched_and_read():
     found = database_scan.run(1, rows=300, dims=8, block=128)
     assert found["bytes"] == 2 * 300 * 8 and found["ratio"][0] > 0
+    wide = database_scan.run(1, rows=300, dims=8, store="float32")
+    assert wide["bytes"] == 4 * 300 * 8 and wide["store"] == "float32"
+    with pytest.raises(UserError, match="rows is 0"):
+        database_scan.run(1, rows=0)
     blocks = database_scan.make_blocks(300, 8, 128)
     assert len(blocks) == 3
     assert blocks.start(2) == 300 - 128 and len(blocks.load(2)) == 128

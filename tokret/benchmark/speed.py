@@ -61,10 +61,12 @@ def run(
     return result | chosen | {"cases": found, "skipped": skipped}
 
 
-def run_single(benchmark: str, turns: int) -> dict[str, Any]:
-    """Runs a benchmark of one case: scan or start."""
+def run_single(benchmark: str, turns: int, **options: Any) -> dict[str, Any]:
+    """Runs a benchmark of one case: start, or scan with options of its own."""
     return _start(benchmark, turns, Rivals()) | (
-        compilation(turns) if benchmark == "start" else database_scan.run(turns)
+        compilation(turns)
+        if benchmark == "start"
+        else database_scan.run(turns, **options)
     )
 
 
@@ -154,7 +156,7 @@ def report(result: Mapping[str, Any]) -> str:
     elif "rows" in result:
         lines.append(
             f"{result['queries']} queries over {result['rows']:,} x {result['dims']} "
-            f"bf16: {_seconds(result['search'][0])}, reading it once "
+            f"{result['store']}: {_seconds(result['search'][0])}, reading it once "
             f"{_seconds(result['read'][0])}: {format_spread(result['ratio'])} times"
         )
     else:

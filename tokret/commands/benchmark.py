@@ -17,13 +17,11 @@ from tokret.runtime.allocation import keep_freed_memory
 # Modules of tokret.benchmark are imported when they run: what is set before jax is
 # imported depends on the benchmark.
 Result = dict[str, Any]
-TIMED_ARGS = """
+CASES_ARGS = """
 
 Args:
   turns: how often each case is timed.
   json: a file for the figures.
-"""
-CASES_ARGS = f"""{TIMED_ARGS.rstrip()}
   cases: only cases with any of these texts, with commas, in their names, such as
     'resnet50 float32 8x512'.
   minutes: no case starts after so many.
@@ -101,14 +99,32 @@ class Timings:
         command.__doc__ = summary + CASES_ARGS
         return command
 
-    def _single(self, name: str, summary: str) -> Callable[..., None]:
-        """Returns the command of a benchmark of one case."""
+    def start(self, turns: int = 7, json: Path | None = None) -> None:
+        """Time compiling in a first and in a second start.
 
-        def command(turns: int = 7, json: Path | None = None) -> None:
-            self._time("speed", lambda speed: speed.run_single(name, turns), json)
+        Args:
+          turns: how often each case is timed.
+          json: a file for the figures.
+        """
+        self._time("speed", lambda speed: speed.run_single("start", turns), json)
 
-        command.__doc__ = summary + TIMED_ARGS
-        return command
+    def scan(
+        self,
+        rows: int | None = None,
+        store: Literal["bfloat16", "float32"] = "bfloat16",
+        turns: int = 7,
+        json: Path | None = None,
+    ) -> None:
+        """Time search beside reading the database.
+
+        Args:
+          rows: descriptors; None: a million, 100,000 on a CPU.
+          store: their dtype.
+          turns: how often each case is timed.
+          json: a file for the figures.
+        """
+        chosen = {"rows": rows, "store": store}
+        self._time("speed", lambda s: s.run_single("scan", turns, **chosen), json)
 
     def training_input(
         self, photos: Path | None = None, turns: int = 7, json: Path | None = None
@@ -157,10 +173,8 @@ class Timings:
             "extract": self._cases(
                 "extract", "Time three-scale descriptors of mixed shapes."
             ),
-            "scan": self._single("scan", "Time search beside reading the database."),
-            "start": self._single(
-                "start", "Time compiling in a first and in a second start."
-            ),
+            "scan": self.scan,
+            "start": self.start,
             "input": self.training_input,
             "search": self.search,
         }
