@@ -89,3 +89,13 @@ def test_a_cpu_with_units_for_bfloat16_uses_them(monkeypatch):
     assert ["bf16[15,300]" in program for program in programs] == [True, False]
     if multiplies_bfloat16():  # else XLA has no units to give it to
         assert "f32[256,300]" not in programs[0]  # the block as it is
+
+
+def test_a_cpu_widens_a_tile_of_bfloat16_at_a_time(monkeypatch):
+    queries, block = drawn(5, rows=2048)
+    program = scorer(monkeypatch, False).lower(queries, block).compile()
+    assert "f32[512,300]" in program.as_text()
+    # XLA makes all of a bfloat16 array float32 where it slices it.
+    assert "f32[4,512,300]" not in program.as_text()
+    wide = jax.jit(scores._widened)(queries, block)
+    np.testing.assert_array_equal(program(queries, block), wide)

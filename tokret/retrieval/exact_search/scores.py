@@ -14,7 +14,8 @@ from tokret.shapes import Array, Shaped
 # Products of two int8 numbers, 127 * 127 at most, summed over this many dimensions stay
 # below 2**24: float32 holds every partial sum exactly, in whatever order.
 EXACT_DIMS = 1024
-TILE = 2048  # rows whose cast to bfloat16 still fits into a CPU's cache (4 MiB)
+# Rows whose cast, to bfloat16 and to float32, still fits into a CPU's cache.
+TILE, WIDE_TILE = 2048, 512
 
 Queries = Shaped[Array, "q d"]
 Block = Shaped[Array, "b d"]
@@ -130,7 +131,17 @@ def _widened_in_tiles(queries: Queries, block: Block) -> Scores:
     # One query's product is fused with the cast, and the result is not stored.
     if len(queries) == 1 or len(block) % ALIGNMENT:
         return _widened(queries, block)
-    return _in_tiles(_widened, queries, block, ALIGNMENT)
+    rows = math.gcd(len(block), WIDE_TILE)
+    if block.dtype != jnp.bfloat16:
+        return _in_tiles(_widened, queries, block, rows)
+
+    def multiply(queries: Array, tile: Array) -> Array:
+        bits = tile.astype(jnp.uint32) << 16
+        return _widened(queries, jax.lax.bitcast_convert_type(bits, jnp.float32))
+
+    # XLA's CPU backend slices bfloat16 only after it made all of it float32.
+    bits = jax.lax.bitcast_convert_type(block, jnp.uint16)
+    return _in_tiles(multiply, queries, bits, rows)
 
 
 def _in_tiles(multiply: Multiply, queries: Queries, block: Block, rows: int) -> Scores:
