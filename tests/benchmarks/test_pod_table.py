@@ -77,9 +77,8 @@ def test_the_table(planned, page):
     assert "| 16 x 1 | 128 | yes |" in text.partition("three scales")[2]
     cost = "yes | 10.0 of 16 | 250.0 | memory | 4,000 | 0123456 |"
     assert f"| v5e:4x4 | 1,000,000 | bfloat16 | {cost}" in text
-    assert (
-        "| v5e:4x4 | 100,000,000 | float32 | no | 19.0 of 16 |  |  |  | 0123456 |" in text
-    )
+    lack = "| float32 | no | 19.0 of 16 |  |  |  | 0123456 |"
+    assert f"| v5e:4x4 | 100,000,000 {lack}" in text
     assert "Made with jax 1, libtpu 2, flax 3." in text
     assert [request.what for _, request in planned] == ["train"] * 3 + [
         *("extract", "search", "search")
