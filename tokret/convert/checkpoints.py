@@ -28,6 +28,9 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.drafts import make_draft
 from tokret.io.json_files import read_json
+from tokret.io.remote.fetching import drop, fetch
+from tokret.io.remote.uploading import publish
+from tokret.io.remote.urls import url_of
 from tokret.training.checkpoint_metadata import read_config, read_metadata
 from tokret.training.weights import find_checkpoint, load_weights, save_weights
 
@@ -47,7 +50,7 @@ def _origin(found: Found, tensors: Tensors, source: str) -> dict[str, Any]:
 
 
 def write_checkpoint(output: Path, found: Found, tensors: Tensors, source: str) -> None:
-    """Writes a folder that eval.py and train.py take, atomically.
+    """Writes a folder that eval.py and train.py take, atomically, or uploads it.
 
     Args:
       output: the folder; it must not exist.
@@ -61,17 +64,22 @@ def write_checkpoint(output: Path, found: Found, tensors: Tensors, source: str) 
     )
     params = {name: float32[name] for name in CLASSIFIERS if name in float32}
     params["model"] = float32["params"]
+    drop(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = make_draft(output)
+    is_remote = url_of(output) is not None
+    partial = output if is_remote else make_draft(output)
     partial.mkdir()
     try:
         model = parse_model({"dtype": "float32", **found.model})
         config = InferenceConfig(model=model)  # with the authors' evaluation
-        save_weights(partial, params, float32["batch_stats"], config)
         stored.save(config, partial / "config.json")
         origin = json.dumps(_origin(found, tensors, source), indent=2)
         write_whole(partial / "origin.json", f"{origin}\n")
-        os.replace(partial, output)
+        publish(partial)
+        # In object storage it counts from the end of this upload.
+        save_weights(partial, params, float32["batch_stats"], config)
+        if not is_remote:
+            os.replace(partial, output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -97,7 +105,7 @@ def read_checkpoint(
     config = read_config(checkpoint)
     model = dataclasses.asdict(config.model)
     del model["dtype"]
-    origin = _read_origin(workdir / "origin.json")
+    origin = _read_origin(fetch(workdir / "origin.json"))
     found = Found(origin.layout if origin else config.model.head, model)
     _check_released(model, found.layout)
     params, batch_stats = load_weights(checkpoint)

@@ -4,6 +4,7 @@ The folder may come from anybody: links are not followed, metadata may have any 
 content, and arrays may claim to be larger than this machine's memory.
 """
 
+import contextlib
 import dataclasses
 import os
 import stat
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import msgspec
 
 from tokret.errors import UserError
+from tokret.io.json_files import read_json
+from tokret.io.remote.urls import url_of
 from tokret.training.checkpoint_arrays import (
     SavedArrays,
     by_name,
@@ -22,10 +26,17 @@ from tokret.training.checkpoint_arrays import (
 )
 from tokret.training.checkpoint_digests import damaged
 from tokret.training.checkpoint_metadata import CheckpointMetadata, read_metadata
+from tokret.training.remote_runs import fetch_checkpoint
 
 # Files that are read whole before anything in them can be checked.
 METADATA = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt")
 LARGEST = 2**26  # bytes of one of them
+
+
+class _Times(msgspec.Struct):
+    """What Orbax records in `_CHECKPOINT_METADATA`."""
+
+    commit_timestamp_nsecs: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +68,7 @@ def inspect_checkpoint(path: Path, *, read_all: bool) -> Inspection:
     Raises:
       UserError: if there is no such folder.
     """
+    fetch_checkpoint(path)
     if path.is_symlink() or not path.is_dir():
         raise UserError(f"{path} is not a checkpoint: it is not a folder")
     size, reason = _scan(path)
@@ -74,7 +86,20 @@ def inspect_checkpoint(path: Path, *, read_all: bool) -> Inspection:
             _read(saved, shapes)
     except UserError as error:
         problem = str(error).removeprefix(f"{path}: ")
-    return Inspection(path, path.stat().st_mtime, size, metadata, arrays, problem)
+    return Inspection(path, _written(path), size, metadata, arrays, problem)
+
+
+def _written(path: Path) -> float:
+    """Returns when a checkpoint was written; the time of a local copy is another."""
+    if url_of(path) is not None:
+        with contextlib.suppress(UserError):
+            return (
+                read_json(
+                    path / METADATA[0], _Times, "", LARGEST
+                ).commit_timestamp_nsecs
+                / 1e9
+            )
+    return path.stat().st_mtime
 
 
 def nbytes_of(array: jax.ShapeDtypeStruct) -> int:
