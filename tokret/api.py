@@ -15,17 +15,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tokret.arguments import path_problem, within
+from tokret.arguments import path_problem, url_problem, within
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.data.views import Box, LazyViews, View
 from tokret.errors import UserError
+from tokret.io.remote.fetching import require
+from tokret.io.remote.urls import check_url, is_url, local_path
 from tokret.retrieval.extraction import extract
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
-from tokret.search.catalogue import WEIGHTS, read_catalogue
+from tokret.search.catalogue import WEIGHTS
 from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.photos import view_of
 from tokret.search.querying import SearchResults, check_box, query_index
+from tokret.search.remote_index import fetch_catalogue
 from tokret.shapes import Float
 
 # Arrays are uint8 [height, width, 3], each of its own size.
@@ -136,18 +139,24 @@ class Model:
             encoded = io.BytesIO()
             Image.fromarray(photo).save(encoded, "PNG", compress_level=0)
             return View(encoded.getvalue(), name, None, side)
-        return view_of(Path(photo), str(photo) or name, side, self._max_pixels)
+        shown = str(photo)
+        path = require(_path(photo, name)) if is_url(shown) else Path(photo)
+        return view_of(path, shown or name, side, self._max_pixels)
 
 
 def _path(value: Any, argument: str) -> Path:
-    """Returns a path that was given as an argument.
+    """Returns a path that was given as an argument; that of a URL's local copy.
 
     Raises:
-      UserError: if it is none.
+      UserError: if it is none, or a URL that cannot be used.
     """
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{argument} is a {type(value).__name__}; it must be a path")
-    if problem := path_problem(os.fspath(value)):
+    text = os.fspath(value)
+    if is_url(text):
+        check_url(text, argument)
+        return local_path(text)
+    if problem := path_problem(text):
         raise UserError(f"{argument}: {problem}")
     return Path(value).expanduser()
 
@@ -164,7 +173,7 @@ class Index:
         """Opens an index as `open_index`; the first query restores its model."""
         if root is not None and not root.is_dir():
             raise UserError(f"root={root} is not a folder; name that of the photos")
-        catalogue = read_catalogue(folder)
+        catalogue = fetch_catalogue(folder)
         failed = catalogue.errors()
         self.names = [name for name in catalogue.photos if name not in failed]
         self.root = Path(catalogue.root) if root is None else root
@@ -212,7 +221,7 @@ class Index:
           >>> best.name in index.names
           True
         """
-        path = _path(photo, "photo")
+        path = require(_path(photo, "photo"))
         if not isinstance(top, int):
             raise UserError(f"top is {top!r}; it must be a whole number")
         part = None if box is None else check_box(box, box)
@@ -275,6 +284,8 @@ def open_index(
       UserError: if it is not an index, or `root` is not a folder.
     """
     _cache_programs()
+    if root is not None and (problem := url_problem(os.fspath(root))):
+        raise UserError(f"root: {problem}")
     folder = None if root is None else _path(root, "root")
     if folder is not None and not folder.is_dir():
         raise UserError(f"root={root} is not a folder; name that of the photos")

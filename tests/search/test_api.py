@@ -90,7 +90,7 @@ def test_pipes_and_devices_are_refused_at_once(model, tmp_path):
     [
         ({"path": None}, "path is a NoneType; it must be a path"),
         ({"path": 3}, "path is a int; it must be a path"),
-        ({"path": "s3://b/run"}, "path: .s3://b/run. is a URL, but only a"),
+        ({"path": "ftp://b/run"}, "path: .ftp://b/run.: ftp:// cannot be used"),
         ({"longest_side": "a"}, "longest_side is 'a'"),
         ({"scales": 1.0}, "scales is 1.0; it must be a list"),
         ({"scales": []}, r"scales is \[\]"),

@@ -11,6 +11,7 @@ from tokret.data.decoding import MAX_PIXELS
 from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.errors import UserError
 from tokret.names import counted, printable
+from tokret.option_types import RemotePath
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.index_writer import Limits
@@ -21,8 +22,8 @@ SHOWN = 10  # bad photos that are named
 
 def main(
     photos: Annotated[Path, tyro.conf.Positional],
-    index: Path,
-    checkpoint: Path | None = None,
+    index: RemotePath,
+    checkpoint: RemotePath | None = None,
     longest_side: int | None = None,
     scales: tuple[float, ...] | None = None,
     ema: bool = False,

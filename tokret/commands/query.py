@@ -10,8 +10,13 @@ from tokret.command_line import log
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.io.atomic_files import require_writable, write_whole
+from tokret.io.atomic_files import write_whole
+from tokret.io.remote.fetching import require
+from tokret.io.remote.outputs import prepare_file
+from tokret.io.remote.uploading import publish
+from tokret.io.remote.urls import url_of
 from tokret.names import counted, first_names, printable
+from tokret.option_types import RemotePath
 from tokret.retrieval.html import pages
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
@@ -23,11 +28,11 @@ HIT_SIDE = 240
 
 
 def main(
-    photo: Annotated[Path, tyro.conf.Positional],
-    index: Path,
+    photo: Annotated[RemotePath, tyro.conf.Positional],
+    index: RemotePath,
     box: str | None = None,
     top: int = 20,
-    report: Path | None = None,
+    report: RemotePath | None = None,
     root: Path | None = None,
     max_pixels: int = MAX_PIXELS,
     compilation_cache: str = DEFAULT,
@@ -48,11 +53,13 @@ def main(
     part = parse_box(box)
     if report is not None:
         _check_page(report)
+    require(photo)
 
     results = Index(index, root).query(photo, top, part, max_pixels)
     log(to_text(results))
     if report is not None:
         write_whole(report.resolve(), render(results, photo, part, max_pixels))
+        publish(report)
         log(f"written: {report}")
 
 
@@ -60,9 +67,9 @@ def _check_page(page: Path) -> None:
     """Refuses a page that cannot be written, before anything is computed."""
     if page.suffix not in (".html", ".htm") or page.is_dir():
         raise UserError(f"report={page} must be a file that ends in .html")
-    if not page.parent.is_dir():
+    if url_of(page) is None and not page.parent.is_dir():
         raise UserError(f"report={page}: make the folder {page.parent} first")
-    require_writable(page, "report")
+    prepare_file(page, "report")
 
 
 def to_text(results: SearchResults) -> str:

@@ -11,6 +11,7 @@ from tokret.config.tree import ExtractionConfig, InferenceConfig
 from tokret.errors import UserError
 from tokret.evaluation.options import choose_checkpoint, make_settings
 from tokret.evaluation.systems import ModelSystem, model_systems
+from tokret.io.remote.uploading import publish
 from tokret.io.remote.urls import shown
 from tokret.retrieval.store.record import weights_digest
 from tokret.search.catalogue import FROM_CHECKPOINT, ModelInfo
@@ -67,7 +68,7 @@ def load_copy(
       UserError: if the copy cannot be used, or a value is out of range.
     """
     with _of_index(folder):
-        if not folder.is_dir():
+        if not fetch_run(folder).is_dir():
             raise UserError("it is missing")
         chosen, config = _choose(folder)
     settings = make_settings(config, longest_side, scales)
@@ -153,3 +154,4 @@ def save_copy(extractor: Extractor, folder: Path) -> None:
         folder, {"model": variables["params"]}, variables["batch_stats"], config
     )
     stored.save(config, folder / "config.json")
+    publish(folder / "config.json")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder, write_whole
+from tokret.io.remote.uploading import publish, withdraw
 from tokret.retrieval.store.record import Images
 from tokret.runtime.ending import keeps
 from tokret.search import part_stores
@@ -26,6 +26,7 @@ from tokret.search.catalogue import (
 )
 from tokret.search.extractor import Extractor
 from tokret.search.photos import Stamp
+from tokret.search.remote_index import remove_folder
 from tokret.shapes import Float
 
 REBUILD = "rebuild.json"  # the catalogue of a rebuild, until it is complete
@@ -115,6 +116,8 @@ class IndexWriter:
         if self._file == REBUILD:
             os.replace(self._index / REBUILD, self._index / FILE)
             sync_folder(self._index)
+            publish(self._index / FILE)
+            withdraw(self._index / REBUILD)
         sweep(self._index)
         return gone
 
@@ -125,6 +128,7 @@ class IndexWriter:
         path, content = self._index / self._file, encode_catalogue(self._current())
         if not path.exists() or path.read_bytes() != content:
             write_whole(path, content, self._index / DRAFT)
+            publish(path)
 
     def _write_part(self, images: Images, descriptors: Float[np.ndarray, "n d"]) -> str:
         part, store = part_stores.write_part(
@@ -167,4 +171,4 @@ def sweep(index: Path) -> None:
         # Only what has a name as `secrets.token_hex(8)` gives it.
         for folder in (index / kind).glob("[0-9a-f]" * 16):
             if folder.name not in kept:
-                shutil.rmtree(folder)
+                remove_folder(folder)

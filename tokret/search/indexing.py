@@ -16,7 +16,9 @@ import msgspec
 
 from tokret.errors import UserError
 from tokret.io.file_locks import held
-from tokret.io.remote.urls import shown
+from tokret.io.remote.outputs import prepare_folder
+from tokret.io.remote.retrying import UnavailableError, at_once
+from tokret.io.remote.urls import shown, url_of
 from tokret.runtime.ending import keeps
 from tokret.search.catalogue import (
     FILE,
@@ -38,6 +40,7 @@ from tokret.search.index_writer import (
 )
 from tokret.search.photo_extraction import add_photos, recognised
 from tokret.search.photos import Stamp, find_photos
+from tokret.search.remote_index import fetch_index, names_in
 
 NOTHING_KEPT = "nothing was extracted yet; the same command starts again"
 
@@ -125,11 +128,13 @@ def _prepared(index: Path) -> Iterator[None]:
     If it is no index in the end, what was made is removed.
     """
     made = []
+    if url_of(index) is not None:
+        prepare_folder(index, "index")
     try:
         if index.exists() and not index.is_dir():
             raise UserError(f"index={index} is a file; name a folder")
-        if index.exists() and not (index / FILE).exists():
-            names = {path.name for path in index.iterdir()}
+        names = names_in(index)
+        if names and FILE not in names:
             # Of a process that was killed, which had made the lock first.
             strange = names - (
                 {PARTS, WEIGHTS, LOCK, DRAFT} if LOCK in names else set()
@@ -140,7 +145,7 @@ def _prepared(index: Path) -> Iterator[None]:
                     "empty folder, or one that does not exist yet"
                 )
         made = [path for path in (index, *index.parents) if not path.exists()]
-        if not (index / FILE).exists():
+        if FILE not in names:
             keeps(NOTHING_KEPT, lambda: _remove_unless_index(index, made))
         index.mkdir(parents=True, exist_ok=True)
         (index / LOCK).touch()
@@ -151,6 +156,7 @@ def _prepared(index: Path) -> Iterator[None]:
     refusal = f"index={index}: another process is updating it; wait for it"
     with held(index / LOCK, refusal):
         try:
+            fetch_index(index, FILE, REBUILD)
             sweep(index)
             yield
         finally:
@@ -160,7 +166,8 @@ def _prepared(index: Path) -> Iterator[None]:
 def _remove_unless_index(index: Path, made: Sequence[Path]) -> None:
     if (index / FILE).exists():
         return
-    sweep(index)
+    with contextlib.suppress(UnavailableError), at_once():
+        sweep(index)
     for name in (DRAFT, LOCK):
         (index / name).unlink(missing_ok=True)
     for folder in (index / PARTS, index / WEIGHTS, *made):

@@ -1,6 +1,8 @@
 """The parts of an index: stores of a bounded number of descriptors each."""
 
 import secrets
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.evaluation.systems import preprocessing
+from tokret.io.remote.uploading import publish
+from tokret.io.remote.urls import url_of
 from tokret.retrieval.store.reading import REMEDY, Store, read_store
 from tokret.retrieval.store.record import Images, Record, extraction_difference
 from tokret.retrieval.store.writing import write_store
@@ -23,9 +27,22 @@ def write_part(
     Returns its name, and the store.
     """
     name = secrets.token_hex(8)
-    with write_store(index / PARTS / name, record) as writer:
+    folder = index / PARTS / name
+    if url_of(index) is None:
+        return name, _write(folder, record, descriptors)
+    with tempfile.TemporaryDirectory() as scratch:  # small, and uploaded as a whole
+        _write(Path(scratch, name), record, descriptors)
+        shutil.copytree(Path(scratch, name), folder)
+    publish(folder)
+    return name, read_store(folder)
+
+
+def _write(
+    folder: Path, record: Record, descriptors: Float[np.ndarray, "n d"]
+) -> Store:
+    with write_store(folder, record) as writer:
         writer.write(np.arange(len(record.images)), descriptors, {})
-        return name, writer.finish()
+        return writer.finish()
 
 
 def open_parts(index: Path, catalogue: Catalogue) -> tuple[dict[str, Store], list[str]]:

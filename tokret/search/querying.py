@@ -24,11 +24,11 @@ from tokret.search.catalogue import (
     WEIGHTS,
     Catalogue,
     ModelInfo,
-    read_catalogue,
 )
 from tokret.search.extractor import Extractor, damaged_copy
 from tokret.search.part_stores import open_parts
 from tokret.search.photos import read_view
+from tokret.search.remote_index import fetch_catalogue, fetch_parts
 from tokret.shapes import Float
 
 
@@ -119,9 +119,10 @@ def query_index(
       UserError: if there is no index, it is damaged, or the photo cannot be read.
     """
     within("top", top, 1)
-    catalogue = read_catalogue(index)
+    catalogue = fetch_catalogue(index)
     while True:
         try:
+            fetch_parts(index, catalogue)
             stores = _open_stores(index, catalogue)
             side = catalogue.model.longest_side
             _suggest_name(photo)
@@ -130,7 +131,7 @@ def query_index(
             break
         except UserError:
             # An update may have removed parts or weights since the catalogue was read.
-            before, catalogue = catalogue, read_catalogue(index)
+            before, catalogue = catalogue, fetch_catalogue(index)
             if catalogue == before:
                 raise
     folder = Path(catalogue.root) if root is None else root

@@ -8,9 +8,11 @@ was not uploaded yet when the process is killed is lost, as what no fsync made d
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tokret.io.remote.objects import remove, upload, write_object
+from tokret.io.remote.fetching import TRANSFERS
+from tokret.io.remote.objects import list_objects, remove, upload, write_object
 from tokret.io.remote.urls import url_of
 
 PERIOD = 30.0  # seconds between two uploads of a file that changes all the time
@@ -34,10 +36,20 @@ def publish(path: Path) -> None:
 
 
 def withdraw(path: Path) -> None:
-    """Removes the object of a file; nothing for other paths."""
+    """Removes the object of a file, or all below a folder; nothing for other paths.
+
+    Raises:
+      StorageError, UnavailableError: as `objects` does.
+    """
     url = url_of(path)
-    if url is not None:
+    if url is None:
+        return
+    if not path.is_dir():
         remove(url)
+        return
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        for _ in pool.map(lambda name: remove(f"{url}/{name}"), list_objects(url)):
+            pass
 
 
 class Uploads:

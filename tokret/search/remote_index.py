@@ -1,0 +1,66 @@
+"""An index in object storage: what of it is fetched to its local copy, and when.
+
+An update fetches the index once it has the lease, writes to the local copy, and uploads
+each part before the catalogue that refers to it. A query fetches the catalogue, then
+what it refers to. Of an index on a disk these functions do nothing.
+"""
+
+import shutil
+from pathlib import Path
+
+from tokret.io.remote.fetching import fetch
+from tokret.io.remote.objects import list_names
+from tokret.io.remote.uploading import withdraw
+from tokret.io.remote.urls import url_of
+from tokret.search.catalogue import FILE, PARTS, WEIGHTS, Catalogue, read_catalogue
+from tokret.training.remote_runs import is_small
+
+
+def names_in(index: Path) -> set[str]:
+    """Returns the names of what is directly in an index's folder."""
+    url = url_of(index)
+    if url is not None:
+        return {name.rstrip("/") for name in list_names(url)}
+    return {path.name for path in index.iterdir()} if index.exists() else set()
+
+
+def fetch_index(index: Path, *files: str) -> None:
+    """Fetches catalogues, parts, and the small files of the copies of the weights.
+
+    Args:
+      index: its folder.
+      files: the names of its catalogues.
+
+    Raises:
+      StorageError, UnavailableError: as `fetch` does.
+    """
+    fetch(index, lambda name: name in files or _is_needed(name))
+
+
+def _is_needed(name: str) -> bool:
+    kind, _, rest = name.partition("/")
+    return kind == PARTS or (kind == WEIGHTS and is_small(rest.partition("/")[2]))
+
+
+def fetch_catalogue(index: Path) -> Catalogue:
+    """Fetches and reads the catalogue.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    fetch(index / FILE)
+    return read_catalogue(index)
+
+
+def fetch_parts(index: Path, catalogue: Catalogue) -> None:
+    """Fetches the parts that a catalogue refers to; errors are those of `fetch`."""
+    parts = catalogue.live_rows().keys()
+    fetch(
+        index, lambda name: name.startswith(f"{PARTS}/") and name.split("/")[1] in parts
+    )
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a part, or a copy of the weights."""
+    withdraw(folder)
+    shutil.rmtree(folder)
