@@ -140,7 +140,10 @@ def test_ranges_of_groups(kind, fields):
         ({"name": "roxford5k", "resize": 512}, "config.data.resize is not a field"),
         ({"name": "synthetic_landmarks", "landmark": 3}, "mean config.data.landmarks"),
         ({"name": "image_folder", "benchmark_fraction": 1.0}, r"must be in \[0, 1\)"),
-        ({"name": "image_folder", "root": "gs://b/d"}, "config.data.root: .* is a URL"),
+        (
+            {"name": "revisitop1m", "manual_dir": "gs://b/d"},
+            "config.data.manual_dir: .* is a URL",
+        ),
     ],
 )
 def test_fields_of_datasets(fields, message):

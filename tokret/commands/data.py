@@ -14,9 +14,10 @@ from tokret.config.parsing import field_types, plain_type
 from tokret.data import datasets
 from tokret.data.checking import check as checking
 from tokret.data.datasets import DATA_DIR, DATASETS, prepare_function
+from tokret.io.remote.urls import check_url, is_url, path_of
 from tokret.names import counted
 
-DataDir = Annotated[str, tyro.conf.arg(help="folder of prepared datasets.")]
+DataDir = Annotated[str, tyro.conf.arg(help="folder or URL of prepared datasets.")]
 Output = Annotated[Path | None, tyro.conf.arg(help="write all problems to a CSV.")]
 Smallest = Annotated[int, tyro.conf.arg(help="shorter sides below this are tiny.")]
 Workers = Annotated[int, tyro.conf.arg(help="processes; 0: one a core.")]
@@ -97,9 +98,11 @@ def check(
     **fields: Any,
 ) -> None:
     """Checks a dataset's sources, or what was prepared; exit status 1 for problems."""
+    if is_url(data_dir):
+        check_url(data_dir, "data_dir")
     report, is_sound = checking.check(
         name,
-        Path(data_dir).expanduser(),
+        path_of(data_dir),
         output,
         smallest=smallest,
         workers=workers,

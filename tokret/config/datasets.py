@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal, get_args, get_type_hints
 
-from tokret.config.annotations import fraction, integer, text
+from tokret.config.annotations import fraction, integer, location, text
 from tokret.errors import UserError
 
 
@@ -12,13 +12,15 @@ class GoogleLandmarksConfig:
     """Google Landmarks v2."""
 
     name: Literal["gldv2"]
-    manual_dir: str = text("", 'folder of the downloads; "": already prepared')
+    manual_dir: str = location(
+        "", 'folder or URL of the downloads; "": already prepared'
+    )
     subset: Literal["clean", "no_overlap", "full"] = text(
         "clean", "photos; no_overlap: clean without those in exclude_ids"
     )
-    exclude_ids: str = text("", "file of ids to exclude, for no_overlap")
-    split: str = text("", "CSV id,split, instead of one photo in five")
-    labels: str = text("", "CSV label,landmark_id, instead of by id")
+    exclude_ids: str = location("", "file of ids to exclude, for no_overlap")
+    split: str = location("", "CSV id,split, instead of one photo in five")
+    labels: str = location("", "CSV label,landmark_id, instead of by id")
     resize: int = integer(0, "most pixels of a shorter side; 0: any number", 0, 2**15)
     quality: int = integer(90, "JPEG quality of the photos that shrink", 1, 95)
     skip_bad: bool = text(False, "skip missing and broken photos rather than stop")
@@ -29,15 +31,19 @@ class ImageFolderConfig:
     """A folder of class folders, or a table of photos."""
 
     name: Literal["image_folder"]
-    root: str = text("", "folder of class folders, or of a table's photos")
-    table: str = text("", "CSV path,label[,x0,y0,x1,y1], instead of class folders")
+    root: str = location("", "folder of class folders, or of a table's photos")
+    table: str = location("", "CSV path,label[,x0,y0,x1,y1], instead of class folders")
     validation_fraction: float = fraction(0.2, "of each class's photos for validation")
-    train_list: str = text("", "file of paths; no other photo is trained on")
-    validation_list: str = text("", "file of paths, instead of validation_fraction")
-    benchmark_list: str = text("", "file of benchmark paths, each a query")
-    benchmark_classes: str = text("", "file of class names: the benchmark's classes")
+    train_list: str = location("", "file of paths; no other photo is trained on")
+    validation_list: str = location("", "file of paths, instead of validation_fraction")
+    benchmark_list: str = location("", "file of benchmark paths, each a query")
+    benchmark_classes: str = location(
+        "", "file of class names: the benchmark's classes"
+    )
     benchmark_fraction: float = fraction(0.0, "of the classes for the benchmark")
-    benchmark_root: str = text("", "another folder of class folders: the benchmark's")
+    benchmark_root: str = location(
+        "", "another folder of class folders: the benchmark's"
+    )
     exif: bool = text(True, "turn photos by their EXIF orientation")
     max_pixels: int = integer(
         100_000_000, "of a photo; above 100 million it is stored at half its sides", 1
@@ -75,7 +81,9 @@ class RevisitedConfig:
     """Oxford and Paris, revisited and original: for evaluation."""
 
     name: Literal["roxford5k", "rparis6k", "oxford5k", "paris6k"]
-    manual_dir: str = text("", 'folder of the downloads; "": already prepared')
+    manual_dir: str = location(
+        "", 'folder or URL of the downloads; "": already prepared'
+    )
     release: str = text("", 'photos: original or blurred; "": either')
     skip_bad: bool = text(False, "skip missing and broken photos rather than stop")
 

@@ -5,7 +5,7 @@ Training, indexing, checking and evaluating all list photos here.
 
 import collections
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,11 +29,12 @@ class PhotoWalk:
 
     Hidden files and folders, those of `SYSTEM_FOLDERS`, and names with control
     characters or invalid text are skipped. The root's own name may be any. Indexes of
-    photos are no part of it.
+    photos are no part of it. A folder in a bucket is given with all files below it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, listed: Sequence[Path] | None = None) -> None:
         self.root = root
+        self._listed = listed
         self._suffixes: collections.Counter[str] = collections.Counter()
         self._hidden: list[str] = []
         self._invalid: list[str] = []
@@ -56,6 +57,9 @@ class PhotoWalk:
         Raises:
           UserError: if a folder cannot be read.
         """
+        if self._listed is not None:
+            yield from self._files_listed(folder or self.root, self._listed)
+            return
         seen = set()
         start = folder or self.root
         for here, inner, files in os.walk(start, onerror=_refuse, followlinks=True):
@@ -73,6 +77,22 @@ class PhotoWalk:
             ]
             for name in sorted(files):
                 path = Path(here, name)
+                if self.accepts(path):
+                    yield path
+
+    def _files_listed(self, folder: Path, listed: Sequence[Path]) -> Iterator[Path]:
+        known = {folder: True}  # whether files below a folder are listed
+        indexes = {path.parent for path in listed if path.name == CATALOGUE}
+
+        def descends(inner: Path) -> bool:
+            if inner not in known:
+                above = descends(inner.parent)
+                is_listed = above and inner.parent not in indexes
+                known[inner] = is_listed and self.accepts(inner)
+            return known[inner]
+
+        for path in sorted(listed):
+            if path.is_relative_to(folder) and descends(path.parent):
                 if self.accepts(path):
                     yield path
 

@@ -62,6 +62,10 @@ class RemoteShards:
         """
         return bytes(self._open(name).read([record])[0])
 
+    def fetch(self, name: str) -> None:
+        """Fetches a shard, if it is not here; raises what `read` does of shards."""
+        self._open(name)
+
     def keep(self, names: Iterable[str]) -> None:
         """Fetches shards in the background, in this order, and keeps these alone."""
         names = list(names)

@@ -12,17 +12,22 @@ from tokret.config.parsing import parse_data
 from tokret.data.checking import downloads
 from tokret.data.checking.photo_checks import Defect, PhotoToCheck, check_photos
 from tokret.data.checking.report import CheckReport, Digests, format_table
+from tokret.data.datasets import Dataset
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.preparing.csv_files import write_rows
 from tokret.data.preparing.dataset_digests import read_digests, verify_file
-from tokret.data.preparing.tfds_layout import open_dataset
+from tokret.data.preparing.tfds_layout import open_dataset, shard_sizes
 from tokret.data.preparing.workers import count_cores
 from tokret.data.records import BadRecordError, read_record
 from tokret.errors import UserError
 from tokret.io.atomic_files import require_writable
+from tokret.io.remote.objects import list_objects
+from tokret.io.remote.retrying import UnavailableError
+from tokret.io.remote.urls import url_of
 from tokret.names import one_line
 from tokret.runtime.progress import progress_bar
 
+CACHE_GIB = 4.0  # GiB of shards from a bucket that are on the disk
 # By dataset, what lists its downloaded photos; others are checked when prepared only.
 DOWNLOADS: dict[str, Callable[..., Iterator[PhotoToCheck]]] = {
     "gldv2": downloads.gldv2,
@@ -97,7 +102,12 @@ def find_prepared(data_dir: Path, name: str) -> list[Path]:
     Raises:
       UserError: if there is none.
     """
-    found = [path.parent for path in data_dir.glob(f"{name}/**/dataset_info.json")]
+    info, url = "dataset_info.json", url_of(data_dir / name)
+    if url:
+        paths = [data_dir / name / file for file in list_objects(url)]
+        found = [path.parent for path in paths if path.name == info]
+    else:
+        found = [path.parent for path in data_dir.glob(f"{name}/**/{info}")]
     complete = [path for path in sorted(found) if not path.name.endswith(".partial")]
     if not complete:
         raise UserError(
@@ -118,9 +128,13 @@ def list_prepared_photos(
             name = folder.relative_to(data_dir).as_posix()
             report.add_defect(name, "unreadable", str(error))
             continue
+        sizes = shard_sizes(folder)
+        if url_of(folder):  # what the bucket has is checked
+            for path in folder.glob("*.array_record*"):
+                path.unlink()
         for split, info in builder.info.splits.items():
             label = f"{folder.relative_to(data_dir / name).as_posix()}, {split}"
-            missing = [path for path in info.filepaths if not Path(path).is_file()]
+            missing = [p for p in info.filepaths if Path(p).name not in sizes]
             total = len(info.filepaths)
             report.add_count(f"files of {label}", total - len(missing), total)
             if missing:
@@ -137,17 +151,24 @@ def _list_split(
     """Yields a split's photos; verifies each shard before its first."""
     folder, info = Path(builder.data_path), builder.info.splits[split]
     digests, rows = read_digests(folder), iter(range(info.num_examples))
-    source = builder.as_data_source(
-        split, decoders={"image": tfds.decode.SkipDecoding()}
-    )
+    source = Dataset(name=builder.name, builder=builder, cache_gib=CACHE_GIB)
+    records = source.records(split)
     for path, length in zip(map(Path, info.filepaths), info.shard_lengths, strict=True):
+        mine = list(itertools.islice(rows, length))
         try:
-            verify_file(path, digests)
+            if source.remote_shards is None:
+                verify_file(path, digests)
+            else:
+                source.remote_shards.fetch(path.name)
+        except UnavailableError:
+            raise
         except (OSError, ValueError, UserError) as error:
             report.add_defect(f"{label}/{path.name}", "changed", one_line(error))
-        for row in itertools.islice(rows, length):
+            if source.remote_shards is not None:
+                continue  # it cannot be read
+        for row in mine:
             try:
-                record = read_record(source, row)
+                record = read_record(records, row)
             except BadRecordError as error:
                 report.add_defect(f"{label}/{row}", "unreadable", str(error))
             else:

@@ -6,6 +6,7 @@ and missing photos. Nothing is written.
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,15 +28,21 @@ from tokret.data.google_landmarks.photo_locations import (
     tree_folders,
 )
 from tokret.data.image_folder import builder as folder_builder
-from tokret.data.preparing.photo_files import PhotoLocation
+from tokret.data.image_folder.photo_lists import Photo
+from tokret.data.preparing.photo_files import MAX_BYTES, PhotoLocation, PhotoReader
+from tokret.data.preparing.source_files import here
 from tokret.data.preparing.tar_members import locate_members, read_members
 from tokret.data.revisited import builder as revisited
 from tokret.data.revisited import distractors
 from tokret.data.revisited.photo_sources import find_sources, stem_of
 from tokret.data.revisited.splits import plain_stem
 from tokret.errors import UserError
+from tokret.io.remote.fetching import fetch
+from tokret.io.remote.objects import read_object
+from tokret.io.remote.urls import path_of, url_of
 from tokret.names import printable
 
+TOGETHER = 32  # photos that are fetched from a bucket at a time
 T = TypeVar("T")
 NamedPhoto = tuple[str, PhotoLocation | bytes]
 
@@ -55,7 +62,8 @@ def gldv2(config: GoogleLandmarksConfig, report: CheckReport) -> Iterator[PhotoT
             if name not in names:
                 missing_in = f"missing in {sources.tars[0].parent}"
                 report.add_defect(name, "archive", missing_in)
-        found = _members_of_archives(sources.tars, report, locate_members)
+        read = _fetched_members if url_of(sources.root) else locate_members
+        found: Iterable[NamedPhoto] = _members_of_archives(sources.tars, report, read)
     else:
         assert sources.tree is not None
         found = (
@@ -63,18 +71,31 @@ def gldv2(config: GoogleLandmarksConfig, report: CheckReport) -> Iterator[PhotoT
             for folder in tree_folders(sources.tree)
             for path in sorted(folder.iterdir())
         )
-    for name, location in found:
+    for name, content in found:
         photo = photo_number(name.rpartition("/")[2])
         if photo is None:
             continue
         rows, known = find(listed.ids, np.array([photo], np.uint64))
         if known[0]:
             if exists[rows[0]]:
-                report.add_defect(name, "repeated", f"again in {location.path}")
+                report.add_defect(name, "repeated", _again(content))
             exists[rows[0]] = True
-            yield PhotoToCheck(f"{photo_name(photo)}.jpg", location)
+            yield PhotoToCheck(f"{photo_name(photo)}.jpg", content)
     missing = map(photo_name, listed.ids[~exists].tolist())
     _add_missing((f"{name}.jpg" for name in missing), report, sources.root)
+
+
+def _again(content: PhotoLocation | bytes) -> str:
+    if isinstance(content, bytes):
+        return "exists twice"
+    return f"again in {content.path}"
+
+
+def _fetched_members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of a tar in a bucket, which is fetched, and dropped after the last."""
+    with here(path), PhotoReader() as reader:
+        for name, location in locate_members(path):
+            yield name, reader.read(location)
 
 
 def _members_of_archives(
@@ -118,7 +139,7 @@ def oxford_or_paris(
     config: RevisitedConfig, report: CheckReport
 ) -> Iterator[PhotoToCheck]:
     """Checks a benchmark: its ground truth, its archives and the photos in them."""
-    root = Path(config.manual_dir).expanduser()
+    root = fetch(path_of(config.manual_dir), revisited.is_source)
     benchmark = revisited.BENCHMARKS[config.name]
     city = benchmark.city
     sources = find_sources(root, city, config.release)
@@ -184,5 +205,19 @@ def image_folder(
     report.notes += found.notes
     report.add_count("photos", len(found.photos))
     report.add_count("classes", len({photo.label for photo in found.photos}))
-    for photo in found.photos:
-        yield PhotoToCheck(photo.name, PhotoLocation(str(photo.path)))
+    if not found.files.listed:
+        for photo in found.photos:
+            yield PhotoToCheck(photo.name, PhotoLocation(str(photo.path)))
+        return
+    with ThreadPoolExecutor(TOGETHER) as threads:
+        for first in range(0, len(found.photos), TOGETHER):
+            yield from threads.map(_fetch, found.photos[first : first + TOGETHER])
+
+
+def _fetch(photo: Photo) -> PhotoToCheck:
+    """Reads a photo from a bucket; what is too large for a photo is not one."""
+    url = str(url_of(photo.path))
+    try:
+        return PhotoToCheck(photo.name, read_object(url, MAX_BYTES))
+    except FileNotFoundError:
+        return PhotoToCheck(photo.name, PhotoLocation(str(photo.path)))  # missing

@@ -18,6 +18,7 @@ from tokret.config.datasets import GoogleLandmarksConfig
 from tokret.data.google_landmarks import photo_lists, photo_locations
 from tokret.data.google_landmarks.classes import Classes, make_classes, write_csvs
 from tokret.data.google_landmarks.photo_lists import ListedPhotos, photo_name
+from tokret.data.preparing import source_files
 from tokret.data.preparing.dataset_specs import (
     DatasetContents,
     DatasetSpec,
@@ -31,6 +32,8 @@ from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import SourcePhoto
 from tokret.errors import UserError
+from tokret.io.remote.fetching import require
+from tokret.io.remote.urls import path_of, shown, url_of
 
 NAME = "gldv2"
 LISTS = {
@@ -81,13 +84,19 @@ def find_sources(config: GoogleLandmarksConfig) -> Sources:
     Raises:
       UserError: names what is missing.
     """
-    root, name = Path(config.manual_dir).expanduser(), LISTS[config.subset]
-    folders = (root, root / "metadata", root / "train")
-    table = next((f / name for f in folders if (f / name).is_file()), None)
+    root, name = path_of(config.manual_dir), LISTS[config.subset]
+    tables = [folder / name for folder in (root, root / "metadata", root / "train")]
+    table = next(filter(source_files.is_file, tables), None)
     if table is None:
         raise UserError(f"{root} lacks {name}, the list of Google Landmarks v2")
     tars = photo_locations.find_archives(root)
     tree = None if tars else photo_locations.find_tree(root)
+    if not tars and url_of(root):
+        raise UserError(
+            f"{root} contains no tars of Google Landmarks v2, images_000.tar and so "
+            "on; photos that were unpacked are read from a disk alone, or from a "
+            "mounted bucket"
+        )
     if not tars and tree is None:
         raise UserError(
             f"{root} contains no photos of Google Landmarks v2: neither images_000.tar "
@@ -106,8 +115,8 @@ def find_sources(config: GoogleLandmarksConfig) -> Sources:
 def _given(argument: str, text: str) -> Path | None:
     if not text:
         return None
-    path = Path(text).expanduser()
-    if not path.is_file():
+    path = path_of(text)
+    if not source_files.is_file(path):
         raise UserError(f"{argument}: {path} is not a file")
     return path
 
@@ -118,6 +127,9 @@ def read_lists(sources: Sources) -> tuple[ListedPhotos, ListedPhotos]:
     Raises:
       UserError: names what is malformed, and the line of it.
     """
+    for path in (sources.table, sources.exclude_ids, sources.split, sources.labels):
+        if path:
+            require(path)
     is_full = sources.subset == "full"
     read = photo_lists.read_full if is_full else photo_lists.read_clean
     everything = read(sources.table)
@@ -139,6 +151,10 @@ def _read_contents(sources: Sources, cache: Path, _: Path) -> DatasetContents:
     else:
         locations = photo_locations.locate_in_archives(listed.ids, sources.tars, cache)
         exists = locations.file >= 0
+    fetched: dict[str, int] = {}
+    if url_of(sources.root):
+        sizes = [size for size, _ in source_files.states(sources.tars)]
+        fetched = dict(zip(map(str, sources.tars), sizes, strict=True))
     masks = (~classes.held_out & exists, classes.held_out & exists)
     missing = listed.ids[~exists]
     return DatasetContents(
@@ -154,6 +170,7 @@ def _read_contents(sources: Sources, cache: Path, _: Path) -> DatasetContents:
         ),
         write_beside=functools.partial(write_csvs, listed=listed, classes=classes),
         notes=_notes(sources, listed, classes),
+        fetched=fetched,
     )
 
 
@@ -203,7 +220,8 @@ def prepare(
 
     `manual_dir` contains train_clean.csv or train.csv, and images_000.tar to
     images_499.tar or the folders 0 to f from them; also as the hosts' scripts arrange
-    them, in metadata/ and train/. "" opens what was prepared before.
+    them, in metadata/ and train/. "" opens what was prepared before. The tars may be in
+    a bucket: each is fetched twice, to list what it contains and to read it.
 
     Labels are numbers from 0 in the order of the landmarks' ids, which are their names.
     A fifth of each class is for validation, at least one photo; the photo of a class
@@ -226,7 +244,7 @@ def prepare(
         name=NAME,
         variant=variant,
         fingerprint=fingerprint(variant, sources.dated()),
-        description=f"{description}; from {sources.root}",
+        description=f"{description}; from {shown(sources.root)}",
         processing=processing,
         read_contents=functools.partial(
             _read_contents, sources, data_dir / NAME / "index"

@@ -17,11 +17,15 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from tokret.data.google_landmarks.photo_lists import PHOTO, find, photo_name
+from tokret.data.preparing import source_files
 from tokret.data.preparing.photo_files import PhotoLocations
 from tokret.data.preparing.tar_members import list_members
 from tokret.errors import UserError
 from tokret.io.atomic_files import replacing
 from tokret.io.regular_files import parsing, read_file
+from tokret.io.remote.fetching import fetch
+from tokret.io.remote.uploading import publish
+from tokret.io.remote.urls import url_of
 from tokret.runtime.progress import progress_bar
 
 ARCHIVE = re.compile(r"images_\d{3}\.tar")
@@ -44,10 +48,9 @@ class TarIndex(NamedTuple):
 def find_archives(root: Path) -> list[Path]:
     """Lists the tars in a folder, or in train/ in it, in order."""
     for folder in (root, root / "train"):
-        if folder.is_dir():
-            found = [p for p in sorted(folder.iterdir()) if ARCHIVE.fullmatch(p.name)]
-            if found:
-                return found
+        names = filter(ARCHIVE.fullmatch, source_files.list_names(folder))
+        if found := [folder / name for name in names]:
+            return found
     return []
 
 
@@ -100,6 +103,7 @@ def locate_in_archives(
     Raises:
       UserError: if a tar is damaged, or a photo exists twice.
     """
+    fetch(cache)  # if it is in a bucket
     cache.mkdir(parents=True, exist_ok=True)
     locations = PhotoLocations.unknown(len(ids))
     indexes = _in_threads(lambda tar: _index(tar, cache), tars, "reading tars", "tar")
@@ -117,8 +121,8 @@ def locate_in_archives(
 
 def _index(path: Path, cache: Path) -> TarIndex:
     """A tar's index, from the cache if it was read before."""
-    info = path.stat()
-    state = repr((str(path.resolve()), info.st_size, info.st_mtime_ns))
+    (found,) = source_files.states([path])
+    state = repr((url_of(path) or str(path.resolve()), *found))
     digest = hashlib.sha256(state.encode("utf-8", "backslashreplace")).hexdigest()[:12]
     target = cache / f"{path.stem}-{digest}.npz"
     try:
@@ -126,9 +130,11 @@ def _index(path: Path, cache: Path) -> TarIndex:
         with parsing(target, "it is made again"), np.load(content) as arrays:
             return TarIndex(*(arrays[name] for name in TarIndex._fields))
     except UserError:
-        index = _read_index(path)
+        with source_files.here(path):
+            index = _read_index(path)
     with replacing(target) as partial, partial.open("wb") as file:
         np.savez(file, **index._asdict())
+    publish(target)
     return index
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,9 @@ from tokret.data.preparing.photo_files import PhotoLocation
 from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import SourcePhoto
+from tokret.data.preparing.source_files import PhotoFiles
 from tokret.errors import UserError
+from tokret.io.remote.urls import path_of, shown, url_of
 
 
 def list_photos(root: str, table: str) -> tuple[Path, PhotoList]:
@@ -39,38 +40,31 @@ def list_photos(root: str, table: str) -> tuple[Path, PhotoList]:
     """
     if not root and not table:
         raise UserError("root is empty; set it to a folder of class folders, or table")
-    folder = Path(root).expanduser().resolve()
+    folder = path_of(root).resolve()
     if not table:
         return folder, find_photos(folder)
-    path = Path(table).expanduser().resolve()
-    if root and not folder.is_dir():
+    path = path_of(table).resolve()
+    if root and url_of(folder) is None and not folder.is_dir():
         raise UserError(f"root: {folder} is not a folder")
     return path, read_table(path, folder if root else path.parent)
 
 
-def fingerprint(splits: Splits, processing: PhotoProcessing) -> str:
+def fingerprint(splits: Splits, files: PhotoFiles, processing: PhotoProcessing) -> str:
     """Identifies a state of the photos; other files, sizes or times change it."""
     digest = hashlib.sha256(repr(processing).encode())
     for split, photos in splits._asdict().items():
         for photo in photos:
-            entry = (split, photo.name, photo.label, photo.box, _state(photo.path))
+            state = files.state(photo.path)
+            entry = (split, photo.name, photo.label, photo.box, state)
             digest.update(repr(entry).encode())
     return digest.hexdigest()[:12]
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    try:
-        info = path.stat()
-    except OSError:  # missing, or a broken link: reported when it is read
-        return None
-    return info.st_size, info.st_mtime_ns
-
-
-def _read_contents(splits: Splits, _: Path) -> DatasetContents:
+def _read_contents(splits: Splits, files: PhotoFiles, _: Path) -> DatasetContents:
     classes = splits.classes()
     labels = {name: label for label, name in enumerate(classes)}
     existing = Splits(
-        *([p for p in photos if os.path.lexists(p.path)] for photos in splits)
+        *([p for p in photos if files.exist(p.path)] for photos in splits)
     )
 
     def metadata(skipped: Mapping[str, set[int]]) -> dict[str, Any]:
@@ -97,9 +91,10 @@ def _read_contents(splits: Splits, _: Path) -> DatasetContents:
             Problem(photo.name, str(photo.path), "missing")
             for photos in splits
             for photo in photos
-            if not os.path.lexists(photo.path)
+            if not files.exist(photo.path)
         ],
         metadata=metadata,
+        fetched=files.fetched(),
     )
 
 
@@ -138,13 +133,14 @@ def prepare(
     )
     path, found = list_photos(config.root, config.table)
     splits = split_photos(found.photos, config)
-    notes = found.notes
+    notes, files = found.notes, found.files
     others = len(found.photos) - sum(map(len, splits))
     if others:
         notes = [*notes, f"{others:,} photos are in no list, and in no split"]
     if config.benchmark_root:
         benchmark = _benchmark_photos(config.benchmark_root, splits)
         splits = splits._replace(benchmark=benchmark.photos)
+        files |= benchmark.files
         notes = notes + [f"benchmark_root: {note}" for note in benchmark.notes]
     if any(photo.box for photo in splits.benchmark):
         _check_boxes_fit(config, path)
@@ -152,10 +148,10 @@ def prepare(
     spec = DatasetSpec(
         name="image_folder",
         variant=f"{path.name}{shrunk}",
-        fingerprint=fingerprint(splits, processing),
-        description=str(path),
+        fingerprint=fingerprint(splits, files, processing),
+        description=shown(path),
         processing=processing,
-        read_contents=functools.partial(_read_contents, splits),
+        read_contents=functools.partial(_read_contents, splits, files),
         notes=notes,
     )
     return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)
@@ -177,7 +173,7 @@ def _benchmark_photos(benchmark_root: str, splits: Splits) -> PhotoList:
       UserError: if a photo is trained on too, no class has two photos, or all photos
         are of one class.
     """
-    folder = Path(benchmark_root).expanduser().resolve()
+    folder = path_of(benchmark_root).resolve()
     found = find_photos(folder, "benchmark_root")
     known = {photo.path.resolve() for photo in splits.train + splits.validation}
     for photo in found.photos:

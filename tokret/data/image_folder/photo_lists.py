@@ -1,7 +1,6 @@
 """Which photos exist: those below class folders, or those that a CSV lists."""
 
 import math
-import os
 import posixpath
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -11,8 +10,11 @@ from typing import NamedTuple
 from tokret.data.folders import PhotoWalk
 from tokret.data.photo_formats import SUFFIXES
 from tokret.data.preparing import csv_files
+from tokret.data.preparing.source_files import PhotoFiles
 from tokret.data.views import Box
 from tokret.errors import UserError
+from tokret.io.remote.fetching import require
+from tokret.io.remote.urls import url_of
 from tokret.names import counted, first_names, is_valid_name
 
 BOX = ("x0", "y0", "x1", "y1")
@@ -35,6 +37,7 @@ class PhotoList(NamedTuple):
 
     photos: list[Photo]
     notes: list[str]
+    files: PhotoFiles = PhotoFiles()  # of all photos
 
 
 def find_photos(root: Path, argument: str = "root") -> PhotoList:
@@ -46,17 +49,24 @@ def find_photos(root: Path, argument: str = "root") -> PhotoList:
     Raises:
       UserError: if ROOT is not a folder, or has no class folder with photos.
     """
-    if not root.is_dir():
+    files = PhotoFiles.below(root)
+    if not root.is_dir() and not files.listed:
         raise UserError(f"{argument}: {root} is not a folder of class folders")
-    walk = PhotoWalk(root)
-    entries = [path for path in sorted(root.iterdir()) if walk.accepts(path)]
+    walk, direct = PhotoWalk(root, [*files.listed] if url_of(root) else None), []
+    if url_of(root):
+        paths = sorted(walk.photos())
+        direct = [path.name for path in paths if path.parent == root]
+        found = [path for path in paths if path.parent != root]
+    else:
+        entries = [path for path in sorted(root.iterdir()) if walk.accepts(path)]
+        folders = [folder for folder in entries if folder.is_dir()]
+        found = [path for f in folders for path in sorted(walk.photos(f))]
+        direct = [p.name for p in entries if not p.is_dir() and walk.is_photo(p)]
+    names = [path.relative_to(root).as_posix() for path in found]
     photos = [
-        Photo(path.relative_to(root).as_posix(), path, folder.name)
-        for folder in entries
-        if folder.is_dir()
-        for path in sorted(walk.photos(folder))
+        Photo(name, path, name.partition("/")[0])
+        for name, path in zip(names, found, strict=True)
     ]
-    direct = [p.name for p in entries if not p.is_dir() and walk.is_photo(p)]
     notes = [*_notes_on_classes(photos, root), *walk.notes()]
     if direct:
         notes.append(
@@ -69,7 +79,7 @@ def find_photos(root: Path, argument: str = "root") -> PhotoList:
             f"{argument}: {root} has no class folder with photos "
             f"({', '.join(SUFFIXES)}); it must look like ROOT/CLASS/PHOTO.jpg{others}"
         )
-    return PhotoList(photos, notes)
+    return PhotoList(photos, notes, files)
 
 
 def _notes_on_classes(photos: Sequence[Photo], root: Path | None = None) -> list[str]:
@@ -100,11 +110,11 @@ def read_table(table: Path, root: Path) -> PhotoList:
       UserError: names the line that is malformed or repeats a path.
     """
     lines: dict[str, int] = {}
-    photos = []
+    photos, files = [], PhotoFiles.below(root)
     for line, (text, label, *sides) in csv_files.read_rows(
-        table, ("path", "label"), BOX
+        require(table), ("path", "label"), BOX
     ):
-        name = existing_path(text, lambda path: os.path.lexists(root / path))
+        name = existing_path(text, lambda path: files.exist(root / path))
         if not is_valid_name(text):
             raise csv_files.line_error(table, line, f"{text[:80]!r} is no photo's path")
         if not is_valid_name(label):
@@ -119,7 +129,7 @@ def read_table(table: Path, root: Path) -> PhotoList:
         photos.append(Photo(name, root / name, label, _box(sides, table, line)))
     if not photos:
         raise UserError(f"{table} names no photo")
-    return PhotoList(photos, _notes_on_classes(photos))
+    return PhotoList(photos, _notes_on_classes(photos), files)
 
 
 def existing_path(text: str, exists: Callable[[str], bool]) -> str:

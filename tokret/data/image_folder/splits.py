@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,8 @@ from tokret.config.datasets import ImageFolderConfig
 from tokret.data.image_folder.photo_lists import Photo, existing_path
 from tokret.data.preparing import csv_files
 from tokret.errors import UserError
+from tokret.io.remote.fetching import require
+from tokret.io.remote.urls import path_of
 
 
 class Splits(NamedTuple):
@@ -65,7 +66,7 @@ def read_list(text: str, known: set[str], kind: str, paths: bool = False) -> set
     """
     if not text:
         return set()
-    path = Path(text).expanduser()
+    path = require(path_of(text))
     entries = csv_files.read_lines(path)
     if paths and path.suffix.lower() == ".csv":
         entries = (

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
 
+from tokret.data.preparing import source_files
 from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
 from tokret.data.preparing.shards import SourcePhoto
@@ -46,6 +47,8 @@ class DatasetContents:
     # writes further files into the dataset's folder
     write_beside: Callable[[Path], None] = lambda _: None
     notes: Sequence[str] = ()  # oddities of the sources that are not errors
+    # of photos in a bucket, the sizes of the files that are fetched to read them
+    fetched: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +93,8 @@ def fingerprint(options: object, files: Iterable[tuple[str, Path]]) -> str:
       OSError: if one of them does not exist.
     """
     digest = hashlib.sha256(repr(options).encode())
-    for name, path in files:
-        info = path.stat()
-        digest.update(repr((name, info.st_size, info.st_mtime_ns)).encode())
+    names_and_paths = list(files)
+    found = source_files.states([path for _, path in names_and_paths])
+    for (name, _), state in zip(names_and_paths, found, strict=True):
+        digest.update(repr((name, *state)).encode())
     return digest.hexdigest()[:12]

@@ -41,6 +41,7 @@ from tokret.data.preparing.shards import (
     read_report,
     write_shard,
 )
+from tokret.data.preparing.source_files import FetchedFiles
 from tokret.data.preparing.tfds_layout import (
     VERSION,
     Shard,
@@ -216,12 +217,32 @@ class _Writer:
         workers = self.workers or (1 if left < FEW else count_cores())
         workers = max(1, min(workers, len(unfinished)))
         total = sum(shard.last - shard.first for shard in shards)
-        tasks = self.place.limited(map(task, unfinished.values()), workers)
-        with Progress(self.spec.name, total, done=total - left) as bar:
-            written = run(write_shard, tasks, workers, bar.update, self.locks)
+        needs = {path: _needs(contents, shard) for path, shard in unfinished.items()}
+        with (
+            contextlib.closing(FetchedFiles(contents.fetched, needs)) as files,
+            Progress(self.spec.name, total, done=total - left) as bar,
+        ):
+            tasks = self.place.limited(
+                (task(unfinished[path]) for path in files.before()), workers
+            )
+
+            def stop() -> None:
+                files.stop()
+                self.place.stop()
+
+            written = run(write_shard, tasks, workers, bar.update, self.locks, stop)
             with contextlib.closing(written):
                 for path, report in written:
                     shard = unfinished[path]
                     reports[shard] = report
+                    files.done(path)
                     self.place.put(shard.path, shard.journal)
         return [reports[shard] for shard in shards]
+
+
+def _needs(contents: DatasetContents, shard: Shard) -> set[str]:
+    """The files that are fetched before a shard can be written."""
+    if not contents.fetched:
+        return set()
+    photos = contents.splits[shard.split][shard.first : shard.last]
+    return {photo.location.path for photo in photos} & contents.fetched.keys()

@@ -102,6 +102,9 @@ class Destination:
         """Yields tasks, each when its shard may be written."""
         return iter(tasks)
 
+    def stop(self) -> None:
+        """Ends `limited`, whichever thread is in it."""
+
     def put(self, path: Path, journal: Path) -> None:
         """Takes a finished shard, and its report."""
 
@@ -126,7 +129,7 @@ class Bucket(Destination):
         super().__init__(final)
         self._url, self._partial_url = url_of(final), url_of(self.partial)
         self._slots = threading.Semaphore()
-        self._failed = threading.Event()
+        self._stopped = threading.Event()
         self._uploads: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(THREADS)
         self._is_held: Callable[[], bool] = lambda: True
@@ -158,9 +161,13 @@ class Bucket(Destination):
         self._slots = threading.Semaphore(workers + WAITING)
         for task in tasks:
             while not self._slots.acquire(timeout=1.0):
-                if self._failed.is_set():
+                if self._stopped.is_set():
                     return
             yield task
+
+    def stop(self) -> None:
+        """Ends `limited`, whichever thread is in it."""
+        self._stopped.set()
 
     def put(self, path: Path, journal: Path) -> None:
         """Uploads a finished shard in the background, and removes it here."""
@@ -174,7 +181,7 @@ class Bucket(Destination):
             upload(journal, f"{self._partial_url}/journal/{journal.name}")
             path.unlink()
         except BaseException:
-            self._failed.set()
+            self.stop()
             raise
         self._slots.release()
 
@@ -194,19 +201,16 @@ class Bucket(Destination):
         for name in list_objects(str(self._url)):
             if name not in names:  # of an earlier try
                 remove(f"{self._url}/{name}")
-        for path in sorted(self.data.iterdir()):
-            if path.name != FILE:
-                upload(path, f"{self._url}/{path.name}")
         if not self._is_held():
             raise StoppedError(
                 f"{self._url}: another process took its preparation over; start this "
                 "command again once that one has ended"
             )
-        upload(self.data / FILE, f"{self._url}/{FILE}")
+        upload_dataset(self.data, self.final)
 
     def close(self) -> None:
         """Ends the uploads."""
-        self._failed.set()
+        self.stop()
         self._pool.shutdown(cancel_futures=True)
         super().remove_unfinished()
 
@@ -216,6 +220,13 @@ class Bucket(Destination):
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda n: remove(f"{self._partial_url}/{n}"), names))
         drop(self.partial)
+
+
+def upload_dataset(folder: Path, final: Path) -> None:
+    """Uploads the files of a dataset that are here, the digests last."""
+    url = url_of(final)
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == FILE):
+        upload(path, f"{url}/{path.name}")
 
 
 def destination(final: Path) -> Destination:

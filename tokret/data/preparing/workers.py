@@ -54,6 +54,7 @@ def run(
     workers: int,
     progress: Progress,
     open_files: tuple[int, ...] = (),
+    stop: Callable[[], object] = lambda: None,
 ) -> Generator[Result, None, None]:
     """Runs tasks, in this process for one worker, else in processes of their own.
 
@@ -63,6 +64,7 @@ def run(
       workers: processes.
       progress: called with the number of photos that are done.
       open_files: descriptors that stay open until the last worker has ended.
+      stop: ends `tasks`, in which another thread may be waiting.
 
     Yields:
       The result of each task, as they are finished.
@@ -75,7 +77,7 @@ def run(
         for task in tasks:
             yield function(task, progress)
         return
-    with _running(function, tasks, workers, open_files) as messages:
+    with _running(function, tasks, workers, open_files, stop) as messages:
         while workers:
             message = messages.get()
             if message is None:
@@ -94,6 +96,7 @@ def _running(
     tasks: Iterable[Any],
     workers: int,
     open_files: tuple[int, ...],
+    stop: Callable[[], object],
 ) -> Iterator[Messages]:
     """Runs workers and yields their messages; at exit they are killed."""
     processes = [_start(open_files) for _ in range(workers)]
@@ -113,6 +116,7 @@ def _running(
     try:
         yield messages
     finally:
+        stop()
         for process in processes:
             process.kill()
         for process, thread in zip(processes, threads, strict=True):

@@ -27,6 +27,8 @@ from tokret.data.revisited.photo_sources import OXFORD, PARIS, City, CitySources
 from tokret.data.revisited.splits import Truth, as_mapping, benchmark_contents
 from tokret.data.revisited.text_ground_truth import find_texts, read_texts, to_revisited
 from tokret.errors import UserError
+from tokret.io.remote.fetching import drop, fetch
+from tokret.io.remote.urls import path_of, shown
 
 OXFORD_LANDMARKS = (
     *("all_souls", "ashmolean", "balliol", "bodleian", "christ_church", "cornmarket"),
@@ -134,8 +136,8 @@ def prepare(
     `manual_dir` contains oxbuild_images.tgz, or paris_1.tgz and paris_2.tgz, or the
     blurred release (oxbuild_images-v1.tgz, paris_1-v1.tgz and paris_2-v1.tgz), or the
     photos unpacked; and gnd_NAME.pkl or .json, or for oxford5k and paris6k the text
-    files (all_souls_1_query.txt and so on) or gt_files_170407.tgz or
-    paris_120310.tgz. "" opens what was prepared before.
+    files (all_souls_1_query.txt and so on) or gt_files_170407.tgz or paris_120310.tgz.
+    Of a URL all of these are fetched. "" opens what was prepared before.
 
     Of Paris 6,412 photos were published, 20 of them corrupted; those are skipped, as is
     the custom. With `skip_bad`, the numbers are no longer those of the benchmark.
@@ -146,7 +148,7 @@ def prepare(
     benchmark = BENCHMARKS[config.name]
     if not config.manual_dir:
         return open_prepared(data_dir, config.name, config.release)
-    root = Path(config.manual_dir).expanduser()
+    root = fetch(path_of(config.manual_dir), is_source)
     sources = photo_sources.find_sources(root, benchmark.city, config.release)
     files = benchmark.truth_files(root)
     dated = [(str(path.relative_to(root)), path) for path in [*sources.all(), *files]]
@@ -155,7 +157,7 @@ def prepare(
         variant=sources.release,
         fingerprint=fingerprint(sources.release, dated),
         description=(
-            f"{benchmark.description()}; photos of {sources.release} from {root}"
+            f"{benchmark.description()}; photos of {sources.release} from {shown(root)}"
         ),
         processing=PhotoProcessing(),
         read_contents=functools.partial(
@@ -163,4 +165,12 @@ def prepare(
         ),
         notes=sources.notes,
     )
-    return prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)
+    builder = prepare_dataset(spec, data_dir, skip_bad=config.skip_bad, workers=workers)
+    drop(root)  # what was fetched
+    return builder
+
+
+def is_source(name: str) -> bool:
+    """Whether a file in a bucket may be an archive, a photo or a ground truth."""
+    suffixes = (*photo_sources.SUFFIXES, ".jpg", ".jpeg", ".pkl", ".json", ".txt")
+    return name.lower().endswith(suffixes)

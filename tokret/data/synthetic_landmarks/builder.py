@@ -24,6 +24,7 @@ import tensorflow_datasets as tfds
 
 from tokret.config.datasets import SyntheticLandmarksConfig
 from tokret.data.preparing.dataset_digests import write_digests
+from tokret.data.preparing.destinations import is_prepared, upload_dataset
 from tokret.data.preparing.tfds_layout import VERSION, open_dataset
 from tokret.data.synthetic_landmarks.photo_rendering import Photo
 from tokret.data.synthetic_landmarks.photo_series import (
@@ -38,6 +39,7 @@ from tokret.data.synthetic_landmarks.photo_series import (
 )
 from tokret.data.synthetic_landmarks.relevance import Appearance, label_photos
 from tokret.io.drafts import make_draft
+from tokret.io.remote.urls import shown, url_of
 from tokret.runtime.progress import progress_bar
 
 PHOTOS_PER_DISTRACTOR = 2
@@ -185,7 +187,7 @@ def prepare(
     name = f"{size}-{digest}"
     final = data_dir / "synthetic_landmarks" / name / VERSION
     with _LOCK:
-        if not final.exists():
+        if not is_prepared(final):
             tfds_config = tfds.core.BuilderConfig(
                 name=name, version=VERSION, description=f"Counts({fields})"
             )
@@ -200,7 +202,8 @@ def _render(
     threads: int,
 ) -> None:
     """Writes the dataset, without TFDS's own messages and bars for downloads."""
-    line = f"preparing {final.parents[1].name}: {_total(counts)} photos into {final}"
+    name, place = final.parents[1].name, shown(final)
+    line = f"preparing {name}: {_total(counts)} photos into {place}"
     print(line, file=sys.stderr, flush=True)  # noqa: T201
     final.parent.mkdir(parents=True, exist_ok=True)
     draft = make_draft(final)
@@ -215,6 +218,9 @@ def _render(
             finally:
                 tfds.display_progress_bar(enable=True)
         write_digests(Path(builder.data_path), {})
+        if url_of(final):
+            upload_dataset(Path(builder.data_path), final)
+            return
         try:
             os.rename(builder.data_path, final)
         except OSError:
