@@ -10,7 +10,7 @@ def test_everything_has_a_line(tokret):
     assert status == 0
     names = [line.split("  ")[0] for line in out.splitlines()]
     assert names[:2] == ["tokret", "Python"] and "jax" in names and "devices" in names
-    assert names[-6:] == [f"extra {extra}" for extra in info.EXTRAS]
+    assert names[-8:] == [f"extra {extra}" for extra in info.EXTRAS]
 
 
 def test_json_has_the_same(tokret, monkeypatch, tmp_path):
@@ -20,12 +20,17 @@ def test_json_has_the_same(tokret, monkeypatch, tmp_path):
     compiled.mkdir(parents=True)
     (compiled / "program").write_bytes(b"12345")
     (compiled.parent / "records").write_bytes(b"123")
+    copies = compiled.parent / "remote" / "gs"
+    copies.mkdir(parents=True)
+    (copies / "object").write_bytes(b"1234567")
+    monkeypatch.delenv("TOKRET_CACHE", raising=False)
     monkeypatch.setitem(info.EXTRAS, "faiss", ("no such package", "faiss-cpu"))
     status, out, _ = tokret("info", "--json")
     found = json.loads(out)
     assert status == 0 and found["version"] == __version__
     assert found["caches"]["data cache"]["bytes"] == 3
     assert found["caches"]["compilation cache"]["bytes"] == 5
+    assert found["caches"]["copies of objects"]["bytes"] == 7
     assert found["extras"]["faiss"] is None
     assert "missing; pip install faiss-cpu" in tokret("info")[1]
 

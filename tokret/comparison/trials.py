@@ -20,6 +20,9 @@ from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.json_files import read_json
 from tokret.io.regular_files import parsing
+from tokret.io.remote.fetching import fetch
+from tokret.io.remote.uploading import publish
+from tokret.io.remote.urls import shown
 from tokret.retrieval.results import read_results
 
 MAX_BYTES = 2**24  # of a trial's note or numbers
@@ -72,11 +75,17 @@ class Trial(NamedTuple):
         """
         self._check()
         done = self.workdir / "trained"
-        if done.exists():
+        if fetch(done).exists():
             return
         fields = [f"--config.{name}={value}" for name, value in self.fields.items()]
-        run("train", f"--config={self.config}", *fields, f"--workdir={self.workdir}")
+        run(
+            "train",
+            f"--config={self.config}",
+            *fields,
+            f"--workdir={shown(self.workdir)}",
+        )
         write_whole(done, "")
+        publish(done)
 
     def measure(self, name: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
         """Evaluates, unless that was done before.
@@ -92,16 +101,17 @@ class Trial(NamedTuple):
           UserError: eval.py failed, or no query has another photo of its class.
         """
         stored = self.workdir / f"{name}.json"
-        if not stored.exists():
-            run("eval", f"--workdir={self.workdir}", "--no-report", *arguments)
+        if not fetch(stored).exists():
+            run("eval", f"--workdir={shown(self.workdir)}", "--no-report", *arguments)
             results = self.workdir / "eval" / "results.json"
-            found = read_results(results)
+            found = read_results(fetch(results))
             # The benchmark that was evaluated last comes last.
             numbers = dict(list(found.benchmarks.values())[-1])
             if numbers["all"]["mAP"] is None:
                 raise UserError(f"{self.workdir}: no query has another of its class")
             numbers["environment"] = found.environment
             write_whole(stored, json.dumps(numbers, indent=1))
+            publish(stored)
         remedy = "remove it, and it is evaluated again"
         content: dict[str, Any] = read_json(stored, dict[str, Any], remedy, MAX_BYTES)
         with parsing(stored, remedy):
@@ -113,8 +123,9 @@ class Trial(NamedTuple):
         made = {"config": self.config} | {n: str(v) for n, v in self.fields.items()}
         note = self.workdir / "trial.json"
         self.workdir.mkdir(parents=True, exist_ok=True)
-        if not note.exists():
+        if not fetch(note).exists():
             write_whole(note, json.dumps(made, indent=1))
+            publish(note)
         remedy = "name another folder"
         before: dict[str, str] = read_json(note, dict[str, str], remedy, MAX_BYTES)
         for name in sorted(before.keys() | made.keys()):

@@ -22,7 +22,7 @@ _claimed: dict[Path, Path] = {}  # by the folder that the environment chose
 
 def claimed_folder() -> Path | None:
     """Returns this program's folder of local copies; None if it has no copy."""
-    return _claimed.get(_chosen_folder())
+    return _claimed.get(chosen_folder())
 
 
 def claim_folder() -> Path:
@@ -31,7 +31,7 @@ def claim_folder() -> Path:
     Raises:
       UserError: if it cannot be made or locked.
     """
-    chosen = _chosen_folder()
+    chosen = chosen_folder()
     if chosen not in _claimed:
         given = os.environ.get(CLAIMED)
         _claimed[chosen] = Path(given) if given else _first_free(chosen)
@@ -44,7 +44,8 @@ def inherited() -> dict[str, str]:
     return {} if folder is None else {CLAIMED: str(folder)}
 
 
-def _chosen_folder() -> Path:
+def chosen_folder() -> Path:
+    """Returns the folder that the environment chooses."""
     return Path(os.environ.get(CACHE) or DEFAULT_CACHE).expanduser().resolve()
 
 

@@ -23,8 +23,8 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.S)
 
 # By scheme: fsspec's protocol, the module that speaks it, what to install.
 SCHEMES = {
-    "gs": ("gs", "gcsfs", "'tokret[gcs]'"),
-    "s3": ("s3", "s3fs", "'tokret[s3]'"),
+    "gs": ("gs", "gcsfs", "gcsfs, or tokret[gcs]"),
+    "s3": ("s3", "s3fs", "s3fs, or tokret[s3]"),
     "abfs": ("abfs", "adlfs", "adlfs"),
     "az": ("az", "adlfs", "adlfs"),
     "hf": ("hf", "huggingface_hub", "huggingface_hub"),
