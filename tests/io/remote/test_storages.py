@@ -189,6 +189,18 @@ NAMES = [
 ]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"\r", b"a\r\n", b"\n", b"x\n--==0==--", b"\r\n--==0==\r\n", bytes(range(256))],
+)
+def test_any_bytes_are_written_as_they_are(run, tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    objects.upload(tmp_path / "x", f"{run}/x")
+    objects.write_object(f"{run}/y", content)
+    for name in ("x", "y"):
+        assert objects.read_object(f"{run}/{name}", 300) == content
+
+
 def test_any_name_of_a_file_is_one_of_an_object(run):
     place = urls.local_path(run)
     for name in NAMES:
@@ -282,7 +294,8 @@ def test_failures_that_do_not_pass_are_reported_at_once(error, words):
 
 def test_a_file_that_grows_while_it_is_uploaded_is_no_error(
     memory, tmp_path, monkeypatch
-):
+    monkeypatch.setattr(objects, "SMALL", 0)
+    file = tmp_path / "metrics"
     file = tmp_path / "metrics"
     file.write_bytes(b"1")
     real = MemoryFileSystem.put_file

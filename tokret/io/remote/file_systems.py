@@ -14,6 +14,7 @@ from tokret.io.remote.urls import SCHEMES, url_problem
 CONNECT_TIMEOUT = 20.0  # seconds
 READ_TIMEOUT = 30.0  # seconds without a byte of an answer
 UPLOAD_TIMEOUT = 120.0  # seconds of an upload, and those for its bytes
+UPLOAD_CHUNK = 50 * 2**20  # bytes
 SLOWEST = 100_000  # bytes per second of an upload
 
 # Of a download: one request for all of it, so that no two versions are mixed.
@@ -62,6 +63,16 @@ def upload_options(files: Any, size: int) -> dict[str, Any]:
     # A server that reads no further would stop it for ever.
     seconds = UPLOAD_TIMEOUT + size / SLOWEST
     return {"timeout": seconds} if files.async_impl else {}
+
+
+def write_options(url: str, files: Any, content: bytes) -> dict[str, Any]:
+    """Options of a file system's call that writes an object."""
+    options = upload_options(files, len(content))
+    if content and url.lower().startswith("gs:"):
+        # gcsfs (2026.10) would send it as part of a message, without looking for the
+        # boundary of parts in it, of which "\r" at its end is one: bytes would be lost.
+        options["chunksize"] = min(len(content), UPLOAD_CHUNK)
+    return options
 
 
 def download_options(url: str) -> dict[str, Any]:

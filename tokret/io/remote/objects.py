@@ -4,7 +4,8 @@ A bucket has no folders, no appending and no renaming. An object appears when al
 is written, and a reader sees the old one or the new one.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,13 @@ from tokret.io.remote.file_systems import (
     download_options,
     open_url,
     upload_options,
+    write_options,
 )
 from tokret.io.remote.retrying import StorageError, retried
 from tokret.io.remote.urls import is_safe_name
 from tokret.names import printable
 
-NO_BUCKET = "{}: there is no such bucket; make it first"
+SMALL = 8 * 2**20  # bytes of a file that is read into memory to upload it
 
 
 class Entry(NamedTuple):
@@ -39,10 +41,8 @@ def list_objects(url: str) -> dict[str, Entry]:
       UnavailableError: the storage fails; so do all functions of this module.
     """
     files, path = open_url(url)
-    try:
+    with _naming_no_bucket(url):
         found = retried(url, lambda: files.find(path, detail=True))
-    except FileNotFoundError as error:
-        raise StorageError(NO_BUCKET.format(url)) from error
     entries = {}
     prefix = path.strip("/") + "/"
     for name, facts in sorted(found.items()):
@@ -124,13 +124,21 @@ def write_object(url: str, content: bytes, *, new: bool = False) -> None:
       FileExistsError: with `new`, if there is one. Not every storage notices.
     """
     files, path = open_url(url)
-    options = upload_options(files, len(content))
+    options = write_options(url, files, content)
     if new:
         options["mode"] = "create"
-    try:
+    with _naming_no_bucket(url):
         retried(url, lambda: files.pipe_file(path, content, **options))
+
+
+@contextlib.contextmanager
+def _naming_no_bucket(url: str, source: Path | None = None) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
-        raise StorageError(NO_BUCKET.format(url)) from error
+        if source is not None:
+            source.stat()  # raises if it was removed meanwhile
+        raise StorageError(f"{url}: there is no such bucket; make it first") from error
 
 
 def upload(path: Path, url: str) -> None:
@@ -141,12 +149,12 @@ def upload(path: Path, url: str) -> None:
     """
     files, target = open_url(url)
     before = path.stat()
-    try:
+    if before.st_size < SMALL:
+        write_object(url, path.read_bytes())
+    else:
         options = upload_options(files, before.st_size)
-        retried(url, lambda: files.put_file(str(path), target, **options))
-    except FileNotFoundError as error:
-        path.stat()  # raises if it was removed meanwhile
-        raise StorageError(NO_BUCKET.format(url)) from error
+        with _naming_no_bucket(url, path):
+            retried(url, lambda: files.put_file(str(path), target, **options))
     # What was sent and acknowledged, for a server that is not what it should be.
     stored = int(retried(url, lambda: files.info(target))["size"])
     after = path.stat()
