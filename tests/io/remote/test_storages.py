@@ -294,8 +294,8 @@ def test_failures_that_do_not_pass_are_reported_at_once(error, words):
 
 def test_a_file_that_grows_while_it_is_uploaded_is_no_error(
     memory, tmp_path, monkeypatch
+):
     monkeypatch.setattr(objects, "SMALL", 0)
-    file = tmp_path / "metrics"
     file = tmp_path / "metrics"
     file.write_bytes(b"1")
     real = MemoryFileSystem.put_file
