@@ -112,8 +112,6 @@ def is_argument(word: str) -> bool:
     return not re.fullmatch("[();|&<>]+", word)
 
 
-# Until all of these commands take URLs.
-@pytest.mark.xfail(reason="some options take local paths only", strict=False)
 def test_the_commands_of_tokret_are_read_by_its_command_line(texts, root, monkeypatch):
     monkeypatch.chdir(root)
     count = 0
