@@ -1,7 +1,7 @@
 """Checkpoints in object storage: written locally, then uploaded; removed.
 
 Orbax writes to a local disk alone, and the first process alone, so that the processes
-need no common disk. What counts as a checkpoint is said in `remote_runs`.
+need no common disk. `remote_runs` has what counts as a checkpoint.
 """
 
 import os
@@ -28,7 +28,7 @@ def copy_to_first(state: Any) -> Any:
     """Copies a state to the memory of the first process; all processes call it.
 
     What the first cannot read from its own devices is copied to them, one array after
-    the other: beside the state they need room for the largest array.
+    the other: beside the state they need memory for the largest array.
 
     Returns:
       A tree of NumPy arrays; in the other processes None.
