@@ -35,7 +35,7 @@ from tokret.errors import StoppedError, UserError
 from tokret.io.atomic_files import require_folder
 from tokret.io.remote.retrying import UnavailableError
 from tokret.io.remote.uploading import publish
-from tokret.io.remote.urls import shown
+from tokret.io.remote.urls import shown, with_urls
 from tokret.option_types import RemotePath
 from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
@@ -116,7 +116,7 @@ def restore_newest(
             moved = checkpoints.move_damaged(newer)
             if cluster.is_first():
                 line = f"warning: {reason}; moved to {moved}"
-                print(line, file=sys.stderr, flush=True)
+                print(with_urls(line), file=sys.stderr, flush=True)
         checkpoints.prune()
         return state
     if damaged:

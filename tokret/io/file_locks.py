@@ -28,7 +28,7 @@ def held(path: Path, refusal: str) -> Iterator[Callable[[], bool]]:
       StorageError, UnavailableError: of a local copy, as `objects` does.
     """
     if (url := url_of(path)) is not None:
-        with leased(url, refusal, _report) as is_held:
+        with leased(url, refusal, functools.partial(_print_note, url)) as is_held:
             yield is_held
         return
     while True:
@@ -44,8 +44,8 @@ def held(path: Path, refusal: str) -> Iterator[Callable[[], bool]]:
             return
 
 
-def _report(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr, flush=True)  # noqa: T201
+def _print_note(url: str, line: str) -> None:
+    print(f"note: {url}: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _open(path: Path) -> BinaryIO:

@@ -26,6 +26,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from tokret.errors import StoppedError, UserError
+from tokret.io.remote.urls import with_urls
 from tokret.names import one_line
 from tokret.runtime import coordinator as jax_coordinator
 from tokret.runtime.coordinator import process_count, process_index
@@ -199,7 +200,8 @@ def together(program: Callable[[], None]) -> int:
         status = 1
     if failures:
         _over.set()
-        words = " ".join(f"{failures[0]}".split())[:MAX_TEXT] or "interrupted"
+        words = with_urls(" ".join(f"{failures[0]}".split()))[:MAX_TEXT]
+        words = words or "interrupted"
         notice = f"{status} process {process_index()} failed: {words}"
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was faster
             jax_coordinator.client().key_value_set(FAILED, notice)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from tokret.config.tree import Config, InferenceConfig
 from tokret.errors import StoppedError, UserError
 from tokret.io.remote.fetching import drop
-from tokret.io.remote.urls import url_of
+from tokret.io.remote.urls import url_of, with_urls
 from tokret.runtime import cluster
 from tokret.training import remote_checkpoints
 from tokret.training.checkpoint_arrays import (
@@ -121,7 +121,8 @@ class Checkpoints:
             if kind is None or issubclass(kind, StoppedError):
                 raise
             # Any other error ends the run; this one must not hide it.
-            print(f"warning: {failure}", file=sys.stderr, flush=True)  # noqa: T201
+            line = with_urls(f"warning: {failure}")
+            print(line, file=sys.stderr, flush=True)  # noqa: T201
 
     def _remove_incomplete(self) -> None:
         if cluster.is_first():
