@@ -145,22 +145,31 @@ def check_complete(root, index, scale):
     assert not left, left
 
 
-def scenarios(folder):
-    """Yields name, photos, an index to start from or None, scale, rebuild, stale."""
-    root, index = folder / "photos", folder / "start"
+def make_photos(root):
     for number in range(11):
         write_photo(root / f"{number}.png", number)
-    yield "new", root, None, 1.0, False, set()
-    assert not run(root, index, 1.0, False, 0)
-    yield "rebuild", root, index, 2.0, True, set()
-    # Some gone, renamed, replaced and new.
+
+
+def change_photos(root):
+    """Some are gone, renamed, replaced and new; returns the names of these."""
     (root / "0.png").unlink()
     (root / "1.png").rename(root / "renamed.png")
     write_photo(root / "2.png", 20)
     write_photo(root / "more" / "3.png", 21)
     write_photo(root / "more" / "4.png", 22)
     shutil.copy(root / "5.png", root / "more" / "5.png")
-    yield "update", root, index, 1.0, False, {"0.png", "1.png", "2.png"}
+    return {"0.png", "1.png", "2.png"}
+
+
+def scenarios(folder):
+    """Yields name, photos, an index to start from or None, scale, rebuild, stale."""
+    root, index = folder / "photos", folder / "start"
+    make_photos(root)
+    yield "new", root, None, 1.0, False, set()
+    assert not run(root, index, 1.0, False, 0)
+    yield "rebuild", root, index, 2.0, True, set()
+    stale = change_photos(root)
+    yield "update", root, index, 1.0, False, stale
 
 
 def main(folder, stride):

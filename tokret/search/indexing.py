@@ -16,7 +16,7 @@ import msgspec
 
 from tokret.errors import UserError
 from tokret.io.file_locks import held
-from tokret.io.remote.outputs import prepare_folder
+from tokret.io.remote.outputs import names_in, prepare_folder
 from tokret.io.remote.retrying import UnavailableError, at_once
 from tokret.io.remote.urls import shown, url_of
 from tokret.runtime.ending import keeps
@@ -40,7 +40,7 @@ from tokret.search.index_writer import (
 )
 from tokret.search.photo_extraction import add_photos, recognised
 from tokret.search.photos import Stamp, find_photos
-from tokret.search.remote_index import fetch_index, names_in
+from tokret.search.remote_index import fetch_index
 
 NOTHING_KEPT = "nothing was extracted yet; the same command starts again"
 
@@ -135,10 +135,10 @@ def _prepared(index: Path) -> Iterator[None]:
             raise UserError(f"index={index} is a file; name a folder")
         names = names_in(index)
         if names and FILE not in names:
-            # Of a process that was killed, which had made the lock first.
-            strange = names - (
-                {PARTS, WEIGHTS, LOCK, DRAFT} if LOCK in names else set()
-            )
+            # Of a process that was killed, which had made the lock first; a lease may
+            # be gone.
+            is_left = LOCK in names or url_of(index) is not None
+            strange = names - ({PARTS, WEIGHTS, LOCK, DRAFT} if is_left else set())
             if strange:
                 raise UserError(
                     f"index={index} has other files, such as {min(strange)}; name an "

@@ -9,19 +9,9 @@ import shutil
 from pathlib import Path
 
 from tokret.io.remote.fetching import fetch
-from tokret.io.remote.objects import list_names
 from tokret.io.remote.uploading import withdraw
-from tokret.io.remote.urls import url_of
 from tokret.search.catalogue import FILE, PARTS, WEIGHTS, Catalogue, read_catalogue
 from tokret.training.remote_runs import is_small
-
-
-def names_in(index: Path) -> set[str]:
-    """Returns the names of what is directly in an index's folder."""
-    url = url_of(index)
-    if url is not None:
-        return {name.rstrip("/") for name in list_names(url)}
-    return {path.name for path in index.iterdir()} if index.exists() else set()
 
 
 def fetch_index(index: Path, *files: str) -> None:

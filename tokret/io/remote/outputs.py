@@ -1,6 +1,5 @@
 """Outputs of commands, in a local folder or in object storage, checked early."""
 
-import secrets
 from pathlib import Path
 
 from tokret.errors import UserError
@@ -8,6 +7,8 @@ from tokret.io.atomic_files import require_folder, require_writable
 from tokret.io.remote.objects import find_object, list_names, remove, write_object
 from tokret.io.remote.retrying import StorageError
 from tokret.io.remote.urls import url_of
+
+PROBE = ".probe"  # an object that shows that one can be written
 
 
 def prepare_file(path: Path | None, argument: str) -> None:
@@ -53,11 +54,20 @@ def is_taken(path: Path) -> bool:
     url = url_of(path)
     if url is None:
         return path.exists() or path.is_symlink()
-    return find_object(url) is not None or bool(list_names(url))
+    return find_object(url) is not None or bool(names_in(path))
+
+
+def names_in(folder: Path) -> set[str]:
+    """Returns the names of what is directly in a folder; none if there is none."""
+    url = url_of(folder)
+    if url is None:
+        return {path.name for path in folder.iterdir()} if folder.exists() else set()
+    # A process that was killed may have left the probe.
+    return {name.rstrip("/") for name in list_names(url)} - {PROBE}
 
 
 def _try_to_write(url: str, folder: str, argument: str) -> None:
-    probe = f"{folder}/.probe-{secrets.token_hex(8)}"
+    probe = f"{folder}/{PROBE}"
     try:
         write_object(probe, b"")
         remove(probe)
