@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
 from tokret.io.atomic_files import sync_folder, write_whole
+from tokret.io.remote.outputs import names_in
 from tokret.io.remote.uploading import publish, withdraw
 from tokret.retrieval.store.record import Images
 from tokret.runtime.ending import keeps
@@ -168,7 +170,7 @@ def sweep(index: Path) -> None:
                 return
             kept |= {catalogue.model.copy, *catalogue.live_rows()}
     for kind in (PARTS, WEIGHTS):
-        # Only what has a name as `secrets.token_hex(8)` gives it.
-        for folder in (index / kind).glob("[0-9a-f]" * 16):
-            if folder.name not in kept:
-                remove_folder(folder)
+        for name in names_in(index / kind) - kept:
+            # Only what has a name as `secrets.token_hex(8)` gives it.
+            if re.fullmatch("[0-9a-f]{16}", name):
+                remove_folder(index / kind / name)

@@ -9,7 +9,8 @@ import shutil
 from pathlib import Path
 
 from tokret.io.remote.fetching import fetch
-from tokret.io.remote.uploading import withdraw
+from tokret.io.remote.uploading import withdraw_folder
+from tokret.io.remote.urls import url_of
 from tokret.search.catalogue import FILE, PARTS, WEIGHTS, Catalogue, read_catalogue
 from tokret.training.remote_runs import is_small
 
@@ -52,5 +53,5 @@ def fetch_parts(index: Path, catalogue: Catalogue) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Removes a part, or a copy of the weights."""
-    withdraw(folder)
-    shutil.rmtree(folder)
+    withdraw_folder(folder)
+    shutil.rmtree(folder, ignore_errors=url_of(folder) is not None)

@@ -36,16 +36,20 @@ def publish(path: Path) -> None:
 
 
 def withdraw(path: Path) -> None:
-    """Removes the object of a file, or all below a folder; nothing for other paths.
+    """Removes the object of a file; nothing for other paths."""
+    url = url_of(path)
+    if url is not None:
+        remove(url)
+
+
+def withdraw_folder(path: Path) -> None:
+    """Removes all objects of a folder; nothing for other paths.
 
     Raises:
       StorageError, UnavailableError: as `objects` does.
     """
     url = url_of(path)
     if url is None:
-        return
-    if not path.is_dir():
-        remove(url)
         return
     with ThreadPoolExecutor(TRANSFERS) as pool:
         for _ in pool.map(lambda name: remove(f"{url}/{name}"), list_objects(url)):
