@@ -26,6 +26,7 @@ xpk workload create --project="$PROJECT" --zone="$ZONE" --cluster="$CLUSTER" \
   --max-restarts=100 --restart-on-exit-codes=75 --termination-grace-period-seconds=300 \
   --command="tokret train --config=gldv2_r101 --workdir=gs://$BUCKET/runs/r101 \
     --config.run.data_dir=gs://$BUCKET/data --config.data.resize=512 \
+    --config.shuffle.order=windows --config.shuffle.window_gib=8 --config.run.cache_gib=32 \
     --config.init.trunk=gs://$BUCKET/imagenet_resnet101 --config.run.threads=100"
 
 xpk workload list --project="$PROJECT" --zone="$ZONE" --cluster="$CLUSTER" \
