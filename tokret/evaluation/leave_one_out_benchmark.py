@@ -153,7 +153,7 @@ class LeaveOneOutBenchmark:
 
 
 def _best_others(
-    ranking: Ranking, items: Int[np.ndarray, " q"], queries: Sequence[int], count: int
+    ranking: Ranking, items: Int[np.ndarray, " n"], queries: Sequence[int], count: int
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
     """The best items of some queries, without the queries, which are items too."""
     own = items[np.array(queries)]
