@@ -52,6 +52,32 @@ def checkpoints(mib: int = 512, turns: int = 9, json: Path | None = None) -> Non
     measure(run, json, ends_at_once=True)
 
 
+def remote_input(
+    url: str,
+    photos: int = 4096,
+    rate: float = 500.0,
+    turns: int = 5,
+    json: Path | None = None,
+) -> None:
+    """How long training waits for photos from a bucket, in turns with the disk.
+
+    Args:
+      url: a folder in a bucket, into which a dataset is prepared.
+      photos: of the dataset.
+      rate: images/s that a model would train on.
+      turns: how often each case is timed.
+      json: a file for the figures.
+    """
+
+    def run() -> tuple[dict[str, Any], str]:
+        from benchmarks import remote_input
+
+        result = remote_input.run(url, photos, rate, turns)
+        return result, remote_input.report(result)
+
+    measure(run, json, ends_at_once=True)
+
+
 def every(
     quick: bool = False, minutes: float = 10.0, turns: int = 7, json: Path | None = None
 ) -> None:
@@ -101,6 +127,7 @@ COMMANDS = {
     **Timings(RIVALS).table(),
     "bytes": step_bytes,
     "checkpoints": checkpoints,
+    "remote_input": remote_input,
     "all": every,
     "readme_table": readme_table,
     "pod_table": pod_table,

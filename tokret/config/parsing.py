@@ -47,7 +47,7 @@ def parse(tree: Any) -> Config:
 def _check_urls(group: Any, path: str) -> None:
     """Checks the URLs of a config that is to be used; a stored one may have any."""
     for name, hint in field_types(type(group)).items():
-        value, field = getattr(group, name), f"{path}.{name}"
+        value, field = getattr(group, name), f"{path}.{name}" if path else name
         if _is_group(type(value)):
             _check_urls(value, field)
         elif takes_urls(plain_type(hint)[1]) and is_url(value):
@@ -126,8 +126,10 @@ def _is_group(kind: Any) -> TypeGuard[type[Any]]:
 
 
 def parse_data(fields: Any, path: str = "") -> DataConfig:
-    """Checks the group `data`, as `parse_group` does."""
-    return parse_group(variant("data", fields, path), fields, path)
+    """Checks the group `data`, as `parse_group` does, and its URLs."""
+    config: DataConfig = parse_group(variant("data", fields, path), fields, path)
+    _check_urls(config, path)
+    return config
 
 
 def parse_model(fields: Any, path: str = "") -> ModelConfig:
