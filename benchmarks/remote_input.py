@@ -107,9 +107,9 @@ def _time(
     waited = 0.0
     for _ in range(steps - 1):
         time.sleep(BATCH / rate)  # a step of a model
-        asked = time.monotonic()
+        ready = time.monotonic()
         next(batches)
-        waited += time.monotonic() - asked
+        waited += time.monotonic() - ready
     return since - start, waited / (time.monotonic() - since)
 
 

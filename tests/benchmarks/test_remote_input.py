@@ -12,7 +12,7 @@ def test_waiting_is_measured_in_all_cases(memory, monkeypatch):
     assert result["shards"] == 8
     for name in ("first", "waiting"):
         assert set(result[name]) == {DISK, BUCKET, WINDOWS}
-    assert all(0 <= share <= 1 for (share,) in result["waiting"].values())
+    assert all(0 <= fraction <= 1 for (fraction,) in result["waiting"].values())
     assert len(remote_input.report(result).splitlines()) == 6
 
 

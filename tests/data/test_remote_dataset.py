@@ -1,7 +1,12 @@
 """Datasets in a bucket: prepared into it, read from it within a bound, trained on."""
 
 import itertools
+import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -279,3 +284,44 @@ def test_records_in_order_are_fetched_ahead_and_dropped(
         assert all(records[row] == theirs[row] for row in range(len(theirs)))
     assert watch.most <= bound + max(table.nbytes)
     assert len(watch.downloads) <= 2 * len(table.lengths) + 2
+
+
+PREPARE = """
+import sys
+from tokret.data import datasets
+from tokret.data.preparing import tfds_layout
+tfds_layout.PHOTOS_PER_SHARD = 4
+fields = {"resize": 32, "validation_fraction": 0.3, "workers": 1}
+datasets.prepare(sys.argv[1], name="image_folder", root=sys.argv[2], **fields)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_records(gcs, photos, local):
+    url, rng = f"{gcs.url}/data", random.Random(0)
+    environment = {**os.environ, **gcs.environment}
+    command = [sys.executable, "-c", PREPARE, url, str(photos)]
+
+    def start():
+        return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+    finished = [0]
+    for _ in range(6):
+        process = start()
+        deadline = time.monotonic() + 60
+        while len(objects.list_objects(url)) <= finished[-1] + 1:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        names = objects.list_objects(url)
+        assert not [name for name in names if name.endswith("SHA256SUMS")]
+        finished.append(len([name for name in names if "/journal/" in name]))
+    assert finished == sorted(finished)
+    assert start().wait(120) == 0
+    dataset = prepare(url, photos)
+    assert not [name for name in objects.list_objects(url) if ".partial" in name]
+    for split in ("train", "validation"):
+        ours, theirs = dataset.records(split), local.records(split)
+        assert all(ours[row] == theirs[row] for row in range(len(theirs)))

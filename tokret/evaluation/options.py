@@ -1,6 +1,7 @@
 """The options of eval.py, and what they choose: checkpoint, settings and dataset."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,6 +162,9 @@ def choose_dataset(
     """
     if data_dir is None:
         data_dir = config.run.data_dir if isinstance(config, Config) else DATA_DIR
+    prepare = datasets.prepare
+    if isinstance(config, Config):
+        prepare = functools.partial(prepare, cache_gib=config.run.cache_gib)
     if image_folder is not None:
         if not image_folder:
             raise UserError("image_folder: is empty; name a folder of class folders")
@@ -168,14 +172,14 @@ def choose_dataset(
         fields |= {"validation_fraction": 0.0, "skip_bad": skip_bad}
         fields["max_pixels"] = max_pixels
         try:
-            dataset = datasets.prepare(data_dir, **fields)
+            dataset = prepare(data_dir, **fields)
         except UserError as error:
             raise UserError(re.sub(r"\Aroot\b", "image_folder", str(error))) from error
         return dataset, Path(image_folder).resolve().name, "train"
     if benchmark is not None:
-        dataset = datasets.prepare(data_dir, name=benchmark)
+        dataset = prepare(data_dir, name=benchmark)
     elif isinstance(config, Config):
-        dataset = datasets.prepare(data_dir, **dataclasses.asdict(config.data))
+        dataset = prepare(data_dir, **dataclasses.asdict(config.data))
     else:
         raise UserError(
             "these weights were converted, not trained on a dataset; name an "
