@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from tokret.errors import UserError
+from tokret.io.remote import objects
 from tokret.runtime.compilation_cache import VARIABLE, keep_compiled
 
 PROGRAM = """
@@ -68,3 +69,38 @@ def test_a_file_is_named_also_where_jax_has_a_folder(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"compilation_cache: .*file is a file"):
         keep_compiled(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("name", ["gcs", "s3"])
+def test_a_bucket_holds_what_was_compiled(name, request, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    url = f"{request.getfixturevalue(name).url}/compiled"
+    code = PROGRAM.replace("sys.argv[1]", repr(url))
+    logs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        for _ in range(2)
+    ]
+    assert all(log.returncode == 0 for log in logs), logs
+    hits = ["Persistent compilation cache hit" in log.stderr for log in logs]
+    assert hits == [False, True]
+    names = [entry.rpartition("/")[2] for entry in objects.list_objects(url)]
+    assert "README" in names and any(entry.endswith("-cache") for entry in names)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://bucket/x", "memory://bucket/x cannot be used; name a local folder"),
+        ("ftp://host/x", "'ftp://host/x': ftp:// cannot be used"),
+    ],
+)
+def test_other_urls_are_refused(url, message, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(UserError, match=f"^compilation_cache: {message}"):
+        keep_compiled(url)
+
+
+def test_a_bucket_that_is_missing_is_named(gcs, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(UserError, match="gs://none/x.*there is no such bucket"):
+        keep_compiled("gs://none/x")

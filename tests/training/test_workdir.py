@@ -1,11 +1,14 @@
 """A run's folder that is locked, removed, moved or emptied while it trains."""
 
+import json
 import shutil
 import sys
+import time
 
 import pytest
 
 from tokret.errors import UserError
+from tokret.io.remote import leases, objects, urls
 from tokret.training.workdir import Workdir, lock_workdir
 
 
@@ -89,3 +92,57 @@ def test_a_lock_that_is_removed_ends_the_run_and_not_the_one_that_took_it(workdi
             with Workdir(workdir) as second:
                 second.check()
                 first.check()
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    monkeypatch.setattr(leases, "RENEWED", 0.05)
+    monkeypatch.setattr(leases, "EXPIRES", 1.0)
+    monkeypatch.setattr(leases, "SETTLES", 0.0)
+
+
+@pytest.fixture
+def copy(memory, fast):
+    """The local copy of a folder in object storage, which has nothing yet."""
+    return urls.local_path(f"{memory.url}/run")
+
+
+def test_a_lease_keeps_a_second_run_out_of_a_bucket(copy):
+    with lock_workdir(copy):
+        with pytest.raises(UserError, match="another run is training in .* process"):
+            with Workdir(copy):
+                pass
+    with Workdir(copy) as folder:
+        folder.check()
+    assert objects.list_objects("memory://bucket/run") == {}
+
+
+def test_the_lease_of_a_killed_run_expires(copy, capsys):
+    facts = {"owner": "x", "host": "other", "scope": "s", "pid": 1, "since": "then"}
+    objects.write_object("memory://bucket/run/.lease", json.dumps(facts).encode())
+    with Workdir(copy):
+        pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("note: memory://bucket/run: waiting up to 1 s: process 1 on")
+
+
+def test_a_run_whose_lease_is_gone_ends(copy):
+    with pytest.raises(UserError, match=r"^workdir: .*\.lease was removed or taken"):
+        with Workdir(copy) as folder:
+            folder.check()
+            objects.remove("memory://bucket/run/.lease")
+            for _ in range(200):
+                folder.check()
+                time.sleep(0.02)
+
+
+def test_files_that_change_are_uploaded_before_the_lease_ends(copy):
+    with Workdir(copy) as folder:
+        (copy / "x").write_text("1")
+        folder.uploads.changed(copy / "x")
+        folder.settle()
+        assert objects.read_object("memory://bucket/run/x", 1) == b"1"
+        (copy / "x").write_text("2")
+        folder.uploads.changed(copy / "x")
+    assert objects.read_object("memory://bucket/run/x", 1) == b"2"
+    assert list(objects.list_objects("memory://bucket/run")) == ["x"]

@@ -42,7 +42,8 @@ def _copy_to_first(array: Any) -> np.ndarray | None:
         return np.array(array)
     if not _is_readable_by_first(array):
         everywhere = NamedSharding(array.sharding.mesh, PartitionSpec())  # type: ignore[attr-defined]
-        array = jax.jit(_same, out_shardings=everywhere)(array)
+        # One at a time, so that there is one such copy in the devices' memory.
+        array = jax.block_until_ready(jax.jit(_same, out_shardings=everywhere)(array))
     if not cluster.is_first():
         return None
     # A copy: on CPUs NumPy would see the array's own memory, which a step donates.
@@ -58,7 +59,7 @@ def _same(array: jax.Array) -> jax.Array:
 
 def _is_readable_by_first(array: jax.Array) -> bool:
     """Whether the first process's devices have every piece of an array."""
-    pieces = array.sharding.devices_indices_map(array.shape)
+    pieces: dict[Any, Any] = {**array.sharding.devices_indices_map(array.shape)}
     own = {str(index) for device, index in pieces.items() if device.process_index == 0}
     return own == {str(index) for index in pieces.values()}
 
