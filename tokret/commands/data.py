@@ -16,9 +16,10 @@ from tokret.data.checking import check as checking
 from tokret.data.datasets import DATA_DIR, DATASETS, prepare_function
 from tokret.io.remote.urls import check_url, is_url, path_of
 from tokret.names import counted
+from tokret.option_types import RemotePath
 
 DataDir = Annotated[str, tyro.conf.arg(help="folder or URL of prepared datasets.")]
-Output = Annotated[Path | None, tyro.conf.arg(help="write all problems to a CSV.")]
+Output = Annotated[RemotePath | None, tyro.conf.arg(help="CSV of all problems.")]
 Smallest = Annotated[int, tyro.conf.arg(help="shorter sides below this are tiny.")]
 Workers = Annotated[int, tyro.conf.arg(help="processes; 0: one a core.")]
 Command = Callable[..., None]

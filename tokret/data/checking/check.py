@@ -20,9 +20,10 @@ from tokret.data.preparing.tfds_layout import open_dataset, shard_sizes
 from tokret.data.preparing.workers import count_cores
 from tokret.data.records import BadRecordError, read_record
 from tokret.errors import UserError
-from tokret.io.atomic_files import require_writable
 from tokret.io.remote.objects import list_objects
+from tokret.io.remote.outputs import prepare_file
 from tokret.io.remote.retrying import UnavailableError
+from tokret.io.remote.uploading import publish
 from tokret.io.remote.urls import url_of
 from tokret.names import one_line
 from tokret.runtime.progress import progress_bar
@@ -68,7 +69,7 @@ def check(
     Raises:
       UserError: if there is nothing to check, or the CSV cannot be written.
     """
-    require_writable(output, "output")
+    prepare_file(output, "output")
     report = CheckReport()
     if any(fields.get(field) for field in ROOTS):
         photos = DOWNLOADS[name](parse_data({"name": name, **fields}), report)
@@ -92,6 +93,7 @@ def check(
     lines.append(format_table(report.counts, defects, checked))
     if output:
         write_rows(output.resolve(), Defect._fields, defects)
+        publish(output)
         lines.append(f"\nwritten: {output}")
     return "\n".join(lines), not defects
 
