@@ -108,13 +108,13 @@ def environment(tmp_path_factory):
 def start(environment):
     """Returns a function that starts a script, or a command of tokret, as a user."""
 
-    def popen(program, *arguments, devices=1):
+    def popen(program, *arguments, devices=1, **more):
         script = str(ROOT / program)
         named = [script] if program.endswith(".py") else ["-m", "tokret", program]
         return subprocess.Popen(
             [sys.executable, *named, *map(str, arguments)],
             cwd=ROOT,
-            env=environment | {"JAX_NUM_CPU_DEVICES": str(devices)},
+            env=environment | {"JAX_NUM_CPU_DEVICES": str(devices)} | more,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -124,6 +124,20 @@ def test_a_server_that_is_down_for_a_while_is_waited_for(server, quick, tmp_path
     assert objects.read_object(f"{server.url}/a", 1) == b"1"
 
 
+@pytest.mark.parametrize("size", [1, 9 * MB])
+def test_a_write_whose_answer_was_lost_is_repeated(server, quick, tmp_path, size):
+    content = os.urandom(size)
+    (tmp_path / "x").write_bytes(content)
+    lost = [Fault("lost", 503, SLOW_DOWN)]
+    server.proxy.plan = lambda request: (
+        lost.pop() if lost and request.size >= size else None
+    )
+    objects.upload(tmp_path / "x", f"{server.url}/x")
+    assert not lost
+    assert objects.read_object(f"{server.url}/x", size) == content
+    assert [*objects.list_objects(server.url)] == ["x"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_nothing_is_lost_and_nothing_is_written_twice(server, quick, tmp_path, seed):

@@ -5,7 +5,7 @@ is written, and a reader sees the old one or the new one.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,13 @@ from tokret.io.remote.file_systems import (
     upload_options,
     write_options,
 )
-from tokret.io.remote.retrying import StorageError, retried
+from tokret.io.remote.retrying import Result, StorageError, retried
 from tokret.io.remote.urls import is_safe_name
 from tokret.names import printable
 
+# An upload to gs:// is started again, if the server no longer knows its session; the
+# error is that of no bucket.
+SESSIONS = 3
 SMALL = 8 * 2**20  # bytes of a file that is read into memory to upload it
 
 
@@ -41,8 +44,7 @@ def list_objects(url: str) -> dict[str, Entry]:
       UnavailableError: the storage fails; so do all functions of this module.
     """
     files, path = open_url(url)
-    with _naming_no_bucket(url):
-        found = retried(url, lambda: files.find(path, detail=True))
+    found = _in_bucket(url, lambda: files.find(path, detail=True))
     entries = {}
     prefix = path.strip("/") + "/"
     for name, facts in sorted(found.items()):
@@ -127,17 +129,17 @@ def write_object(url: str, content: bytes, *, new: bool = False) -> None:
     options = write_options(url, files, content)
     if new:
         options["mode"] = "create"
-    with _naming_no_bucket(url):
-        retried(url, lambda: files.pipe_file(path, content, **options))
+    _in_bucket(url, lambda: files.pipe_file(path, content, **options))
 
 
-@contextlib.contextmanager
-def _naming_no_bucket(url: str, source: Path | None = None) -> Iterator[None]:
+def _in_bucket(url: str, call: Callable[[], Result]) -> Result:
+    """Calls what fails with FileNotFoundError where there is no bucket."""
+    for _ in range(SESSIONS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return retried(url, call)
     try:
-        yield
+        return retried(url, call)
     except FileNotFoundError as error:
-        if source is not None:
-            source.stat()  # raises if it was removed meanwhile
         raise StorageError(f"{url}: there is no such bucket; make it first") from error
 
 
@@ -153,8 +155,7 @@ def upload(path: Path, url: str) -> None:
         write_object(url, path.read_bytes())
     else:
         options = upload_options(files, before.st_size)
-        with _naming_no_bucket(url, path):
-            retried(url, lambda: files.put_file(str(path), target, **options))
+        _in_bucket(url, lambda: files.put_file(str(path), target, **options))
     # What was sent and acknowledged, for a server that is not what it should be.
     stored = int(retried(url, lambda: files.info(target))["size"])
     after = path.stat()

@@ -5,7 +5,6 @@ files are as a reader should see them. The newest content of each file is upload
 was not uploaded yet when the process is killed is lost, as what no fsync made durable.
 """
 
-import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -97,12 +96,13 @@ class Uploads:
         Raises:
           StorageError, UnavailableError: if it fails, or an earlier upload failed.
         """
-        if self._error is not None:
-            raise self._error
         with self._wake:
             changed = [*self._changed]
         for path in changed:
             self._upload(path)
+        with self._uploading:  # what the thread is uploading meanwhile
+            if self._error is not None:
+                raise self._error
 
     def __enter__(self) -> "Uploads":
         """Returns itself."""
@@ -119,21 +119,23 @@ class Uploads:
             raise self._error
 
     def _work(self) -> None:
-        try:
-            while (path := self._next()) is not None:
-                self._upload(path)
-        except BaseException as error:
-            self._error = error
+        while self._error is None and (path := self._next()) is not None:
+            self._upload(path)
 
     def _upload(self, path: Path) -> None:
+        """Uploads a file if it has changed; keeps the error, if there is none yet."""
         with self._uploading:  # an older content must not come last
             with self._wake:
-                if path not in self._changed:
+                if self._error is not None or path not in self._changed:
                     return  # another thread was faster
                 del self._changed[path]
-            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            try:
                 # Its bytes as they are now: it may grow while they are sent.
                 write_object(f"{url_of(path)}", path.read_bytes())
+            except FileNotFoundError:
+                pass  # removed meanwhile
+            except BaseException as error:
+                self._error = error
             self._due[path] = time.monotonic() + self._period
 
     def _next(self) -> Path | None:
