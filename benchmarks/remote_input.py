@@ -47,7 +47,8 @@ def run(url: str, photos: int, rate: float, turns: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "photos"
         _write_photos(root, photos)
-        fields = {"name": "image_folder", "root": str(root), "validation_fraction": 0.0}
+        fields: dict[str, Any] = {"name": "image_folder", "root": str(root)}
+        fields["validation_fraction"] = 0.0
         local = datasets.prepare(f"{folder}/data", **fields)
         datasets.prepare(url, **fields)
         table = local.shards("train")

@@ -17,6 +17,7 @@ from tokret.data.preparing import destinations, tfds_layout
 from tokret.data.streams import names_of_step, training_batches, validation_batches
 from tokret.errors import UserError
 from tokret.io.remote import objects
+from tokret.io.remote.retrying import StorageError
 from tokret.io.remote.urls import local_path
 
 AUGMENTATION = Augmentation(size=8)
@@ -120,6 +121,20 @@ def test_a_killed_preparation_counts_for_nothing_and_resumes(
     assert len(dataset.records("train")) == 28
     left = objects.list_objects(url)
     assert not [name for name in left if ".partial" in name]
+
+
+@pytest.mark.parametrize("first", [0, 7])
+def test_an_upload_that_fails_ends_the_preparation(memory, photos, monkeypatch, first):
+    real, count = destinations.upload, itertools.count()
+
+    def upload(path, target):
+        if next(count) >= first:
+            raise StorageError(f"{target}: no permission")
+        real(path, target)
+
+    monkeypatch.setattr(destinations, "upload", upload)
+    with pytest.raises(StorageError, match="no permission"):
+        prepare(f"{memory.url}/data", photos)
 
 
 def test_two_preparations_at_once_are_refused(memory, photos, monkeypatch):

@@ -184,7 +184,8 @@ class _Followed(Sequence[int]):
 
     def __getitem__(self, place: int) -> int:  # type: ignore[override]
         window, offset = self._order.find(place)
-        if self._is_ahead(window) and (self._followed is None or offset >= self._lag):
+        lag = min(self._lag, len(window.rows) // 2)
+        if self._is_ahead(window) and (self._followed is None or offset >= lag):
             self._followed = window
             shards = (*window.shards, *self._order.after(window).shards)
             self._records.files.keep([self._records.names[shard] for shard in shards])

@@ -237,6 +237,7 @@ class _Writer:
                     reports[shard] = report
                     files.done(path)
                     self.place.put(shard.path, shard.journal)
+            self.place.wait()
         return [reports[shard] for shard in shards]
 
 

@@ -108,6 +108,9 @@ class Destination:
     def put(self, path: Path, journal: Path) -> None:
         """Takes a finished shard, and its report."""
 
+    def wait(self) -> None:
+        """Waits until all shards are where they belong."""
+
     def complete(self) -> None:
         """Makes the dataset count, now that all its files are written."""
         os.rename(self.data, self.final)
@@ -194,9 +197,12 @@ class Bucket(Destination):
                 waiting.append(done)
         self._uploads = waiting
 
+    def wait(self) -> None:
+        """Waits for the uploads."""
+        self._raise_failure(wait=True)
+
     def complete(self) -> None:
         """Uploads all other files, the digests last."""
-        self._raise_failure(wait=True)
         names = {*read_digests(self.data), FILE}
         for name in list_objects(str(self._url)):
             if name not in names:  # of an earlier try
