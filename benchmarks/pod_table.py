@@ -60,8 +60,10 @@ WORDS: dict[str, tuple[str, ...]] = {
     ),
     "search": (
         f"The best {plan.NEIGHBOURS} of a database on the chips, of 1,024 dimensions, "
-        "for 1,024 queries at once. Bytes are XLA's count; merging the chips' lists on "
-        "the hosts is not counted:",
+        "for 1,024 queries at once. A float32 product is six bfloat16 passes, three "
+        "for bfloat16 descriptors. Comparing scores to select the best is not counted, "
+        "nor merging the chips' lists on the hosts. [performance.md](performance.md) "
+        "has the bytes:",
         "",
     ),
 }
