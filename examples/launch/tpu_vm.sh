@@ -43,7 +43,8 @@ start() {
     --config=gldv2_r101 --workdir=gs://$BUCKET/runs/r101 \
     --config.run.data_dir=gs://$BUCKET/data --config.data.resize=512 \
     --config.shuffle.order=windows --config.shuffle.window_gib=8 --config.run.cache_gib=32 \
-    --config.init.trunk=gs://$BUCKET/imagenet_resnet101 --config.run.threads=100"
+    --config.run.compilation_cache=gs://$BUCKET/compiled --config.run.threads=100 \
+    --config.init.trunk=gs://$BUCKET/imagenet_resnet101"
 }
 
 while true; do
