@@ -196,6 +196,66 @@ def test_the_job_of_slurm(root):
     assert text.rindex("#SBATCH") < text.index("\nset ")
 
 
+# The slice is pre-empted once: what gcloud prints, by the number of the round.
+GCLOUD = """
+round=$(cat round 2>/dev/null || echo 0)
+echo "$*" >> calls
+case "$*" in
+  *"queued-resources describe"*)
+    echo $((round + 1)) > round
+    states=(- WAITING_FOR_RESOURCES ACTIVE ACTIVE SUSPENDED - ACTIVE ACTIVE ACTIVE)
+    [[ ${states[$round]} != - ]] && echo "${states[$round]}" ;;
+  *"systemctl show"*)
+    states=(x x x dead running x x dead running exited)
+    echo "${states[$round]}" ;;
+esac
+"""
+
+
+def test_a_slice_that_was_preempted_is_requested_again(root, tmp_path):
+    script = root / "examples" / "launch" / "tpu_vm.sh"
+    done = run(script, tmp_path, gcloud=GCLOUD, sleep="")
+    assert done.returncode == 0 and done.stdout.startswith("finished: gs://")
+    calls = (tmp_path / "calls").read_text()
+    verbs = re.findall(r"queued-resources (create|delete)|(service\.sh ~)", calls)
+    assert ["".join(verb) for verb in verbs] == 2 * ["create", "service.sh ~", "delete"]
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "requeued"),
+    [(75, "RUNNING", True), (75, "COMPLETING", False), (2, "RUNNING", False)],
+)
+def test_a_job_that_was_stopped_is_queued_again(
+    status, state, requeued, root, tmp_path
+):
+    (tmp_path / "tokret" / "bin").mkdir(parents=True)
+    (tmp_path / "tokret" / "bin" / "activate").touch()
+    programs = {"srun": f"exit {status}", "squeue": f"echo {state}"}
+    script = root / "examples" / "launch" / "slurm.sh"
+    done = run(script, tmp_path, scontrol="echo $* > requeued", **programs)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert (tmp_path / "requeued").exists() == requeued
+
+
+def run(script, folder, **programs):
+    """Runs a script in a folder, with stand-ins for programs."""
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    return subprocess.run(
+        ["bash", script],
+        cwd=folder,
+        env={
+            "PATH": f"{folder}:/usr/bin:/bin",
+            "HOME": f"{folder}",
+            "SLURM_JOB_ID": "7",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 def test_the_image_has_the_wheel(root):
     text = (root / "examples" / "launch" / "Dockerfile").read_text()
     names = re.findall(r"^([A-Z]+) ", text, re.M)

@@ -37,14 +37,14 @@ remove() {
 
 start() {
   gcloud compute tpus tpu-vm scp dist/tokret-*.whl examples/launch/setup.sh \
-    examples/launch/service.sh tokret: --zone="$ZONE" --worker=all
-  on all 'bash setup.sh'
-  on all "bash service.sh ~/tokret/bin/tokret train \
-    --config=gldv2_r101 --workdir=gs://$BUCKET/runs/r101 \
-    --config.run.data_dir=gs://$BUCKET/data --config.data.resize=512 \
-    --config.shuffle.order=windows --config.shuffle.window_gib=8 --config.run.cache_gib=32 \
-    --config.run.compilation_cache=gs://$BUCKET/compiled --config.run.threads=100 \
-    --config.init.trunk=gs://$BUCKET/imagenet_resnet101"
+    examples/launch/service.sh tokret: --zone="$ZONE" --worker=all &&
+    on all 'bash setup.sh' &&
+    on all "bash service.sh ~/tokret/bin/tokret train \
+      --config=gldv2_r101 --workdir=gs://$BUCKET/runs/r101 \
+      --config.run.data_dir=gs://$BUCKET/data --config.data.resize=512 \
+      --config.shuffle.order=windows --config.shuffle.window_gib=8 --config.run.cache_gib=32 \
+      --config.run.compilation_cache=gs://$BUCKET/compiled --config.run.threads=100 \
+      --config.init.trunk=gs://$BUCKET/imagenet_resnet101"
 }
 
 while true; do
