@@ -34,7 +34,7 @@ from tokret.config.tree import Config
 from tokret.errors import StoppedError, UserError
 from tokret.io.atomic_files import require_folder
 from tokret.io.remote.retrying import UnavailableError
-from tokret.io.remote.uploading import publish
+from tokret.io.remote.uploading import Uploads, publish
 from tokret.io.remote.urls import shown, with_urls
 from tokret.option_types import RemotePath
 from tokret.runtime import cluster
@@ -139,6 +139,12 @@ def naming_what_is_saved(workdir: Path) -> Iterator[None]:
         raise UnavailableError(f"{error}; {saved}") from error
 
 
+def settle(uploads: Uploads, folder: Workdir) -> None:
+    """Uploads what a checkpoint comes after, and checks that the folder is ours."""
+    uploads.flush()
+    folder.check()
+
+
 class Run(NamedTuple):
     """What a run trains with."""
 
@@ -172,8 +178,9 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
     with (
         Workdir(workdir) as folder,
         naming_what_is_saved(workdir),
+        Uploads() as uploads,
         stop_requests() as stop_requested,
-        Checkpoints(workdir, config, folder.settle) as checkpoints,
+        Checkpoints(workdir, config, lambda: settle(uploads, folder)) as checkpoints,
     ):
         recorded = checkpoints.recorded_config()
         if cluster.is_first():
@@ -211,11 +218,11 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
             batch_size=config.batch_size,
             nonfinite_steps=int(state.nonfinite_steps),
             peak_images=setup.peak_images,
-            uploads=folder.uploads,
+            uploads=uploads,
         )
         photos = PhotoInput(config, dataset, setup.mesh, reporter.print_line)
         run = Run(setup, photos, reporter, checkpoints, folder, stop_requested)
-        profile = Profile(workdir / "profile", traced, folder.uploads)
+        profile = Profile(workdir / "profile", traced, uploads)
         with contextlib.closing(reporter), contextlib.closing(profile):
             take_steps(run, state, profile)
     # Once the last checkpoint is complete.

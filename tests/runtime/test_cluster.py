@@ -91,6 +91,7 @@ MEMBER = """
 import sys
 from tokret.runtime import cluster
 from tokret.errors import UserError
+from tokret.io.remote.retrying import UnavailableError
 index, port, seconds, fate = sys.argv[1:]
 index = int(index)
 cluster.LISTENING, cluster.LINGERING = 0.2, 0.8
@@ -103,7 +104,8 @@ def program():
     assert cluster.gather_texts("é" * 900 * index) == ["", "é" * 256]
     print("printed by", index)
     if fate != "well" and index:
-        raise UserError("a disk is full") if fate == "badly" else ValueError("a bug")
+        errors = {"badly": UserError, "unstored": UnavailableError}
+        raise errors.get(fate, ValueError)("a disk is full")
     multihost_utils.sync_global_devices("the end")
 
 sys.exit(cluster.together(program))
@@ -146,11 +148,13 @@ def test_the_first_prints_for_all(members):
     assert "printed by 0" in first[1] and "printed by" not in second[1]
 
 
-@pytest.mark.parametrize(("fate", "status"), [("badly", 2), ("wrongly", 1)])
+@pytest.mark.parametrize(
+    ("fate", "status"), [("badly", 2), ("wrongly", 1), ("unstored", 75)]
+)
 def test_one_failure_ends_all(members, fate, status):
     first, second = members(fate)
     assert first[0] == second[0] == status, first + second
-    words = "a disk is full" if status == 2 else "a bug"
+    words = "a disk is full"
     assert f"error: process 1 failed: {words}" in first[2]
     assert "Traceback" not in first[2]
     assert words in second[2] and ("Traceback" in second[2]) is (status == 1)

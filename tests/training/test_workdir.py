@@ -134,15 +134,3 @@ def test_a_run_whose_lease_is_gone_ends(copy):
             for _ in range(200):
                 folder.check()
                 time.sleep(0.02)
-
-
-def test_files_that_change_are_uploaded_before_the_lease_ends(copy):
-    with Workdir(copy) as folder:
-        (copy / "x").write_text("1")
-        folder.uploads.changed(copy / "x")
-        folder.settle()
-        assert objects.read_object("memory://bucket/run/x", 1) == b"1"
-        (copy / "x").write_text("2")
-        folder.uploads.changed(copy / "x")
-    assert objects.read_object("memory://bucket/run/x", 1) == b"2"
-    assert list(objects.list_objects("memory://bucket/run")) == ["x"]

@@ -181,10 +181,9 @@ def together(program: Callable[[], None]) -> int:
     def watched() -> None:
         try:
             program()
-        except StoppedError:
-            raise  # all of them stop, at the same step
         except BaseException as error:
-            if process_count() > 1:
+            # For a signal all of them stop, at the same step.
+            if process_count() > 1 and type(error) is not StoppedError:
                 failures.append(error)
                 if not isinstance(error, UserError):
                     # Perhaps a consequence of another's, which is then reported first.

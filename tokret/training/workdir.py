@@ -16,7 +16,6 @@ from tokret.errors import UserError
 from tokret.io.file_locks import held
 from tokret.io.remote.leases import leased
 from tokret.io.remote.retrying import at_once
-from tokret.io.remote.uploading import Uploads
 from tokret.io.remote.urls import url_of
 from tokret.runtime import cluster
 from tokret.training.checkpoints import list_steps
@@ -59,14 +58,10 @@ class Workdir:
 
     The run has files open, and Orbax makes what is missing: without a look at the
     folder, one that was removed or moved would be noticed by nobody.
-
-    Attributes:
-      uploads: of files in it that change, if it is in object storage.
     """
 
     def __init__(self, path: Path):
         """Names a folder, which is created on entry if it is missing."""
-        self.uploads = Uploads()
         self._path = path
         self._is_remote = url_of(path) is not None
         self._seen: set[str] = set()
@@ -85,7 +80,6 @@ class Workdir:
             if self._is_remote:
                 cluster.wait("the workdir is locked")
                 fetch_run(self._path)
-                opened.enter_context(self.uploads)
             self._closing = opened.pop_all()
         return self
 
@@ -112,11 +106,6 @@ class Workdir:
                 "training, so another run may have started there and this one ends; "
                 f"{_checkpoints_left(self._path)}"
             )
-
-    def settle(self) -> None:
-        """Uploads what has changed, and checks that the folder is still this run's."""
-        self.uploads.flush()
-        self.check()
 
     def _check_folder(self) -> None:
         try:
