@@ -1,5 +1,7 @@
 """Stores in object storage: written in parts, resumed on another host, read."""
 
+import threading
+
 import fsspec
 import numpy as np
 import pytest
@@ -138,6 +140,25 @@ def test_a_damaged_part_is_extracted_again(other_host, change):
     objects.write_object(f"{URL}/{part}", change(content))
     assert make(other_host()) == 6
     check_complete(other_host())
+
+
+def test_a_slow_storage_does_not_stop_the_extraction(other_host, monkeypatch):
+    monkeypatch.setattr(remote_batches, "PERIOD", 0.0)
+    finished, uploaded = threading.Event(), []
+
+    def write(url, content):
+        assert finished.wait(60.0)
+        uploaded.append(content)
+        objects.write_object(url, content)
+
+    monkeypatch.setattr(remote_batches, "write_object", write)
+    with write_store(urls.local_path(URL), record()) as writer:
+        for rows in (ORDER[:2], ORDER[2:4], ORDER[4:6]):
+            writer.write(rows, rows_of()[rows], {})
+        finished.set()
+    assert len(uploaded) == 2  # the first, and all that waited
+    with write_store(other_host(), record()) as writer:
+        assert writer.finished.sum() == 6
 
 
 def test_nothing_is_mixed_in_a_bucket(other_host):

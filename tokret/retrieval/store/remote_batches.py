@@ -22,7 +22,7 @@ from tokret.retrieval.store.reading import DESCRIPTORS, JOURNAL
 
 PARTS = "parts"
 PERIOD = 30.0  # seconds of extraction that a kill loses
-MAX_BYTES = 2**26  # of descriptors that wait; more are uploaded at once
+MAX_BYTES = 2**28  # of descriptors that wait to be uploaded
 MAX_PART = 2**31  # bytes of an object
 
 
@@ -81,7 +81,10 @@ class PartUploads:
         self._lines.append(line)
         self._rows += rows
         size = len(self._rows) * len(self._rows[0]) if self._rows else 0
-        if time.monotonic() >= self._due or size > MAX_BYTES:
+        is_due = time.monotonic() >= self._due
+        # While the storage is slow, extraction continues until too much waits.
+        is_idle = self._running is None or self._running.done()
+        if size > MAX_BYTES or (is_due and is_idle):
             self._upload()
 
     def _upload(self) -> None:
