@@ -31,7 +31,7 @@ def config(cache_gib, **shuffle):
 def test_the_order_is_named_with_its_reason(dataset, photo_folder, tmp_path):
     check_cache(config(1.0), dataset)
     assert describe_order(config(1.0), dataset) == (
-        "shuffled globally; all 0.00 GiB of its shards are fetched, within "
+        "shuffled globally; all 0.00122 GiB of its shards are fetched, within "
         "config.run.cache_gib=1"
     )
     windows = config(1.0, order="windows", window_gib=0.25)

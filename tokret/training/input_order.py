@@ -24,7 +24,7 @@ def describe_order(config: Config, dataset: Dataset) -> str:
         return ""
     gib = _bytes(dataset) / 2**30
     return (
-        f"shuffled globally; all {gib:.2f} GiB of its shards are fetched, within "
+        f"shuffled globally; all {gib:.3g} GiB of its shards are fetched, within "
         f"config.run.cache_gib={config.run.cache_gib:g}"
     )
 
@@ -44,7 +44,7 @@ def check_cache(config: Config, dataset: Dataset) -> None:
         if needed > most:
             raise UserError(
                 f"config.run.cache_gib is {run.cache_gib:g}, but the shards of "
-                f"{shown(dataset.folder)} have {needed / 2**30:.2f} GiB, and "
+                f"{shown(dataset.folder)} have {needed / 2**30:.3g} GiB, and "
                 "config.shuffle.order=global needs all of them on the local disk of "
                 "each host; raise it, or set config.shuffle.order to windows"
             )
@@ -63,7 +63,7 @@ def check_cache(config: Config, dataset: Dataset) -> None:
     if needed > free:
         raise UserError(
             f"config.run.cache_gib is {run.cache_gib:g}, but the disk of the local "
-            f"copies has {free / 2**30:.2f} GiB left for shards; lower it, or name a "
+            f"copies has {free / 2**30:.3g} GiB left for shards; lower it, or name a "
             "folder on a larger disk: TOKRET_CACHE=FOLDER in the environment"
         )
 
