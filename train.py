@@ -106,7 +106,7 @@ def restore_newest(
         try:
             state = checkpoints.restore(abstract, step)
         except UnreadableError as error:
-            problem = error.damage
+            problem = with_urls(error.damage)
         # If one process cannot read it, none of them uses it.
         problem = max(cluster.gather_texts(problem))
         if problem:
@@ -115,7 +115,7 @@ def restore_newest(
         for newer, reason in damaged.items():
             moved = checkpoints.move_damaged(newer)
             if cluster.is_first():
-                line = f"warning: {reason}; moved to {moved}"
+                line = f"warning: {reason}; moved to {shown(moved)}"
                 print(with_urls(line), file=sys.stderr, flush=True)
         checkpoints.prune()
         return state
@@ -134,6 +134,8 @@ def naming_what_is_saved(workdir: Path) -> Iterator[None]:
     try:
         yield
     except UnavailableError as error:
+        if not cluster.is_first():  # its copy does not list what was saved since
+            raise
         steps = list_steps(workdir)
         saved = f"saved up to step {steps[-1]}" if steps else "no step is saved"
         raise UnavailableError(f"{error}; {saved}") from error

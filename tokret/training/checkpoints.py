@@ -257,7 +257,7 @@ class Checkpoints:
             read_metadata(path)
             saved = open_arrays(path)
         except UnreadableError as error:
-            problem = error.damage
+            problem = with_urls(error.damage)  # each process has a copy of its own
         problem = max(cluster.gather_texts(problem))
         if problem or saved is None:
             raise UnreadableError(problem)
