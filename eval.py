@@ -69,6 +69,7 @@ from tokret.runtime import cluster
 from tokret.runtime.compilation_cache import keep_compiled
 from tokret.runtime.ending import keeps
 from tokret.training.checkpoint_metadata import read_config, read_metadata
+from tokret.training.remote_runs import drop_arrays
 
 STORES = "descriptors"  # below DIR/eval
 FILES = ("descriptors", "queries", "ground_truth", "output")
@@ -107,6 +108,7 @@ def evaluate_run(options: Options) -> None:
     trained, untrained = model_systems(
         config, settings, checkpoint, options.ema, stores, log
     )
+    drop_arrays(checkpoint)
     head, dtype = config.model.head, config.model.dtype
     systems: dict[str, System] = {head: trained}
     if options.baselines:

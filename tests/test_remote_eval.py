@@ -78,6 +78,7 @@ def test_a_run_is_evaluated_and_resumed_elsewhere(
     assert ": 4 of " in out and f"descriptors: {url}/eval/descriptors/" in out
     assert out.endswith(f"written: {url}/eval\n")
     assert content(url) == content(model)
+    assert not list(urls.local_path(url).rglob("manifest.ocdbt"))  # of the arrays
     names = {name for name in objects.list_objects(f"{url}/eval")}
     assert {"results.json", "report.html", "queries.png"} <= names
     assert not [name for name in names if "parts/" in name or "unfinished" in name]

@@ -21,7 +21,7 @@ from tokret.io.weight_files import WeightFile
 from tokret.names import first_names, printable
 from tokret.option_types import RemotePath, read_remote_path
 from tokret.training.checkpoints import list_steps
-from tokret.training.remote_runs import fetch_checkpoint, fetch_run
+from tokret.training.remote_runs import drop_arrays, fetch_checkpoint, fetch_run
 from tokret.training.weights import find_checkpoint
 
 MIB = 2**20
@@ -277,6 +277,7 @@ def to_torch(
     prepare_file(output, "output")
     taken = find_checkpoint(fetch_run(workdir), step).name
     found, tensors = checkpoints.read_checkpoint(workdir, taken)
+    drop_arrays(workdir / "checkpoints" / taken)
     if output.suffix == ".pth":
         weight_files.write_torch(output, tensors)
     else:

@@ -16,7 +16,7 @@ from tokret.io.remote.urls import shown
 from tokret.retrieval.store.record import weights_digest
 from tokret.search.catalogue import FROM_CHECKPOINT, ModelInfo
 from tokret.training.checkpoint_metadata import read_config
-from tokret.training.remote_runs import fetch_run
+from tokret.training.remote_runs import drop_arrays, fetch_run
 from tokret.training.weights import find_checkpoint, load_weights, save_weights
 
 
@@ -54,7 +54,9 @@ def load_extractor(
         )
     chosen, config = _choose(checkpoint)
     settings = make_settings(config, longest_side, scales)
-    return _restore(checkpoint, chosen, config, settings, ema)
+    extractor = _restore(checkpoint, chosen, config, settings, ema)
+    drop_arrays(chosen)
+    return extractor
 
 
 def load_copy(

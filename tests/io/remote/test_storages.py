@@ -239,6 +239,27 @@ def test_an_object_takes_the_place_of_a_folder(run):
     assert (place / "a/b").read_bytes() == b"3"
 
 
+def test_an_interrupt_does_not_wait_for_large_objects(memory, monkeypatch):
+    started, ended = threading.Event(), []
+
+    def download(url, path, report):
+        if url.endswith("/a"):
+            assert started.wait(60.0)
+            raise KeyboardInterrupt
+        started.set()
+        with pytest.raises(UserError):
+            while True:
+                report(1)
+        ended.append(url)
+
+    for name in "ab":
+        objects.write_object(f"{URL}/{name}", b"x")
+    monkeypatch.setattr(fetching, "download", download)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(urls.local_path(URL))
+    assert ended == [f"{URL}/b"]
+
+
 def test_one_object_is_fetched(run, tmp_path):
     objects.write_object(f"{run}/w.pth", b"weights")
     place = require(urls.local_path(f"{run}/w.pth"))

@@ -6,6 +6,7 @@ again. The folder of local copies may be removed whenever no program runs.
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.drafts import is_draft
 from tokret.io.regular_files import PARSING_ERRORS
@@ -86,13 +88,14 @@ def fetch(
 def _download(
     url: str, path: Path, entries: Mapping[str, Entry], report: Report
 ) -> None:
-    total, done = (
-        sum(entry.size for entry in entries.values()),
-        dict.fromkeys(entries, 0),
-    )
+    total = sum(entry.size for entry in entries.values())
+    done = dict.fromkeys(entries, 0)
+    ends = threading.Event()
 
     def get(name: str) -> None:
         def fetched(count: int) -> None:
+            if ends.is_set():
+                raise UserError(f"{url}: not fetched wholly")
             done[name] = count
             report(sum(done.values()), total)
 
@@ -105,6 +108,7 @@ def _download(
             for _ in pool.map(get, entries):
                 pass
         finally:
+            ends.set()  # an interrupt does not wait for large objects
             pool.shutdown(cancel_futures=True)
 
 
