@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.search.conftest import save_model
-from tokret.io.remote import cache_folder, objects
+from tokret.io.remote import cache_folder, objects, urls
 from tokret.retrieval.store import remote_batches
 
 
