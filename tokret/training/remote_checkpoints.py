@@ -88,7 +88,8 @@ def write(
     _write_locally(draft, items, metadata)
     write_digests(draft)
     url = f"{url_of(path)}"
-    remove_objects(url)  # of one that is not complete, if there is any
+    remove_objects(url)  # of one that cannot be used, if there is any
+    drop(path)
     files = (file for file in draft.rglob("*") if file.is_file())
     names = {file.relative_to(draft).as_posix() for file in files} - {FILE}
     _for_all(lambda name: upload(draft / name, f"{url}/{name}"), sorted(names))
