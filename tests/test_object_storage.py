@@ -8,9 +8,11 @@ is the long form; by default there are ten kills.
 import json
 import os
 import random
+import re
 import signal
 import socket
 import threading
+import time
 
 import jax
 import numpy as np
@@ -55,27 +57,34 @@ def arguments(demo_arguments):
     )
 
 
-@pytest.fixture
-def hosts(start, tmp_path):
+@pytest.fixture(scope="module")
+def hosts(start, tmp_path_factory):
     """Returns a function that starts a command as on hosts without a common disk."""
 
-    def started(*command, count=2, environment=None):
+    copies, running = tmp_path_factory.mktemp("copies"), []
+
+    def started(*command, count=2, **environment):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         met = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
-        return [
+        processes = [
             start(
                 *command,
                 *(met + [f"--process_id={i}"] if count > 1 else []),
-                devices=8 // count,
-                **{cache_folder.CACHE: str(tmp_path / f"host{i}")},
-                **(environment or {}),
+                devices=4 if count > 1 else 1,
+                **{cache_folder.CACHE: str(copies / f"host{i}")},
+                **environment,
             )
             for i in range(count)
         ]
+        running.extend(processes)
+        return processes
 
-    return started
+    yield started
+    for process in running:
+        process.kill()
+        process.communicate()
 
 
 def ends(processes):
@@ -89,6 +98,13 @@ def succeed(processes):
         errors = [line for line in err.splitlines() if "[Gloo]" not in line]
         assert status == 0, [*out.splitlines(), *errors][-20:]
     return found[0]
+
+
+def wait_for(condition, process):
+    last = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None and time.monotonic() < last, ends([process])
+        time.sleep(0.1)
 
 
 def read_lines(*paths):
@@ -114,15 +130,10 @@ class Killer:
 
 
 @pytest.fixture(scope="module")
-def on_disk(start, arguments, tmp_path_factory):
+def on_disk(hosts, arguments, tmp_path_factory):
     """The folder of a run on a disk by two processes that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("run") / "run"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    met = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
-    command = (*arguments, f"--workdir={workdir}", *met)
-    succeed([start(*command, f"--process_id={i}", devices=4) for i in range(2)])
+    succeed(hosts(*arguments, f"--workdir={workdir}"))
     return workdir
 
 
@@ -166,12 +177,26 @@ def test_killed_again_and_again_it_ends_as_on_a_disk(
     for _ in range(KILLS):
         killer = Killer(chance.randrange(1, 120), chance.random() < 0.5)
         gcs.proxy.plan = killer
-        killer.processes = hosts(*command, environment=gcs.environment)
+        killer.processes = hosts(*command, **gcs.environment)
         kills += all(end[0] == -signal.SIGKILL for end in ends(killer.processes))
     assert kills == KILLS
     gcs.proxy.reset()
-    succeed(hosts(*command, environment=gcs.environment))
+    succeed(hosts(*command, **gcs.environment))
     check(url, on_disk)
+
+    # Evaluated by both, killed once: as on a disk.
+    evaluate = ("eval", f"--workdir={url}", f"--output={url}/eval", "--no-report")
+    killer = Killer(60, passes_on=True)
+    gcs.proxy.plan = killer
+    killer.processes = hosts(*evaluate, **gcs.environment)
+    assert ends(killer.processes)[0][0] == -signal.SIGKILL
+    gcs.proxy.reset()
+    _, out, _ = succeed(hosts(*evaluate, **gcs.environment))
+    assert f"written: {url}/eval" in out
+    succeed(hosts("eval", f"--workdir={on_disk}", "--no-report"))
+    ours = json.loads(objects.read_object(f"{url}/eval/results.json", 2**20))
+    theirs = json.loads((on_disk / "eval/results.json").read_text())
+    assert ours["benchmarks"] == theirs["benchmarks"]
 
 
 def test_a_storage_that_fails_again_and_again_loses_nothing(
@@ -179,8 +204,42 @@ def test_a_storage_that_fails_again_and_again_loses_nothing(
 ):
     url = f"{gcs.url}/run"
     gcs.proxy.plan = seeded(1, 0.04, FAULTS)
-    _, out, err = succeed(
-        hosts(*arguments, f"--workdir={url}", environment=gcs.environment)
-    )
+    succeed(hosts(*arguments, f"--workdir={url}", **gcs.environment))
     gcs.proxy.reset()
     check(url, on_disk)
+
+
+def test_s3_one_process_that_is_killed(hosts, s3, demo_arguments, trained, everything):
+    url, chance = f"{s3.url}/run", random.Random(1)
+    often = ("--config.run.checkpoint_every=1", "--config.run.keep=1")
+    command = ("train", *demo_arguments, *often, f"--workdir={url}")
+    for _ in range(3):
+        killer = Killer(chance.randrange(1, 100), chance.random() < 0.5)
+        s3.proxy.plan = killer
+        killer.processes = hosts(*command, count=1, **s3.environment)
+        assert ends(killer.processes)[0][0] == -signal.SIGKILL
+    s3.proxy.reset()
+    succeed(hosts(*command, count=1, **s3.environment))
+    copy = fetch(urls.local_path(url))
+    jax.tree.map(np.testing.assert_array_equal, everything(copy), everything(trained))
+
+
+def test_a_second_run_is_refused_and_a_signal_saves(hosts, s3, demo_arguments, refused):
+    url = f"{s3.url}/run"
+    command = ("train", *demo_arguments, f"--workdir={url}", "--config.epochs=999")
+    (first,) = hosts(*command, count=1, **s3.environment)
+    wait_for(lambda: objects.find_object(f"{url}/.lease"), first)
+    (end,) = ends(hosts(*command, count=1, **s3.environment))
+    refused(end, f"another run is training in {url}", f"process {first.pid} on ")
+    wait_for(lambda: objects.find_object(f"{url}/checkpoints/4/SHA256SUMS"), first)
+    first.send_signal(signal.SIGTERM)
+    ((status, _, err),) = ends([first])
+    assert status == 75, err
+    saved = int(re.search(r"stopped after step (\d+)", err)[1])
+    assert objects.find_object(f"{url}/checkpoints/{saved}/SHA256SUMS")
+    assert objects.find_object(f"{url}/.lease") is None
+    (again,) = hosts(*command, count=1, **s3.environment)
+    line = next(line for line in again.stdout if "steps" in line)
+    assert f"resumes from checkpoint {saved}" in line
+    again.kill()
+    ends([again])
