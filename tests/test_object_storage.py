@@ -185,8 +185,8 @@ def test_killed_again_and_again_it_ends_as_on_a_disk(
     check(url, on_disk)
 
     # Evaluated by both, killed once: as on a disk.
-    evaluate = ("eval", f"--workdir={url}", f"--output={url}/eval", "--no-report")
-    killer = Killer(60, passes_on=True)
+    evaluate = ("eval", f"--workdir={url}", "--no-report")
+    killer = Killer(25, passes_on=True)
     gcs.proxy.plan = killer
     killer.processes = hosts(*evaluate, **gcs.environment)
     assert ends(killer.processes)[0][0] == -signal.SIGKILL
