@@ -144,7 +144,7 @@ def naming_what_is_saved(workdir: Path) -> Iterator[None]:
 def settle(uploads: Uploads, folder: Workdir) -> None:
     """Uploads what a checkpoint comes after, and checks that the folder is ours."""
     uploads.flush()
-    folder.check()
+    folder.check(now=True)
 
 
 class Run(NamedTuple):

@@ -64,11 +64,11 @@ def test_training_continues_while_an_upload_waits(
     storage_works, committed = threading.Event(), []
     upload = remote_checkpoints.upload
 
-    def slow(path, url):
+    def slow(path, url, *before):
         assert storage_works.wait(60)
         if path.name == FILE:
             committed.append(url)
-        upload(path, url)
+        upload(path, url, *before)
 
     monkeypatch.setattr(remote_checkpoints, "upload", slow)
     with opened(run_in_memory) as checkpoints:
@@ -88,10 +88,10 @@ def test_an_interrupted_upload_does_not_count_and_is_removed(
         checkpoints.save(saved_state(1))
     upload = remote_checkpoints.upload
 
-    def fail(path, url):
+    def fail(path, url, *before):
         if path.name in (FILE, "_METADATA"):
             raise retrying.UnavailableError("failed for 900 seconds")
-        upload(path, url)
+        upload(path, url, *before)
 
     with monkeypatch.context() as patch:
         patch.setattr(remote_checkpoints, "upload", fail)
@@ -108,7 +108,7 @@ def test_an_interrupted_upload_does_not_count_and_is_removed(
 def test_a_failed_upload_is_reported_at_the_next_check(
     run_in_memory, opened, saved_state, monkeypatch
 ):
-    def fail(path, url):
+    def fail(path, url, *before):
         raise retrying.UnavailableError("failed for 900 seconds")
 
     monkeypatch.setattr(remote_checkpoints, "upload", fail)
@@ -136,6 +136,23 @@ def test_what_must_come_first_is_called_before_one_counts(
         checkpoints.save(saved_state(1))
     assert "state" in found[0] and FILE not in found[0]
     assert list_steps(fetch_run(run_in_memory)) == []
+
+
+def test_a_checkpoint_of_a_run_that_took_the_lease_stays(
+    run_in_memory, opened, config, saved_state
+):
+    with opened(run_in_memory) as checkpoints:
+        checkpoints.save(saved_state(1))
+
+    def before_commit():
+        raise UserError("the lease was taken")
+
+    with (
+        pytest.raises(UserError, match="the lease was taken"),
+        Checkpoints(run_in_memory, config, before_commit) as checkpoints,
+    ):
+        checkpoints.save(saved_state(1))
+    assert list_steps(fetch_run(run_in_memory)) == [1]
 
 
 def test_a_removal_that_is_interrupted_leaves_none_that_counts(

@@ -15,12 +15,13 @@ from tokret.io.remote.urls import url_of
 
 
 @contextlib.contextmanager
-def held(path: Path, refusal: str) -> Iterator[Callable[[], bool]]:
+def held(path: Path, refusal: str) -> Iterator[Callable[..., bool]]:
     """Holds a lock file, made if missing; the lock ends with the process at the latest.
 
     The lock of a local copy is a lease in object storage.
 
-    Yields what returns whether the file is still there: without it others get in.
+    Yields what returns whether the file is still there: without it others get in. Of a
+    lease that is as it was seen last, or with `now=True` as it is.
 
     Raises:
       UserError: with the text `refusal`, if another process holds it; or the file
@@ -57,7 +58,7 @@ def _open(path: Path) -> BinaryIO:
     return os.fdopen(number, "rb")
 
 
-def _is_open(path: Path, number: int) -> bool:
+def _is_open(path: Path, number: int, *, now: bool = True) -> bool:
     """Whether an open file is still that of the path."""
     try:
         return os.path.samestat(path.stat(), os.fstat(number))

@@ -79,7 +79,7 @@ def write(
       items: trees of arrays, by name.
       metadata: in JSON types.
       before_commit: is called when all is uploaded but the digests, by which the
-        checkpoint counts.
+        checkpoint counts, before each try of theirs.
 
     Raises:
       OSError, ValueError: if it cannot be written locally.
@@ -88,13 +88,15 @@ def write(
     _write_locally(draft, items, metadata)
     write_digests(draft)
     url = f"{url_of(path)}"
-    remove_objects(url)  # of one that cannot be used, if there is any
+    if list_objects(url):  # cannot be used, or of a run that took this one's lease
+        before_commit()
+        remove_objects(url)
     drop(path)
     files = (file for file in draft.rglob("*") if file.is_file())
     names = {file.relative_to(draft).as_posix() for file in files} - {FILE}
     _for_all(lambda name: upload(draft / name, f"{url}/{name}"), sorted(names))
-    before_commit()
-    upload(draft / FILE, f"{url}/{FILE}")
+    # Of tries that take long the last may come after another run has started.
+    upload(draft / FILE, f"{url}/{FILE}", before_commit)
     os.replace(draft, path)
     drop_arrays(path)
 

@@ -28,12 +28,12 @@ DELETED = " (deleted)"  # ends the system's name of a folder that was removed
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: Path) -> Iterator[Callable[[], bool]]:
+def lock_workdir(workdir: Path) -> Iterator[Callable[..., bool]]:
     """Keeps other runs out of a folder; the lock ends with the process.
 
     In object storage it expires a minute after a process that was killed.
 
-    Yields what returns whether the lock is still there.
+    Yields what returns whether the lock is still there, as `held`.
 
     Raises:
       UserError: if another run is training in it.
@@ -89,8 +89,10 @@ class Workdir:
             if kind is None or issubclass(kind, (UserError, OSError)):
                 self.check()
 
-    def check(self) -> None:
+    def check(self, *, now: bool = False) -> None:
         """Checks that the folder, its lock and what was in it are still there.
+
+        With `now` a lease is read, not only what was seen of it last.
 
         Raises:
           UserError: if not; it names the checkpoints that are left.
@@ -99,7 +101,7 @@ class Workdir:
             return
         if not self._is_remote:
             self._check_folder()
-        if not self._is_locked():
+        if not self._is_locked(now=now):
             name, taken = (LEASE, " or taken") if self._is_remote else (LOCK, "")
             raise UserError(
                 f"workdir: {self._path / name} was removed{taken} while the run was "

@@ -32,7 +32,8 @@ TRANSFERS = 8  # objects that are fetched at a time
 RECORDS = "fetched"  # in the folder of local copies: what each was fetched from
 
 # By the names of a folder's files: size in bytes, the object's version, mtime in ns.
-Record = dict[str, tuple[int, str, int]]
+State = tuple[int, str, int]
+Record = dict[str, State]
 Report = Callable[[int, int], None]  # bytes done, bytes in all
 
 
@@ -72,7 +73,7 @@ def fetch(
     missing = {
         name: entry
         for name, entry in entries.items()
-        if record.get(name) != _state(path / name, entry)
+        if not _is_fetched(path / name, entry, record.get(name))
     }
     if not missing:
         return path
@@ -157,14 +158,17 @@ def _remove_others(
             file.unlink(missing_ok=True)
 
 
-def _state(path: Path, entry: Entry) -> tuple[int, str, int]:
+def _is_fetched(path: Path, entry: Entry, state: State | None) -> bool:
+    # Without a version the object may be another of that size.
+    return bool(entry.version) and state is not None and state == _state(path, entry)
+
+
+def _state(path: Path, entry: Entry) -> State:
     try:
         info = os.stat(path)
     except OSError:
-        return (-1, "", 0)
-    # Without a version the object may be another of that size.
-    size = info.st_size if entry.version and info.st_size == entry.size else -1
-    return (size, entry.version, info.st_mtime_ns)
+        return (-1, entry.version, -1)
+    return (info.st_size, entry.version, info.st_mtime_ns)
 
 
 def _record_of(path: Path) -> Path:

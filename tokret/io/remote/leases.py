@@ -29,7 +29,7 @@ LARGEST = 4096  # bytes of the object
 @contextlib.contextmanager
 def leased(
     url: str, refusal: str, report: Callable[[str], None] = lambda line: None
-) -> Iterator[Callable[[], bool]]:
+) -> Iterator[Callable[..., bool]]:
     """Holds a lease, which ends with the context, or expires after the process's end.
 
     Args:
@@ -38,7 +38,8 @@ def leased(
       report: is called with a line before it waits for another's lease to expire.
 
     Yields:
-      What returns whether it was still held when it was renewed last.
+      What returns whether it was still held when it was renewed last; with `now=True`
+      it is read again, since this process may have been stopped for a while.
 
     Raises:
       UserError: another process holds it.
@@ -109,7 +110,9 @@ class _Lease:
                 if not self._lost:
                     self._write()
 
-    def is_held(self) -> bool:
+    def is_held(self, *, now: bool = False) -> bool:
+        if now and not self._lost:
+            self._look()
         return not self._lost
 
     def release(self) -> None:
@@ -120,7 +123,8 @@ class _Lease:
 
     def _look(self) -> None:
         found = self._read()
-        self._lost = found is None or _facts(found)["owner"] != self._owner
+        if found is None or _facts(found)["owner"] != self._owner:
+            self._lost = True
 
     def _read(self) -> bytes | None:
         try:

@@ -119,8 +119,14 @@ def read_object(url: str, max_bytes: int) -> bytes:
     return bytes(content)
 
 
-def write_object(url: str, content: bytes, *, new: bool = False) -> None:
-    """Writes an object, in place of an older one.
+def write_object(
+    url: str,
+    content: bytes,
+    *,
+    new: bool = False,
+    before: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes an object, in place of an older one; `before` is that of `upload`.
 
     Raises:
       FileExistsError: with `new`, if there is one. Not every storage notices.
@@ -129,7 +135,12 @@ def write_object(url: str, content: bytes, *, new: bool = False) -> None:
     options = write_options(url, files, content)
     if new:
         options["mode"] = "create"
-    _in_bucket(url, lambda: files.pipe_file(path, content, **options))
+
+    def write() -> None:
+        before()
+        files.pipe_file(path, content, **options)
+
+    _in_bucket(url, write)
 
 
 def _in_bucket(url: str, call: Callable[[], Result]) -> Result:
@@ -143,25 +154,35 @@ def _in_bucket(url: str, call: Callable[[], Result]) -> Result:
         raise StorageError(f"{url}: there is no such bucket; make it first") from error
 
 
-def upload(path: Path, url: str) -> None:
+def upload(path: Path, url: str, before: Callable[[], None] = lambda: None) -> None:
     """Writes an object with the content of a file, which may change meanwhile.
+
+    Args:
+      path: the file.
+      url: the object.
+      before: is called before each try; what it raises ends them, if a UserError.
 
     Raises:
       FileNotFoundError: if there is no such file.
     """
     files, target = open_url(url)
-    before = path.stat()
-    if before.st_size < SMALL:
-        write_object(url, path.read_bytes())
+    old = path.stat()
+    if old.st_size < SMALL:
+        write_object(url, path.read_bytes(), before=before)
     else:
-        options = upload_options(files, before.st_size)
-        _in_bucket(url, lambda: files.put_file(str(path), target, **options))
+        options = upload_options(files, old.st_size)
+
+        def put() -> None:
+            before()
+            files.put_file(str(path), target, **options)
+
+        _in_bucket(url, put)
     # What was sent and acknowledged, for a server that is not what it should be.
     stored = int(retried(url, lambda: files.info(target))["size"])
-    after = path.stat()
-    is_same = (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
-    if stored != before.st_size and is_same:
-        sent = before.st_size
+    new = path.stat()
+    is_same = (old.st_ino, old.st_mtime_ns) == (new.st_ino, new.st_mtime_ns)
+    if stored != old.st_size and is_same:
+        sent = old.st_size
         raise StorageError(f"{url} has {stored} bytes, not the {sent} that were sent")
 
 
@@ -216,8 +237,10 @@ def remove(url: str) -> None:
 
 
 def _version(facts: Mapping[str, Any]) -> str:
-    """What changes with an object: by the storages' own names."""
-    for name in ("generation", "ETag", "etag", "LastModified", "mtime", "created"):
-        if facts.get(name):
-            return str(facts[name])
-    return ""
+    """What changes with an object: by the storages' own names; "" if nothing does."""
+    if facts.get("generation"):
+        return str(facts["generation"])
+    # An ETag alone is back with an older content.
+    digests, times = ("ETag", "etag", "blob_id"), ("LastModified", "last_modified")
+    names = (*digests, *times, "mtime", "created")
+    return " ".join(str(facts[name]) for name in names if facts.get(name))

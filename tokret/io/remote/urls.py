@@ -77,9 +77,22 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def local_path(url: str) -> Path:
-    """Returns the place of the local copy of a URL that has no `url_problem`."""
+    """Returns the place of the local copy of a URL that has no `url_problem`.
+
+    Raises:
+      UserError: the folder of local copies cannot be used, or a link leads out of it.
+    """
     scheme, rest = _split(url)
-    return claim_folder() / scheme / rest.rstrip("/")
+    folder = claim_folder()
+    path = folder / scheme / rest.rstrip("/")
+    # What resolves such a link has a path that shows no URL: nothing would be uploaded.
+    for place in (path, *path.parents[: len(path.parts) - len(folder.parts) - 1]):
+        if place.is_symlink():
+            raise UserError(
+                f"{place} is a link; remove it, and name a folder on the disk it leads "
+                f"to: {CACHE}=FOLDER in the environment"
+            )
+    return path
 
 
 def path_of(text: str) -> Path:
