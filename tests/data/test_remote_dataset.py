@@ -287,6 +287,18 @@ def test_a_missing_or_shorter_shard_is_refused_when_opened(memory, photos):
         list(dataset.records("train"))
 
 
+def test_digests_of_files_elsewhere_remove_nothing(memory, photos):
+    dataset = prepare(f"{memory.url}/data", photos)
+    other = dataset.folder.parent / "mine.array_record"
+    other.write_bytes(b"x" * 10)
+    sums = dataset.folder / "SHA256SUMS"
+    line = f"# 10\n{'0' * 64}  ../{other.name}\n"
+    sums.write_text(line + sums.read_text())
+    again = datasets.Dataset(dataset.name, dataset.builder, cache_gib=1e-9)
+    again.records("train")
+    assert other.exists()
+
+
 def test_records_in_order_are_fetched_ahead_and_dropped(
     memory, photos, local, monkeypatch
 ):

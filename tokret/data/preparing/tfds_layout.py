@@ -24,7 +24,7 @@ from tokret.io.regular_files import open_file
 from tokret.io.remote.fetching import fetch
 from tokret.io.remote.objects import list_objects
 from tokret.io.remote.retrying import UnavailableError
-from tokret.io.remote.urls import url_of
+from tokret.io.remote.urls import is_safe_name, url_of
 from tokret.names import first_names, one_line
 
 VERSION = "1.1.0"  # another one for files that another version cannot read
@@ -73,7 +73,9 @@ def shard_digests(folder: Path) -> dict[str, FileDigest]:
     Raises:
       UserError: as `read_digests`.
     """
-    return {n: digest for n, digest in read_digests(folder).items() if _is_shard(n)}
+    digests = read_digests(folder)
+    # Files of these names are removed: none may be in another folder.
+    return {n: d for n, d in digests.items() if _is_shard(n) and is_safe_name(n)}
 
 
 def shard_sizes(folder: Path) -> dict[str, int]:
