@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.data.views import Box, LazyViews, View
 from tokret.errors import UserError
 from tokret.io.remote.fetching import require
-from tokret.io.remote.urls import check_url, is_url, local_path
+from tokret.io.remote.urls import check_url, is_url, local_path, with_urls
 from tokret.retrieval.extraction import extract
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.catalogue import WEIGHTS
@@ -33,6 +33,18 @@ from tokret.shapes import Float
 
 # Arrays are uint8 [height, width, 3], each of its own size.
 Photo = str | os.PathLike[str] | np.ndarray
+
+
+@contextlib.contextmanager
+def _naming_urls() -> Iterator[None]:
+    """Errors name URLs, not the paths of their local copies."""
+    try:
+        yield
+    except UserError as error:
+        words = with_urls(str(error))
+        if words == str(error):
+            raise
+        raise UserError(words) from error
 
 
 class Model:
@@ -52,6 +64,7 @@ class Model:
             f"{settings.longest_side}, scales {scales}>"
         )
 
+    @_naming_urls()
     def embed(self, photos: Sequence[Photo]) -> Float[np.ndarray, "n d"]:
         """Extracts descriptors.
 
@@ -85,6 +98,7 @@ class Model:
         found = extract(system.embed, system.variables, views, settings)
         return found.astype(np.float32)
 
+    @_naming_urls()
     def attention(self, photos: Sequence[Photo]) -> list[Float[np.ndarray, "l h w"]]:
         """Computes the attention maps of the model's tokens (paper, section 3.3).
 
@@ -189,6 +203,7 @@ class Index:
         """Names the folder of the photos, and how many have descriptors."""
         return f"<tokret.Index: {len(self.names)} photos of {self.root}>"
 
+    @_naming_urls()
     def query(
         self,
         photo: str | os.PathLike[str],
@@ -231,6 +246,7 @@ class Index:
         )
 
 
+@_naming_urls()
 def load(
     path: str | os.PathLike[str],
     *,
@@ -269,6 +285,7 @@ def load(
     return Model(extractor, max_pixels)
 
 
+@_naming_urls()
 def open_index(
     path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
 ) -> Index:

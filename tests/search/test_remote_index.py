@@ -67,6 +67,14 @@ def test_an_index_is_made_updated_and_queried_elsewhere(
         index.query("memory://bucket/none.jpg")
 
 
+def test_errors_of_the_api_name_urls(other_host):
+    other_host()
+    with pytest.raises(UserError, match=f"^checkpoint={URL} is not a folder"):
+        api.load(URL)
+    with pytest.raises(UserError, match=f"^index={URL} is not an index"):
+        api.open_index(URL)
+
+
 def test_an_update_in_the_middle_of_a_query(photos, load, other_host, monkeypatch):
     update_index(photos, other_host(), load)
     real, left = querying.fetch_parts, [1]
@@ -100,7 +108,7 @@ def test_two_updates_are_refused(photos, load, other_host, monkeypatch):
 
 
 def test_folders_that_are_no_index_are_refused(photos, load, other_host):
-    with pytest.raises(UserError, match=f"index={URL}.* is not an index|is not an ind"):
+    with pytest.raises(UserError, match="is not an index"):
         fetch_catalogue(other_host())
     objects.write_object(f"{URL}/photos/1.jpg", b"")
     with pytest.raises(UserError, match="has other files, such as photos"):
