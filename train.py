@@ -190,7 +190,8 @@ def train(config: Config, workdir: Path, traced: range = range(0)) -> None:
             publish(workdir / "config.json")
         # A resumed run starts from its newest checkpoint; a new one from the weights
         # that config.init names, of the whole model or its trunk, else the seed's.
-        state = state or restore_newest(setup.programs.abstract, workdir, checkpoints)
+        if list_steps(workdir):  # perhaps saved by another run since it was looked at
+            state = restore_newest(setup.programs.abstract, workdir, checkpoints)
         state = state or initial_state(config, setup.programs)
         first, steps = int(state.step), setup.schedule.steps
         if first >= steps:

@@ -11,6 +11,7 @@ from tests.search import kill_points
 from tokret.errors import UserError
 from tokret.io.remote import cache_folder, objects, urls
 from tokret.io.remote.fetching import fetch
+from tokret.runtime import ending
 from tokret.search import querying
 from tokret.search.catalogue import FILE, read_catalogue
 from tokret.search.indexing import update_index
@@ -100,11 +101,35 @@ def test_two_updates_are_refused(photos, load, other_host, monkeypatch):
     def loaded(copy):
         with pytest.raises(UserError, match=r"another process is updating it.* \(it"):
             update_index(photos, other_host(), load)
+        # If it is killed now, what the first has made stays.
+        assert ending._abandon is None
         tried.append(copy)
         return load(copy)
 
     update_index(photos, index, loaded)
     assert tried
+
+
+def test_an_update_that_lost_its_lease_changes_nothing(
+    photos, load, other_host, monkeypatch, tmp_path
+):
+    index, made = other_host(), {}
+
+    def loaded(copy):  # for so long that another process has updated the index
+        with monkeypatch.context() as patched:
+            patched.setenv(cache_folder.CACHE, str(tmp_path / "other"))
+            update_index(photos, urls.local_path(URL), load)
+            made.update(objects.list_objects(URL))
+        objects.write_object(f"{URL}/.lock", b"{}")  # and starts again
+        return load(copy)
+
+    with pytest.raises(UserError, match="its lock was removed or taken by another"):
+        update_index(photos, index, loaded)
+    left = objects.list_objects(URL)
+    assert {name: left.get(name) for name in made} == made
+    objects.remove(f"{URL}/.lock")
+    other_host()
+    assert api.open_index(URL).query(photos / "sea" / "5.jpg", top=1)
 
 
 def test_folders_that_are_no_index_are_refused(photos, load, other_host):

@@ -1,12 +1,14 @@
 """Runs in object storage, read: what is fetched of them, and what counts."""
 
 import shutil
+from types import SimpleNamespace
 
 import fsspec
 import jax
 import numpy as np
 import pytest
 
+import train
 from tokret.config import stored
 from tokret.errors import UserError
 from tokret.io.remote import objects, urls
@@ -108,3 +110,28 @@ def test_other_paths_stay(tmp_path):
     for call in (fetch_run, fetch_checkpoint, drop_arrays):
         call(tmp_path)
     assert list_steps(tmp_path) == [8]
+
+
+def test_a_run_resumes_what_another_saved_while_photos_were_prepared(
+    memory, opened, config, saved_state, abstract, monkeypatch, capsys
+):
+    monkeypatch.setattr("tokret.io.remote.leases.SETTLES", 0.0)
+    workdir = urls.local_path(f"{memory.url}/late")
+    programs = SimpleNamespace(abstract=abstract())
+    setup = SimpleNamespace(programs=programs, schedule=SimpleNamespace(steps=1))
+    dataset = SimpleNamespace(identity=lambda: config.dataset)
+
+    def prepare_run(config):
+        workdir.mkdir(parents=True)
+        with opened(workdir) as checkpoints:
+            checkpoints.save(saved_state(1))
+        shutil.rmtree(workdir)  # that was another host's
+        return dataset, setup
+
+    monkeypatch.setattr("tokret.training.setup.prepare_run", prepare_run)
+    monkeypatch.setattr(
+        "tokret.training.setup.initial_state", lambda *_: saved_state(0)
+    )
+    monkeypatch.setattr(train, "keep_compiled", lambda *_: None)
+    train.train(config, workdir)
+    assert "memory://bucket/late is finished" in capsys.readouterr().out

@@ -134,3 +134,14 @@ def test_a_run_whose_lease_is_gone_ends(copy):
             for _ in range(200):
                 folder.check()
                 time.sleep(0.02)
+
+
+def test_processes_that_list_other_checkpoints_do_not_start(copy, monkeypatch):
+    def gather(text):
+        return [text, "of a host that listed them later"]
+
+    monkeypatch.setattr("tokret.runtime.cluster.gather_texts", gather)
+    with pytest.raises(UserError, match="checkpoints in .*/run changed while the proc"):
+        with Workdir(copy):
+            pass
+    assert objects.list_objects("memory://bucket/run") == {}

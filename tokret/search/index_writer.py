@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -59,10 +59,15 @@ class IndexWriter:
         catalogue: Catalogue,
         extractor: Extractor,
         limits: Limits,
+        is_held: Callable[..., bool],
     ) -> None:
-        """Starts from a catalogue, which is to be written to a file in the index."""
+        """Starts from a catalogue, which is to be written to a file in the index.
+
+        `is_held` returns whether the index is still locked, as `file_locks.held`.
+        """
         self._index, self._file, self._limits = index, file, limits
         self._catalogue, self._extractor = catalogue, extractor
+        self._is_held = is_held
         self._stores, self.damaged = part_stores.open_parts(index, catalogue)
         self.photos = {
             name: entry
@@ -84,7 +89,7 @@ class IndexWriter:
           files: of each row, the photos with its content.
 
         Raises:
-          UserError: the disk cannot be written.
+          UserError: the disk cannot be written, or the lock is gone.
         """
         part = self._write_part(images, descriptors)
         for row, (stamps, digest) in enumerate(zip(files, images.digests, strict=True)):
@@ -101,7 +106,8 @@ class IndexWriter:
           How many of them have a content that no photo has now.
 
         Raises:
-          UserError: no photo has a descriptor, or the disk cannot be written.
+          UserError: no photo has a descriptor, the disk cannot be written, or the lock
+            is gone.
         """
         removed = [self.photos.pop(name) for name in self.photos.keys() - found]
         kept = {entry.digest for entry in self.photos.values() if entry.part}
@@ -127,6 +133,12 @@ class IndexWriter:
         return msgspec.structs.replace(self._catalogue, photos=self.photos, checksum=0)
 
     def _write(self) -> None:
+        # Else what another process has added since would be lost.
+        if not self._is_held(now=True):
+            raise UserError(
+                f"index={self._index}: its lock was removed or taken by another "
+                "process, so this update ends; start it again"
+            )
         path, content = self._index / self._file, encode_catalogue(self._current())
         if not path.exists() or path.read_bytes() != content:
             write_whole(path, content, self._index / DRAFT)

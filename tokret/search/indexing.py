@@ -8,6 +8,7 @@ model's weights, so that further training does not change it.
 
 import contextlib
 import dataclasses
+import functools
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -101,13 +102,13 @@ def update_index(
         raise UserError(f"{root} has no photo; name a folder that has{others}")
     for note in notes:
         log(f"note: {note}")
-    with _prepared(index):
+    with _prepared(index) as is_held:
         old = _existing(index, rebuild)
         if old is not None and old.root != str(root):
             _check_moved(index, old, root, found, moved)
         extractor = load(_own_copy(index, old))
         file, catalogue = _started(index, old, root, extractor, rebuild)
-        writer = IndexWriter(index, file, catalogue, extractor, limits)
+        writer = IndexWriter(index, file, catalogue, extractor, limits, is_held)
         same = {
             name
             for name, entry in writer.photos.items()
@@ -122,12 +123,12 @@ def update_index(
 
 
 @contextlib.contextmanager
-def _prepared(index: Path) -> Iterator[None]:
+def _prepared(index: Path) -> Iterator[Callable[..., bool]]:
     """Creates the folder, locks it against other processes, and sweeps it.
 
-    If it is no index in the end, what was made is removed.
+    If it is no index in the end, what was made is removed. Yields what returns whether
+    the lock is still held.
     """
-    made = []
     if url_of(index) is not None:
         prepare_folder(index, "index")
     try:
@@ -145,8 +146,6 @@ def _prepared(index: Path) -> Iterator[None]:
                     "empty folder, or one that does not exist yet"
                 )
         made = [path for path in (index, *index.parents) if not path.exists()]
-        if FILE not in names:
-            keeps(NOTHING_KEPT, lambda: _remove_unless_index(index, made))
         index.mkdir(parents=True, exist_ok=True)
         (index / LOCK).touch()
     except OSError as error:
@@ -154,17 +153,22 @@ def _prepared(index: Path) -> Iterator[None]:
             f"index={index} cannot be made: {error.strerror}; name another folder"
         ) from error
     refusal = f"index={index}: another process is updating it; wait for it"
-    with held(index / LOCK, refusal):
+    with held(index / LOCK, refusal) as is_held:
+        remove = functools.partial(_remove_unless_index, index, made, is_held)
+        if FILE not in names:  # before, another process may be making it
+            keeps(NOTHING_KEPT, remove)
         try:
             fetch_index(index, FILE, REBUILD)
             sweep(index)
-            yield
+            yield is_held
         finally:
-            _remove_unless_index(index, made)
+            remove()
 
 
-def _remove_unless_index(index: Path, made: Sequence[Path]) -> None:
-    if (index / FILE).exists():
+def _remove_unless_index(
+    index: Path, made: Sequence[Path], is_held: Callable[..., bool]
+) -> None:
+    if (index / FILE).exists() or not _is_surely(is_held):
         return
     with contextlib.suppress(UnavailableError), at_once():
         sweep(index)
@@ -173,6 +177,12 @@ def _remove_unless_index(index: Path, made: Sequence[Path]) -> None:
     for folder in (index / PARTS, index / WEIGHTS, *made):
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def _is_surely(is_held: Callable[..., bool]) -> bool:
+    with contextlib.suppress(UserError), at_once():
+        return is_held(now=True)
+    return False
 
 
 def _existing(index: Path, rebuild: bool) -> Catalogue | None:

@@ -6,6 +6,7 @@ too, which is noticed within seconds; the removal of single files in it is not.
 
 import contextlib
 import functools
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -80,6 +81,7 @@ class Workdir:
             if self._is_remote:
                 cluster.wait("the workdir is locked")
                 fetch_run(self._path)
+                self._compare_steps()
             self._closing = opened.pop_all()
         return self
 
@@ -88,6 +90,16 @@ class Workdir:
         with self._closing:
             if kind is None or issubclass(kind, (UserError, OSError)):
                 self.check()
+
+    def _compare_steps(self) -> None:
+        """Checks that all processes resume alike: each has listed the bucket itself."""
+        steps = " ".join(map(str, list_steps(self._path)))
+        digest = hashlib.sha256(steps.encode()).hexdigest()
+        if len({*cluster.gather_texts(digest)}) > 1:
+            raise UserError(
+                f"workdir: the checkpoints in {self._path} changed while the processes "
+                "of this run listed them; start it again"
+            )
 
     def check(self, *, now: bool = False) -> None:
         """Checks that the folder, its lock and what was in it are still there.
