@@ -99,6 +99,7 @@ def test_a_url_becomes_the_place_of_its_local_copy(monkeypatch, tmp_path, url, p
     [
         ("", "--target: it is empty"),
         ("ftp://b/run", "ftp:// cannot be used; name a local path or gs://, s3://"),
+        ("gs:/b/run", "'gs:/b/run' has one slash after gs:, a URL has two"),
         ("gs://", "--target: 'gs://' names no bucket"),
         ("gs://b/../c", "has a part that is empty, . or .."),
         ("oci://b/x", "--target: 'oci://b/x' needs ocifs: pip install ocifs"),

@@ -44,10 +44,17 @@ def within(
 def url_problem(text: str) -> str:
     """Why a text is not the path of a file or folder: it is a URL; "" if it is none.
 
-    As a path gs://bucket/run would be a folder called gs: on the local disk.
+    As a path gs://bucket/run would be a folder called gs: on the local disk, and so
+    would gs:/bucket/run, which is what pathlib makes of it.
     """
-    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)", text)
+    if not found:
         return ""
+    if not found[2]:
+        return (
+            f"{printable(text, 80)!r} has one slash after {found[1]}:, a URL has two; "
+            f"for a local folder write ./{found[1]}:/"
+        )
     return (
         f"{printable(text, 80)!r} is a URL, but only a local path is taken here; copy "
         "it first, or mount the bucket"

@@ -239,6 +239,7 @@ def test_numbers_of_any_size_are_refused_in_a_line(digits):
         ("init.checkpoint", "memory://bucket/run", ""),
         ("run.compilation_cache", "memory://bucket/compiled", ""),
         ("init.trunk", "ftp://host/x", "config.init.trunk: 'ftp://host/x': ftp://"),
+        ("init.trunk", "gs:/b/x", "config.init.trunk: 'gs:/b/x' has one slash"),
         ("init.trunk", "gs://", "config.init.trunk: 'gs://' names no bucket"),
         ("augmentation.size", "gs://bucket/x", "config.augmentation.size: 'gs://buc"),
     ],

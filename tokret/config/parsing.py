@@ -50,8 +50,11 @@ def _check_urls(group: Any, path: str) -> None:
         value, field = getattr(group, name), f"{path}.{name}" if path else name
         if _is_group(type(value)):
             _check_urls(value, field)
-        elif takes_urls(plain_type(hint)[1]) and is_url(value):
-            check_url(value, field)
+        elif takes_urls(plain_type(hint)[1]):
+            if is_url(value):
+                check_url(value, field)
+            elif problem := url_problem(value):  # gs:/bucket
+                raise UserError(f"{field}: {problem}")
 
 
 def parse_saved(tree: Any) -> InferenceConfig:
