@@ -280,7 +280,8 @@ def test_failures_that_pass_are_repeated(monkeypatch, capsys):
         return 7
 
     assert retrying.retried(URL, call) == 7
-    assert capsys.readouterr().err == (f"warning: {URL}: 503 slow down; trying again\n")
+    warning = f"warning: {URL}: 503 slow down; trying again for 900 s\n"
+    assert capsys.readouterr().err == warning
 
 
 def test_failures_that_last_end_with_status_75(monkeypatch):

@@ -87,7 +87,7 @@ def retried(url: str, call: Callable[[], Result]) -> Result:
                     "the same command resumes once it works again"
                 ) from error
             if wait == FIRST_WAIT:
-                line = f"warning: {url}: {reason}; trying again"
+                line = f"warning: {url}: {reason}; trying again for {patience():.0f} s"
                 print(line, file=sys.stderr, flush=True)  # noqa: T201
             # Many hosts that wait equally long would come back together.
             time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311
