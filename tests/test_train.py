@@ -75,8 +75,12 @@ def test_a_workdir_of_another_config_is_refused(
         (("--config=configs/gldv2_r50.py", "--workdir=w"), ("config.init.trunk is",)),
         (("--config=configs/gldv2_r101.py", "--workdir=w"), ("config.init.trunk is",)),
         (
-            ("--config=configs/image_folder.py", "--workdir=w"),
-            ("config.data.root is empty",),
+            (
+                "--config=configs/image_folder.py",
+                "--workdir=w",
+                "--config.run.data_dir=/nowhere",
+            ),
+            ("config.data.root: /nowhere contains no prepared image_folder",),
         ),
         (
             (

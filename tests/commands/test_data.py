@@ -61,7 +61,7 @@ def test_errors_are_one_line_and_status_2(run, hosts, tmp_path):
             ("prepare", "gldv2", "--resiz=5"),
             "--resiz is not an option; did you mean --resize?",
         ),
-        (("prepare", "image_folder"), "--root is empty"),
+        (("prepare", "image_folder", data), "--root: "),
         (("check", "image_folder", f"--root={hosts}", "--workers=-1"), "--workers is"),
         (("prepare", "roxford5k", "--resize=512"), "--resize is not an option"),
         (("prepare", "gldv2", data), "no prepared gldv2"),

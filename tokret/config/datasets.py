@@ -31,7 +31,11 @@ class ImageFolderConfig:
     """A folder of class folders, or a table of photos."""
 
     name: Literal["image_folder"]
-    root: str = location("", "folder of class folders, or of a table's photos")
+    root: str = location(
+        "",
+        "folder of class folders, or of a table's photos; "
+        "without both: already prepared",
+    )
     table: str = location("", "CSV path,label[,x0,y0,x1,y1], instead of class folders")
     validation_fraction: float = fraction(0.2, "of each class's photos for validation")
     train_list: str = location("", "file of paths; no other photo is trained on")

@@ -76,6 +76,18 @@ def test_a_folder_of_its_own_to_find_photos_in(photo_folder, tmp_path):
             prepare(tmp_path / "d", photo_folder, benchmark_root=str(root))
 
 
+def test_prepared_before_and_the_photos_elsewhere(photo_folder, tmp_path, capsys):
+    first = prepare(tmp_path / "d", photo_folder, benchmark_fraction=0.34)
+    capsys.readouterr()
+    again = prepare(tmp_path / "d", "")
+    assert again.builder.data_path == first.builder.data_path
+    assert names(again, "benchmark") == names(first, "benchmark")
+    assert f"{first.builder.data_path} was prepared before" in capsys.readouterr().err
+    prepare(tmp_path / "d", photo_folder)
+    with pytest.raises(UserError, match="root: .* contains 2 that match: "):
+        prepare(tmp_path / "d", "")
+
+
 def test_a_changed_folder_is_prepared_again(photo_folder, tmp_path):
     root = tmp_path / "photos"
     shutil.copytree(photo_folder, root)
@@ -121,7 +133,7 @@ def test_broken_photos_can_be_skipped_and_large_ones_shrunk(
 def test_folders_that_cannot_be(tmp_path):
     (tmp_path / "empty").mkdir()
     for root, message in (
-        ("", "root is empty"),
+        ("", "root: .* contains no prepared image_folder; set it to a folder"),
         (tmp_path / "none", "not a folder"),
         (tmp_path, "no class folder"),
     ):

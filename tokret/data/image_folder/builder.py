@@ -22,7 +22,8 @@ from tokret.data.preparing.dataset_specs import (
     DatasetSpec,
     photo_features,
 )
-from tokret.data.preparing.dataset_writer import prepare_dataset
+from tokret.data.preparing.dataset_writer import open_prepared, prepare_dataset
+from tokret.data.preparing.destinations import log
 from tokret.data.preparing.photo_files import PhotoLocation
 from tokret.data.preparing.photo_processing import PhotoProcessing
 from tokret.data.preparing.problems import Problem
@@ -31,15 +32,15 @@ from tokret.data.preparing.source_files import PhotoFiles
 from tokret.errors import UserError
 from tokret.io.remote.urls import path_of, shown, url_of
 
+NAME = "image_folder"
+
 
 def list_photos(root: str, table: str) -> tuple[Path, PhotoList]:
-    """Returns the folder or table that is given, and its photos.
+    """Returns the folder or table, one of which is given, and its photos.
 
     Raises:
-      UserError: if neither is given, or it does not exist.
+      UserError: if it does not exist.
     """
-    if not root and not table:
-        raise UserError("root is empty; set it to a folder of class folders, or table")
     folder = path_of(root).resolve()
     if not table:
         return folder, find_photos(folder)
@@ -114,6 +115,9 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
     """Prepares photos of any folder or table; once for each of their states.
 
+    Without a folder and a table the only dataset that was prepared before is opened,
+    with the splits and the processing that it has.
+
     The folder is ROOT/CLASS/**/PHOTO.jpg (also png, webp, gif, bmp, tiff, avif, heic);
     hidden files and folders are skipped. A table is a CSV with a heading, path,label
     and perhaps x0,y0,x1,y1 (a query's box in pixels of the upright photo); its paths
@@ -128,6 +132,13 @@ def prepare(
       UserError: if there are no classes, a list does not fit, or a photo is missing or
         cannot be decoded.
     """
+    if not config.root and not config.table:
+        builder = open_prepared(
+            data_dir, NAME, "", "root", "a folder of class folders, or set table"
+        )
+        # A config whose root was forgotten would pass unnoticed otherwise.
+        log(f"note: {shown(Path(builder.data_path))} was prepared before")
+        return builder
     processing = PhotoProcessing(
         config.resize, config.quality, config.exif, config.max_pixels
     )
@@ -146,7 +157,7 @@ def prepare(
         _check_boxes_fit(config, path)
     shrunk = f"-{processing.name()}" if config.resize else ""
     spec = DatasetSpec(
-        name="image_folder",
+        name=NAME,
         variant=f"{path.name}{shrunk}",
         fingerprint=fingerprint(splits, files, processing),
         description=shown(path),

@@ -59,11 +59,16 @@ FEW = 256  # photos; starting processes for them does not pay
 
 
 def open_prepared(
-    data_dir: str | os.PathLike[str], name: str, variant: str
+    data_dir: str | os.PathLike[str],
+    name: str,
+    variant: str,
+    argument: str = "manual_dir",
+    content: str = "the folder of the downloaded files",
 ) -> tfds.core.DatasetBuilder:
     """Returns a dataset that was prepared before; its sources need not exist.
 
-    The variant is that of its `DatasetSpec`; "" for any.
+    The variant is that of its `DatasetSpec`; "" for any. Errors name the
+    argument that is missing, and what its value would be.
 
     Raises:
       UserError: if there is none, or several, with other sources or options.
@@ -77,12 +82,12 @@ def open_prepared(
     ]
     if not found:
         raise UserError(
-            f"manual_dir: {data_dir} contains no prepared {name} {variant}".rstrip()
-            + "; set it to the folder of the downloaded files"
+            f"{argument}: {data_dir} contains no prepared {name} {variant}".rstrip()
+            + f"; set it to {content}"
         )
     if len(found) > 1:
         raise UserError(
-            f"manual_dir: {parent} contains {len(found)} that match: "
+            f"{argument}: {parent} contains {len(found)} that match: "
             f"{', '.join(path.parent.name for path in found)}; set it, or remove all "
             "but one"
         )
