@@ -15,7 +15,7 @@ from tokret.data import datasets, remote_shards
 from tokret.data.augmentation import Augmentation
 from tokret.data.preparing import destinations, tfds_layout
 from tokret.data.streams import names_of_step, training_batches, validation_batches
-from tokret.errors import UserError
+from tokret.errors import StoppedError, UserError
 from tokret.io.remote import objects
 from tokret.io.remote.retrying import StorageError
 from tokret.io.remote.urls import local_path
@@ -95,11 +95,11 @@ def test_a_killed_preparation_counts_for_nothing_and_resumes(
     url = f"{memory.url}/data"
     real, sent = destinations.upload, []
 
-    def upload(path, target):
+    def upload(path, target, *before):
         if len(sent) == 5:
             raise KeyboardInterrupt
         sent.append(path.name)
-        real(path, target)
+        real(path, target, *before)
 
     monkeypatch.setattr(destinations, "THREADS", 1)
     with monkeypatch.context() as patch:
@@ -113,7 +113,7 @@ def test_a_killed_preparation_counts_for_nothing_and_resumes(
     shutil.rmtree(local_path(url))  # as on another host
     written = []
     monkeypatch.setattr(
-        destinations, "upload", lambda p, u: (written.append(p.name), real(p, u))
+        destinations, "upload", lambda p, *to: (written.append(p.name), real(p, *to))
     )
     dataset = prepare(url, photos)
     shards = [name for name in written if ".array_record" in name]
@@ -127,14 +127,35 @@ def test_a_killed_preparation_counts_for_nothing_and_resumes(
 def test_an_upload_that_fails_ends_the_preparation(memory, photos, monkeypatch, first):
     real, count = destinations.upload, itertools.count()
 
-    def upload(path, target):
+    def upload(path, target, *before):
         if next(count) >= first:
             raise StorageError(f"{target}: no permission")
-        real(path, target)
+        real(path, target, *before)
 
     monkeypatch.setattr(destinations, "upload", upload)
     with pytest.raises(StorageError, match="no permission"):
         prepare(f"{memory.url}/data", photos)
+
+
+def test_a_preparation_that_was_taken_over_uploads_no_more(memory, photos, monkeypatch):
+    url, real = f"{memory.url}/data", destinations.upload
+
+    def upload(path, target, *before):
+        if len(tried) == 2:
+            objects.write_object(lease(), b"{}")
+        tried.append(target)
+        real(path, target, *before)
+
+    def lease():
+        return f"{url}/" + next(n for n in objects.list_objects(url) if "lease" in n)
+
+    tried: list[str] = []
+    monkeypatch.setattr(destinations, "THREADS", 1)
+    monkeypatch.setattr(destinations, "upload", upload)
+    with pytest.raises(StoppedError, match="another process took its preparation over"):
+        prepare(url, photos)
+    assert [n for n in objects.list_objects(url) if ".array_record" in n]
+    assert f"{url}/" not in tried[2] or objects.find_object(tried[2]) is None
 
 
 def test_two_preparations_at_once_are_refused(memory, photos, monkeypatch):
@@ -297,6 +318,35 @@ def test_digests_of_files_elsewhere_remove_nothing(memory, photos):
     again = datasets.Dataset(dataset.name, dataset.builder, cache_gib=1e-9)
     again.records("train")
     assert other.exists()
+
+
+def test_a_shard_that_cannot_be_removed_stops_nothing(memory, photos, local):
+    dataset = prepare(f"{memory.url}/data", photos, cache_gib=1e-9)
+    records, theirs = dataset.records("train").in_any_order(), local.records("train")
+    assert records[0] == theirs[0]
+    path = dataset.folder / records.names[0]
+    path.unlink()
+    path.mkdir()
+    last = len(theirs) - 1
+    assert records[last] == theirs[last]
+
+
+def test_windows_are_all_that_is_fetched(memory, photos, local, monkeypatch):
+    table, window = windows_of(local)
+    dataset = prepare(f"{memory.url}/data", photos, cache_gib=gib(3 * window))
+    records = dataset.records("train")
+    calls: list[str] = []
+    for name in ("keep", "read_ahead"):  # the first calls the second
+        real = getattr(records.files, name)
+
+        def call(shards, name=name, real=real):
+            calls.append(name)
+            real(shards)
+
+        monkeypatch.setattr(records.files, name, call)
+    options = {"threads": 1, "prefetch": 1, "windows": (table, window)}
+    next(training_batches(records, AUGMENTATION, batch_size=4, seed=1, **options))
+    assert 0 < calls.count("read_ahead") <= calls.count("keep")
 
 
 def test_records_in_order_are_fetched_ahead_and_dropped(

@@ -6,6 +6,7 @@ number of bytes.
 """
 
 import collections
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -127,7 +128,8 @@ class RemoteShards:
                 return
             if name not in self._kept:
                 del self._here[name]
-                (self._folder / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # else its waiters wait for ever
+                    (self._folder / name).unlink()
                 taken -= self._digests[name].nbytes
 
     def _fetch(self, name: str) -> ArrayRecordReader:
@@ -177,5 +179,5 @@ class RemoteShards:
                 self._start(name)
             try:
                 self._fetch(name)
-            except (UserError, OSError, RuntimeError):
+            except Exception:
                 continue  # reading it raises the error again

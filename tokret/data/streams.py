@@ -133,6 +133,8 @@ def training_batches(
             "photos; lower batch_size"
         )
     rows = _rows(records, batch_size, seed, count, windows)
+    if isinstance(records, RemoteRecords):
+        records.in_any_order()  # what follows a record in its split is read later
     others: Callable[[int], range] = lambda row: range(len(records))  # noqa: E731
     if windows is not None:
         others = windows[0].rows  # which are on the local disk

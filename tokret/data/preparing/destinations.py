@@ -135,7 +135,7 @@ class Bucket(Destination):
         self._stopped = threading.Event()
         self._uploads: list[Future[None]] = []
         self._pool = ThreadPoolExecutor(THREADS)
-        self._is_held: Callable[[], bool] = lambda: True
+        self._is_held: Callable[..., bool] = lambda **_: True
 
     def is_clean(self) -> bool:
         """Whether there is a dataset; what a preparation left harms nothing."""
@@ -179,7 +179,7 @@ class Bucket(Destination):
 
     def _upload(self, path: Path, journal: Path) -> None:
         try:
-            upload(path, f"{self._url}/{path.name}")
+            upload(path, f"{self._url}/{path.name}", self._check_held)
             # Then the report: a shard without one is written again.
             upload(journal, f"{self._partial_url}/journal/{journal.name}")
             path.unlink()
@@ -203,16 +203,20 @@ class Bucket(Destination):
 
     def complete(self) -> None:
         """Uploads all other files, the digests last."""
+        self._check_held()
         names = {*read_digests(self.data), FILE}
         for name in list_objects(str(self._url)):
             if name not in names:  # of an earlier try
                 remove(f"{self._url}/{name}")
-        if not self._is_held():
+        upload_dataset(self.data, self.final, self._check_held)
+
+    def _check_held(self) -> None:
+        # Else another process's shards would be replaced, after their digests perhaps.
+        if not self._is_held(now=True):
             raise StoppedError(
                 f"{self._url}: another process took its preparation over; start this "
                 "command again once that one has ended"
             )
-        upload_dataset(self.data, self.final)
 
     def close(self) -> None:
         """Ends the uploads."""
@@ -228,11 +232,16 @@ class Bucket(Destination):
         drop(self.partial)
 
 
-def upload_dataset(folder: Path, final: Path) -> None:
-    """Uploads the files of a dataset that are here, the digests last."""
+def upload_dataset(
+    folder: Path, final: Path, before: Callable[[], None] = lambda: None
+) -> None:
+    """Uploads the files of a dataset that are here, the digests last.
+
+    `before` is called before each try of an upload.
+    """
     url = url_of(final)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == FILE):
-        upload(path, f"{url}/{path.name}")
+        upload(path, f"{url}/{path.name}", before)
 
 
 def destination(final: Path) -> Destination:
