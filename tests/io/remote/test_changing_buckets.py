@@ -104,3 +104,10 @@ def test_what_must_come_first_comes_before_each_try(
     with pytest.raises(UserError, match="^the lease was taken$"):
         objects.upload(tmp_path / "x", f"{URL}/x", before)
     assert len(tries) == 3
+
+
+@pytest.mark.parametrize("text", ["nan", "soon"])
+def test_a_patience_that_is_no_time_is_refused(monkeypatch, text):
+    monkeypatch.setenv(retrying.PATIENCE, text)
+    with pytest.raises(UserError, match=f"{retrying.PATIENCE} is '{text}'; it must"):
+        retrying.patience()

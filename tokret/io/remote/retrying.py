@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import errno
 import logging
+import math
 import os
 import random
 import sys
@@ -39,9 +40,12 @@ def patience() -> float:
     """Returns for how many seconds a failing call is repeated."""
     text = os.environ.get(PATIENCE)
     try:
-        return float(text) if text else DEFAULT_PATIENCE
+        seconds = float(text) if text else DEFAULT_PATIENCE
     except ValueError:
-        raise UserError(f"{PATIENCE} is {text!r}; it must be seconds") from None
+        seconds = math.nan
+    if math.isnan(seconds):  # which no time exceeds
+        raise UserError(f"{PATIENCE} is {text!r}; it must be seconds")
+    return seconds
 
 
 @contextlib.contextmanager
