@@ -101,7 +101,7 @@ def test_one_checkpoint_has_the_config_of_its_run(run, config):
 def test_nothing_in_the_bucket_is_an_error_as_on_disk(run):
     nothing = fetch_run(urls.local_path("memory://bucket/none"))
     assert list_steps(nothing) == []
-    with pytest.raises(UserError, match="is not a folder; name that of a run"):
+    with pytest.raises(UserError, match="there is no run at "):
         find_checkpoint(nothing)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tokret.config.tree import Config, InferenceConfig
 from tokret.errors import UserError
+from tokret.io.remote.urls import url_of
 from tokret.models.build import build_model
 from tokret.models.retrieval_net import RetrievalNet
 from tokret.training.checkpoint_arrays import (
@@ -60,6 +61,8 @@ def find_checkpoint(workdir: Path, step: int | str | None = None) -> Path:
 
 
 def _none_in(workdir: Path) -> UserError:
+    if not workdir.is_dir() and (url := url_of(workdir)):
+        return UserError(f"workdir: there is no run at {url}; check its name")
     if not workdir.is_dir():
         return UserError(f"workdir: {workdir} is not a folder; name that of a run")
     for path in (workdir, *sorted(workdir.glob("[0-9]*"))):

@@ -151,7 +151,10 @@ def _in_bucket(url: str, call: Callable[[], Result]) -> Result:
     try:
         return retried(url, call)
     except FileNotFoundError as error:
-        raise StorageError(f"{url}: there is no such bucket; make it first") from error
+        bucket = "/".join(url.split("/")[:3])
+        raise StorageError(
+            f"{url}: there is no such bucket, {bucket}; make it, or check its name"
+        ) from error
 
 
 def upload(path: Path, url: str, before: Callable[[], None] = lambda: None) -> None:
