@@ -39,6 +39,7 @@ from tests.storage.servers import (  # noqa: E402, F401 (fixtures, after the hoo
     gcs,
     gcs_server,
     memory,
+    other_host,
     s3,
     s3_server,
     storage,

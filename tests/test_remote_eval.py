@@ -1,24 +1,13 @@
 """eval of a run in object storage: resumed on another host, results as on a disk."""
 
 import json
+import re
 
 import pytest
 
 from tests.search.conftest import save_model
-from tokret.io.remote import cache_folder, objects, urls
+from tokret.io.remote import objects, urls
 from tokret.retrieval.store import remote_batches
-
-
-@pytest.fixture
-def other_host(tmp_path, monkeypatch):
-    """Goes to a host without local copies."""
-    hosts = []
-
-    def move():
-        hosts.append(None)
-        monkeypatch.setenv(cache_folder.CACHE, str(tmp_path / f"host {len(hosts)}"))
-
-    return move
 
 
 class KilledError(BaseException):
@@ -75,7 +64,10 @@ def test_a_run_is_evaluated_and_resumed_elsewhere(
     other_host()
     status, out, err = tokret(*command, f"--workdir={url}")
     assert status == 0, err
-    assert ": 4 of " in out and f"descriptors: {url}/eval/descriptors/" in out
+    # One batch of four, or those that were extracted while it was uploaded too.
+    assert re.search(rf"descriptors: {url}/eval/descriptors/\S+: [1-9]\d* of ", out), (
+        out
+    )
     assert out.endswith(f"written: {url}/eval\n")
     assert content(url) == content(model)
     assert not list(urls.local_path(url).rglob("manifest.ocdbt"))  # of the arrays

@@ -8,7 +8,7 @@ import pytest
 from tests.commands.test_checkpoints import CONFIG, MEASURED
 from tests.commands.test_convert import random_weights
 from tests.test_eval import files  # noqa: F401 (a fixture)
-from tokret.io.remote import cache_folder, objects, urls
+from tokret.io.remote import objects, urls
 from tokret.io.weight_files import write_safetensors
 from tokret.training.checkpoint_arrays import start_saving
 from tokret.training.checkpoint_metadata import make_metadata
@@ -20,18 +20,6 @@ ALONE = "--num_processes=1"
 def fast(monkeypatch):
     monkeypatch.setattr("tokret.io.remote.leases.SETTLES", 0.0)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "of another process")
-
-
-@pytest.fixture
-def other_host(tmp_path, monkeypatch):
-    """Goes to a host without local copies."""
-    hosts = []
-
-    def move():
-        hosts.append(None)
-        monkeypatch.setenv(cache_folder.CACHE, str(tmp_path / f"host {len(hosts)}"))
-
-    return move
 
 
 def names(url):

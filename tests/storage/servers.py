@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -169,3 +169,15 @@ def memory(monkeypatch, tmp_path: Path) -> Iterator[Storage]:
 def storage(request: pytest.FixtureRequest) -> Storage:
     """Each kind of object storage in turn."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def other_host(monkeypatch, tmp_path: Path) -> Callable[[], None]:
+    """Goes to a host without local copies."""
+    hosts: list[None] = []
+
+    def move() -> None:
+        hosts.append(None)
+        monkeypatch.setenv(cache_folder.CACHE, str(tmp_path / f"host {len(hosts)}"))
+
+    return move

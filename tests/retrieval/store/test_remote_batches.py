@@ -8,7 +8,7 @@ import pytest
 
 from tests.retrieval.store.test_writing import BAD, ORDER, make, record, rows_of
 from tokret.errors import UserError
-from tokret.io.remote import cache_folder, objects, urls
+from tokret.io.remote import objects, urls
 from tokret.retrieval.store import remote_batches, writing
 from tokret.retrieval.store.reading import fetch_store, read_store
 from tokret.retrieval.store.writing import write_store
@@ -17,13 +17,11 @@ URL = "memory://bucket/store"
 
 
 @pytest.fixture
-def other_host(tmp_path, monkeypatch):
-    """Goes to a host without local copies."""
-    hosts = []
+def other_host(other_host):
+    """Goes to a host without local copies; returns the place of the store's."""
 
     def move():
-        hosts.append(None)
-        monkeypatch.setenv(cache_folder.CACHE, str(tmp_path / f"host {len(hosts)}"))
+        other_host()
         return urls.local_path(URL)
 
     return move
