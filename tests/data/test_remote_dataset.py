@@ -383,18 +383,23 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(gcs, photos, loc
         return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
     finished = [0]
-    for _ in range(6):
+    for delay in [0.0, *(rng.uniform(0, 0.3) for _ in range(5))]:
         process = start()
         deadline = time.monotonic() + 60
-        while len(objects.list_objects(url)) <= finished[-1] + 1:
-            assert time.monotonic() < deadline and process.poll() is None
+        while (
+            len(objects.list_objects(url)) <= finished[-1] + 1
+            and process.poll() is None
+        ):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))
+        time.sleep(delay)
         process.kill()
         process.wait()
         names = objects.list_objects(url)
-        assert not [name for name in names if name.endswith("SHA256SUMS")]
+        if any(name.endswith("SHA256SUMS") for name in names):
+            break  # on a fast machine it was complete before the kill
         finished.append(len([name for name in names if "/journal/" in name]))
+    assert len(finished) > 1  # the first kill is long before the last shard
     assert finished == sorted(finished)
     assert start().wait(120) == 0
     dataset = prepare(url, photos)
