@@ -122,7 +122,7 @@ def test_every_command(
 
 
 def test_the_way_with_ones_own_photos_is_the_readmes(readme, request):
-    page = (request.config.rootpath / "docs" / "own-photos.md").read_text()
+    page = (request.config.rootpath / "docs" / "search.md").read_text()
     ours = {line for block in blocks(readme, "") for line in block.splitlines()}
     commands = [line for block in blocks(page, "") for line in block.splitlines()]
     known = [line for line in commands if line.startswith("tokret ")]

@@ -283,7 +283,7 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
 def test_the_commands_of_the_guide(
     program, request, checkpoint, photos, load, tmp_path
 ):
-    guide = (request.config.rootpath / "docs" / "own-photos.md").read_text()
+    guide = (request.config.rootpath / "docs" / "search.md").read_text()
     commands = re.findall(r"`tokret ((?:index|query) .*?)`", guide)
     assert len(commands) == 5
     update_index(photos, tmp_path / "index", load)
