@@ -12,7 +12,7 @@ import math
 from importlib import resources
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from tokret.names import UNPRINTABLE
@@ -53,13 +53,14 @@ def render(package: str, page: str, /, **values: Any) -> str:
     PAGE.css, which is added to `base.css`, and the script PAGE.js, if there is one.
     """
     style = _text(__package__, "base.css") + _text(package, f"{page}.css")
-    return (
-        _environment(package)
-        .get_template(f"{page}.html")
-        .render(
-            style=Markup(style), script=Markup(_text(package, f"{page}.js")), **values
-        )
+    return template(package, f"{page}.html").render(
+        style=Markup(style), script=Markup(_text(package, f"{page}.js")), **values
     )
+
+
+def template(package: str, name: str) -> Template:
+    """A template of a package, in which every value is escaped and made `readable`."""
+    return _environment(package).get_template(name)
 
 
 @functools.cache
