@@ -17,13 +17,16 @@ MEDIA_TYPES = {
 }
 
 
-def render_page(name: str, model: str, num_photos: int, *, read_only: bool) -> str:
+def render_page(
+    name: str, model: str, num_photos: int | None, *, read_only: bool
+) -> str:
     """Renders the page to HTML.
 
     Args:
         name: The index's name for people, such as its root's last folder.
         model: The model's name for people.
-        num_photos: Photos of the index.
+        num_photos: Photos of the index; None while it is being loaded, when the page
+            reloads itself as soon as a request is answered.
         read_only: Whether photos can be neither added nor removed.
     """
     values = {"name": name, "model": model, "num_photos": num_photos}

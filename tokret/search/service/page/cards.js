@@ -8,7 +8,7 @@ const list = byId("cards");
 
 // Very long and very narrow photos are shown whole, in a frame that is neither.
 const ratioOf = ({ width, height }) =>
-  width && height ? Math.min(2.6, Math.max(0.62, width / height)) : 1;
+  width && height ? Math.min(2.6, Math.max(0.56, width / height)) : 1;
 
 export const fileName = (name) => name.split("/").at(-1);
 

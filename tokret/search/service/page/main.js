@@ -88,6 +88,8 @@ const fail = (error, retry) => {
 };
 
 const showAnswer = () => {
+  // Now the page's own facts are known too.
+  if ("loading" in document.body.dataset) location.reload();
   showCards(answer.results);
   finish();
 };

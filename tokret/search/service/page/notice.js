@@ -53,13 +53,13 @@ const waitAndRetry = (seconds, retry) => {
 // `retry` repeats the request, `clear` starts again, `clearBox` searches the whole photo.
 export const showError = (error, { retry, clear, clearBox }) => {
   const { status, field, message } = error;
-  if (status === 429) {
-    const seconds = error.retryAfter || 2;
-    showNotice("The service is busy", `${message} The search is repeated by itself.`, [
+  if (status === 429 || (status === 503 && error.retryAfter)) {
+    const heading = status === 429 ? "The service is busy" : "The service is not ready";
+    showNotice(heading, `${message} The request is repeated by itself.`, [
       ["Try again now", retry],
       ["Stop waiting", hideNotice],
     ]);
-    waitAndRetry(seconds, retry);
+    waitAndRetry(error.retryAfter || 2, retry);
   } else if (status === 404 || field === "like" || field === "unlike") {
     const hint = "Photos that were uploaded are kept only for a while: choose it again.";
     showNotice(HEADINGS.like, `${message} ${hint}`, [["New search", clear]]);
