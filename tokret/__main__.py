@@ -15,6 +15,7 @@ COMMANDS = {
     "convert": "List or convert weights of PyTorch: inspect, from-torch, to-torch.",
     "index": "Make or update an index of a folder of photos.",
     "query": "Search an index for the photos most similar to a photo.",
+    "serve": "Search an index from a browser, or over HTTP.",
     "checkpoints": "The checkpoints of a run: list, show, prune.",
     "compare": "Compare heads, each trained with learning rates of its own.",
     "benchmark": "Measure the speed of this machine; plan for a TPU pod.",

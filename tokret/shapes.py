@@ -1,7 +1,9 @@
 """Shape annotations: jaxtyping where it is installed, else the bare array type.
 
 Models, the training step and search run where only jax, flax, optax and numpy are
-installed. The annotations cost nothing there; the tests check them at run time.
+installed. The annotations cost nothing there; the tests check them at run time. JAX is
+imported only by modules that take `Array` or `PRNGKeyArray`: photos are decoded in
+processes that need none.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,9 +12,8 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped, UInt8
 else:
     try:
-        from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped, UInt8
+        from jaxtyping import Bool, Float, Int, Shaped, UInt8
     except ImportError:
-        from jax import Array
 
         class _Unchecked:
             """Stands for an annotation such as Float[Array, "b d"]: its array type."""
@@ -21,6 +22,15 @@ else:
                 return annotation[0]
 
         Bool = Float = Int = Shaped = UInt8 = _Unchecked
-        PRNGKeyArray = Array
+
+    def __getattr__(name: str) -> Any:
+        if name not in ("Array", "PRNGKeyArray"):
+            raise AttributeError(name)
+        try:
+            import jaxtyping as source
+        except ImportError:
+            import jax as source
+        return getattr(source, name, None) or source.Array
+
 
 __all__ = ["Array", "Bool", "Float", "Int", "PRNGKeyArray", "Shaped", "UInt8"]

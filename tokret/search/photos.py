@@ -107,10 +107,28 @@ def read_view(
     Raises:
       UserError: if it cannot be read or decoded, or the box is not inside it.
     """
-    processing = PhotoProcessing(upright=True, max_pixels=max_pixels)
     try:
         with PhotoReader() as reader:
             content = reader.read(PhotoLocation(str(path)))
+    except BadPhotoError as error:
+        raise UserError(f"{name}: {error}") from error
+    return upright_view(content, name, box, longest_side, max_pixels)
+
+
+def upright_view(
+    content: bytes,
+    name: str,
+    box: Box | None,
+    longest_side: int,
+    max_pixels: int = MAX_PIXELS,
+) -> View:
+    """A part (or all) of a photo, given its file's bytes; arguments as `read_view`.
+
+    Raises:
+      UserError: if it cannot be decoded, or the box is not inside it.
+    """
+    try:
+        processing = PhotoProcessing(upright=True, max_pixels=max_pixels)
         encoded = process_photo(content, processing)
     except BadPhotoError as error:
         raise UserError(f"{name}: {error}") from error

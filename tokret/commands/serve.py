@@ -1,0 +1,88 @@
+"""Serves an index: a page to search with, and an HTTP API."""
+
+import functools
+import importlib
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from tokret.command_line import log
+from tokret.data.decoding import MAX_PIXELS
+from tokret.errors import UserError
+from tokret.option_types import RemotePath
+from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
+
+LIBRARIES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
+
+
+def main(
+    index: RemotePath,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    root: Path | None = None,
+    engine: str = "",
+    precision: Literal["float32", "int8"] = "float32",
+    read_only: bool = False,
+    max_upload: Annotated[int, tyro.conf.arg(metavar="MIB")] = 32,
+    max_pixels: int = MAX_PIXELS,
+    access_log: bool = False,
+    compilation_cache: str = DEFAULT,
+) -> None:
+    """Serve an index: a page to search with, and an HTTP API.
+
+    Ends at Ctrl-C or SIGTERM, once the requests in progress are answered. The secret
+    TOKRET_TOKEN in the environment is then required of requests; a host that other
+    machines reach needs one.
+
+    Args:
+      index: the folder of the index.
+      host: the address to listen on; 0.0.0.0 is all of this machine.
+      port: the port; 0 takes any that is free.
+      root: the folder where the index's photos are now, if they were moved.
+      engine: of the search, exact or a URL; by default the index's own.
+      precision: of the descriptors in memory: float32, or int8 in a quarter of it.
+      read_only: refuse to add and to remove photos.
+      max_upload: the largest photo that is taken, in MiB.
+      max_pixels: the most pixels of a photo, as of `tokret index`.
+      access_log: print a line for each request.
+      compilation_cache: folder of compiled programs; "" keeps none.
+    """
+    _require_libraries()
+    from tokret.search.catalogue import WEIGHTS
+    from tokret.search.extractor import load_copy
+    from tokret.search.service.guard import check_token
+    from tokret.search.service.limits import MIB, Limits
+    from tokret.search.service.server import Address, run
+    from tokret.search.service.stand_in import Searcher
+    from tokret.search.service.state import Service
+
+    keep_compiled(compilation_cache)
+    token = check_token(host, os.environ.get("TOKRET_TOKEN"))
+    address = Address(host, port)
+    limits = Limits(photo_bytes=max_upload * MIB, pixels=max_pixels)
+
+    @functools.cache
+    def load(copy: str):
+        return load_copy(index / WEIGHTS / copy)
+
+    def open_index() -> Searcher:
+        log(f"opening {index}")
+        return Searcher(index, load, root=root, precision=precision)
+
+    bound = address.bind()
+    url = address.url(bound)
+    service = Service(limits, address.access(token), read_only)
+    run(service, bound, url, index, open_index, log, access_log)
+
+
+def _require_libraries() -> None:
+    """Refuses early where the extra is not installed."""
+    try:
+        for name in LIBRARIES:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"{error.name} is missing; install it: pip install 'tokret[serve]'"
+        ) from error

@@ -1,0 +1,224 @@
+"""The photos of the index: listed, shown, added and removed."""
+
+import asyncio
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tokret.data.views import View, photo_digest
+from tokret.search.service.answers import (
+    AddAnswer,
+    AddForm,
+    AttentionAnswer,
+    BrowseAnswer,
+    BrowseForm,
+    FiltersAnswer,
+    ImageForm,
+    Photo,
+    PhotoAnswer,
+    RemoveAnswer,
+)
+from tokret.search.service.decoding_worker import PhotoInfo, Source
+from tokret.search.service.form_parts import Part, read_form
+from tokret.search.service.forms import parse_parts, parse_query
+from tokret.search.service.problems import Problem, json_response
+from tokret.search.service.saving import make_folder, save_photo
+from tokret.search.service.searching import find_source, pixels_of
+from tokret.search.service.stand_in import Filters
+from tokret.search.service.state import Service
+
+SIDES = (80, 160, 320, 640, 1280, 2560, 5120)  # of pictures, in pixels
+WHOLE = 16_383  # WebP's longest side
+FOREVER = "private, max-age=31536000, immutable"
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _id(request: Request) -> str:
+    return str(request.path_params["id"])
+
+
+async def browse(request: Request) -> Response:
+    """Lists photos by name."""
+    service = _service(request)
+    form = parse_query(request.query_params, BrowseForm)
+    filters = Filters(tuple(form.folder), tuple(form.label))
+    return json_response(await asyncio.to_thread(_browse, service, form, filters))
+
+
+def _browse(service: Service, form: BrowseForm, filters: Filters) -> BrowseAnswer:
+    found, total = service.searcher.browse(filters, form.offset, form.top)
+    photos = [photo_answer(service, digest, name) for digest, name in found]
+    return BrowseAnswer(
+        photos=photos, total=total, more=form.offset + len(photos) < total
+    )
+
+
+def photo_answer(service: Service, digest: str, name: str) -> Photo:
+    """A photo by its id and its path."""
+    folder = name.rpartition("/")[0]
+    return Photo(
+        id=digest,
+        name=name,
+        folder=folder,
+        label=folder.rpartition("/")[2],
+        missing=not (service.root / name).is_file(),
+    )
+
+
+async def filters(request: Request) -> Response:
+    """Lists folders and labels."""
+    searcher = _service(request).searcher
+    folders, labels = await asyncio.gather(
+        asyncio.to_thread(searcher.folders), asyncio.to_thread(searcher.labels)
+    )
+    return json_response(FiltersAnswer(folders=folders, labels=labels))
+
+
+async def show(request: Request) -> Response:
+    """What is known of a photo."""
+    service, digest = _service(request), _id(request)
+    photo, upload = service.searcher.photo(digest), service.uploads.get(digest)
+    size = (upload.width, upload.height) if upload else None
+    source = find_source(service, digest)  # or there is none
+    missing = bool(source.root) and not (service.root / source.name).is_file()
+    if size is None and not missing:
+        try:
+            info = await service.decoder.inspect(source)
+            size = info.width, info.height
+        except Problem:
+            missing = True
+    return json_response(
+        PhotoAnswer(
+            id=digest,
+            names=list(photo.names) if photo else [],
+            label=photo.label if photo else "",
+            width=size[0] if size else None,
+            height=size[1] if size else None,
+            missing=missing,
+        )
+    )
+
+
+async def image(request: Request) -> Response:
+    """A picture of a photo; of its content and side, it never changes."""
+    service, digest = _service(request), _id(request)
+    wanted = parse_query(request.query_params, ImageForm).side
+    side = next((s for s in SIDES if s >= (wanted or WHOLE)), WHOLE)
+    source = find_source(service, digest)
+    tag = f'"{digest}-{side}"'
+    headers = {"ETag": tag, "Cache-Control": FOREVER}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    picture = service.pictures.get((digest, side))
+    if picture is None:
+        picture = await service.decoder.picture(source, side)
+        service.pictures.put((digest, side), picture, len(picture))
+    return Response(picture, headers=headers, media_type="image/webp")
+
+
+async def attention(request: Request) -> Response:
+    """Where the model's tokens look."""
+    service, digest = _service(request), _id(request)
+    with service.admitted():
+        return json_response(await _attention(service, digest))
+
+
+async def _attention(service: Service, digest: str) -> AttentionAnswer:
+    loaded, source = service.loaded, find_source(service, digest)
+    decoded = await service.decoder.view(
+        source, None, loaded.searcher.model.longest_side
+    )
+    view = _decoded_view(pixels_of(decoded))
+    found = await asyncio.wrap_future(
+        loaded.device.call(lambda: loaded.attention_maps(view))
+    )
+    if found is None:
+        raise Problem(404, "the index's model has no attention maps")
+    tokens, height, width = found.shape
+    return AttentionAnswer(
+        tokens=tokens,
+        height=height,
+        width=width,
+        maps=np.round(found.reshape(tokens, -1).astype(float), 5).tolist(),
+    )
+
+
+def _decoded_view(pixels: Any) -> View:
+    """Decoded pixels as the view that `token_maps` takes; nothing is lost."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
+    return View(buffer.getvalue(), "photo", None, max(pixels.shape))
+
+
+def _refuse_if_read_only(service: Service) -> None:
+    if service.read_only:
+        raise Problem(403, "the service is read-only")
+
+
+async def add(request: Request) -> Response:
+    """Saves photos below the root and adds them to the index."""
+    service = _service(request)
+    service.require_loaded()
+    _refuse_if_read_only(service)
+    with service.admitted() as count_bytes:
+        parts = await read_form(request, service.limits, count_bytes)
+        form, files = parse_parts(parts, AddForm, ("photo",))
+        if not files:
+            raise Problem(400, "name a photo to add", "photo")
+        infos = [await service.decoder.inspect(Source(part.content)) for part in files]
+        async with service.adding:
+            added = await _save(service, form.folder, files, infos)
+        photos = [photo_answer(service, digest, name) for digest, name in added]
+        return json_response(AddAnswer(photos=photos), 201)
+
+
+async def _save(
+    service: Service, folder: str, files: Sequence[Part], infos: Sequence[PhotoInfo]
+) -> list[tuple[str, str]]:
+    """Saves what the index has not, and adds it; returns ids and names."""
+    root = service.root
+    target = await asyncio.to_thread(make_folder, root, folder)
+    added: dict[str, str] = {}  # names by id
+    new = []
+    for part, info in zip(files, infos, strict=True):
+        digest = photo_digest(part.content)
+        known = service.searcher.photo(digest)
+        if digest in added:
+            continue
+        names = known.names if known else ()
+        existing = [name for name in names if (root / name).is_file()]
+        if existing:
+            added[digest] = existing[0]
+            continue
+        path = await asyncio.to_thread(
+            save_photo, target, part.filename or "", info.format, part.content
+        )
+        new.append(path)
+        added[digest] = path.relative_to(root.resolve()).as_posix()
+    if new:
+        searcher = service.searcher
+        await asyncio.wrap_future(service.loaded.device.call(lambda: searcher.add(new)))
+    return [(digest, name) for digest, name in added.items()]
+
+
+async def remove(request: Request) -> Response:
+    """Removes a photo from the index; its files are kept."""
+    service, digest = _service(request), _id(request)
+    _refuse_if_read_only(service)
+    photo = service.searcher.photo(digest)
+    if photo is None:
+        raise Problem(404, f"there is no photo {digest} in the index")
+    async with service.adding:
+        await asyncio.wrap_future(
+            service.loaded.device.call(lambda: service.searcher.remove([digest]))
+        )
+    return json_response(RemoveAnswer(id=digest, names=list(photo.names)))

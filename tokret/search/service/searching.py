@@ -1,0 +1,231 @@
+"""POST /search: photos and ids -> descriptors -> one query -> results."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tokret.data.views import Box, photo_digest
+from tokret.errors import UserError
+from tokret.search.querying import parse_box
+from tokret.search.service.answers import (
+    Query,
+    Result,
+    SearchAnswer,
+    SearchForm,
+    Seconds,
+)
+from tokret.search.service.decoding_worker import DecodedView, Source
+from tokret.search.service.form_parts import Part, read_form
+from tokret.search.service.forms import parse_parts
+from tokret.search.service.problems import Problem, json_response
+from tokret.search.service.stand_in import Filters, Hit, combine
+from tokret.search.service.state import Service, Upload
+from tokret.shapes import Float
+
+FILES = ("photo", "unlike_photo")
+HIDDEN = 4  # times as many hits are searched for where near-duplicates are hidden
+
+
+class _Example(NamedTuple):
+    """A photo to resemble, or not to."""
+
+    id: str
+    field: str
+    content: bytes = b""  # of an upload
+
+
+class _Embedded(NamedTuple):
+    descriptor: Float[np.ndarray, " d"]
+    size: tuple[int, int] | None  # width and height of the whole photo, if known
+    decode: float  # seconds
+    extract: float
+
+
+async def search(request: Request) -> Response:
+    """Answers a query."""
+    service: Service = request.app.state.service
+    service.require_loaded()
+    with service.admitted() as count_bytes:
+        parts = await read_form(request, service.limits, count_bytes)
+        form, files = parse_parts(parts, SearchForm, FILES)
+        return json_response(await _answer(service, form, files))
+
+
+async def _answer(
+    service: Service, form: SearchForm, files: Sequence[Part]
+) -> SearchAnswer:
+    positive = _examples(files, "photo", form.like, "like")
+    negative = _examples(files, "unlike_photo", form.unlike, "unlike")
+    if not positive:
+        raise Problem(
+            400, "name a photo to resemble: upload one, or give its id", "photo"
+        )
+    box = _box(form.box)
+    boxes: list[Box | None] = [box, *[None] * (len(positive) + len(negative) - 1)]
+    jobs = [
+        _embed(service, example, part)
+        for example, part in zip([*positive, *negative], boxes, strict=True)
+    ]
+    embedded = await _all(jobs)
+    vectors = np.stack([each.descriptor for each in embedded])
+    query = combine(vectors[: len(positive)], vectors[len(positive) :])
+    start = time.perf_counter()
+    hits = await _hits(service, form, query, {each.id for each in positive})
+    seconds = time.perf_counter() - start
+    size = embedded[0].size or await _size(service, positive[0])
+    return SearchAnswer(
+        query=Query(
+            positive=[each.id for each in positive],
+            negative=[each.id for each in negative],
+            box=box,
+            width=size[0] if size else None,
+            height=size[1] if size else None,
+        ),
+        results=await asyncio.to_thread(_results, service, hits[: form.top]),
+        total=service.searcher.num_photos,
+        more=len(hits) > form.top,
+        seconds=Seconds(
+            decode=max(each.decode for each in embedded),
+            extract=max(each.extract for each in embedded),
+            search=seconds,
+        ),
+    )
+
+
+def _examples(
+    files: Sequence[Part], file_field: str, ids: Sequence[str], id_field: str
+) -> list[_Example]:
+    uploaded = [
+        _Example(photo_digest(part.content), file_field, part.content)
+        for part in files
+        if part.field == file_field
+    ]
+    return [*uploaded, *(_Example(each, id_field) for each in ids)]
+
+
+def _box(text: str | None) -> Box | None:
+    try:
+        return parse_box(text)
+    except UserError as error:
+        raise Problem(400, str(error), "box") from error
+
+
+async def _all(jobs: Sequence[Awaitable[_Embedded]]) -> list[_Embedded]:
+    """Waits for all; the first error ends the request when none is running."""
+    found = await asyncio.gather(*jobs, return_exceptions=True)
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+    return [each for each in found if not isinstance(each, BaseException)]
+
+
+async def _embed(service: Service, example: _Example, box: Box | None) -> _Embedded:
+    """Takes a descriptor from memory or from the index, or extracts it."""
+    loaded = service.loaded
+    kept = loaded.descriptors.get((example.id, box))
+    upload = service.uploads.get(example.id)
+    size = (upload.width, upload.height) if upload else None
+    if kept is not None and (upload is not None or not example.content):
+        return _Embedded(kept, size, 0.0, 0.0)
+    start = time.perf_counter()
+    if box is None and not example.content and loaded.searcher.photo(example.id):
+        rows = await asyncio.wrap_future(
+            loaded.device.call(lambda: loaded.searcher.descriptors([example.id]))
+        )
+        return _Embedded(rows[0], size, 0.0, time.perf_counter() - start)
+    source = find_source(service, example.id, example.field, example.content)
+    side = loaded.searcher.model.longest_side
+    with loaded.device.decoding():
+        view = await _decode(service, source, box, side, example.field)
+    decoded = time.perf_counter()
+    if example.content:
+        upload = Upload(example.content, view.whole_width, view.whole_height)
+        service.uploads.put(example.id, upload, len(example.content))
+    descriptor = await asyncio.wrap_future(loaded.device.embed(pixels_of(view)))
+    loaded.descriptors.put((example.id, box), descriptor)
+    size = view.whole_width, view.whole_height
+    return _Embedded(descriptor, size, decoded - start, time.perf_counter() - decoded)
+
+
+async def _decode(
+    service: Service, source: Source, box: Box | None, side: int, field: str
+) -> DecodedView:
+    try:
+        return await service.decoder.view(source, box, side)
+    except Problem as problem:
+        if problem.status == 422:
+            problem.field = "box" if "box=" in problem.error else field
+        raise
+
+
+def pixels_of(view: DecodedView) -> Any:
+    """The pixels [height, width, 3] uint8."""
+    return np.frombuffer(view.pixels, np.uint8).reshape(view.height, view.width, 3)
+
+
+def find_source(
+    service: Service, digest: str, field: str = "", content: bytes = b""
+) -> Source:
+    """Where a photo's bytes are: uploaded now or before, or below the root.
+
+    Raises:
+      Problem: 404 if it is unknown.
+    """
+    upload = None if content else service.uploads.get(digest)
+    if content or upload:
+        return Source(content or upload.content)
+    photo = service.searcher.photo(digest)
+    if photo is None:
+        raise Problem(404, f"there is no photo {digest}; uploads are forgotten", field)
+    name = next(
+        (n for n in photo.names if (service.root / n).is_file()), photo.names[0]
+    )
+    return Source(b"", str(service.root), name, digest)
+
+
+async def _size(service: Service, example: _Example) -> tuple[int, int] | None:
+    """The size of a photo of the index; None if its file is gone."""
+    try:
+        found = await service.decoder.inspect(find_source(service, example.id))
+    except Problem:
+        return None
+    return found.width, found.height
+
+
+async def _hits(
+    service: Service,
+    form: SearchForm,
+    query: Float[np.ndarray, " d"],
+    positive: set[str],
+) -> list[Hit]:
+    """The hits from the offset on; one more than `top` if there are more."""
+    depth = form.offset + form.top + 1
+    if depth > service.limits.depth:
+        raise Problem(400, f"offset + top is above {service.limits.depth}", "offset")
+    leave_out = positive if form.leave_out_query == "yes" else set()
+    device, searcher = service.loaded.device, service.searcher
+    copies = sum(len(p.names) for p in map(searcher.photo, leave_out) if p)
+    filters = Filters(tuple(form.folder), tuple(form.label))
+    found = await asyncio.wrap_future(device.search(query, depth + copies, filters))
+    hits = [hit for hit in found if hit.id not in leave_out]
+    return hits[form.offset : depth]
+
+
+def _results(service: Service, hits: Sequence[Hit]) -> list[Result]:
+    root = service.root
+    return [
+        Result(
+            id=hit.id,
+            name=hit.name,
+            label=hit.label,
+            folder=hit.name.rpartition("/")[0],
+            missing=not (root / hit.name).is_file(),
+            score=hit.score,
+        )
+        for hit in hits
+    ]

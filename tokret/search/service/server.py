@@ -1,0 +1,152 @@
+"""The running service: a socket, a thread that answers, and its end by a signal."""
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from tokret.errors import UserError
+from tokret.runtime import signals
+from tokret.search.service.app import make_app
+from tokret.search.service.guard import LOOPBACK, Access
+from tokret.search.service.service_file import remove_service, write_service
+from tokret.search.service.stand_in import Searcher
+from tokret.search.service.state import Loaded, Service
+
+BACKLOG = 128  # connections that wait to be accepted
+CONNECTIONS = 512  # at once; more are answered with 503
+IDLE = 10  # seconds until a connection without requests is closed
+ANY = ("0.0.0.0", "::", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """Where a service listens; port 0 takes any that is free."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    def bind(self) -> socket.socket:
+        """Binds a socket, on which nothing is accepted yet.
+
+        Raises:
+          UserError: if the address cannot be bound.
+        """
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with contextlib.ExitStack() as stack:
+                bound = stack.enter_context(socket.socket(family, kind, protocol))
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                bound.bind(address)
+                bound.listen(BACKLOG)
+                stack.pop_all()
+                return bound
+        except socket.gaierror as error:
+            raise UserError(f"host={self.host} is not an address here") from error
+        except OSError as error:
+            raise UserError(self._why(error)) from error
+
+    def _why(self, error: OSError) -> str:
+        if error.errno == errno.EADDRINUSE:
+            return f"port={self.port} is in use on {self.host}; choose another"
+        if error.errno == errno.EACCES:
+            return f"port={self.port} needs more rights; choose one of 1024 to 65535"
+        if error.errno == errno.EADDRNOTAVAIL:
+            return f"host={self.host} is not an address of this machine"
+        return f"port={self.port} of {self.host} cannot be bound: {error.strerror}"
+
+    def url(self, bound: socket.socket) -> str:
+        """What to open; of all addresses the loopback's."""
+        host = "127.0.0.1" if self.host in ANY else self.host
+        name = f"[{host}]" if ":" in host else host
+        return f"http://{name}:{bound.getsockname()[1]}"
+
+    def access(self, token: str) -> Access:
+        """Which requests are answered here."""
+        names = {self.host, socket.gethostname(), socket.getfqdn()} - set(ANY)
+        hosts = {name.lower() for name in names} | LOOPBACK
+        return Access(frozenset(hosts), self.host in ANY, token)
+
+
+def run(
+    service: Service,
+    bound: socket.socket,
+    url: str,
+    index: Path,
+    load: Callable[[], Searcher],
+    log: Callable[[str], None],
+    access_log: bool = False,
+) -> None:
+    """Serves an index until SIGTERM or SIGINT.
+
+    Requests are answered with 503 while the index is being loaded.
+
+    Args:
+      service: not open yet.
+      bound: of `Address.bind`.
+      url: to open.
+      index: its folder.
+      load: opens it.
+      log: called with a line for each stage of the start.
+      access_log: whether requests are printed.
+
+    Raises:
+      UserError: if the index cannot be opened.
+    """
+    config = uvicorn.Config(
+        make_app(service),
+        log_config=None,
+        access_log=access_log,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=service.limits.stop_seconds,
+        ws="none",
+        loop="asyncio",
+    )
+    server = uvicorn.Server(config)
+    with bound, _answering(server, bound):
+        loaded = Loaded(load(), service.limits, service.metrics, log)
+        service.open(loaded)
+        stop = threading.Event()
+        with signals.noticed(lambda _: stop.set(), lambda _: stop.set()):
+            mine = write_service(index, url, service.name)
+            try:
+                count = f"{loaded.searcher.num_photos:,}"
+                log(f"{url} searches {count} photos of {loaded.searcher.root}")
+                if not mine:
+                    log("another service of this index runs already; tokret query takes that one")
+                while not stop.wait(1.0) and not server.should_exit:
+                    pass
+            finally:
+                service.stopping = True
+                remove_service(index, service.name)
+    service.close()
+    if not stop.is_set():
+        raise UserError("the server has ended unexpectedly; start it again")
+    log("stopped")
+
+
+@contextlib.contextmanager
+def _answering(server: uvicorn.Server, bound: socket.socket) -> Iterator[None]:
+    """A thread that answers requests; it ends when running requests have."""
+
+    def answer() -> None:
+        asyncio.run(server.serve(sockets=[bound]))
+
+    thread = threading.Thread(target=answer, name="server", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()

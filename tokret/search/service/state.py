@@ -1,0 +1,172 @@
+"""A service's parts, and what its requests have in common."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from tokret.data.views import Box
+from tokret.search.service.bounded_cache import BoundedCache
+from tokret.search.service.decoder import Decoder
+from tokret.search.service.device import Device
+from tokret.search.service.guard import Access
+from tokret.search.service.limits import Limits
+from tokret.search.service.metrics import Metrics
+from tokret.search.service.problems import Problem
+from tokret.search.service.programs import Programs
+from tokret.search.service.stand_in import Searcher
+from tokret.shapes import Float
+
+
+class Upload(NamedTuple):
+    """A photo that was uploaded to search with."""
+
+    content: bytes
+    width: int  # upright, in pixels
+    height: int
+
+
+class Loaded:
+    """An index that is open, its programs and the thread that runs them."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        limits: Limits,
+        metrics: Metrics,
+        log: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Compiles the programs; `log` is called with the progress."""
+        self.searcher, self._log = searcher, log
+        self._extractor = searcher.extractor
+        self._programs = Programs(searcher.extractor.system, log)
+        self.descriptors: BoundedCache[tuple[str, Box | None], np.ndarray]
+        self.descriptors = BoundedCache(limits.descriptors, 2**62)
+        self.device = Device(
+            lambda photos: self._programs.embed(photos),
+            searcher.search,
+            limits.batch_wait,
+            self._refresh,
+            metrics.batches.observe,
+        )
+
+    def _refresh(self) -> None:
+        """Notices what another process has changed; of another model recompiles."""
+        if self.searcher.refresh() and self.searcher.extractor is not self._extractor:
+            self._extractor = self.searcher.extractor
+            self._programs = Programs(self._extractor.system, self._log)
+            self.descriptors.clear()
+
+    def attention_maps(self, view: Any) -> Float[np.ndarray, "l h w"] | None:
+        """The maps of a view; None if the model has none. Called by the device."""
+        found = self._extractor.system.token_maps([view])
+        return None if found is None else found[0]
+
+
+class Service:
+    """What is shared by the requests of an application; used in its event loop."""
+
+    def __init__(self, limits: Limits, access: Access, read_only: bool = False) -> None:
+        """Starts without an index: `loaded` is set once it is open."""
+        self.limits, self.access, self.read_only = limits, access, read_only
+        self.name = secrets.token_hex(8)
+        self.stopping = False
+        self.metrics = Metrics()
+        self.decoder = Decoder(
+            limits, lambda why: self.metrics.failures.labels(why).inc()
+        )
+        self.uploads: BoundedCache[str, Upload]
+        self.uploads = BoundedCache(limits.uploads, limits.upload_bytes)
+        self.pictures: BoundedCache[tuple[str, int], bytes]
+        self.pictures = BoundedCache(100_000, limits.picture_bytes)
+        self.adding = asyncio.Lock()
+        self._loaded: Loaded | None = None
+        self._requests, self._bytes = 0, 0
+        self._measure()
+
+    def _measure(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("requests_in_progress", "Searches and additions.", lambda: self._requests)
+        gauge("queue_length", "Photos and searches that wait.", self._waiting)
+        gauge("photos", "Photos that are searched.", self._photos)
+        gauge("kept_uploads", "Uploaded photos in memory.", lambda: len(self.uploads))
+        gauge("kept_bytes", "Of uploads and pictures in memory.", self._kept_bytes)
+
+    def _waiting(self) -> float:
+        return self._loaded.device.waiting() if self._loaded else 0
+
+    def _photos(self) -> float:
+        return self._loaded.searcher.num_photos if self._loaded else 0
+
+    def _kept_bytes(self) -> float:
+        return self.uploads.bytes + self.pictures.bytes
+
+    @property
+    def status(self) -> Literal["ready", "loading", "stopping"]:
+        """Whether requests are answered."""
+        if self.stopping:
+            return "stopping"
+        return "ready" if self._loaded else "loading"
+
+    @property
+    def loaded(self) -> Loaded:
+        """The open index.
+
+        Raises:
+          Problem: if it is still being loaded.
+        """
+        if self._loaded is None:
+            raise Problem(503, f"the service is {self.status}", retry_after=2)
+        return self._loaded
+
+    def open(self, loaded: Loaded) -> None:
+        """Answers requests from now on, with an index."""
+        self._loaded = loaded
+
+    def close(self) -> None:
+        """Ends the device's thread, when no request is left."""
+        if self._loaded:
+            self._loaded.device.stop(float(self.limits.stop_seconds))
+
+    @property
+    def searcher(self) -> Searcher:
+        """The open index's searcher; a Problem as of `loaded`."""
+        return self.loaded.searcher
+
+    @property
+    def root(self) -> Path:
+        """The folder of the index's photos."""
+        return self.searcher.root
+
+    def require_loaded(self) -> None:
+        """Raises a Problem if the index is still being loaded."""
+        _ = self.loaded
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[Callable[[int], None]]:
+        """A request that is worked on; yields what counts its bytes.
+
+        Raises:
+          Problem: 429 if there are too many requests or bytes.
+        """
+        limits, mine = self.limits, 0
+        if self._requests >= limits.requests:
+            raise Problem(429, "too many requests at once; try again", retry_after=1)
+
+        def count_bytes(number: int) -> None:
+            nonlocal mine
+            if self._bytes + number > limits.bytes_in_progress:
+                raise Problem(429, "too many uploads at once; try again", retry_after=1)
+            mine += number
+            self._bytes += number
+
+        self._requests += 1
+        try:
+            yield count_bytes
+        finally:
+            self._requests -= 1
+            self._bytes -= mine
