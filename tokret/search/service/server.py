@@ -124,7 +124,7 @@ def run(
                 count = f"{loaded.searcher.num_photos:,}"
                 log(f"{url} searches {count} photos of {loaded.searcher.root}")
                 if not mine:
-                    log("another service of this index runs already; tokret query takes that one")
+                    log("tokret query takes another service, which runs already")
                 while not stop.wait(1.0) and not server.should_exit:
                     pass
             finally:
