@@ -54,7 +54,7 @@ ALLOWED: list[tuple[str, str, str]] = [
     (".*", r"\btell\(", "a method of Python's files"),
     (r"tests/test_findings\.py", "as described", "what the scripts print"),
     (".*", r"queued-resources describe|\} describe", "a command of gcloud"),
-    (".*", r"leave_out", "a parameter of searches and a field of the API"),
+    (".*", r"leave[_-]out", "a parameter of searches and a field of the API"),
     (".*", r"np\.(may_share|shares)_memory", "functions of NumPy"),
 ]
 

@@ -12,7 +12,7 @@ from tokret.errors import UserError
 from tokret.io.remote import cache_folder, objects, urls
 from tokret.io.remote.fetching import fetch
 from tokret.runtime import ending
-from tokret.search import querying
+from tokret.search import held_parts
 from tokret.search.catalogue import FILE, read_catalogue
 from tokret.search.indexing import update_index
 from tokret.search.remote_index import fetch_catalogue
@@ -78,7 +78,7 @@ def test_errors_of_the_api_name_urls(other_host):
 
 def test_an_update_in_the_middle_of_a_query(photos, load, other_host, monkeypatch):
     update_index(photos, other_host(), load)
-    real, left = querying.fetch_parts, [1]
+    real, left = held_parts.fetch_parts, [1]
 
     def fetch_parts(index, catalogue):
         if left[0]:  # another host replaces all parts and weights first
@@ -87,7 +87,7 @@ def test_an_update_in_the_middle_of_a_query(photos, load, other_host, monkeypatc
             shutil.rmtree(index / "parts")
         real(index, catalogue)
 
-    monkeypatch.setattr(querying, "fetch_parts", fetch_parts)
+    monkeypatch.setattr(held_parts, "fetch_parts", fetch_parts)
     other_host()
     found = api.open_index(URL).query(photos / "sea" / "5.jpg", top=1)
     assert found[0].name == "sea/5.jpg" and not left[0]

@@ -55,15 +55,25 @@ def open_parts(index: Path, catalogue: Catalogue) -> tuple[dict[str, Store], lis
     stores, damaged = {}, []
     for name, rows in sorted(catalogue.live_rows().items()):
         try:
-            stores[name] = _open_part(index / PARTS / name, catalogue, rows)
+            stores[name] = open_part(index / PARTS / name, catalogue, rows)
         except UserError as error:
             damaged.append(str(error).removesuffix(f": {REMEDY}"))
     return stores, damaged
 
 
-def _open_part(
+def open_part(
     folder: Path, catalogue: Catalogue, rows: Mapping[int, Sequence[str]]
 ) -> Store:
+    """Opens a part, and compares it with the catalogue.
+
+    Args:
+      folder: of the part.
+      catalogue: of the index.
+      rows: of the part's rows in use, the photos.
+
+    Raises:
+      UserError: it is damaged, of another model, or has other photos.
+    """
     store = read_store(folder)
     difference = extraction_difference(_wanted(catalogue.model), store.record)
     if difference:

@@ -5,9 +5,9 @@ import dataclasses
 import os
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -15,28 +15,9 @@ from tokret.arguments import within
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.retrieval.exact_search.blocks import ConcatenatedDatabase
-from tokret.retrieval.exact_search.top_k import top_k
-from tokret.retrieval.extraction import extract
-from tokret.retrieval.store.reading import Store
-from tokret.search.catalogue import (
-    FROM_CHECKPOINT,
-    WEIGHTS,
-    Catalogue,
-    ModelInfo,
-)
-from tokret.search.extractor import Extractor, damaged_copy
-from tokret.search.part_stores import open_parts
+from tokret.search.extractor import Extractor
 from tokret.search.photos import read_view
-from tokret.search.remote_index import fetch_catalogue, fetch_parts
-from tokret.shapes import Float
-
-
-class Hit(NamedTuple):
-    """A retrieved photo: its path from the root, and the cosine of the descriptors."""
-
-    name: str
-    score: float
+from tokret.search.searcher import Hit, Searcher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,38 +100,17 @@ def query_index(
       UserError: if there is no index, it is damaged, or the photo cannot be read.
     """
     within("top", top, 1)
-    catalogue = fetch_catalogue(index)
-    while True:
-        try:
-            fetch_parts(index, catalogue)
-            stores = _open_stores(index, catalogue)
-            side = catalogue.model.longest_side
-            _suggest_name(photo)
-            view = read_view(photo, str(photo), box, side, max_pixels)
-            extractor = _restored(index, catalogue.model, load)
-            break
-        except UserError:
-            # An update may have removed parts or weights since the catalogue was read.
-            before, catalogue = catalogue, fetch_catalogue(index)
-            if catalogue == before:
-                raise
-    folder = Path(catalogue.root) if root is None else root
+    searcher = Searcher(index, load, root=root, hold=False)
+    _suggest_name(photo)
+    view = read_view(photo, str(photo), box, searcher.model.longest_side, max_pixels)
+    searcher.extractor  # noqa: B018 (restored before the time is taken)
     start = time.perf_counter()
-    system = extractor.system
-    settings = dataclasses.replace(system.settings, batch_size=1)
-    query = extract(system.embed, system.variables, [view], settings)
+    query = searcher.embed([view])
     extracted = time.perf_counter()
-    dims = {store.descriptors.shape[1] for store in stores.values()}
-    if dims != {query.shape[1]}:
-        raise UserError(
-            f"index={index} has descriptors of {sorted(dims)} dimensions, not "
-            f"{query.shape[1]}; {FROM_CHECKPOINT}"
-        )
-    hits = search_parts(stores, catalogue.live_rows(), query, top)
+    (hits,) = searcher.search(query, top)
     seconds = extracted - start, time.perf_counter() - extracted
-    gone = [hit.name for hit in hits if not os.path.exists(folder / hit.name)]
-    num_photos = len(catalogue.photos) - len(catalogue.errors())
-    return SearchResults(folder, hits, gone, num_photos, *seconds)
+    gone = [hit.name for hit in hits if not os.path.exists(searcher.root / hit.name)]
+    return SearchResults(searcher.root, hits, gone, searcher.num_photos, *seconds)
 
 
 def _suggest_name(photo: Path) -> None:
@@ -169,58 +129,3 @@ def _suggest_name(photo: Path) -> None:
                     "or accents are other characters: copy its name, or complete it "
                     "with the tab key"
                 )
-
-
-def _open_stores(index: Path, catalogue: Catalogue) -> dict[str, Store]:
-    stores, damaged = open_parts(index, catalogue)
-    if damaged:
-        raise UserError(
-            f"index={index} is damaged: {damaged[0]}; index its photos again, which "
-            "repairs it"
-        )
-    if not stores:
-        raise UserError(f"index={index} has no photo with a descriptor")
-    return stores
-
-
-def _restored(
-    index: Path, model: ModelInfo, load: Callable[[str], Extractor]
-) -> Extractor:
-    folder = index / WEIGHTS / model.copy
-    extractor = load(model.copy)
-    difference = extractor.model.difference(model)
-    if difference:
-        raise damaged_copy(folder, f"{folder}: {difference}")
-    return extractor
-
-
-def search_parts(
-    stores: Mapping[str, Store],
-    live: Mapping[str, Mapping[int, Sequence[str]]],
-    query: Float[np.ndarray, "1 d"],
-    top: int,
-) -> list[Hit]:
-    """Searches the parts of an index, exactly, for the best `top` photos.
-
-    Args:
-      stores: the parts by name.
-      live: of each part, the photos of the rows in use.
-      query: its descriptor.
-      top: how many to retrieve.
-    """
-    pieces = {part: stores[part].descriptors for part in live}
-    names = [
-        live[part].get(row, ())
-        for part, piece in pieces.items()
-        for row in range(len(piece))
-    ]
-    unused = sum(not each for each in names)  # they may rank before others
-    # Together: each size of a database is a program of its own.
-    database = ConcatenatedDatabase(list(pieces.values()))
-    scores, items = top_k(query, database, min(len(names), top + unused))
-    hits = [
-        Hit(name, score)
-        for score, item in zip(scores[0].tolist(), items[0].tolist(), strict=True)
-        for name in names[item]
-    ]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top]

@@ -28,8 +28,15 @@ def encode(
     """Rounds a database, block by block, to [N, D] int8 by the scale of `fit_scale`."""
     codes = aligned_empty(database.shape, np.int8)
     for part, rows in read_in_blocks(database):
-        codes[part] = np.clip(np.rint(rows / scale), -LARGEST, LARGEST)
+        codes[part] = encode_rows(rows, scale)
     return codes
+
+
+def encode_rows(
+    rows: Float[np.ndarray, "n d"], scale: Float[np.ndarray, " d"]
+) -> Shaped[np.ndarray, "n d"]:
+    """Rounds some rows to int8; what is beyond the scale's range is clipped."""
+    return np.clip(np.rint(rows / scale), -LARGEST, LARGEST).astype(np.int8)
 
 
 def encode_queries(
@@ -40,6 +47,12 @@ def encode_queries(
     Each query has a unit of its own, on which its ranking does not depend.
     """
     weighted = np.asarray(queries, np.float32) * scale
-    largest = np.abs(weighted).max(axis=1, keepdims=True)
-    unit = np.where(largest > 0, largest, LARGEST) / LARGEST
-    return np.rint(weighted / unit).astype(np.int8)
+    return np.rint(weighted / query_units(queries, scale)).astype(np.int8)
+
+
+def query_units(
+    queries: Shaped[np.ndarray, "q d"], scale: Float[np.ndarray, " d"]
+) -> Float[np.ndarray, "q 1"]:
+    """What a score of 1 by `encode_queries` is in dot products, of each query."""
+    largest = np.abs(np.asarray(queries, np.float32) * scale).max(axis=1, keepdims=True)
+    return np.where(largest > 0, largest, LARGEST) / np.float32(LARGEST)

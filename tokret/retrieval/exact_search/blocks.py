@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from tokret.shapes import Array, Float, Shaped
+from tokret.shapes import Array, Shaped
 
 # 64 MiB of 1,024 float32: starting a program then takes no noticeable time.
 BLOCK = 16384
@@ -55,9 +55,9 @@ class Database(Protocol):
 
 
 class ConcatenatedDatabase:
-    """Rows [N, D] of several databases as float32; only slices are ever in memory."""
+    """Rows [N, D] of several databases as one dtype; only slices are in memory."""
 
-    def __init__(self, pieces: Sequence[Database]) -> None:
+    def __init__(self, pieces: Sequence[Database], dtype: Any = np.float32) -> None:
         """Concatenates databases of the same D.
 
         Raises:
@@ -68,14 +68,14 @@ class ConcatenatedDatabase:
             raise ValueError(f"pieces have {sorted(dims)} dimensions")
         self._pieces = tuple(pieces)
         self._ends = np.cumsum([len(piece) for piece in pieces]).tolist()
-        self.shape, self.dtype = (self._ends[-1], dims.pop()), np.dtype(np.float32)
+        self.shape, self.dtype = (self._ends[-1], dims.pop()), np.dtype(dtype)
 
     def __len__(self) -> int:
         """N."""
         return self.shape[0]
 
-    def __getitem__(self, rows: slice, /) -> Float[np.ndarray, "n d"]:
-        """Some rows; a slice within one piece of float32 is not copied."""
+    def __getitem__(self, rows: slice, /) -> Shaped[np.ndarray, "n d"]:
+        """Some rows; a slice within one piece of the dtype is not copied."""
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError("a slice's step must be 1")
@@ -84,31 +84,32 @@ class ConcatenatedDatabase:
             low, high = max(start, begin), min(stop, end)
             if low < high:
                 part = piece[low - begin : high - begin]
-                parts.append(np.asarray(part, np.float32))
+                parts.append(np.asarray(part, self.dtype))
             begin = end
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([np.empty((0, self.shape[1]), np.float32), *parts])
+        return np.concatenate([np.empty((0, self.shape[1]), self.dtype), *parts])
 
 
 class MappedDatabase:
-    """A database [N, E] float32 whose rows pass through a function as they are read."""
+    """A database [N, E] whose rows pass through a function as they are read."""
 
     def __init__(
         self,
         database: Database,
         function: Callable[[np.ndarray], np.ndarray],
         dims: int,
+        dtype: Any = np.float32,
     ) -> None:
-        """Maps rows [n, D] of a database, in float32, to rows [n, E]."""
+        """Maps rows [n, D] of a database, in float32, to rows [n, E] of a dtype."""
         self._database, self._function = database, function
-        self.shape, self.dtype = (len(database), dims), np.dtype(np.float32)
+        self.shape, self.dtype = (len(database), dims), np.dtype(dtype)
 
     def __len__(self) -> int:
         """N."""
         return self.shape[0]
 
-    def __getitem__(self, rows: slice, /) -> Float[np.ndarray, "n e"]:
+    def __getitem__(self, rows: slice, /) -> Shaped[np.ndarray, "n e"]:
         """Some rows."""
         return self._function(np.asarray(self._database[rows], np.float32))
 

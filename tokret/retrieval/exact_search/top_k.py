@@ -162,22 +162,41 @@ def add_blocks(
         found = block_scores(queries, block)
         index = start + jnp.arange(len(block), dtype=jnp.int32)
         exists = (index >= first) & (index < total)
-        scores.append(jnp.where(exists, found, _lowest(found.dtype)))
+        scores.append(jnp.where(exists, found, lowest(found.dtype)))
     offered = jnp.concatenate(scores, axis=1)
-    few = min(k, offered.shape[1])
+    exact = queries.dtype == jnp.int8 and queries.shape[1] <= EXACT_DIMS
+    found, column = highest(offered, min(k, offered.shape[1]), exact)
+    items = _indices(column, len(blocks[0]), starts, firsts, total)
+    return merge_best(best, found, items, k)
+
+
+def highest(
+    offered: Shaped[Array, "q b"], k: int, exact: bool
+) -> tuple[Shaped[Array, "q k"], Int[Array, "q k"]]:
+    """The k highest scores with their columns, ties by column.
+
+    `exact`: whether float32 holds every one of int32 scores.
+    """
     # Integers as float32 where that is exact: a CPU selects ten times faster. The
     # lowest integer, which marks missing items, is a power of two.
-    exact = queries.dtype == jnp.int8 and queries.shape[1] <= EXACT_DIMS
     wide = offered.astype(jnp.float32) if exact else offered
     found, column = jax.lax.platform_dependent(
-        wide, tpu=partial(_direct_top_k, k=few), default=partial(_exact_top_k, k=few)
+        wide, tpu=partial(_direct_top_k, k=k), default=partial(_exact_top_k, k=k)
     )
-    found = found.astype(offered.dtype)
-    items = _indices(column, len(blocks[0]), starts, firsts, total)
+    return found.astype(offered.dtype), column
+
+
+def merge_best(
+    best: Best | None,
+    found: Shaped[Array, "q f"],
+    items: Int[Array, "q f"],
+    k: int,
+) -> Best:
+    """The k best of earlier items and of at most k more, of which ties come later."""
     if best is None:
-        missing = [(0, 0), (0, k - few)]
+        missing = [(0, 0), (0, k - found.shape[1])]
         return Best(
-            jnp.pad(found, missing, constant_values=_lowest(found.dtype)),
+            jnp.pad(found, missing, constant_values=lowest(found.dtype)),
             jnp.pad(items, missing, constant_values=-1),
         )
     together = (
@@ -272,6 +291,7 @@ def merge_lists(
     return scores[rows, order], items[rows, order]
 
 
-def _lowest(dtype: np.dtype) -> float | int:
+def lowest(dtype: np.dtype) -> float | int:
+    """The score of a missing item."""
     floating = jnp.issubdtype(dtype, jnp.floating)
     return -jnp.inf if floating else int(jnp.iinfo(dtype).min)

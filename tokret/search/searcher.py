@@ -1,0 +1,272 @@
+"""An index that is held open for many queries: its model, its descriptors, its photos.
+
+All that a search needs is in one `HeldIndex`, which is replaced as a whole: searches in
+other threads continue with the one that they started with.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tokret.arguments import within
+from tokret.data.views import View
+from tokret.errors import UserError
+from tokret.retrieval.extraction import extract
+from tokret.search.catalogue import FROM_CHECKPOINT, WEIGHTS, ModelInfo
+from tokret.search.extractor import Extractor, damaged_copy
+from tokret.search.held_parts import Precision, read_index, refreshed
+from tokret.search.photo_table import Filters, PhotoTable, folder_of, label_of
+from tokret.shapes import Float
+
+NEGATIVE = 0.5  # weight of the photos that results should not be like
+
+
+class Hit(NamedTuple):
+    """A retrieved photo: its path from the root, and the cosine of the descriptors."""
+
+    name: str
+    score: float
+    id: str = ""  # of its content, 16 hex digits
+    label: str = ""  # the name of its folder; "" directly in the root
+
+
+class PhotoInfo(NamedTuple):
+    """A photo of the index; copies of a file are one photo with several names."""
+
+    id: str
+    names: tuple[str, ...]  # paths from the root
+    label: str  # of the first
+
+
+def combine(
+    positives: Float[np.ndarray, "p d"], negatives: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, " d"]:
+    """One query of several photos: like the first, and unlike the second.
+
+    The mean of the positives minus half the mean of the negatives, L2-normalised
+    (Rocchio's formula, of a query's relevance feedback). Without positives it is the
+    opposite of the negatives.
+
+    Raises:
+      UserError: there are neither, or they cancel out.
+    """
+    if not len(positives) + len(negatives):
+        raise UserError("photos is empty; name one or more")
+    total = np.zeros((positives if len(positives) else negatives).shape[1], np.float32)
+    if len(positives):
+        total += positives.mean(axis=0)
+    if len(negatives):
+        total -= NEGATIVE * negatives.mean(axis=0)
+    length = np.linalg.norm(total)
+    if not length > 1e-6:
+        raise UserError("photos: those to be like and unlike cancel out; name others")
+    return total / length
+
+
+class Searcher:
+    """An index that is held open.
+
+    `search`, `embed` and the others may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        index: Path,
+        load: Callable[[str], Extractor],
+        *,
+        root: Path | None = None,
+        precision: Precision = "float32",
+        hold: bool = True,
+    ) -> None:
+        """Reads an index.
+
+        Args:
+          index: its folder.
+          load: restores the model, given the name of the index's own copy of it.
+          root: the folder where the photos are now; None: where they were indexed.
+          precision: of the descriptors in memory. With int8 they take a quarter, and
+            scores are approximate, to about 0.01.
+          hold: whether the descriptors are read into memory, for many queries; else
+            each search reads their files.
+
+        Raises:
+          UserError: there is no index, or it is damaged.
+        """
+        self._index, self._load, self._root = index, load, root
+        self._precision, self._hold = precision, hold
+        self._updating = threading.Lock()
+        self._extractor: Extractor | None = None
+        self._state = read_index(index, precision, hold)
+
+    @property
+    def root(self) -> Path:
+        """The folder that names are relative to."""
+        return self._root or Path(self._state.catalogue.root)
+
+    @property
+    def num_photos(self) -> int:
+        """How many photos have descriptors, copies counted."""
+        return self._state.table.num_photos
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model of the descriptors."""
+        return self._state.catalogue.model
+
+    @property
+    def extractor(self) -> Extractor:
+        """The model, restored at the first use.
+
+        Raises:
+          UserError: the index's copy of it is damaged.
+        """
+        while True:
+            model, extractor = self.model, self._extractor
+            if extractor is not None and not extractor.model.difference(model):
+                return extractor
+            try:
+                self._extractor = restored(self._index, model, self._load)
+            except UserError:
+                # An update may have replaced it since the catalogue was read.
+                if not self.refresh():
+                    raise
+
+    def embed(self, views: Sequence[View]) -> Float[np.ndarray, "n d"]:
+        """Extracts the descriptors of queries, float32, L2-normalised.
+
+        Raises:
+          UserError: a photo cannot be read.
+        """
+        system = self.extractor.system
+        # Each alone: its descriptor does not depend on the others.
+        settings = dataclasses.replace(system.settings, batch_size=1)
+        found = np.concatenate(
+            [
+                extract(system.embed, system.variables, [view], settings)
+                for view in views
+            ]
+        ).astype(np.float32)
+        dims = self._state.database.dims
+        if found.shape[1] != dims:
+            raise UserError(
+                f"index={self._index} has descriptors of [{dims}] dimensions, not "
+                f"{found.shape[1]}; {FROM_CHECKPOINT}"
+            )
+        return found
+
+    def search(
+        self,
+        queries: Float[np.ndarray, "q d"],
+        top: int,
+        filters: Filters = Filters(),  # noqa: B008 (frozen)
+        leave_out: Collection[str] = (),
+    ) -> list[list[Hit]]:
+        """Retrieves the photos most similar to each query, exactly; ties by name.
+
+        Args:
+          queries: descriptors of length 1.
+          top: how many photos of each, at most.
+          filters: which photos to search.
+          leave_out: ids of photos that are not to be found.
+
+        Returns:
+          Of each query its hits, the best first.
+        """
+        within("top", top, 1)
+        state = self._state
+        chosen = state.chosen(filters, leave_out)
+        rows = min(top, len(state.database))
+        while True:
+            # One more row shows whether others have the score of the last.
+            scores, items = state.search(queries, rows + 1, chosen)
+            tied = (scores[:, rows] == scores[:, rows - 1]) & (items[:, rows] >= 0)
+            if not tied.any() or rows >= len(state.database):
+                break
+            rows = min(2 * rows, len(state.database))
+        return [
+            _hits(state.table, *found, filters, top)
+            for found in zip(scores.tolist(), items.tolist(), strict=True)
+        ]
+
+    def descriptors(self, ids: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        """The descriptors of photos of the index.
+
+        Raises:
+          UserError: one is not in the index.
+        """
+        return self._state.descriptors(ids)
+
+    def photo(self, photo_id: str) -> PhotoInfo | None:
+        """A photo of the index; None if it has no such photo."""
+        table = self._state.table
+        for item in table.items([photo_id]):
+            names = tuple(table.names(item))
+            return PhotoInfo(photo_id, names, label_of(folder_of(names[0])))
+        return None
+
+    def folders(self) -> dict[str, int]:
+        """By folder, the number of photos directly in it, sorted by name."""
+        return self._state.table.folder_counts()
+
+    def labels(self) -> dict[str, int]:
+        """By label, the number of photos, sorted by name."""
+        return self._state.table.label_counts()
+
+    def refresh(self) -> bool:
+        """Reads what has changed in the index since; returns whether anything had.
+
+        Raises:
+          UserError: the index is damaged; searches continue with what was read before.
+        """
+        with self._updating:
+            before = self._state
+            self._state = refreshed(before, self._precision, self._hold)
+            return self._state is not before
+
+    def browse(
+        self, filters: Filters, offset: int, top: int
+    ) -> tuple[list[tuple[str, str]], int]:
+        """Lists photos by name: ids and names of some, and how many there are."""
+        return self._state.table.browse(filters, offset, top)
+
+    def warm_up(self) -> None:
+        """Compiles the programs of searches before the first comes."""
+        dims = self._state.database.dims
+        for count in (1, 4, 16):
+            self.search(np.full((count, dims), dims**-0.5, np.float32), 1)
+
+
+def _hits(
+    table: PhotoTable,
+    scores: Sequence[float],
+    items: Sequence[int],
+    filters: Filters,
+    top: int,
+) -> list[Hit]:
+    hits = []
+    for score, item in zip(scores, items, strict=True):
+        for name in table.names(item) if item >= 0 else ():
+            folder = folder_of(name)
+            if not filters or filters.accepts(folder):
+                hits.append(Hit(name, score, table.id(item), label_of(folder)))
+    return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top]
+
+
+def restored(
+    index: Path, model: ModelInfo, load: Callable[[str], Extractor]
+) -> Extractor:
+    """Restores the model of an index from its own copy.
+
+    Raises:
+      UserError: the copy is damaged, or of another model.
+    """
+    folder = index / WEIGHTS / model.copy
+    extractor = load(model.copy)
+    difference = extractor.model.difference(model)
+    if difference:
+        raise damaged_copy(folder, f"{folder}: {difference}")
+    return extractor
