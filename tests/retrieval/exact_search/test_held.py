@@ -50,7 +50,7 @@ def test_several_queries_give_the_scores_of_each_alone():
         assert_same((found[0][row], found[1][row]), (alone[0][0], alone[1][0]))
 
 
-def test_scores_too_close_to_tell_apart_are_computed_alone():
+def test_scores_that_differ_by_rounding_are_computed_alone():
     database = np.repeat(unit(1), 400, axis=0)
     queries = np.concatenate([database[:1], unit(2, seed=1)])
     scores, items = held_rows(database).search(queries, 10)

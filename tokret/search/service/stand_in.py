@@ -9,7 +9,7 @@ import numpy as np
 
 from tokret.search.catalogue import read_catalogue
 from tokret.search.part_stores import open_parts
-from tokret.search.querying import _restored
+from tokret.search.searcher import restored as _restored
 
 
 @dataclasses.dataclass(frozen=True)
