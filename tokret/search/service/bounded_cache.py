@@ -35,8 +35,3 @@ class BoundedCache(Generic[Key, Value]):
         self.bytes += size
         while len(self._values) > self.most or self.bytes > self.most_bytes:
             self.bytes -= self._values.popitem(last=False)[1][1]
-
-    def clear(self) -> None:
-        """Forgets all."""
-        self._values.clear()
-        self.bytes = 0

@@ -29,10 +29,10 @@ def canvases(longest_side: int) -> list[Shape]:
     return sorted(shapes, key=lambda shape: (shape[0] * shape[1], shape))
 
 
-def split(count: int, sizes: Sequence[int] = BATCH_SIZES) -> Iterator[int]:
-    """Divides a number of photos into batches, none of them less than 3/4 full."""
+def split(count: int, sizes: Sequence[int]) -> Iterator[int]:
+    """Divides photos into batches of these sizes, none less than 3/4 full but of 1."""
     while count > 0:
-        size = max(n for n in sizes if 3 * n <= 4 * count or n == min(sizes))
+        size = max(n for n in sizes if 3 * n <= 4 * count or n == 1)
         yield size
         count -= size
 
@@ -43,7 +43,7 @@ class Programs:
     def __init__(
         self, system: ModelSystem, log: Callable[[str], None] = lambda line: None
     ) -> None:
-        """Compiles all programs; `log` is called with a line for each canvas."""
+        """Compiles those of one photo; `log` is called with a line for each canvas."""
         self._system = system
         self.canvases = canvases(system.settings.longest_side)
         self._shardings = {
@@ -59,8 +59,14 @@ class Programs:
                 f"compiling for {canvas[0]} x {canvas[1]} pixels "
                 f"({number} of {len(self.canvases)})"
             )
-            for size in BATCH_SIZES:
-                self._compiled[canvas, size] = self._compile(canvas, size)
+            self._compiled[canvas, 1] = self._compile(canvas, 1)
+
+    def compile_batches(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Compiles those of several photos, while the others are in use already."""
+        for size, canvas in itertools.product(BATCH_SIZES[1:], self.canvases):
+            if stopped():
+                return
+            self._compiled[canvas, size] = self._compile(canvas, size)
 
     def _compile(self, canvas: Shape, size: int) -> Any:
         by_row, by_scale, _ = self._shardings[size]
@@ -98,7 +104,8 @@ class Programs:
             by_canvas, key=lambda row: self.canvas_of(photos[row])
         ):
             rows = list(group)
-            for size in split(len(rows)):
+            sizes = [n for n in BATCH_SIZES if (canvas, n) in self._compiled]
+            for size in split(len(rows), sizes):
                 batch, rows = rows[:size], rows[size:]
                 batches.append(len(batch))
                 descriptors = self._run(canvas, size, [photos[row] for row in batch])

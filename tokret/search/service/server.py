@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -118,7 +119,7 @@ def run(
         loaded = Loaded(load(), service.limits, service.metrics, log)
         service.open(loaded)
         stop = threading.Event()
-        with signals.noticed(lambda _: stop.set(), lambda _: stop.set()):
+        with signals.noticed(lambda _: None, _stopping(stop)):
             mine = write_service(index, url, service.name)
             try:
                 count = f"{loaded.searcher.num_photos:,}"
@@ -134,6 +135,17 @@ def run(
     if not stop.is_set():
         raise UserError("the server has ended unexpectedly; start it again")
     log("stopped")
+
+
+def _stopping(stop: threading.Event) -> Callable[[int], None]:
+    """Stops at the first signal; a second Ctrl-C ends the process at once."""
+
+    def notice(number: int) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            signals.end_now(number, "interrupted")
+        stop.set()
+
+    return notice
 
 
 @contextlib.contextmanager

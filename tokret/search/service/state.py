@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import secrets
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +22,8 @@ from tokret.search.service.problems import Problem
 from tokret.search.service.programs import Programs
 from tokret.search.service.stand_in import Searcher
 from tokret.shapes import Float
+
+REFRESH_SECONDS = 1.0  # between two looks at whether the index has changed
 
 
 class Upload(NamedTuple):
@@ -42,10 +46,9 @@ class Loaded:
     ) -> None:
         """Compiles the programs; `log` is called with the progress."""
         self.searcher, self._log = searcher, log
-        self._extractor = searcher.extractor
-        self._programs = Programs(searcher.extractor.system, log)
-        self.descriptors: BoundedCache[tuple[str, Box | None], np.ndarray]
-        self.descriptors = BoundedCache(limits.descriptors, 2**62)
+        self._closed, self._refreshed = False, time.monotonic()
+        self._limits = limits
+        self._use_model()
         self.device = Device(
             lambda photos: self._programs.embed(photos),
             searcher.search,
@@ -54,16 +57,37 @@ class Loaded:
             metrics.batches.observe,
         )
 
+    def _use_model(self) -> None:
+        """Compiles the programs of one photo; those of batches in the background."""
+        self.extractor = self.searcher.extractor
+        self._programs = Programs(self.extractor.system, self._log)
+        self.descriptors: BoundedCache[tuple[str, Box | None], np.ndarray]
+        self.descriptors = BoundedCache(self._limits.descriptors, 2**62)
+        self._compiling = threading.Thread(
+            target=self._programs.compile_batches,
+            args=(lambda: self._closed,),
+            name="compiling",
+            daemon=True,
+        )
+        self._compiling.start()
+
     def _refresh(self) -> None:
-        """Notices what another process has changed; of another model recompiles."""
-        if self.searcher.refresh() and self.searcher.extractor is not self._extractor:
-            self._extractor = self.searcher.extractor
-            self._programs = Programs(self._extractor.system, self._log)
-            self.descriptors.clear()
+        """Notices what another process has changed, also the model."""
+        if time.monotonic() - self._refreshed < REFRESH_SECONDS:
+            return
+        self._refreshed = time.monotonic()
+        if self.searcher.refresh() and self.searcher.extractor is not self.extractor:
+            self._use_model()
+
+    def close(self, seconds: float) -> None:
+        """Ends the threads; jobs that are running have some seconds."""
+        self._closed = True
+        self.device.stop(seconds)
+        self._compiling.join()  # Python's end would crash in a compilation
 
     def attention_maps(self, view: Any) -> Float[np.ndarray, "l h w"] | None:
         """The maps of a view; None if the model has none. Called by the device."""
-        found = self._extractor.system.token_maps([view])
+        found = self.extractor.system.token_maps([view])
         return None if found is None else found[0]
 
 
@@ -130,7 +154,7 @@ class Service:
     def close(self) -> None:
         """Ends the device's thread, when no request is left."""
         if self._loaded:
-            self._loaded.device.stop(float(self.limits.stop_seconds))
+            self._loaded.close(float(self.limits.stop_seconds))
 
     @property
     def searcher(self) -> Searcher:
