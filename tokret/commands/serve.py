@@ -52,10 +52,10 @@ def main(
     _require_libraries()
     from tokret.search.catalogue import WEIGHTS
     from tokret.search.extractor import load_copy
+    from tokret.search.searcher import Searcher
     from tokret.search.service.guard import check_token
     from tokret.search.service.limits import MIB, Limits
     from tokret.search.service.server import Address, run
-    from tokret.search.service.stand_in import Searcher
     from tokret.search.service.state import Service
 
     keep_compiled(compilation_cache)

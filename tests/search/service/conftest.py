@@ -6,10 +6,10 @@ from starlette.testclient import TestClient
 
 from tests.search.conftest import checkpoint, loaded, photos  # noqa: F401 (fixtures)
 from tokret.search.indexing import update_index
+from tokret.search.searcher import Searcher
 from tokret.search.service.app import make_app
 from tokret.search.service.guard import Access
 from tokret.search.service.limits import Limits
-from tokret.search.service.stand_in import Searcher
 from tokret.search.service.state import Loaded, Service
 
 SMALL = Limits(decoders=1, batch_wait=0.0)

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from tokret.search.photo_table import Filters
+from tokret.search.searcher import Hit
 from tokret.search.service.programs import BATCH_SIZES
-from tokret.search.service.stand_in import Filters, Hit
 from tokret.shapes import Float, UInt8
 
 Result = TypeVar("Result")

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tokret.data.views import View, photo_digest
+from tokret.search.photo_table import Filters
 from tokret.search.service.answers import (
     AddAnswer,
     AddForm,
@@ -29,7 +30,6 @@ from tokret.search.service.forms import parse_parts, parse_query
 from tokret.search.service.problems import Problem, json_response
 from tokret.search.service.saving import make_folder, save_photo
 from tokret.search.service.searching import find_source, pixels_of
-from tokret.search.service.stand_in import Filters
 from tokret.search.service.state import Service
 
 SIDES = (80, 160, 320, 640, 1280, 2560, 5120)  # of pictures, in pixels

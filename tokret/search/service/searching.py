@@ -11,7 +11,9 @@ from starlette.responses import Response
 
 from tokret.data.views import Box, photo_digest
 from tokret.errors import UserError
+from tokret.search.photo_table import Filters
 from tokret.search.querying import parse_box
+from tokret.search.searcher import Hit, combine
 from tokret.search.service.answers import (
     Query,
     Result,
@@ -23,7 +25,6 @@ from tokret.search.service.decoding_worker import DecodedView, Source
 from tokret.search.service.form_parts import Part, read_form
 from tokret.search.service.forms import parse_parts
 from tokret.search.service.problems import Problem, json_response
-from tokret.search.service.stand_in import Filters, Hit, combine
 from tokret.search.service.state import Service, Upload
 from tokret.shapes import Float
 

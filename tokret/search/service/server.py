@@ -14,10 +14,10 @@ import uvicorn
 
 from tokret.errors import UserError
 from tokret.runtime import signals
+from tokret.search.searcher import Searcher
 from tokret.search.service.app import make_app
 from tokret.search.service.guard import LOOPBACK, Access
 from tokret.search.service.service_file import remove_service, write_service
-from tokret.search.service.stand_in import Searcher
 from tokret.search.service.state import Loaded, Service
 
 BACKLOG = 128  # connections that wait to be accepted

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from tokret.data.views import Box
+from tokret.search.searcher import Searcher
 from tokret.search.service.bounded_cache import BoundedCache
 from tokret.search.service.decoder import Decoder
 from tokret.search.service.device import Device
@@ -20,7 +21,6 @@ from tokret.search.service.limits import Limits
 from tokret.search.service.metrics import Metrics
 from tokret.search.service.problems import Problem
 from tokret.search.service.programs import Programs
-from tokret.search.service.stand_in import Searcher
 from tokret.shapes import Float
 
 REFRESH_SECONDS = 1.0  # between two looks at whether the index has changed
