@@ -107,11 +107,17 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start(environment):
-    """Returns a function that starts a script, or a command of tokret, as a user."""
+    """Returns a function that starts a script, or a command of tokret, as a user.
 
-    def popen(program, *arguments, devices=1, **more):
+    `signalled` has the first arguments of tests/signalled.py, which then starts it.
+    """
+
+    def popen(program, *arguments, devices=1, signalled=(), **more):
         script = str(ROOT / program)
         named = [script] if program.endswith(".py") else ["-m", "tokret", program]
+        if signalled:
+            command = program.removesuffix(".py")
+            named = ["-m", "tests.signalled", *map(str, signalled), command]
         return subprocess.Popen(
             [sys.executable, *named, *map(str, arguments)],
             cwd=ROOT,

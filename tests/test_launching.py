@@ -252,7 +252,7 @@ def run(script, folder, **programs):
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -2,7 +2,7 @@
 
     TOKRET_KILLS=100 python -m pytest tests/test_object_storage.py -k killed
 
-is the long form; by default there are ten kills.
+is the long form; by default there are four kills.
 """
 
 import json
@@ -10,7 +10,6 @@ import os
 import random
 import re
 import signal
-import socket
 import threading
 import time
 
@@ -19,12 +18,13 @@ import numpy as np
 import pytest
 
 from tests.storage.proxy import Fault, Request, seeded
+from tests.storage.servers import free_port
 from tokret.io.remote import cache_folder, objects, urls
 from tokret.io.remote.fetching import fetch
 from tokret.training.checkpoints import list_steps
 from tokret.training.weights import find_checkpoint, load_weights
 
-KILLS = int(os.environ.get("TOKRET_KILLS", "10"))
+KILLS = int(os.environ.get("TOKRET_KILLS", "4"))
 EPOCHS = 4 + KILLS // 3
 STEPS = 2 * EPOCHS  # of 16 photos in batches of 8
 FAULTS = (
@@ -64,10 +64,7 @@ def hosts(start, tmp_path_factory):
     copies, running = tmp_path_factory.mktemp("copies"), []
 
     def started(*command, count=2, **environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        met = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
+        met = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={count}"]
         processes = [
             start(
                 *command,
@@ -88,7 +85,7 @@ def hosts(start, tmp_path_factory):
 
 
 def ends(processes):
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
     return [(p.returncode, *o) for p, o in zip(processes, outputs, strict=True)]
 
 
@@ -101,10 +98,17 @@ def succeed(processes):
 
 
 def wait_for(condition, process):
-    last = time.monotonic() + 300
+    last = time.monotonic() + 600
     while not condition():
-        assert process.poll() is None and time.monotonic() < last, ends([process])
+        if process.poll() is not None or time.monotonic() > last:
+            process.kill()
+            raise AssertionError(ends([process]))
         time.sleep(0.1)
+
+
+def list_sums(url):
+    """Names of the digests of checkpoints, which come last; the oldest may be gone."""
+    return [name for name in objects.list_objects(url) if name.endswith("SHA256SUMS")]
 
 
 def read_lines(*paths):
@@ -178,8 +182,13 @@ def test_killed_again_and_again_it_ends_as_on_a_disk(
         killer = Killer(chance.randrange(1, 120), chance.random() < 0.5)
         gcs.proxy.plan = killer
         killer.processes = hosts(*command, **gcs.environment)
-        kills += all(end[0] == -signal.SIGKILL for end in ends(killer.processes))
-    assert kills == KILLS
+        statuses = [end[0] for end in ends(killer.processes)]
+        if statuses == [0, 0]:  # complete, after fewer requests
+            break
+        # The other may notice it before it is killed itself.
+        assert -signal.SIGKILL in statuses
+        kills += 1
+    assert kills > 0
     gcs.proxy.reset()
     succeed(hosts(*command, **gcs.environment))
     check(url, on_disk)
@@ -226,12 +235,12 @@ def test_s3_one_process_that_is_killed(hosts, s3, demo_arguments, trained, every
 
 def test_a_second_run_is_refused_and_a_signal_saves(hosts, s3, demo_arguments, refused):
     url = f"{s3.url}/run"
-    command = ("train", *demo_arguments, f"--workdir={url}", "--config.epochs=999")
+    command = ("train", *demo_arguments, f"--workdir={url}", "--config.epochs=99999")
     (first,) = hosts(*command, count=1, **s3.environment)
     wait_for(lambda: objects.find_object(f"{url}/.lease"), first)
     (end,) = ends(hosts(*command, count=1, **s3.environment))
     refused(end, f"another run is training in {url}", f"process {first.pid} on ")
-    wait_for(lambda: objects.find_object(f"{url}/checkpoints/4/SHA256SUMS"), first)
+    wait_for(lambda: list_sums(f"{url}/checkpoints"), first)
     first.send_signal(signal.SIGTERM)
     ((status, _, err),) = ends([first])
     assert status == 75, err

@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import signal
-import socket
-import time
 
 import numpy as np
 import pytest
 
+from tests.storage.servers import free_port
 from tokret.retrieval.store.reading import read_store
 from tokret.training.checkpoints import list_steps
 
@@ -41,19 +39,19 @@ def arguments(demo_arguments):
 def pair(start):
     """Returns a function that starts a program as two processes."""
 
-    def started(*command):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        met = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
-        return [start(*command, *met, f"--process_id={i}", devices=4) for i in range(2)]
+    def started(*command, second=()):
+        met = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2")
+        return [
+            start(*command, *met, f"--process_id={i}", devices=4, signalled=signalled)
+            for i, signalled in enumerate(((), second))
+        ]
 
     return started
 
 
 def ends(processes):
     """Statuses, outputs and error outputs."""
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=600) for process in processes]
     return [(p.returncode, *o) for p, o in zip(processes, outputs, strict=True)]
 
 
@@ -78,13 +76,9 @@ def halves(pair, whole, arguments, tmp_path_factory):
     """The folder of a run of two, one of which got Ctrl-C, and its ends."""
     workdir = tmp_path_factory.mktemp("run") / "halves"
     command = ("train.py", *arguments, f"--workdir={workdir}")
-    processes = pair(*command)
-    deadline = time.monotonic() + 300
-    while not (workdir / "config.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-        assert processes[1].poll() is None, ends(processes)
-    processes[1].send_signal(signal.SIGINT)  # while the step is compiled
-    stopped = ends(processes)
+    # Once signals stop the run, before the first step.
+    place = "tokret.training.checkpoints:Checkpoints.recorded_config"
+    stopped = ends(pair(*command, second=("SIGINT", place, "", 1)))
     reached = list_steps(workdir)
     return workdir, reached, stopped, ends(pair(*command))
 

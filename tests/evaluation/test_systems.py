@@ -201,7 +201,7 @@ def test_killed_at_any_moment_it_ends_the_same(photos, tmp_path, long):
 
     # Of its own devices: among others a batch is split otherwise.
     process = start(tmp_path / "whole")
-    assert process.communicate(timeout=300)[0].endswith("done\n")
+    assert process.communicate(timeout=600)[0].endswith("done\n")
     whole = content(tmp_path / "whole")
     clock = random.Random(0)
     kills = attempt = 0
@@ -219,7 +219,7 @@ def test_killed_at_any_moment_it_ends_the_same(photos, tmp_path, long):
                     process.stdout.readline()
                 time.sleep(clock.random() * 0.02)
                 process.send_signal(signal.SIGKILL)
-            out, _ = process.communicate(timeout=300)
+            out, _ = process.communicate(timeout=600)
             complete = process.returncode == 0
             kills += process.returncode == -signal.SIGKILL
             assert complete == out.endswith("done\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-STALLED = 30  # seconds without a new mutation
+STALLED = 300  # seconds without a new mutation
 # Readers that write synchronise to the disk, which would take most of the time.
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}  # each thread's would count as memory

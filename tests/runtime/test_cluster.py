@@ -1,12 +1,12 @@
 """Processes that join each other, or do not, and how one's failure ends them all."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
 
+from tests.storage.servers import free_port
 from tokret.errors import UserError
 from tokret.runtime import cluster
 
@@ -117,9 +117,7 @@ def members():
     """Returns a function that runs some of two processes to their ends."""
 
     def run(fate, indices=(0, 1), seconds=60):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         started = [
             subprocess.Popen(
                 [sys.executable, "-c", MEMBER, str(i), str(port), str(seconds), fate],
@@ -130,7 +128,7 @@ def members():
             )
             for i in indices
         ]
-        ends = [process.communicate(timeout=120) for process in started]
+        ends = [process.communicate(timeout=600) for process in started]
         return [(p.returncode, *end) for p, end in zip(started, ends, strict=True)]
 
     return run

