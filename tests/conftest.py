@@ -72,6 +72,31 @@ SMALL_LANDMARKS = (
 )
 
 
+# Whole programs, the longest first.
+LONGEST = (
+    "tests/test_object_storage.py",
+    "tests/test_faults.py",
+    "tests/test_train.py",
+    "tests/test_eval.py",
+    "tests/test_processes.py",
+    "tests/test_first_steps.py",
+    "tests/test_wheel.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first: of several workers none has one at the end."""
+
+    def order(item):
+        file = item.nodeid.partition("::")[0]
+        rank = LONGEST.index(file) if file in LONGEST else len(LONGEST)
+        return rank, file not in slow
+
+    marked = (item.nodeid for item in items if item.get_closest_marker("slow"))
+    slow = {name.partition("::")[0] for name in marked}
+    items.sort(key=order)
+
+
 @pytest.fixture(autouse=True)
 def kept_programs_end_with_their_test():
     """Commands that run in this process keep compiled programs from then on."""

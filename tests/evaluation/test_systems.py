@@ -205,7 +205,7 @@ def test_killed_at_any_moment_it_ends_the_same(photos, tmp_path, long):
     whole = content(tmp_path / "whole")
     clock = random.Random(0)
     kills = attempt = 0
-    while kills < (10 if long else 2):
+    while kills < (10 if long else 2) and attempt < 20:  # a fast machine may need them
         folder, attempt = tmp_path / f"stores{attempt}", attempt + 1
         complete = False
         while not complete:
