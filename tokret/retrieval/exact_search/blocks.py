@@ -4,6 +4,7 @@ Block i is on device i modulo the number of devices. A process loads only the bl
 of its own devices, and the operating system reads the pages of the next block ahead.
 """
 
+import bisect
 import dataclasses
 import functools
 import mmap
@@ -79,13 +80,17 @@ class ConcatenatedDatabase:
         start, stop, step = rows.indices(len(self))
         if step != 1:
             raise ValueError("a slice's step must be 1")
-        parts, begin = [], 0
-        for piece, end in zip(self._pieces, self._ends, strict=True):
+        parts = []
+        first = bisect.bisect_right(self._ends, start)
+        for number in range(first, len(self._pieces)):
+            piece, end = self._pieces[number], self._ends[number]
+            begin = end - len(piece)
+            if begin >= stop:
+                break
             low, high = max(start, begin), min(stop, end)
             if low < high:
                 part = piece[low - begin : high - begin]
                 parts.append(np.asarray(part, self.dtype))
-            begin = end
         if len(parts) == 1:
             return parts[0]
         return np.concatenate([np.empty((0, self.shape[1]), self.dtype), *parts])
