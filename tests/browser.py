@@ -78,5 +78,4 @@ def tabs(chromium):
     with contextlib.ExitStack() as closing:
         opened = Tabs(chromium, closing)
         yield opened
-    unexpected = opened.unexpected()
-    assert not unexpected, unexpected
+    assert opened.unexpected() == []

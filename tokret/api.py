@@ -28,7 +28,7 @@ from tokret.search.catalogue import WEIGHTS
 from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.photos import view_of
 from tokret.search.querying import SearchResults, check_box, query_index
-from tokret.search.remote_index import fetch_catalogue
+from tokret.search.remote_index import fetched_catalogue
 from tokret.shapes import Float
 
 # Arrays are uint8 [height, width, 3], each of its own size.
@@ -187,10 +187,9 @@ class Index:
         """Opens an index as `open_index`; the first query restores its model."""
         if root is not None and not root.is_dir():
             raise UserError(f"root={root} is not a folder; name that of the photos")
-        catalogue = fetch_catalogue(folder)
-        failed = catalogue.errors()
-        self.names = [name for name in catalogue.photos if name not in failed]
-        self.root = Path(catalogue.root) if root is None else root
+        with fetched_catalogue(folder) as catalogue:
+            self.names = [entry.name for entry in catalogue.entries() if entry.part]
+            self.root = Path(catalogue.root) if root is None else root
         self._folder = folder
 
         @functools.cache

@@ -73,11 +73,11 @@ def test_names_of_several_lines_are_skipped_and_escaped(write, tmp_path):
 
 
 def test_an_index_of_photos_is_left_out(write, tmp_path):
-    write("a.jpg", "index/catalogue.json", "index/.lock", "index/parts/0/x.npy")
-    write("other/catalogue.json", "other/b.jpg")
+    write("a.jpg", "index/catalogue.sqlite", "index/.lock", "index/parts/0/x.npy")
+    write("other/catalogue.sqlite", "other/b.jpg")
     walk = PhotoWalk(tmp_path)
     assert listed(walk) == ["a.jpg", "other/b.jpg"]
-    assert walk.notes() == ["1 file skipped, not photos by their suffix: .json 1"]
+    assert walk.notes() == ["1 file skipped, not photos by their suffix: .sqlite 1"]
     assert listed(PhotoWalk(tmp_path / "index")) == []
 
 

@@ -4,17 +4,21 @@ All of them are functions (random, content, number) -> content. The same numbers
 the same mutations; consecutive ones go through all keys of a JSON file.
 """
 
+import contextlib
 import copy
 import io
 import json
 import pickle
 import random
 import re
+import sqlite3
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import msgspec
 
 Mutation = Callable[[random.Random, bytes, int], bytes]
 
@@ -214,3 +218,43 @@ def mutate_zip(rng: random.Random, data: bytes, number: int) -> bytes:
             changed = mutate_bytes(rng, content, number) if name == chosen else content
             new.writestr(name, changed)
     return file.getvalue()
+
+
+def mutate_sqlite(rng: random.Random, data: bytes, number: int) -> bytes:
+    """Changes a value of a table and corrects the row's CRC-32; or any bytes.
+
+    The last column of each table is the CRC-32 of the others.
+    """
+    if rng.random() < 0.4:
+        return mutate_bytes(rng, data, number)
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as file:
+        file.deserialize(data)
+        names = file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        table = rng.choice(names.fetchall())[0]
+        *columns, checksum = [
+            name for _, name, *_ in file.execute(f"PRAGMA table_info({table})")
+        ]
+        rows = file.execute(f"SELECT * FROM {table}").fetchall()
+        *values, _ = rng.choice(rows)
+        at = rng.randrange(len(columns))
+        with contextlib.suppress(sqlite3.Error, OverflowError, UnicodeError):
+            new = _other_value(rng, values[at], number)
+            file.execute(
+                f"UPDATE {table} SET {columns[at]} = ? WHERE id = ?", (new, values[0])
+            )
+            values[at] = new
+            crc = zlib.crc32(msgspec.msgpack.encode(values))
+            file.execute(
+                f"UPDATE {table} SET {checksum} = ? WHERE id = ?", (crc, values[0])
+            )
+        return file.serialize()
+
+
+def _other_value(rng: random.Random, value: Any, number: int) -> Any:
+    """A value of SQLite: the same in part, or another one."""
+    if isinstance(value, bytes) and rng.random() < 0.5:
+        return mutate_bytes(rng, value, number)
+    if isinstance(value, str) and value[:1] == "{" and rng.random() < 0.7:
+        return mutate_json(rng, value.encode(), number).decode(errors="replace")
+    plain = [v for v in VALUES if v is None or isinstance(v, int | float | str)]
+    return rng.choice([*plain, b"", b"\0" * 16, b"\xff"])

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from tests.fuzz import mutations
@@ -49,11 +48,7 @@ from tokret.io.weight_files import read_weights
 from tokret.retrieval import results, whitening
 from tokret.retrieval.store.reading import read_store
 from tokret.retrieval.store.writing import write_store
-from tokret.search.catalogue import (
-    Catalogue,
-    encode_catalogue,
-    read_catalogue,
-)
+from tokret.search.catalogue import open_catalogue
 from tokret.training.checkpoint_digests import verify, write_digests
 from tokret.training.checkpoint_metadata import read_config
 from tokret.training.metrics_lines import _drop_lines_after
@@ -79,13 +74,18 @@ def _resume(path: Path) -> None:
         writer.finish()
 
 
-def _mutate_catalogue(rng: random.Random, data: bytes, number: int) -> bytes:
-    """Of what would still be a catalogue, the checksum is corrected."""
-    changed = mutations.mutate_json(rng, data, number)
-    try:
-        return encode_catalogue(msgspec.json.decode(changed, type=Catalogue))
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return changed
+def _read_catalogue(path: Path) -> None:
+    with open_catalogue(path.parent, path.name) as catalogue:
+        entries = [*catalogue.entries()]
+        catalogue.photos_with(entry.digest for entry in entries if entry.digest)
+        for part in catalogue.parts():
+            catalogue.photos_in(part.name)
+        catalogue.removed()
+        catalogue.errors()
+        catalogue.folders()
+        catalogue.labels()
+        catalogue.rows_of(["a"])
+        catalogue.check()
 
 
 def _read_metadata(path: Path) -> None:
@@ -194,8 +194,8 @@ READERS: dict[str, Reader] = {
         True,
         True,
     ),
-    "catalogue.json": Reader(
-        valid.catalogue, lambda path: read_catalogue(path.parent), _mutate_catalogue
+    "catalogue.sqlite": Reader(
+        valid.catalogue, _read_catalogue, mutations.mutate_sqlite
     ),
     "results.json": Reader(
         valid.written(

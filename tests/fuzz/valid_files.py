@@ -21,12 +21,10 @@ from tokret.io.weight_files import write_safetensors
 from tokret.retrieval import whitening
 from tokret.retrieval.store.record import Images, Record
 from tokret.retrieval.store.writing import write_store
-from tokret.search.catalogue import (
-    Catalogue,
-    ModelInfo,
-    PhotoEntry,
-    encode_catalogue,
-)
+from tokret.search.catalogue import FILE
+from tokret.search.catalogue_rows import ModelInfo, PhotoEntry
+from tokret.search.catalogue_writing import writing
+from tokret.search.part_stores import to_array
 from tokret.search.photos import Stamp
 from tokret.training import checkpoint_digests
 from tokret.training.checkpoint_digests import write_digests
@@ -103,12 +101,17 @@ def store(name: str, *, finish: bool) -> Callable[[Path], Path]:
 def catalogue(folder: Path) -> Path:
     model = ModelInfo("/weights", "abc", 64, (1.0,), {"dim": 8})
     part = "0123456789abcdef"
-    photos = {
-        "a/b é.jpg": PhotoEntry(Stamp(10, 20), digest=part, part=part, row=3),
-        "bad.jpg": PhotoEntry(Stamp(0, 0), "empty"),
-    }
-    catalogue = encode_catalogue(Catalogue("/photos", model, photos))
-    return written("catalogue.json", catalogue)(folder)
+    photos = [
+        PhotoEntry("a/b é.jpg", Stamp(10, 20), "", part, part, 1),
+        PhotoEntry("bad.jpg", Stamp(0, 0), "empty"),
+        PhotoEntry("removed.jpg", Stamp(0, 0), "", "f" * 16),
+    ]
+    with writing(folder, "/photos", FILE, model, is_new=True) as writer:
+        writer.set_engines({"qdrant://host:6333/photos": {"points": 1}})
+        writer.add_part(part, to_array(["f" * 16, part]))
+        writer.put(photos)
+        writer.commit()
+    return folder / FILE
 
 
 def config_file(folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Kills updates of an index at their steps on the disk, and checks what is left.
 
-    python tests/search/kill_points.py FOLDER STRIDE
+    python -m tests.search.kill_points FOLDER STRIDE
 
 FOLDER is an empty one; of the steps (a file opened for writing, written, synchronised,
 renamed or removed; a folder made or removed) every STRIDE-th is a kill point. Each
@@ -19,12 +19,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.search.contents import read_catalogue
 from tokret.config.parsing import parse_saved
 from tokret.config.tree import ExtractionConfig
 from tokret.evaluation.systems import ModelSystem
 from tokret.retrieval.store.record import weights_digest
 from tokret.search import indexing
-from tokret.search.catalogue import FILE, ModelInfo, read_catalogue
+from tokret.search.catalogue import FILE, open_catalogue
+from tokret.search.catalogue_rows import ModelInfo
 from tokret.search.extractor import Extractor
 from tokret.search.index_writer import Limits
 from tokret.search.part_stores import open_parts
@@ -120,7 +122,8 @@ def check(root, index, scales, kept, stale=frozenset()):
         assert not kept
         return
     catalogue = read_catalogue(index)
-    stores, damaged = open_parts(index, catalogue)
+    with open_catalogue(index) as opened:
+        stores, damaged = open_parts(index, opened)
     assert not damaged
     (scale,) = [
         s for s in scales if extractor(s).model.weights == catalogue.model.weights

@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -10,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.search.contents import change_rows, read_catalogue
 from tokret.api import open_index
 from tokret.errors import UserError
 from tokret.io.file_locks import held
 from tokret.retrieval.extraction import extract
 from tokret.runtime import ending
-from tokret.search import photo_extraction
-from tokret.search.catalogue import FILE, PARTS, read_catalogue
+from tokret.search import photo_extraction, photo_listing
+from tokret.search.catalogue import FILE, PARTS, open_catalogue
 from tokret.search.extractor import load_copy, load_extractor, save_copy
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import NOTHING_KEPT, update_index
@@ -40,7 +40,7 @@ def update(load, photos, tmp_path):
 def interrupt(monkeypatch):
     """Expects that an update is interrupted after its first five photos."""
     extract_into = photo_extraction.extract_into
-    monkeypatch.setattr(photo_extraction, "AT_ONCE", 5)
+    monkeypatch.setattr(photo_listing, "AT_ONCE", 5)
 
     def interrupted(*arguments):
         extract_into(*arguments)
@@ -63,7 +63,8 @@ def counts(change):
 def descriptors(index):
     """All good photos' descriptors, by name."""
     catalogue = read_catalogue(index)
-    stores, damaged = open_parts(index, catalogue)
+    with open_catalogue(index) as opened:
+        stores, damaged = open_parts(index, opened)
     assert not damaged
     return {
         name: np.array(stores[entry.part].descriptors[entry.row])
@@ -452,9 +453,7 @@ def test_a_damaged_catalogue_can_be_rebuilt(update, tmp_path):
     index = tmp_path / "index"
     update()
     before = descriptors(index)
-    fields = json.loads((index / FILE).read_text())
-    fields["root"] = "/elsewhere"
-    (index / FILE).write_text(json.dumps(fields))
+    change_rows(index, "UPDATE meta SET root = '/elsewhere'")
     with pytest.raises(UserError, match="another checksum.*: index its photos again"):
         update()
     assert len(os.listdir(index / PARTS)) == 1  # nothing was removed

@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 import numpy as np
@@ -6,7 +7,13 @@ from PIL import Image
 
 from tokret.data.preparing import photo_processing
 from tokret.errors import UserError
-from tokret.search.photos import find_photos, photo_views, read_view, view_of
+from tokret.search.photo_listing import Listing
+from tokret.search.photos import photo_views, read_view, view_of
+
+
+def find_photos(root):
+    with contextlib.closing(Listing(root)) as listing:
+        return dict(listing.stamps()), listing.notes
 
 
 def test_photos_are_listed_by_name_and_known_by_size_and_time(photos):

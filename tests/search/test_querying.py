@@ -9,12 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.search.contents import read_catalogue, tampered
 from tokret import api
 from tokret.commands import query
 from tokret.commands.query import render, to_text
 from tokret.errors import UserError
 from tokret.runtime.compilation_cache import DEFAULT
-from tokret.search.catalogue import FILE, encode_catalogue, read_catalogue
+from tokret.search.catalogue import FILE
+from tokret.search.catalogue_writing import writing
 from tokret.search.extractor import load_copy
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
@@ -106,33 +108,20 @@ def test_files_that_are_gone_are_named(results_of, photos):
     assert to_text(results).startswith(f"   1  1.0000  {moved}/sea/1.jpg\n")
 
 
-def tampered(index, change):
-    """Changes the photos of a catalogue, and gives it the checksum of that."""
-    catalogue = read_catalogue(index)
-    photos = dict(catalogue.photos)
-    change(photos)
-    whole = msgspec.structs.replace(catalogue, photos=photos, checksum=0)
-    (index / FILE).write_bytes(encode_catalogue(whole))
-
-
 def swap_rows(photos):
     a, b = min(photos), max(photos)
-    place = {
-        name: {"part": photos[name].part, "row": photos[name].row} for name in (a, b)
-    }
-    photos[a] = msgspec.structs.replace(photos[a], **place[b])
-    photos[b] = msgspec.structs.replace(photos[b], **place[a])
+    place = photos[a].part, photos[a].row
+    photos[a] = photos[a]._replace(part=photos[b].part, row=photos[b].row)
+    photos[b] = photos[b]._replace(part=place[0], row=place[1])
 
 
 def give_one_row_two_names(photos):
     a, b = min(photos), max(photos)
-    photos[b] = msgspec.structs.replace(
-        photos[b], part=photos[a].part, row=photos[a].row
-    )
+    photos[b] = photos[b]._replace(part=photos[a].part, row=photos[a].row)
 
 
 def name_a_row_beyond_the_end(photos):
-    photos[min(photos)] = msgspec.structs.replace(photos[min(photos)], row=1000)
+    photos[min(photos)] = photos[min(photos)]._replace(row=1000)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +132,8 @@ def test_a_catalogue_that_disagrees_with_its_parts_is_refused(
 ):
     query = photos / "sea" / "1.jpg"
     right = results_of(query).hits
-    tampered(index, change)
+    with tampered(index) as entries:
+        change(entries)
     with pytest.raises(UserError, match="is damaged: .* row .* is not of .*; index"):
         results_of(query)
     assert update_index(photos, index, load).damaged
@@ -152,7 +142,10 @@ def test_a_catalogue_that_disagrees_with_its_parts_is_refused(
 
 
 def test_an_index_without_descriptors_is_refused(results_of, index, photos):
-    tampered(index, dict.clear)
+    before = read_catalogue(index)
+    with writing(index, before.root, FILE, before.model) as writer:
+        writer.drop(before.photos)
+        writer.commit()
     with pytest.raises(UserError, match="has no photo with a descriptor"):
         results_of(photos / "sea" / "1.jpg")
 
@@ -171,8 +164,8 @@ def test_parts_of_other_dimensions_are_refused(results_of, index, photos):
 def test_parts_of_other_weights_are_refused(results_of, index, photos):
     catalogue = read_catalogue(index)
     model = msgspec.structs.replace(catalogue.model, weights="others")
-    whole = msgspec.structs.replace(catalogue, model=model, checksum=0)
-    (index / FILE).write_bytes(encode_catalogue(whole))
+    with writing(index, catalogue.root, FILE, model) as writer:
+        writer.commit()
     with pytest.raises(UserError, match="has descriptors of another model"):
         results_of(photos / "sea" / "1.jpg")
 

@@ -8,14 +8,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import tokret as api
 from tests.search import kill_points
+from tests.search.contents import read_catalogue
 from tokret.errors import UserError
 from tokret.io.remote import cache_folder, objects, urls
 from tokret.io.remote.fetching import fetch
 from tokret.runtime import ending
 from tokret.search import held_parts
-from tokret.search.catalogue import FILE, read_catalogue
+from tokret.search.catalogue import FILE
 from tokret.search.indexing import update_index
-from tokret.search.remote_index import fetch_catalogue
+from tokret.search.remote_index import fetched_catalogue
 
 URL = "memory://bucket/index"
 NEVER = 10**9  # the step of an update that is not killed
@@ -133,8 +134,12 @@ def test_an_update_that_lost_its_lease_changes_nothing(
 
 
 def test_folders_that_are_no_index_are_refused(photos, load, other_host):
-    with pytest.raises(UserError, match="is not an index"):
-        fetch_catalogue(other_host())
+    index = other_host()
+    with (
+        pytest.raises(UserError, match="is not an index"),
+        fetched_catalogue(index),
+    ):
+        pass
     objects.write_object(f"{URL}/photos/1.jpg", b"")
     with pytest.raises(UserError, match="has other files, such as photos"):
         update_index(photos, other_host(), load)

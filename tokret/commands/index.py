@@ -30,6 +30,7 @@ def main(
     moved: bool = False,
     rebuild: bool = False,
     rehash: bool = False,
+    readd: bool = False,
     max_pixels: int = MAX_PIXELS,
     compilation_cache: str = DEFAULT,
 ) -> None:
@@ -51,6 +52,7 @@ def main(
       moved: the photos of the index are in another folder now, the one given here.
       rebuild: extract all descriptors again, as by another checkpoint.
       rehash: read all photos, even those of the same size and time as before.
+      readd: take in again what was removed from the index, but is still in the folder.
       max_pixels: of a photo. Above 100,000,000 photos are decoded at half their sides
         or less. Those that were refused before need --rehash.
       compilation_cache: folder of compiled programs; "" keeps none.
@@ -77,6 +79,7 @@ def main(
         moved=moved,
         rebuild=rebuild,
         rehash=rehash,
+        readd=readd,
         limits=Limits(max_pixels=max_pixels),
         log=log,
     )
@@ -94,6 +97,11 @@ def to_lines(change: Change) -> list[str]:
         lines.append(f"  {printable(why if name in why else f'{name}: {why}')}")
     if len(change.bad) > SHOWN:
         lines.append(f"  and {len(change.bad) - SHOWN} more")
+    if change.removed:
+        lines.append(
+            f"{counted(change.removed, 'photo')} removed from the index before, "
+            "skipped; --readd takes them in again"
+        )
     return lines
 
 

@@ -21,7 +21,7 @@ SYSTEM_FOLDERS = frozenset(
         *("lost+found", "System Volume Information"),
     }
 )
-CATALOGUE, PARTS = "catalogue.json", "parts"  # what an index of photos has
+CATALOGUE, PARTS = "catalogue.sqlite", "parts"  # what an index of photos has
 
 
 class PhotoWalk:

@@ -14,7 +14,8 @@ from tokret.evaluation.systems import ModelSystem, model_systems
 from tokret.io.remote.uploading import publish
 from tokret.io.remote.urls import shown
 from tokret.retrieval.store.record import weights_digest
-from tokret.search.catalogue import FROM_CHECKPOINT, ModelInfo
+from tokret.search.catalogue import FROM_CHECKPOINT
+from tokret.search.catalogue_rows import ModelInfo
 from tokret.training.checkpoint_metadata import read_config
 from tokret.training.remote_runs import drop_arrays, fetch_run
 from tokret.training.weights import find_checkpoint, load_weights, save_weights

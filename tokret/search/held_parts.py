@@ -1,7 +1,6 @@
 """The parts of an index, read into memory; what has changed is read again, no more."""
 
 import dataclasses
-import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,10 +20,11 @@ from tokret.retrieval.exact_search.held import HeldDatabase
 from tokret.retrieval.exact_search.top_k import Lists
 from tokret.retrieval.store.reading import REMEDY
 from tokret.retrieval.view_batches import decoding_threads
-from tokret.search.catalogue import FILE, PARTS, Catalogue
+from tokret.search.catalogue import PARTS, Catalogue, open_catalogue
+from tokret.search.catalogue_rows import ModelInfo, Part, PhotoEntry
 from tokret.search.part_stores import open_part
 from tokret.search.photo_table import Filters, PhotoTable, Segment, folder_of
-from tokret.search.remote_index import fetch_catalogue, fetch_parts
+from tokret.search.remote_index import fetch_parts, fetched_catalogue
 from tokret.shapes import Bool, Float, Int, Shaped
 
 Precision = Literal["float32", "int8"]
@@ -36,8 +36,9 @@ class HeldIndex:
     """An index as it was at some time; a later one has the same blocks."""
 
     folder: Path
-    stamp: tuple[int, ...]  # of the catalogue's file
-    catalogue: Catalogue
+    changes: str  # of its catalogue
+    root: str  # the folder of its photos
+    model: ModelInfo
     database: HeldDatabase
     scale: Float[np.ndarray, " d"] | None  # of int8 descriptors; None for float32
     table: PhotoTable
@@ -91,17 +92,19 @@ def read_index(folder: Path, precision: Precision, hold: bool = True) -> HeldInd
       UserError: there is none, or it is damaged.
     """
     while True:
-        stamp, catalogue = _stamp(folder), fetch_catalogue(folder)
-        try:
-            fetch_parts(folder, catalogue)
-            parts = _read_parts(folder, catalogue, catalogue.live_rows())
-            if not parts:
-                raise UserError(f"index={folder} has no photo with a descriptor")
-            return _held(folder, stamp, catalogue, parts, precision, hold)
-        except UserError:
-            # An update may have removed parts since the catalogue was read.
-            if fetch_catalogue(folder) == catalogue:
-                raise
+        with fetched_catalogue(folder) as catalogue:
+            try:
+                fetch_parts(folder, catalogue)
+                with catalogue.snapshot():
+                    parts = _read_parts(folder, catalogue)
+                if not parts:
+                    raise UserError(f"index={folder} has no photo with a descriptor")
+                return _held(folder, catalogue, parts, precision, hold)
+            except UserError:
+                # An update may have removed parts since the catalogue was read.
+                with fetched_catalogue(folder) as now:
+                    if now.changes == catalogue.changes:
+                        raise
 
 
 class _Part(NamedTuple):
@@ -111,28 +114,40 @@ class _Part(NamedTuple):
     paths: Sequence[Sequence[str]]  # of each row
 
 
-def _read_parts(
-    folder: Path, catalogue: Catalogue, live: Mapping[str, Rows]
-) -> list[_Part]:
+def _read_parts(folder: Path, catalogue: Catalogue) -> list[_Part]:
     """Opens parts, and compares the catalogue with them."""
 
-    def read(name: str) -> _Part:
-        rows = dict(sorted(live[name].items()))
+    def read(part: Part) -> _Part:
         try:
-            store = open_part(folder / PARTS / name, catalogue, rows)
+            store = open_part(folder, catalogue.model, part)
+            store.verify()
+            paths = _paths(folder, part, catalogue.photos_in(part.name))
         except UserError as error:
             raise UserError(
                 f"index={folder} is damaged: {str(error).removesuffix(f': {REMEDY}')}; "
                 "index its photos again, which repairs it"
             ) from error
-        digests = [int(store.record.images.digests[row], 16) for row in rows]
+        rows = np.array(list(paths), np.int64)
         descriptors: Database = store.descriptors
         if len(rows) < len(store.descriptors):
-            descriptors = SelectedRows(store.descriptors, np.array(list(rows)))
-        return _Part(name, descriptors, np.array(digests, np.uint64), [*rows.values()])
+            descriptors = SelectedRows(store.descriptors, rows)
+        return _Part(part.name, descriptors, part.digests[rows], [*paths.values()])
 
     with ThreadPoolExecutor(decoding_threads()) as pool:
-        return list(pool.map(read, sorted(live)))
+        return list(pool.map(read, catalogue.parts()))
+
+
+def _paths(folder: Path, part: Part, photos: Sequence[PhotoEntry]) -> Rows:
+    """The paths of each row in use, in the order of the rows."""
+    where, paths = folder / PARTS / part.name, dict[int, list[str]]()
+    for entry in photos:
+        if not part.has(entry):
+            raise UserError(f"{where}: row {entry.row} is not of {entry.name}")
+        paths.setdefault(entry.row, []).append(entry.name)
+    for row in np.flatnonzero(part.live).tolist():
+        if row not in paths:
+            raise UserError(f"{where}: row {row} is not of any photo")
+    return paths
 
 
 class SelectedRows:
@@ -156,7 +171,6 @@ class SelectedRows:
 
 def _held(
     folder: Path,
-    stamp: tuple[int, ...],
     catalogue: Catalogue,
     parts: Sequence[_Part],
     precision: Precision,
@@ -180,7 +194,15 @@ def _held(
         segments[part.name] = _segment(part, items, folders)
         first += len(items)
     table = PhotoTable(segments, tuple(folders), first)
-    return HeldIndex(folder, stamp, catalogue, database, scale, table)
+    return HeldIndex(
+        folder,
+        catalogue.changes,
+        catalogue.root,
+        catalogue.model,
+        database,
+        scale,
+        table,
+    )
 
 
 def _encoded(rows: Database, scale: Float[np.ndarray, " d"] | None) -> Database:
@@ -210,16 +232,7 @@ def refreshed(before: HeldIndex, precision: Precision, hold: bool) -> HeldIndex:
     Raises:
       UserError: it is damaged.
     """
-    stamp = _stamp(before.folder)
-    if stamp == before.stamp:
-        return before
+    with open_catalogue(before.folder) as catalogue:
+        if catalogue.changes == before.changes:
+            return before
     return read_index(before.folder, precision, hold)
-
-
-def _stamp(folder: Path) -> tuple[int, ...]:
-    """What changes whenever the catalogue is written."""
-    try:
-        found = os.stat(folder / FILE)
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns

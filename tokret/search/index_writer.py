@@ -1,38 +1,27 @@
 """The catalogue and the parts of an index while it is updated, safe against a kill."""
 
 import dataclasses
-import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
-from tokret.io.atomic_files import sync_folder, write_whole
 from tokret.io.remote.outputs import names_in
-from tokret.io.remote.uploading import publish, withdraw
 from tokret.retrieval.store.record import Images
 from tokret.runtime.ending import keeps
-from tokret.search import part_stores
-from tokret.search.catalogue import (
-    FILE,
-    PARTS,
-    WEIGHTS,
-    Catalogue,
-    PhotoEntry,
-    encode_catalogue,
-    read_catalogue,
-)
+from tokret.search.catalogue import FILE, PARTS, WEIGHTS, Catalogue, open_catalogue
+from tokret.search.catalogue_rows import PhotoEntry
+from tokret.search.catalogue_writing import CatalogueWriter
 from tokret.search.extractor import Extractor
+from tokret.search.part_stores import take_rows, to_array, write_part
 from tokret.search.photos import Stamp
 from tokret.search.remote_index import remove_folder
 from tokret.shapes import Float
 
-REBUILD = "rebuild.json"  # the catalogue of a rebuild, until it is complete
-DRAFT = ".catalogue.partial"  # of the one process that has the lock
+REBUILD = "rebuild.sqlite"  # the catalogue of a rebuild, until it is complete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,32 +37,21 @@ class Limits:
 class IndexWriter:
     """Adds parts, and the photos that they have, to the catalogue of an index."""
 
-    # by path relative to the root
-    photos: dict[str, PhotoEntry]
-    damaged: Sequence[str]  # why parts cannot be used; their photos are not in `photos`
-
     def __init__(
         self,
         index: Path,
-        file: str,
-        catalogue: Catalogue,
+        catalogue: CatalogueWriter,
         extractor: Extractor,
         limits: Limits,
         is_held: Callable[..., bool],
     ) -> None:
-        """Starts from a catalogue, which is to be written to a file in the index.
+        """Starts from a catalogue.
 
         `is_held` returns whether the index is still locked, as `file_locks.held`.
         """
-        self._index, self._file, self._limits = index, file, limits
-        self._catalogue, self._extractor = catalogue, extractor
+        self.catalogue = catalogue
+        self._index, self._limits, self._extractor = index, limits, extractor
         self._is_held = is_held
-        self._stores, self.damaged = part_stores.open_parts(index, catalogue)
-        self.photos = {
-            name: entry
-            for name, entry in catalogue.photos.items()
-            if not entry.part or entry.part in self._stores
-        }
 
     def add_part(
         self,
@@ -81,7 +59,7 @@ class IndexWriter:
         descriptors: Float[np.ndarray, "n d"],
         files: Sequence[Mapping[str, Stamp]],
     ) -> None:
-        """Writes a part, and the catalogue with it.
+        """Writes a part, and commits it with all changes before it.
 
         Args:
           images: of its rows.
@@ -92,15 +70,36 @@ class IndexWriter:
           UserError: the disk cannot be written, or the lock is gone.
         """
         part = self._write_part(images, descriptors)
-        for row, (stamps, digest) in enumerate(zip(files, images.digests, strict=True)):
-            for name, stamp in stamps.items():
-                self.photos[name] = PhotoEntry(stamp, "", digest, part, row)
-        self._write()
+        self.catalogue.put(
+            PhotoEntry(name, stamp, "", digest, part, row)
+            for row, (stamps, digest) in enumerate(
+                zip(files, images.digests, strict=True)
+            )
+            for name, stamp in stamps.items()
+        )
+        self.commit()
         keeps(f"what was extracted is kept in {self._index}; the same command resumes")
         self._merge_small()
 
-    def finish(self, found: Collection[str]) -> int:
-        """Removes the photos that are not found any more.
+    def commit(self) -> None:
+        """Commits all changes.
+
+        Raises:
+          UserError: the disk cannot be written, or the lock is gone.
+        """
+        # Else what another process has added since would be lost.
+        if self.catalogue.is_changed and not self._is_held(now=True):
+            raise UserError(
+                f"index={self._index}: its lock was removed or taken by another "
+                "process, so this update ends; start it again"
+            )
+        self.catalogue.commit()
+
+    def finish(self, gone: Iterable[Sequence[str]] = ()) -> int:
+        """Drops photos, and commits all changes.
+
+        Args:
+          gone: the photos that are not found any more.
 
         Returns:
           How many of them have a content that no photo has now.
@@ -109,65 +108,62 @@ class IndexWriter:
           UserError: no photo has a descriptor, the disk cannot be written, or the lock
             is gone.
         """
-        removed = [self.photos.pop(name) for name in self.photos.keys() - found]
-        kept = {entry.digest for entry in self.photos.values() if entry.part}
-        gone = sum(entry.digest not in kept for entry in removed)
-        if all(entry.error for entry in self.photos.values()):
-            name, entry = next(iter(self.photos.items()))
-            why = entry.error if name in entry.error else f"{name}: {entry.error}"
-            raise UserError(
-                f"none of the {len(self.photos)} photos in {self._catalogue.root} can "
-                f"be read; the first: {why}"
+        catalogue, lost = self.catalogue, 0
+        for names in gone:
+            dropped = catalogue.photos(names)
+            catalogue.drop(names)
+            kept = catalogue.photos_with(entry.digest for entry in dropped)
+            lost += sum(
+                entry.digest not in kept for entry in dropped if not entry.is_removed
             )
-        self._write()
+        self._check_readable()
+        self.commit()
         self._merge_small()
-        if self._file == REBUILD:
-            os.replace(self._index / REBUILD, self._index / FILE)
-            sync_folder(self._index)
-            publish(self._index / FILE)
-            withdraw(self._index / REBUILD)
+        if catalogue.file == REBUILD:
+            catalogue.replace_old()
         sweep(self._index)
-        return gone
+        return lost
 
-    def _current(self) -> Catalogue:
-        return msgspec.structs.replace(self._catalogue, photos=self.photos, checksum=0)
-
-    def _write(self) -> None:
-        # Else what another process has added since would be lost.
-        if not self._is_held(now=True):
-            raise UserError(
-                f"index={self._index}: its lock was removed or taken by another "
-                "process, so this update ends; start it again"
-            )
-        path, content = self._index / self._file, encode_catalogue(self._current())
-        if not path.exists() or path.read_bytes() != content:
-            write_whole(path, content, self._index / DRAFT)
-            publish(path)
+    def _check_readable(self) -> None:
+        if self.catalogue.num_photos() or not (errors := self.catalogue.errors()):
+            return
+        name, why = next(iter(errors.items()))
+        first = why if name in why else f"{name}: {why}"
+        raise UserError(
+            f"none of the {len(errors)} photos in {self.catalogue.root} can be read; "
+            f"the first: {first}"
+        )
 
     def _write_part(self, images: Images, descriptors: Float[np.ndarray, "n d"]) -> str:
-        part, store = part_stores.write_part(
-            self._index, self._extractor.system.record(images), descriptors
-        )
-        self._stores[part] = store
+        record = self._extractor.system.record(images)
+        part = write_part(self._index, record, descriptors)
+        self.catalogue.add_part(part, to_array(images.digests))
         return part
 
     def _merge_small(self) -> None:
         """Merges parts that are less than half in use, where there are many."""
-        live, most = self._current().live_rows(), self._limits.rows
-        small = [part for part, rows in live.items() if len(rows) < most // 2]
+        most, parts = self._limits.rows, self.catalogue.parts()
+        small = [part for part in parts if np.count_nonzero(part.live) < most // 2]
         if len(small) <= self._limits.small:
             return
-        places = [(part, row) for part in small for row in sorted(live[part])]
+        places = [
+            (part.name, row)
+            for part in small
+            for row in np.flatnonzero(part.live).tolist()
+        ]
+        photos: dict[tuple[str, int], list[PhotoEntry]] = {}
+        for part in small:
+            for entry in self.catalogue.photos_in(part.name):
+                photos.setdefault((entry.part, entry.row), []).append(entry)
         for start in range(0, len(places), most):
             moved = places[start : start + most]
-            part = self._write_part(*part_stores.take_rows(self._stores, moved))
-            for row, (old, old_row) in enumerate(moved):
-                for name in live[old][old_row]:
-                    entry = self.photos[name]
-                    self.photos[name] = msgspec.structs.replace(
-                        entry, part=part, row=row
-                    )
-        self._write()
+            name = self._write_part(*take_rows(self._index, moved))
+            self.catalogue.put(
+                entry._replace(part=name, row=row)
+                for row, place in enumerate(moved)
+                for entry in photos[place]
+            )
+        self.commit()
         sweep(self._index)
 
 
@@ -177,12 +173,16 @@ def sweep(index: Path) -> None:
     for file in (FILE, REBUILD):
         if (index / file).exists():
             try:
-                catalogue = read_catalogue(index, file)
+                with open_catalogue(index, file) as catalogue:
+                    kept |= {catalogue.model.copy, *_names(catalogue)}
             except UserError:
                 return
-            kept |= {catalogue.model.copy, *catalogue.live_rows()}
     for kind in (PARTS, WEIGHTS):
         for name in names_in(index / kind) - kept:
             # Only what has a name as `secrets.token_hex(8)` gives it.
             if re.fullmatch("[0-9a-f]{16}", name):
                 remove_folder(index / kind / name)
+
+
+def _names(catalogue: Catalogue) -> set[str]:
+    return {part.name for part in catalogue.parts()}

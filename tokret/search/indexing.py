@@ -6,44 +6,29 @@ whatever happens to the folder before the next one starts. The index has a copy 
 model's weights, so that further training does not change it.
 """
 
+import collections
 import contextlib
 import dataclasses
-import functools
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from tokret.errors import UserError
-from tokret.io.file_locks import held
-from tokret.io.remote.outputs import names_in, prepare_folder
-from tokret.io.remote.retrying import UnavailableError, at_once
-from tokret.io.remote.urls import shown, url_of
+from tokret.io.remote.urls import shown
 from tokret.runtime.ending import keeps
-from tokret.search.catalogue import (
-    FILE,
-    LOCK,
-    PARTS,
-    WEIGHTS,
-    Catalogue,
-    ModelInfo,
-    check_root,
-    read_catalogue,
-)
+from tokret.search.catalogue import FILE, PARTS, WEIGHTS, open_catalogue
+from tokret.search.catalogue_rows import ModelInfo, PhotoEntry, check_root
+from tokret.search.catalogue_writing import CatalogueWriter, writing
 from tokret.search.extractor import Extractor, copy_problem, damaged_copy, save_copy
-from tokret.search.index_writer import (
-    DRAFT,
-    REBUILD,
-    IndexWriter,
-    Limits,
-    sweep,
-)
+from tokret.search.index_folder import NOTHING_KEPT, locked
+from tokret.search.index_writer import REBUILD, IndexWriter, Limits
+from tokret.search.part_stores import open_parts
 from tokret.search.photo_extraction import add_photos, recognised
-from tokret.search.photos import Stamp, find_photos
-from tokret.search.remote_index import fetch_index
-
-NOTHING_KEPT = "nothing was extracted yet; the same command starts again"
+from tokret.search.photo_listing import Listing, batched, merged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +39,7 @@ class Change:
     new: int  # photos whose descriptors were extracted, also because they changed
     known: int  # photos that were moved, copied or touched, known by their content
     gone: int  # photos whose content is in no photo any more
+    removed: int  # photos that were removed from the index and stay out of it
     bad: Mapping[str, str]  # why photos have no descriptor, by name
     damaged: Sequence[str]  # why parts could not be used; they were extracted again
 
@@ -66,6 +52,7 @@ def update_index(
     moved: bool = False,
     rebuild: bool = False,
     rehash: bool = False,
+    readd: bool = False,
     limits: Limits = Limits(),  # noqa: B008 (frozen)
     log: Callable[[str], object] = lambda _: None,
 ) -> Change:
@@ -82,6 +69,8 @@ def update_index(
         complete, queries are answered by the old ones.
       rehash: whether all photos are read, also those whose size and time have not
         changed.
+      readd: whether photos that were removed from the index, and are still in the
+        folder, are taken in again.
       limits: the sizes of parts and photos.
       log: called with notes on the photos' folders and on what is skipped, first.
 
@@ -96,108 +85,103 @@ def update_index(
         check_root(str(root))
     except ValueError as error:
         raise UserError(f"{error}; rename the folder") from error
-    found, notes = find_photos(root)
-    if not found:
-        others = "".join(f"; {note}" for note in notes)
-        raise UserError(f"{root} has no photo; name a folder that has{others}")
-    for note in notes:
-        log(f"note: {note}")
-    with _prepared(index) as is_held:
-        old = _existing(index, rebuild)
-        if old is not None and old.root != str(root):
-            _check_moved(index, old, root, found, moved)
-        extractor = load(_own_copy(index, old))
-        file, catalogue = _started(index, old, root, extractor, rebuild)
-        writer = IndexWriter(index, file, catalogue, extractor, limits, is_held)
-        same = {
-            name
-            for name, entry in writer.photos.items()
-            if found.get(name) == entry.stamp and not rehash
-        }
-        changed = {name: found[name] for name in found if name not in same}
-        new, known = add_photos(writer, extractor, root, changed, limits)
-        gone = writer.finish(found)
-    bad = {name: entry.error for name, entry in writer.photos.items() if entry.error}
-    photos = len(writer.photos) - len(bad)
-    return Change(photos, new, known, gone, bad, writer.damaged)
-
-
-@contextlib.contextmanager
-def _prepared(index: Path) -> Iterator[Callable[..., bool]]:
-    """Creates the folder, locks it against other processes, and sweeps it.
-
-    If it is no index in the end, what was made is removed. Yields what returns whether
-    the lock is still held.
-    """
-    if url_of(index) is not None:
-        prepare_folder(index, "index")
-    try:
-        if index.exists() and not index.is_dir():
-            raise UserError(f"index={index} is a file; name a folder")
-        names = names_in(index)
-        if names and FILE not in names:
-            # Of a process that was killed, which had made the lock first; a lease may
-            # be gone.
-            is_left = LOCK in names or url_of(index) is not None
-            strange = names - ({PARTS, WEIGHTS, LOCK, DRAFT} if is_left else set())
-            if strange:
-                raise UserError(
-                    f"index={index} has other files, such as {min(strange)}; name an "
-                    "empty folder, or one that does not exist yet"
+    with contextlib.closing(Listing(root)) as listing:
+        if not listing.num_photos:
+            others = "".join(f"; {note}" for note in listing.notes)
+            raise UserError(f"{root} has no photo; name a folder that has{others}")
+        for note in listing.notes:
+            log(f"note: {note}")
+        with locked(index) as is_held:
+            old = _existing(index, rebuild)
+            if old is not None and old.root != str(root):
+                _check_moved(index, old.root, root, listing, moved)
+            extractor = load(_own_copy(index, old))
+            start = _started(index, old, root, extractor, rebuild)
+            with writing(index, str(root), *start) as catalogue:
+                if old is not None and rebuild:
+                    catalogue.put(old.removed)
+                if readd:
+                    catalogue.drop([entry.name for entry in catalogue.removed()])
+                damaged, number = _compare(index, catalogue, listing, rehash)
+                writer = IndexWriter(index, catalogue, extractor, limits, is_held)
+                new, known = add_photos(
+                    writer, extractor, root, listing.changed(), number, limits
                 )
-        made = [path for path in (index, *index.parents) if not path.exists()]
-        index.mkdir(parents=True, exist_ok=True)
-        (index / LOCK).touch()
-    except OSError as error:
-        raise UserError(
-            f"index={index} cannot be made: {error.strerror}; name another folder"
-        ) from error
-    refusal = f"index={index}: another process is updating it; wait for it"
-    with held(index / LOCK, refusal) as is_held:
-        remove = functools.partial(_remove_unless_index, index, made, is_held)
-        if FILE not in names:  # before, another process may be making it
-            keeps(NOTHING_KEPT, remove)
-        try:
-            fetch_index(index, FILE, REBUILD)
-            sweep(index)
-            yield is_held
-        finally:
-            remove()
+                gone = writer.finish(listing.gone())
+                return Change(
+                    catalogue.num_photos(),
+                    new,
+                    known,
+                    gone,
+                    catalogue.num_removed(),
+                    catalogue.errors(),
+                    damaged,
+                )
 
 
-def _remove_unless_index(
-    index: Path, made: Sequence[Path], is_held: Callable[..., bool]
-) -> None:
-    if (index / FILE).exists() or not _is_surely(is_held):
-        return
-    with contextlib.suppress(UnavailableError), at_once():
-        sweep(index)
-    for name in (DRAFT, LOCK):
-        (index / name).unlink(missing_ok=True)
-    for folder in (index / PARTS, index / WEIGHTS, *made):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+class _Old(NamedTuple):
+    """The index before an update."""
+
+    root: str
+    model: ModelInfo
+    removed: list[PhotoEntry]
 
 
-def _is_surely(is_held: Callable[..., bool]) -> bool:
-    with contextlib.suppress(UserError), at_once():
-        return is_held(now=True)
-    return False
-
-
-def _existing(index: Path, rebuild: bool) -> Catalogue | None:
+def _existing(index: Path, rebuild: bool) -> _Old | None:
     """Reads the catalogue; None for a new index, or a damaged one to be rebuilt."""
     if not (index / FILE).exists():
         return None
     try:
-        return read_catalogue(index)
+        with open_catalogue(index) as catalogue:
+            catalogue.check()
+            return _Old(catalogue.root, catalogue.model, catalogue.removed())
     except UserError:
         if rebuild:
             return None
         raise
 
 
-def _own_copy(index: Path, old: Catalogue | None) -> Path | None:
+def _compare(
+    index: Path, catalogue: CatalogueWriter, listing: Listing, rehash: bool
+) -> tuple[list[str], int]:
+    """Compares the index with its parts and with the folder; drops damaged parts.
+
+    Returns why they are damaged, and how many photos are new or changed.
+    """
+    _, damaged = open_parts(index, catalogue)
+    dropped: list[str] = []
+    while True:
+        for part in damaged:
+            catalogue.drop_part(part)
+        dropped += damaged.values()
+        damaged = {}
+        entries = _compared(index, catalogue, damaged)
+        number = listing.compare(entries, rehash)
+        if not damaged:
+            return dropped, number
+
+
+def _compared(
+    index: Path, catalogue: CatalogueWriter, damaged: dict[str, str]
+) -> Iterator[PhotoEntry]:
+    """Yields all photos; notes the parts whose rows are not of their photos."""
+    parts = {part.name: part for part in catalogue.parts()}
+    unseen = {name: part.live.copy() for name, part in parts.items()}
+    for entry in catalogue.entries():
+        where = f"{index / PARTS / entry.part}: row {entry.row}"
+        if entry.part and not parts[entry.part].has(entry):
+            damaged[entry.part] = f"{where} is not of {entry.name}"
+        elif entry.part:
+            unseen[entry.part][entry.row] = False
+        yield entry
+    for name, rows in unseen.items():
+        if rows.any():
+            row = int(np.argmax(rows))
+            where = f"{index / PARTS / name}: row {row}"
+            damaged.setdefault(name, f"{where} is not of any photo")
+
+
+def _own_copy(index: Path, old: _Old | None) -> Path | None:
     """The index's copy of the weights; of a damaged index the only one, if it is."""
     if old is not None:
         return index / WEIGHTS / old.model.copy
@@ -208,37 +192,54 @@ def _own_copy(index: Path, old: Catalogue | None) -> Path | None:
 
 
 def _check_moved(
-    index: Path, old: Catalogue, root: Path, found: Mapping[str, Stamp], moved: bool
+    index: Path, old: str, root: Path, listing: Listing, moved: bool
 ) -> None:
     """Refuses another folder than the index's, unless its photos have moved there."""
-    inside = root.is_relative_to(old.root)
+    inside = root.is_relative_to(old)
     if not moved and not inside:
         raise UserError(
-            f"moved: index={index} is of the photos in {old.root}; set this if they "
+            f"moved: index={index} is of the photos in {old}; set this if they "
             f"are in {root} now, or name another index"
         )
-    digests = {entry.digest for entry in recognised(old.photos, root, found).values()}
-    missing = sum(
-        name not in found and (not entry.digest or entry.digest not in digests)
-        for name, entry in old.photos.items()
-    )
-    lacks = f"{missing:,} of the {len(old.photos):,} photos of index={index}"
+    missing, total = _count_missing(index, root, listing)
+    lacks = f"{missing:,} of the {total:,} photos of index={index}"
     if inside:
         raise UserError(
-            f"{root} is inside {old.root}, and lacks {lacks}, by path and by content; "
+            f"{root} is inside {old}, and lacks {lacks}, by path and by content; "
             "name the library's folder, or another index"
         )
-    if 2 * missing > len(old.photos):
+    if 2 * missing > total:
         raise UserError(
             f"moved: {root} lacks {lacks}, by path and by content; name the folder "
             "that has them, or another index"
         )
 
 
+def _count_missing(index: Path, root: Path, listing: Listing) -> tuple[int, int]:
+    """How many photos of an index a folder lacks, and how many the index has."""
+    total, missing = 0, collections.Counter[str]()
+    with open_catalogue(index) as catalogue:
+        for _, stamp, entry in merged(listing.stamps(), catalogue.entries()):
+            total += entry is not None
+            if entry is not None and stamp is None:
+                missing[entry.digest] += 1
+        for some in batched(listing.stamps()) if missing else ():
+            for entry in recognised(catalogue, root, dict(some)).values():
+                missing.pop(entry.digest, None)
+    return missing.total(), total
+
+
+class _Start(NamedTuple):
+    """The catalogue that an update writes."""
+
+    file: str
+    model: ModelInfo
+    is_new: bool
+
+
 def _started(
-    index: Path, old: Catalogue | None, root: Path, extractor: Extractor, rebuild: bool
-) -> tuple[str, Catalogue]:
-    """The catalogue to start from, and the file that it is to be written to."""
+    index: Path, old: _Old | None, root: Path, extractor: Extractor, rebuild: bool
+) -> _Start:
     if old is not None and not rebuild:
         difference = extractor.model.difference(old.model)
         own = index / WEIGHTS / old.model.copy
@@ -252,22 +253,16 @@ def _started(
                 "this to extract all its descriptors again by this one, or name "
                 "neither checkpoint, longest_side nor scales to keep its own"
             )
-        model = _with_copy(index, old.model, extractor)
-        return FILE, msgspec.structs.replace(
-            old, root=str(root), model=model, checksum=0
-        )
-    if old is not None:
-        with contextlib.suppress(UserError):
-            unfinished = read_catalogue(index, REBUILD)
-            if unfinished.root == str(root) and not extractor.model.difference(
-                unfinished.model
-            ):
-                model = _with_copy(index, unfinished.model, extractor)
-                return REBUILD, msgspec.structs.replace(
-                    unfinished, model=model, checksum=0
-                )
+        return _Start(FILE, _with_copy(index, old.model, extractor), False)
+    if old is not None and (index / REBUILD).exists():
+        with contextlib.suppress(UserError), open_catalogue(index, REBUILD) as earlier:
+            is_same = not extractor.model.difference(earlier.model)
+            if earlier.root == str(root) and is_same:
+                earlier.check()
+                model = _with_copy(index, earlier.model, extractor)
+                return _Start(REBUILD, model, False)
     model = _with_new_copy(index, extractor.model, extractor)
-    return REBUILD if old else FILE, Catalogue(str(root), model, {})
+    return _Start(REBUILD if old else FILE, model, True)
 
 
 def _with_copy(index: Path, model: ModelInfo, extractor: Extractor) -> ModelInfo:

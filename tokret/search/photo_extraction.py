@@ -3,9 +3,8 @@
 Photos are read some thousands at a time, so that few padded shapes suit many of them.
 """
 
-import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,22 +17,21 @@ from tokret.retrieval.extraction import Embedder, extract_into
 from tokret.retrieval.store.record import Images
 from tokret.retrieval.view_batches import ScannedPhotos, decoding_threads, scan_photos
 from tokret.runtime.progress import Progress
-from tokret.search.catalogue import PhotoEntry
+from tokret.search.catalogue import Catalogue
+from tokret.search.catalogue_rows import PhotoEntry
 from tokret.search.extractor import Extractor
 from tokret.search.index_writer import IndexWriter, Limits
-from tokret.search.photos import Stamp, photo_views, read_digest
+from tokret.search.photo_listing import Stamps
+from tokret.search.photos import photo_views, read_digest
 from tokret.shapes import Bool, Float, Int
-
-AT_ONCE = 4096  # photos that are read together
-
-Stamps = Mapping[str, Stamp]  # by path relative to the root
 
 
 def add_photos(
     writer: IndexWriter,
     extractor: Extractor,
     root: Path,
-    stamps: Stamps,
+    stamps: Iterable[Stamps],
+    total: int,
     limits: Limits,
 ) -> tuple[int, int]:
     """Adds new, changed, moved and touched photos to an index, part after part.
@@ -42,41 +40,48 @@ def add_photos(
       writer: of the index.
       extractor: the model.
       root: the folder of the photos.
-      stamps: of the photos.
+      stamps: of the photos, some at a time.
+      total: how many photos these are.
       limits: the sizes of parts and photos.
 
     Returns:
       How many photos were extracted, and how many were known by their content.
     """
     new = known = 0
-    with Progress("extracting", len(stamps)) as bar:
-        names = iter(stamps)
-        while some := {name: stamps[name] for name in itertools.islice(names, AT_ONCE)}:
-            entries = recognised(writer.photos, root, some)
-            known += sum(writer.photos.get(n) != entry for n, entry in entries.items())
-            writer.photos |= entries
+    with Progress("extracting", total) as bar:
+        for some in stamps:
+            entries = recognised(writer.catalogue, root, some)
+            before = {entry.name: entry for entry in writer.catalogue.photos(entries)}
+            changed = [e for e in entries.values() if before.get(e.name) != e]
+            writer.catalogue.put(changed)
+            known += sum(not entry.is_removed for entry in changed)
             bar.update(len(entries))
             rest = {name: some[name] for name in some if name not in entries}
-            _extract(writer, extractor, root, rest, limits, bar)
-            new += sum(not writer.photos[name].error for name in rest)
+            bad = _extract(writer, extractor, root, rest, limits, bar)
+            new += len(rest) - bad
+            if entries:
+                writer.commit()
     return new, known
 
 
 def recognised(
-    photos: Mapping[str, PhotoEntry], root: Path, stamps: Stamps
+    catalogue: Catalogue, root: Path, stamps: Stamps
 ) -> dict[str, PhotoEntry]:
     """Those of some photos whose content is in the index under any name."""
-    by_digest = {entry.digest: entry for entry in photos.values() if entry.part}
-    sizes = {entry.stamp.size for entry in by_digest.values()}
     # Only a file of the same size can be a copy.
+    sizes = catalogue.known_sizes(stamp.size for stamp in stamps.values())
     likely = [name for name, stamp in stamps.items() if stamp.size in sizes]
     with ThreadPoolExecutor(decoding_threads()) as pool:
-        digests = pool.map(read_digest, [root / name for name in likely])
-        return {
-            name: msgspec.structs.replace(by_digest[digest], stamp=stamps[name])
-            for name, digest in zip(likely, digests, strict=True)
-            if digest in by_digest
-        }
+        digests = [*pool.map(read_digest, [root / name for name in likely])]
+    by_digest = {
+        entry.digest: entry
+        for entry in catalogue.known({digest for digest in digests if digest})
+    }
+    return {
+        name: by_digest[digest]._replace(name=name, stamp=stamps[name])
+        for name, digest in zip(likely, digests, strict=True)
+        if digest in by_digest
+    }
 
 
 def _extract(
@@ -86,21 +91,26 @@ def _extract(
     stamps: Stamps,
     limits: Limits,
     bar: Progress,
-) -> None:
-    """Extracts the descriptors of photos; copies of a file have one row."""
+) -> int:
+    """Extracts the descriptors of photos; copies of a file have one row.
+
+    Returns how many photos have none.
+    """
     names, settings = list(stamps), extractor.system.settings
     views = photo_views(root, names, settings.longest_side, limits.max_pixels)
     with Progress("reading", len(names), leave=False) as reading:
         photos = scan_photos(views, reading.update)
-    for row, why in photos.bad.items():
-        writer.photos[names[row]] = PhotoEntry(stamps[names[row]], why)
+    writer.catalogue.put(
+        PhotoEntry(names[row], stamps[names[row]], why)
+        for row, why in photos.bad.items()
+    )
     bar.update(len(photos.bad))
     copies: dict[str, list[int]] = {}
     for row, digest in enumerate(photos.images.digests):
         if row not in photos.bad:
             copies.setdefault(digest, []).append(row)
     if not copies:
-        return
+        return len(photos.bad)
     firsts = [rows[0] for rows in copies.values()]
     files = [{names[r]: stamps[names[r]] for r in rows} for rows in copies.values()]
     chosen = ScannedPhotos(_select(photos.images, firsts), {})
@@ -117,6 +127,7 @@ def _extract(
         )
     finally:
         rows.flush()
+    return len(photos.bad) + rows.num_bad
 
 
 def _select(images: Images, rows: Sequence[int]) -> Images:
@@ -140,6 +151,7 @@ class _PartWriter:
         self._rows: list[int] = []
         self._descriptors: list[np.ndarray] = []
         self._due = time.monotonic() + limits.seconds
+        self.num_bad = 0  # photos without a descriptor
 
     @property
     def finished(self) -> Bool[np.ndarray, " n"]:
@@ -156,8 +168,11 @@ class _PartWriter:
         for row, descriptor in zip(rows.tolist(), descriptors, strict=True):
             self._bar.update(len(self._files[row]))
             if row in bad:
-                for name, stamp in self._files[row].items():
-                    self._writer.photos[name] = PhotoEntry(stamp, bad[row])
+                files = self._files[row]
+                self._writer.catalogue.put(
+                    PhotoEntry(name, stamp, bad[row]) for name, stamp in files.items()
+                )
+                self.num_bad += len(files)
                 continue
             self._rows.append(row)
             self._descriptors.append(descriptor)
@@ -176,5 +191,6 @@ class _PartWriter:
             self._rows, self._descriptors = [], []
             self._writer.add_part(images, descriptors, files)
         end = time.monotonic()
-        # The catalogue of a large index takes longer to write: at most 5 % of the time.
+        # The catalogue of a large index in a bucket takes longer to upload: at most 5 %
+        # of the time.
         self._due = end + self._limits.seconds * max(1.0, 2 * (end - start))

@@ -1,14 +1,13 @@
 """The photos below a folder, turned upright as their EXIF requires."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tokret.data.decoding import MAX_PIXELS, attempt, open_encoded
-from tokret.data.folders import PhotoWalk
 from tokret.data.preparing.photo_files import (
     BadPhotoError,
     PhotoLocation,
@@ -17,7 +16,6 @@ from tokret.data.preparing.photo_files import (
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.data.views import Box, LazyViews, Size, View, photo_digest
 from tokret.errors import UserError
-from tokret.names import counted, first_names
 from tokret.shapes import UInt8
 
 
@@ -28,38 +26,8 @@ class Stamp(NamedTuple):
     modified: int
 
 
-def find_photos(root: Path) -> tuple[dict[str, Stamp], list[str]]:
-    """Lists the photos below a folder, sorted by path.
-
-    Links are followed, but no folder is entered twice. `PhotoWalk` documents what is
-    skipped.
-
-    Returns:
-      The photos' stamps by path relative to the folder; notes on their folders and on
-      what was skipped.
-
-    Raises:
-      UserError: if ROOT is not a folder, or a folder in it cannot be read.
-    """
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder; name a folder of photos")
-    walk = PhotoWalk(root)
-    photos = {path.relative_to(root).as_posix(): _stamp(path) for path in walk.photos()}
-    notes = [_note_on_folders(photos, root)] if photos else []
-    return dict(sorted(photos.items())), [*notes, *walk.notes()]
-
-
-def _note_on_folders(photos: Iterable[str], root: Path) -> str:
-    inner = [name.rpartition("/")[0] for name in photos]
-    folders, number = sorted(set(inner)), counted(len(inner), "photo")
-    if folders == [""]:
-        return f"{number} directly in {root}"
-    direct = f"directly in {root.name or root}"
-    names = first_names([folder or direct for folder in folders])
-    return f"{number} in {counted(len(folders), 'folder')}: {names}"
-
-
-def _stamp(path: Path) -> Stamp:
+def read_stamp(path: Path) -> Stamp:
+    """The stamp of a file; 0, 0 if it cannot be read."""
     try:
         info = path.stat()
     except OSError:

@@ -5,13 +5,15 @@ each part before the catalogue that refers to it. A query fetches the catalogue,
 what it refers to. Of an index on a disk these functions do nothing.
 """
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokret.io.remote.fetching import fetch
 from tokret.io.remote.uploading import withdraw_folder
 from tokret.io.remote.urls import url_of
-from tokret.search.catalogue import FILE, PARTS, WEIGHTS, Catalogue, read_catalogue
+from tokret.search.catalogue import FILE, PARTS, WEIGHTS, Catalogue, open_catalogue
 from tokret.training.remote_runs import is_small
 
 
@@ -33,19 +35,23 @@ def _is_needed(name: str) -> bool:
     return kind == PARTS or (kind == WEIGHTS and is_small(rest.partition("/")[2]))
 
 
-def fetch_catalogue(index: Path) -> Catalogue:
-    """Fetches and reads the catalogue.
+@contextlib.contextmanager
+def fetched_catalogue(index: Path) -> Iterator[Catalogue]:
+    """Fetches the catalogue, and opens it as `open_catalogue`.
 
     Raises:
       UserError: there is none, or it is damaged.
     """
     fetch(index / FILE)
-    return read_catalogue(index)
+    with open_catalogue(index) as catalogue:
+        yield catalogue
 
 
 def fetch_parts(index: Path, catalogue: Catalogue) -> None:
     """Fetches the parts that a catalogue refers to; errors are those of `fetch`."""
-    parts = catalogue.live_rows().keys()
+    if url_of(index) is None:
+        return
+    parts = {part.name for part in catalogue.parts()}
     fetch(
         index, lambda name: name.startswith(f"{PARTS}/") and name.split("/")[1] in parts
     )

@@ -16,7 +16,8 @@ from tokret.arguments import within
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
-from tokret.search.catalogue import FROM_CHECKPOINT, WEIGHTS, ModelInfo
+from tokret.search.catalogue import FROM_CHECKPOINT, WEIGHTS
+from tokret.search.catalogue_rows import ModelInfo
 from tokret.search.extractor import Extractor, damaged_copy
 from tokret.search.held_parts import Precision, read_index, refreshed
 from tokret.search.photo_table import Filters, PhotoTable, folder_of, label_of
@@ -105,7 +106,7 @@ class Searcher:
     @property
     def root(self) -> Path:
         """The folder that names are relative to."""
-        return self._root or Path(self._state.catalogue.root)
+        return self._root or Path(self._state.root)
 
     @property
     def num_photos(self) -> int:
@@ -115,7 +116,7 @@ class Searcher:
     @property
     def model(self) -> ModelInfo:
         """The model of the descriptors."""
-        return self._state.catalogue.model
+        return self._state.model
 
     @property
     def extractor(self) -> Extractor:

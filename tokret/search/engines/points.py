@@ -10,7 +10,7 @@ import numpy as np
 
 from tokret.errors import UserError
 from tokret.names import is_valid_name, one_line
-from tokret.search.catalogue import ModelInfo
+from tokret.search.catalogue_rows import ModelInfo
 from tokret.shapes import Float, Shaped
 
 ALONE = ""  # the writer of a collection that one index fills
