@@ -78,4 +78,5 @@ def tabs(chromium):
     with contextlib.ExitStack() as closing:
         opened = Tabs(chromium, closing)
         yield opened
-    assert opened.unexpected() == []
+    unexpected = opened.unexpected()
+    assert not unexpected, unexpected

@@ -35,6 +35,7 @@ from PIL import Image  # noqa: E402 (the flags above come first)
 # checks its arguments' shapes and dtypes.
 jaxtyping.install_import_hook(["tokret", "benchmarks"], "beartype.beartype")
 
+from tests.browser import chromium, tabs  # noqa: E402, F401 (fixtures, after the hook)
 from tests.storage.servers import (  # noqa: E402, F401 (fixtures, after the hook)
     gcs,
     gcs_server,

@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from tests.browser import chromium, tabs  # noqa: F401 (fixtures)
 from tokret.retrieval.report.writer import ReportLimits, write_report
 
 
-def test_a_person_can_use_the_page(tabs, tmp_path, landmarks, summary, token_maps):  # noqa: F811
+def test_a_person_can_use_the_page(tabs, tmp_path, landmarks, summary, token_maps):
     path = tmp_path / "report.html"
     limits = ReportLimits(queries=20, side=32)
     write_report(path, landmarks, summary(landmarks), token_maps, limits)

@@ -32,7 +32,7 @@ const choice = (kind, { name, photos }) => {
   const count = document.createElement("span");
   count.className = "count";
   count.textContent = thousands(photos);
-  label.append(box, words, count);
+  label.append(box, words, " ", count);
   const item = document.createElement("li");
   item.append(label);
   return item;

@@ -14,9 +14,14 @@ const forget = () => {
   preview = "";
 };
 
+const sized = (width, height) => {
+  if (width && height) byId("stage").style.setProperty("--ratio", width / height);
+};
+
 image.addEventListener("error", () => byId("stage").classList.add("gone"));
 image.addEventListener("load", () => {
   byId("stage").classList.remove("gone");
+  sized(image.naturalWidth, image.naturalHeight);
   if (!image.src.startsWith("blob:")) forget();
 });
 
@@ -30,18 +35,11 @@ const state = (query) => {
   byId("new-search").hidden = !query;
 };
 
-const sized = (width, height) => {
-  image.width = width;
-  image.height = height;
-};
-
 // A photo that was just dropped, until the service has answered.
 export const showPreview = (file) => {
   forget();
   shownId = null;
   preview = URL.createObjectURL(file);
-  image.removeAttribute("width");
-  image.removeAttribute("height");
   image.src = preview;
   setBox(null, 0, 0);
   state(true);
@@ -80,8 +78,6 @@ export const showQuery = (query, onRemove) => {
   stageVisible(Boolean(first));
   if (first !== shownId) {
     shownId = first;
-    image.removeAttribute("width");
-    image.removeAttribute("height");
     setBox(null, 0, 0);
     if (first) image.src = imageUrl(first, 640);
     else image.removeAttribute("src");
