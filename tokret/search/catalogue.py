@@ -199,6 +199,10 @@ class Catalogue:
         """How many photos have a descriptor."""
         return self._count("part IS NOT NULL")
 
+    def has_photos(self) -> bool:
+        """Whether any photo has a descriptor."""
+        return bool(self._query("SELECT 1 FROM photos WHERE part IS NOT NULL LIMIT 1"))
+
     def num_removed(self) -> int:
         """How many photos were removed from the index, but are in their folder."""
         return self._count("part IS NULL AND digest IS NOT NULL")

@@ -125,7 +125,7 @@ class IndexWriter:
         return lost
 
     def _check_readable(self) -> None:
-        if self.catalogue.num_photos() or not (errors := self.catalogue.errors()):
+        if self.catalogue.has_photos() or not (errors := self.catalogue.errors()):
             return
         name, why = next(iter(errors.items()))
         first = why if name in why else f"{name}: {why}"
