@@ -79,17 +79,17 @@ class Photo(msgspec.Struct, kw_only=True):
     missing: Annotated[
         bool, Meta(description="Whether the file is not below the root any more.")
     ] = False
+    width: Annotated[
+        Pixels | None,
+        Meta(description="Upright, in pixels; null if it is not known yet."),
+    ] = None
+    height: Annotated[Pixels | None, Meta(description="As `width`.")] = None
 
 
 class Result(Photo, kw_only=True):
     """A retrieved photo."""
 
     score: Annotated[float, Meta(description="The cosine of the descriptors.")]
-    width: Annotated[
-        Pixels | None,
-        Meta(description="In pixels as it was embedded; null if it is not known."),
-    ] = None
-    height: Annotated[Pixels | None, Meta(description="As `width`.")] = None
     near_duplicates: Annotated[
         int,
         Meta(ge=0, description="How many results nearly the same are hidden."),

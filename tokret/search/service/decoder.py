@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,6 +107,14 @@ class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
         finally:
             self._waiting_pictures -= 1
 
+    async def sizes(
+        self, root: str, names: Sequence[str]
+    ) -> list[tuple[int, int] | None]:
+        """Widths and heights of photos below a root; None of those that are gone."""
+        source = Source(root=root, names=[*names])
+        kind = list[tuple[int, int] | None]
+        return await self._call("sizes", source, [self._limits.pixels], kind)
+
     async def _call(
         self, name: str, source: Source, arguments: list[Any], kind: type[Answer]
     ) -> Answer:
@@ -129,7 +137,7 @@ class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
         if result is None:
             self._failed("refused")
             if why == GONE:
-                raise Problem(404, "the photo's file was changed or moved; index again")
+                raise Problem(404, "the photo's file was changed, moved or removed")
             raise Problem(422, why, "photo")
         return result
 

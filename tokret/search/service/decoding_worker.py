@@ -4,6 +4,7 @@ It has bounded memory, needs no JAX, and ends with the service. A message is its
 in eight bytes and msgpack: [function, arguments], and of answers [result, error].
 """
 
+import contextlib
 import os
 import queue
 import resource
@@ -26,20 +27,23 @@ from tokret.data.preparing.photo_files import (
 from tokret.data.preparing.photo_processing import PhotoProcessing, process_photo
 from tokret.data.views import View, photo_digest
 from tokret.errors import UserError
+from tokret.io.regular_files import open_file
 from tokret.retrieval.report.thumbnails import thumbnail
 from tokret.search.photos import upright_view
 
 PREFIX = 8  # bytes
+HEAD = 2**18  # bytes of a file that its size is read from
+ORIENTATION = 0x0112  # of EXIF
 GONE = "gone"  # the error for a photo that is not below the root, or was changed
 
 
 class Source(msgspec.Struct, array_like=True):
-    """A photo: its content, or its name below the root and its digest."""
+    """A photo: its content, or the names below a root that files with it may have."""
 
     content: bytes = b""
     root: str = ""
-    name: str = ""
-    digest: str = ""
+    names: list[str] = []
+    digest: str = ""  # of the content
 
 
 class DecodedView(msgspec.Struct, array_like=True):
@@ -61,23 +65,35 @@ class PhotoInfo(msgspec.Struct, array_like=True):
 
 
 def read_source(source: Source) -> bytes:
-    """Returns a photo's bytes; of a file only those that the index has seen.
+    """Returns a photo's bytes; of files only those that the index has seen.
 
     Raises:
-      BadPhotoError: if it is not below its root, or its content is another.
+      BadPhotoError: if no file below the root has this content.
     """
     if not source.root:
         return source.content
     root = Path(source.root).resolve()
-    path = (root / source.name).resolve()
+    for name in source.names:
+        with contextlib.suppress(OSError, RuntimeError, BadPhotoError):
+            path = _below(root, name)
+            with PhotoReader() as reader:
+                content = reader.read(PhotoLocation(str(path)))
+            # Whatever links have become since they were resolved.
+            if photo_digest(content) == source.digest:
+                return content
+    raise BadPhotoError(GONE)
+
+
+def _below(root: Path, name: str) -> Path:
+    """The path of a file, links resolved.
+
+    Raises:
+      BadPhotoError: if it is not below the root.
+    """
+    path = (root / name).resolve()
     if not path.is_relative_to(root):
         raise BadPhotoError(GONE)
-    with PhotoReader() as reader:
-        content = reader.read(PhotoLocation(str(path)))
-    # Whatever links have become since they were resolved.
-    if photo_digest(content) != source.digest:
-        raise BadPhotoError(GONE)
-    return content
+    return path
 
 
 def decode_view(
@@ -120,10 +136,38 @@ def picture(source: Source, side: int, max_pixels: int) -> bytes:
     return thumbnail(view, side)
 
 
+def sizes(source: Source, max_pixels: int) -> list[tuple[int, int] | None]:
+    """Width and height, upright, of each file; None of those that are gone."""
+    root = Path(source.root).resolve()
+    return [_size(root, name, max_pixels) for name in source.names]
+
+
+def _size(root: Path, name: str, max_pixels: int) -> tuple[int, int] | None:
+    try:
+        with open_file(_below(root, name)) as file:
+            head = file.read(HEAD)
+            try:
+                return _oriented(head, max_pixels)
+            except BadPhotoError:  # of a format that is read whole
+                return _oriented(head + file.read(), max_pixels)
+    except (OSError, RuntimeError, MemoryError, UserError, BadPhotoError):
+        return None
+
+
+def _oriented(content: bytes, max_pixels: int) -> tuple[int, int]:
+    def read(data: bytes) -> tuple[int, int]:
+        photo = open_encoded(data, max_pixels)
+        turned = photo.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return (photo.height, photo.width) if turned else photo.size
+
+    return attempt(content, read)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "decode_view": decode_view,
     "inspect": inspect,
     "picture": picture,
+    "sizes": sizes,
 }
 
 

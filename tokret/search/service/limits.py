@@ -39,6 +39,7 @@ class Limits:
     upload_bytes: int = 256 * MIB
     picture_bytes: int = 128 * MIB
     descriptors: int = 10_000
+    sizes: int = 200_000
     # Of answers.
     top: int = 200
     depth: int = 10_000  # of a search: offset + top

@@ -20,16 +20,21 @@ from tokret.search.service.answers import (
     BrowseForm,
     FiltersAnswer,
     ImageForm,
-    Photo,
     PhotoAnswer,
     RemoveAnswer,
 )
 from tokret.search.service.decoding_worker import PhotoInfo, Source
 from tokret.search.service.form_parts import Part, read_form
 from tokret.search.service.forms import parse_parts, parse_query
+from tokret.search.service.photo_answers import (
+    complete,
+    find_source,
+    photo_answer,
+    size_of,
+)
 from tokret.search.service.problems import Problem, json_response
 from tokret.search.service.saving import make_folder, save_photo
-from tokret.search.service.searching import find_source, pixels_of
+from tokret.search.service.searching import pixels_of
 from tokret.search.service.state import Service
 
 SIDES = (80, 160, 320, 640, 1280, 2560, 5120)  # of pictures, in pixels
@@ -51,26 +56,16 @@ async def browse(request: Request) -> Response:
     service = _service(request)
     form = parse_query(request.query_params, BrowseForm)
     filters = Filters(tuple(form.folder), tuple(form.label))
-    return json_response(await asyncio.to_thread(_browse, service, form, filters))
-
-
-def _browse(service: Service, form: BrowseForm, filters: Filters) -> BrowseAnswer:
-    found, total = service.searcher.browse(filters, form.offset, form.top)
-    photos = [photo_answer(service, digest, name) for digest, name in found]
-    return BrowseAnswer(
-        photos=photos, total=total, more=form.offset + len(photos) < total
+    found, total = await asyncio.to_thread(
+        service.searcher.browse, filters, form.offset, form.top
     )
-
-
-def photo_answer(service: Service, digest: str, name: str) -> Photo:
-    """A photo by its id and its path."""
-    folder = name.rpartition("/")[0]
-    return Photo(
-        id=digest,
-        name=name,
-        folder=folder,
-        label=folder.rpartition("/")[2],
-        missing=not (service.root / name).is_file(),
+    photos = [photo_answer(digest, name) for digest, name in found]
+    return json_response(
+        BrowseAnswer(
+            photos=await complete(service, photos),
+            total=total,
+            more=form.offset + len(photos) < total,
+        )
     )
 
 
@@ -86,16 +81,8 @@ async def filters(request: Request) -> Response:
 async def show(request: Request) -> Response:
     """What is known of a photo."""
     service, digest = _service(request), _id(request)
-    photo, upload = service.searcher.photo(digest), service.uploads.get(digest)
-    size = (upload.width, upload.height) if upload else None
-    source = find_source(service, digest)  # or there is none
-    missing = bool(source.root) and not (service.root / source.name).is_file()
-    if size is None and not missing:
-        try:
-            info = await service.decoder.inspect(source)
-            size = info.width, info.height
-        except Problem:
-            missing = True
+    size = await size_of(service, digest)
+    photo = service.searcher.photo(digest)
     return json_response(
         PhotoAnswer(
             id=digest,
@@ -103,7 +90,7 @@ async def show(request: Request) -> Response:
             label=photo.label if photo else "",
             width=size[0] if size else None,
             height=size[1] if size else None,
-            missing=missing,
+            missing=size is None,
         )
     )
 
@@ -177,8 +164,8 @@ async def add(request: Request) -> Response:
         infos = [await service.decoder.inspect(Source(part.content)) for part in files]
         async with service.adding:
             added = await _save(service, form.folder, files, infos)
-        photos = [photo_answer(service, digest, name) for digest, name in added]
-        return json_response(AddAnswer(photos=photos), 201)
+        photos = [photo_answer(digest, name) for digest, name in added]
+        return json_response(AddAnswer(photos=await complete(service, photos)), 201)
 
 
 async def _save(

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,9 @@ from starlette.responses import Response
 
 from tokret.data.views import Box, photo_digest
 from tokret.errors import UserError
-from tokret.search.photo_table import Filters
+from tokret.search.photo_table import Filters, folder_of
 from tokret.search.querying import parse_box
-from tokret.search.searcher import Hit, combine
+from tokret.search.searcher import combine
 from tokret.search.service.answers import (
     Query,
     Result,
@@ -24,12 +25,13 @@ from tokret.search.service.answers import (
 from tokret.search.service.decoding_worker import DecodedView, Source
 from tokret.search.service.form_parts import Part, read_form
 from tokret.search.service.forms import parse_parts
+from tokret.search.service.near_duplicates import Distinct, search_distinct
+from tokret.search.service.photo_answers import complete, find_source, size_of
 from tokret.search.service.problems import Problem, json_response
 from tokret.search.service.state import Service, Upload
 from tokret.shapes import Float
 
 FILES = ("photo", "unlike_photo")
-HIDDEN = 4  # times as many hits are searched for where near-duplicates are hidden
 
 
 class _Example(NamedTuple):
@@ -72,13 +74,16 @@ async def _answer(
         _embed(service, example, part)
         for example, part in zip([*positive, *negative], boxes, strict=True)
     ]
+    extractor = service.loaded.extractor
     embedded = await _all(jobs)
     vectors = np.stack([each.descriptor for each in embedded])
-    query = combine(vectors[: len(positive)], vectors[len(positive) :])
+    query = _combine(vectors[: len(positive)], vectors[len(positive) :])
     start = time.perf_counter()
     hits = await _hits(service, form, query, {each.id for each in positive})
     seconds = time.perf_counter() - start
-    size = embedded[0].size or await _size(service, positive[0])
+    if service.loaded.extractor is not extractor:
+        raise Problem(503, "the index has another model since; try again", "", 1)
+    size = embedded[0].size or await size_of(service, positive[0].id)
     return SearchAnswer(
         query=Query(
             positive=[each.id for each in positive],
@@ -87,7 +92,7 @@ async def _answer(
             width=size[0] if size else None,
             height=size[1] if size else None,
         ),
-        results=await asyncio.to_thread(_results, service, hits[: form.top]),
+        results=await complete(service, [_result(hit) for hit in hits[: form.top]]),
         total=service.searcher.num_photos,
         more=len(hits) > form.top,
         seconds=Seconds(
@@ -96,6 +101,15 @@ async def _answer(
             search=seconds,
         ),
     )
+
+
+def _combine(
+    positive: Float[np.ndarray, "p d"], negative: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, " d"]:
+    try:
+        return combine(positive, negative)
+    except UserError as error:
+        raise Problem(400, str(error)) from error
 
 
 def _examples(
@@ -169,64 +183,36 @@ def pixels_of(view: DecodedView) -> Any:
     return np.frombuffer(view.pixels, np.uint8).reshape(view.height, view.width, 3)
 
 
-def find_source(
-    service: Service, digest: str, field: str = "", content: bytes = b""
-) -> Source:
-    """Where a photo's bytes are: uploaded now or before, or below the root.
-
-    Raises:
-      Problem: 404 if it is unknown.
-    """
-    upload = None if content else service.uploads.get(digest)
-    if content or upload:
-        return Source(content or upload.content)
-    photo = service.searcher.photo(digest)
-    if photo is None:
-        raise Problem(404, f"there is no photo {digest}; uploads are forgotten", field)
-    name = next(
-        (n for n in photo.names if (service.root / n).is_file()), photo.names[0]
-    )
-    return Source(b"", str(service.root), name, digest)
-
-
-async def _size(service: Service, example: _Example) -> tuple[int, int] | None:
-    """The size of a photo of the index; None if its file is gone."""
-    try:
-        found = await service.decoder.inspect(find_source(service, example.id))
-    except Problem:
-        return None
-    return found.width, found.height
-
-
 async def _hits(
     service: Service,
     form: SearchForm,
     query: Float[np.ndarray, " d"],
     positive: set[str],
-) -> list[Hit]:
+) -> list[Distinct]:
     """The hits from the offset on; one more than `top` if there are more."""
     depth = form.offset + form.top + 1
     if depth > service.limits.depth:
         raise Problem(400, f"offset + top is above {service.limits.depth}", "offset")
-    leave_out = positive if form.leave_out_query == "yes" else set()
+    skipped = positive if form.leave_out_query == "yes" else set()
     device, searcher = service.loaded.device, service.searcher
-    copies = sum(len(p.names) for p in map(searcher.photo, leave_out) if p)
     filters = Filters(tuple(form.folder), tuple(form.label))
+    if form.near_duplicates == "hide":
+        call = partial(search_distinct, searcher, query, depth, filters, skipped)
+        return (await asyncio.wrap_future(device.call(call)))[form.offset :]
+    # Skipped here, so that requests with other photos are one search.
+    copies = sum(len(p.names) for p in map(searcher.photo, skipped) if p)
     found = await asyncio.wrap_future(device.search(query, depth + copies, filters))
-    hits = [hit for hit in found if hit.id not in leave_out]
-    return hits[form.offset : depth]
+    hits = [hit for hit in found if hit.id not in skipped]
+    return [Distinct(hit) for hit in hits[form.offset : depth]]
 
 
-def _results(service: Service, hits: Sequence[Hit]) -> list[Result]:
-    root = service.root
-    return [
-        Result(
-            id=hit.id,
-            name=hit.name,
-            label=hit.label,
-            folder=hit.name.rpartition("/")[0],
-            missing=not (root / hit.name).is_file(),
-            score=hit.score,
-        )
-        for hit in hits
-    ]
+def _result(found: Distinct) -> Result:
+    hit, hidden = found
+    return Result(
+        id=hit.id,
+        name=hit.name,
+        label=hit.label,
+        folder=folder_of(hit.name),
+        score=hit.score,
+        near_duplicates=hidden,
+    )

@@ -107,6 +107,9 @@ class Service:
         self.uploads = BoundedCache(limits.uploads, limits.upload_bytes)
         self.pictures: BoundedCache[tuple[str, int], bytes]
         self.pictures = BoundedCache(100_000, limits.picture_bytes)
+        self.sizes: BoundedCache[str, tuple[int, int]]
+        self.sizes = BoundedCache(limits.sizes, 2**62)
+        self.tasks: set[asyncio.Task[None]] = set()  # that no request waits for
         self.adding = asyncio.Lock()
         self._loaded: Loaded | None = None
         self._requests, self._bytes = 0, 0
