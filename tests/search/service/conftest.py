@@ -4,7 +4,6 @@ import dataclasses
 import pytest
 from starlette.testclient import TestClient
 
-# Fixtures of the folder above, which this folder's importlib mode does not share.
 from tokret.search.indexing import update_index
 from tokret.search.searcher import Searcher
 from tokret.search.service.app import make_app
@@ -13,7 +12,7 @@ from tokret.search.service.limits import Limits
 from tokret.search.service.state import Loaded, Service
 
 HOST = "testserver"  # of Starlette's client
-SMALL = Limits(decoders=1, batch_wait=0.0, decode_seconds=60.0)
+SMALL = Limits(decoders=1, batch=1, batch_wait=0.0, decode_seconds=60.0)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def names(answer):
 def refused(answer, status, *words, field=""):
     assert answer.status_code == status, answer.text
     found = answer.json()
-    assert found.get("field", "") == field
+    assert field is None or found.get("field", "") == field
     for word in words:
         assert word in found["error"]
     return True
@@ -53,7 +53,9 @@ def test_an_upload_has_the_hits_and_scores_of_a_query(
         **size,
     }
     first = found["results"][0]
-    assert first.items() >= ({"folder": "sea", "label": "sea", "missing": False}).items()
+    assert (
+        first.items() >= ({"folder": "sea", "label": "sea", "missing": False}).items()
+    )
     assert found["seconds"].keys() == {"decode", "extract", "search"}
 
 
@@ -97,9 +99,7 @@ def test_unlike_photos_are_subtracted(client, search, ids, index, load):
 def test_filters_paging_and_the_query_itself(client, search, ids):
     photo = ids["sea/1.jpg"]
     everything = names(search(client, like=photo, top=9))
-    pages = [
-        search(client, like=photo, top=4, offset=offset) for offset in (0, 4, 8)
-    ]
+    pages = [search(client, like=photo, top=4, offset=offset) for offset in (0, 4, 8)]
     assert sum(map(names, pages), []) == everything
     assert [page.json()["more"] for page in pages] == [True, True, False]
     sea = [name for name in everything if name.startswith("sea/")]
@@ -111,7 +111,9 @@ def test_filters_paging_and_the_query_itself(client, search, ids):
     assert names(others) == everything[1:] and not others.json()["more"]
 
 
-def test_near_duplicates_are_hidden_and_counted(client, search, ids, photos, index, load):
+def test_near_duplicates_are_hidden_and_counted(
+    client, search, ids, photos, index, load
+):
     twin = photos / "sea" / "copy.jpg"
     twin.write_bytes((photos / "sea" / "1.jpg").read_bytes())
     update_index(photos, index, load)

@@ -45,13 +45,6 @@ class _Worker:
         prefix = await self.process.stdout.readexactly(PREFIX)
         return await self.process.stdout.readexactly(int.from_bytes(prefix, "little"))
 
-    async def end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-
 
 class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
     """A pool of workers; used in one event loop."""
@@ -61,7 +54,8 @@ class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
     ) -> None:
         """Takes the limits, and what is called with the kind of each failure."""
         self._limits, self._failed = limits, failed
-        self._program = _SERVE.format(limits.decode_bytes)
+        self.program = _SERVE.format(limits.decode_bytes)
+        self._workers: set[_Worker] = set()
         self._idle: asyncio.Queue[_Worker | None] = asyncio.Queue()
         # Queries need not wait for the pictures of a whole page.
         self._pictures = asyncio.Semaphore(max(1, limits.decoders - 1))
@@ -75,10 +69,11 @@ class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
 
     async def __aexit__(self, *_: object) -> None:
         """Ends the workers, also while they decode."""
-        while not self._idle.empty():
-            worker = self._idle.get_nowait()
-            if worker is not None:
-                await worker.end()
+        await asyncio.gather(*(self._end(worker) for worker in [*self._workers]))
+
+    def pids(self) -> list[int]:
+        """The workers' processes."""
+        return [worker.process.pid for worker in self._workers]
 
     async def view(
         self, source: Source, box: tuple[float, ...] | None, longest_side: int
@@ -121,14 +116,16 @@ class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
         message = pack((name, source, arguments))
         worker = await self._idle.get()
         try:
-            if worker is None or worker.process.returncode is not None:
-                worker = await self._start()
+            if worker is not None and worker.process.returncode is not None:
+                await self._end(worker)
+                worker = None
+            worker = worker or await self._start()
             async with asyncio.timeout(self._limits.decode_seconds):
                 body = await worker.call(message)
         except BaseException as error:
             # The answer to this photo would be taken for that to the next one.
             if worker is not None:
-                await asyncio.shield(worker.end())
+                await asyncio.shield(self._end(worker))
             worker = None
             raise self._problem(error) from error
         finally:
@@ -151,15 +148,25 @@ class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
             return Problem(422, "the photo ends its decoder; save it again", "photo")
         return error
 
+    async def _end(self, worker: _Worker) -> None:
+        self._workers.discard(worker)
+        with contextlib.suppress(ProcessLookupError):
+            worker.process.kill()
+        await worker.process.wait()
+        if worker.process.stdin is not None:
+            worker.process.stdin.close()
+
     async def _start(self) -> _Worker:
         # This very tokret, wherever the program was started.
         root = str(Path(tokret.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        return _Worker(
+        worker = _Worker(
             await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-c", self._program),
+                *(sys.executable, "-P", "-c", self.program),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": path},
             )
         )
+        self._workers.add(worker)
+        return worker

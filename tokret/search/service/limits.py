@@ -32,7 +32,9 @@ class Limits:
     decode_seconds: float = 10.0
     decode_bytes: int = 2048 * MIB  # of memory, beyond a worker's own
     decoders: int = dataclasses.field(default_factory=_default_decoders)
-    # Of batches: how long the first waits for others that are being decoded.
+    # Of batches: how many photos, and how long the first of them waits for others that
+    # are being decoded.
+    batch: int = 8
     batch_wait: float = 0.004  # seconds
     # Of what is kept in memory; the least recently used goes first.
     uploads: int = 1000

@@ -1,7 +1,5 @@
 """Refusals: each is a status of HTTP and one clear line, as JSON."""
 
-import math
-
 import msgspec
 from starlette.responses import Response
 
@@ -12,7 +10,7 @@ class Problem(Exception):
     """A request that is refused."""
 
     def __init__(
-        self, status: int, error: str, field: str = "", retry_after: float = 0.0
+        self, status: int, error: str, field: str = "", retry_after: int = 0
     ) -> None:
         """Takes the status, the line, the form's field, and seconds to wait."""
         super().__init__(error)
@@ -23,7 +21,7 @@ class Problem(Exception):
         """As JSON: {"error": ..., "field": ...}."""
         headers = {}
         if self.retry_after:
-            headers["Retry-After"] = str(math.ceil(self.retry_after))
+            headers["Retry-After"] = str(self.retry_after)
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         body = {"error": self.error} | ({"field": self.field} if self.field else {})

@@ -41,13 +41,23 @@ class Programs:
     """Descriptors of decoded photos, by compiled programs."""
 
     def __init__(
-        self, system: ModelSystem, log: Callable[[str], None] = lambda line: None
+        self,
+        system: ModelSystem,
+        log: Callable[[str], None] = lambda line: None,
+        largest: int = BATCH_SIZES[-1],
     ) -> None:
-        """Compiles those of one photo; `log` is called with a line for each canvas."""
+        """Compiles those of one photo.
+
+        Args:
+          system: the model.
+          log: called with a line for each canvas.
+          largest: batch that will be compiled.
+        """
         self._system = system
+        self._sizes = [size for size in BATCH_SIZES if size <= max(1, largest)]
         self.canvases = canvases(system.settings.longest_side)
         self._shardings = {
-            size: batch_shardings(size, jax.local_devices()) for size in BATCH_SIZES
+            size: batch_shardings(size, jax.local_devices()) for size in self._sizes
         }
         self._variables = {
             size: jax.device_put(system.variables, replicated)
@@ -63,7 +73,7 @@ class Programs:
 
     def compile_batches(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Compiles those of several photos, while the others are in use already."""
-        for size, canvas in itertools.product(BATCH_SIZES[1:], self.canvases):
+        for size, canvas in itertools.product(self._sizes[1:], self.canvases):
             if stopped():
                 return
             self._compiled[canvas, size] = self._compile(canvas, size)
@@ -104,7 +114,7 @@ class Programs:
             by_canvas, key=lambda row: self.canvas_of(photos[row])
         ):
             rows = list(group)
-            sizes = [n for n in BATCH_SIZES if (canvas, n) in self._compiled]
+            sizes = [n for n in self._sizes if (canvas, n) in self._compiled]
             for size in split(len(rows), sizes):
                 batch, rows = rows[:size], rows[size:]
                 batches.append(len(batch))

@@ -60,7 +60,7 @@ class Loaded:
     def _use_model(self) -> None:
         """Compiles the programs of one photo; those of batches in the background."""
         self.extractor = self.searcher.extractor
-        self._programs = Programs(self.extractor.system, self._log)
+        self._programs = Programs(self.extractor.system, self._log, self._limits.batch)
         self.descriptors: BoundedCache[tuple[str, Box | None], np.ndarray]
         self.descriptors = BoundedCache(self._limits.descriptors, 2**62)
         self._compiling = threading.Thread(
@@ -123,13 +123,13 @@ class Service:
         gauge("kept_uploads", "Uploaded photos in memory.", lambda: len(self.uploads))
         gauge("kept_bytes", "Of uploads and pictures in memory.", self._kept_bytes)
 
-    def _waiting(self) -> float:
+    def _waiting(self) -> int:
         return self._loaded.device.waiting() if self._loaded else 0
 
-    def _photos(self) -> float:
+    def _photos(self) -> int:
         return self._loaded.searcher.num_photos if self._loaded else 0
 
-    def _kept_bytes(self) -> float:
+    def _kept_bytes(self) -> int:
         return self.uploads.bytes + self.pictures.bytes
 
     @property
