@@ -25,10 +25,15 @@ ARGUMENTS = ["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
 ROOT_ARGUMENTS = ["--no-sandbox"]
 
 
+def find_browser():
+    """The path of the system's Chromium; None if there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """The browser. Of a module: while it is open, no event loop can be started."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
+    program = find_browser()
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
     from playwright.sync_api import sync_playwright

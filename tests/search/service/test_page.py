@@ -3,23 +3,19 @@
 import base64
 import contextlib
 import re
-import threading
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.browser import SIZES
+from tests.search.service.serving import serving
 from tokret.data.views import photo_digest
 from tokret.search.extractor import load_extractor
 from tokret.search.indexing import update_index
 from tokret.search.searcher import Searcher
-from tokret.search.service.app import make_app
-from tokret.search.service.limits import MIB, Limits
-from tokret.search.service.server import Address
-from tokret.search.service.state import Loaded, Service
+from tokret.search.service.page import render_page
 
 # What the browser itself logs of an answer that is an error.
 FAILED = r"Failed to load resource: .*status of {}"
@@ -68,43 +64,18 @@ def index(root, extractor, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def serving(index, extractor):
-    """Returns a context manager: the URL of a service of the index."""
-
-    @contextlib.contextmanager
-    def serving(token="", read_only=False):
-        address = Address(port=0)
-        limits = Limits(decoders=1, batch_wait=0.0, photo_bytes=MIB)
-        service = Service(limits, address.access(token), read_only)
-        options = {"log_config": None, "ws": "none", "loop": "asyncio"}
-        config = uvicorn.Config(make_app(service), **options)
-        server = uvicorn.Server(config)
-        with address.bind() as bound:
-            thread = threading.Thread(target=server.run, args=([bound],))
-            thread.start()
-            try:
-                searcher = Searcher(index, lambda copy: extractor)
-                service.open(Loaded(searcher, limits, service.metrics))
-                yield address.url(bound) + "/"
-            finally:
-                server.should_exit = True
-                thread.join()
-                service.close()
-
-    return serving
-
-
-@pytest.fixture(scope="module")
-def url(serving):
-    with serving() as url:
+def url(index, extractor):
+    with serving(index, extractor) as url:
         yield url
 
 
 @pytest.fixture
-def serve(serving):
+def serve(index, extractor):
     """Returns a function that starts another service; it ends after the tabs."""
     with contextlib.ExitStack() as ending:
-        yield lambda **options: ending.enter_context(serving(**options))
+        yield lambda **options: ending.enter_context(
+            serving(index, extractor, **options)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -444,6 +415,24 @@ def test_a_busy_service_is_queried_again(tabs, url, photo):
     expect(page.locator("#results-heading")).to_have_text("Results")
     settle(page)
     assert link(page)["like"] == [photo_digest(photo)]
+
+
+def test_the_page_waits_for_the_index(tabs, url):
+    page = tabs.open()
+    tabs.expect(FAILED.format(503))
+    loading = {
+        "status": 503,
+        "headers": {"Retry-After": "1"},
+        "json": {"error": "wait"},
+    }
+    html = render_page("", "", None, read_only=True)
+    page.route(url, lambda route: route.fulfill(body=html), times=1)
+    page.route("**/photos?*", lambda route: route.fulfill(**loading), times=1)
+    page.goto(url)
+    expect(page.get_by_role("alert")).to_contain_text("The service is not ready")
+    expect(page.locator("#num-photos")).to_have_text("30 photos")
+    settle(page)
+    expect(cards(page)).to_have_count(24)
 
 
 def test_a_stopped_service(tabs, url, photo):

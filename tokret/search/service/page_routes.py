@@ -19,8 +19,10 @@ def _html(text: str, status: int = 200) -> Response:
 
 
 async def index(request: Request) -> Response:
-    """The page."""
+    """The page, also while the index is being loaded."""
     service: Service = request.app.state.service
+    if service.status != "ready":
+        return _html(render_page("", "", None, read_only=service.read_only))
     searcher = service.searcher
     fields = searcher.model.fields
     return _html(
