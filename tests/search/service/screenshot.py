@@ -34,7 +34,7 @@ COLOURS = 160  # of the picture, which is a PNG with a palette
 
 
 def draw_photos(root: Path) -> bytes:
-    """Renders photos of a few buildings below a folder; returns another, of the first."""
+    """Renders photos of buildings below a folder; returns another, of one of them."""
     for number, name in enumerate(NAMES):
         (root / name).mkdir(parents=True)
         photos = take_series(Series(SEED, number, DATABASE, 12, SIDE))

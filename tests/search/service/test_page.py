@@ -345,6 +345,18 @@ def test_where_tokens_look(tabs, url, photo):
     assert page.locator("#cards").bounding_box() == before
 
 
+def test_a_model_without_attention_maps(tabs, url):
+    page = open_page(tabs, url)
+    tabs.expect(FAILED.format(404))
+    error = {"error": "the index's model has no attention maps"}
+    none = {"status": 404, "json": error}
+    page.route("**/attention", lambda route: route.fulfill(**none))
+    page.locator("#tokens").get_by_role("button", name="all").click()
+    cards(page).first.locator(".photo").hover()
+    expect(page.locator("#tokens")).to_contain_text("has no attention maps")
+    expect(page.locator("#tokens button:disabled")).to_have_count(2)
+
+
 def test_details(tabs, url, root):
     page = open_page(tabs, url)
     cards(page).nth(1).get_by_role("button", name="Details").click()
@@ -394,6 +406,7 @@ def test_a_broken_photo_and_one_that_is_not_known(tabs, url, photo):
     send_files(page, "drop", b"no photo")
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("This photo cannot be used")
+    expect(cards(page)).to_have_count(24)
     page.goto(url + "#like=0123456789abcdef")
     expect(alert).to_contain_text("A photo of this query is not known")
     alert.get_by_role("button", name="New search").click()

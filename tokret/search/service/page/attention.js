@@ -71,7 +71,8 @@ const cover = async (canvas, id) => {
     draw(canvas, maps, token);
     canvas.classList.add("seen");
   } catch (error) {
-    if (error.status === 404) noMaps(error.message);
+    // Any other error is that of one photo.
+    if (error.message.includes("attention maps")) noMaps(error.message);
   }
 };
 
@@ -80,6 +81,7 @@ const uncover = (canvas) => {
   canvas.classList.remove("seen");
 };
 
+// Of a model of another head, as the service reports it.
 const noMaps = (words) => {
   group.title = words;
   choose("off");

@@ -19,6 +19,7 @@ const draw = () => {
   element.hidden = !box;
   byId("clear-box").hidden = !box;
   byId("draw-box").hidden = Boolean(box);
+  byId("draw-box").disabled = !size[0];
   byId("box-keys").hidden = !box;
   byId("box-hint").hidden = Boolean(box);
   stage.classList.toggle("boxed", Boolean(box));
@@ -48,7 +49,7 @@ export const watchBox = (onChange) => {
 };
 
 export const setBox = (given, width, height) => {
-  size = [width, height];
+  size = [width ?? 0, height ?? 0];
   box = given && width && height ? given.map((value, i) => value / size[i % 2]) : null;
   draw();
 };
@@ -98,7 +99,6 @@ element.addEventListener("keydown", (event) => {
 });
 
 byId("draw-box").addEventListener("click", () => {
-  if (!size[0]) return;
   box = [0.2, 0.2, 0.8, 0.8];
   draw();
   element.focus();

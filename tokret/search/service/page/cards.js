@@ -13,9 +13,16 @@ const ratioOf = ({ width, height }) =>
 export const fileName = (name) => name.split("/").at(-1);
 
 const scoreOf = (photo) => {
-  const words = photo.score === undefined ? "" : photo.score.toFixed(3);
-  const near = photo.near_duplicates ?? 0;
-  return near ? `${words} +${near}` : words;
+  if (photo.score === undefined) return [];
+  if (!photo.near_duplicates) return [photo.score.toFixed(3)];
+  const near = document.createElement("span");
+  near.className = "near";
+  near.textContent = `+${photo.near_duplicates}`;
+  near.title = "near-duplicates that are hidden";
+  const words = document.createElement("span");
+  words.className = "words";
+  words.textContent = ` ${near.title}`;
+  return [`${photo.score.toFixed(3)} `, near, words];
 };
 
 const cardOf = (photo, rank) => {
@@ -33,11 +40,7 @@ const cardOf = (photo, rank) => {
   const name = card.querySelector(".card-name");
   name.textContent = shown;
   name.title = photo.name;
-  const score = card.querySelector(".score");
-  score.textContent = scoreOf(photo);
-  if (photo.near_duplicates) {
-    score.title = `${photo.near_duplicates} near-duplicates are hidden`;
-  }
+  card.querySelector(".score").append(...scoreOf(photo));
   const image = card.querySelector("img");
   const gone = () => card.classList.add("gone");
   image.addEventListener("error", gone);

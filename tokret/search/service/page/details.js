@@ -29,7 +29,7 @@ const fill = (found, known) => {
       ...paths.flatMap((path, i) => row(i ? "Copy" : "Path", path)),
       ...row("Label", found.label),
       ...row("Score", found.score?.toFixed(6)),
-      ...row("Near-duplicates", found.near_duplicates || ""),
+      ...row("Near-duplicates hidden", found.near_duplicates || ""),
       ...row("Size", pixels({ ...found, ...known })),
       ...row("Id", found.id),
     );

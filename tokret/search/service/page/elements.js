@@ -4,12 +4,6 @@ export const byId = (id) => document.getElementById(id);
 
 export const copyOf = (template) => byId(template).content.firstElementChild.cloneNode(true);
 
-export const text = (value) => {
-  const span = document.createElement("span");
-  span.textContent = value;
-  return span;
-};
-
 // An icon of the page's sprite.
 export const icon = (name) => {
   const namespace = "http://www.w3.org/2000/svg";

@@ -15,16 +15,19 @@ export const dropTarget = (element, onFiles, onHover = () => {}) => {
     element.classList?.toggle("dragged", depth > 0);
     onHover(depth > 0);
   };
-  element.addEventListener("dragenter", (event) => holdsFiles(event) && hover(true));
-  element.addEventListener("dragleave", (event) => holdsFiles(event) && hover(false));
-  element.addEventListener("dragover", (event) => {
-    if (holdsFiles(event)) event.preventDefault();
-  });
-  element.addEventListener("drop", (event) => {
-    if (!holdsFiles(event)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    depth = 1;
+  const on = (type, act) =>
+    element.addEventListener(type, (event) => {
+      if (!holdsFiles(event)) return;
+      // A target within another one, the dialog within the page, is the only one.
+      event.preventDefault();
+      event.stopPropagation();
+      act(event);
+    });
+  on("dragenter", () => hover(true));
+  on("dragleave", () => hover(false));
+  on("dragover", () => {});
+  on("drop", (event) => {
+    depth = 0;
     hover(false);
     onFiles(photosOf(event.dataTransfer));
   });

@@ -105,8 +105,10 @@ const wait = (fresh) => {
   }
 };
 
+const pause = (milliseconds) => new Promise((end) => setTimeout(end, milliseconds));
+
 // Shows the query, from the answers that were kept or by a request.
-const run = async ({ fresh = true } = {}) => {
+const run = async ({ fresh = true, delay = 0 } = {}) => {
   const signal = begin();
   showQuery(query, drop);
   showChosen(query);
@@ -116,6 +118,8 @@ const run = async ({ fresh = true } = {}) => {
     return;
   }
   wait(!answer);
+  if (delay) await pause(delay);
+  if (signal.aborted) return;
   try {
     const found = await requestPage(0, signal);
     answer = normalised(found);
@@ -158,14 +162,14 @@ const more = async () => {
 
 const written = () => writeLink(query) || location.pathname + location.search;
 
-const go = (change, { replace = false, fresh = false } = {}) => {
+const go = (change, { replace = false, fresh = false, delay = 0 } = {}) => {
   const [first] = query.like;
   query = { ...query, ...change };
   if (query.like[0] !== first) query.box = change.box ?? null;
   if (!query.like.length) Object.assign(query, { unlike: [], box: null });
   history[replace ? "replaceState" : "pushState"](null, "", written());
   if (fresh) scrollTo(0, 0);
-  return run({ fresh });
+  return run({ fresh, delay });
 };
 
 const clear = () => {
@@ -190,7 +194,7 @@ const searchFiles = async (files, another) => {
     return;
   }
   const signal = begin();
-  const before = query;
+  const before = { query, answer };
   query = { ...query, like: [], unlike: [], box: null };
   showPreview(files[0]);
   wait(true);
@@ -206,8 +210,9 @@ const searchFiles = async (files, another) => {
     announce(byId("summary").textContent);
   } catch (error) {
     if (!signal.aborted) {
-      query = before;
+      ({ query, answer } = before);
       showQuery(query, drop);
+      if (answer) showAnswer();
     }
     fail(error, () => searchFiles(files, another));
   }
@@ -264,7 +269,10 @@ watchCards((action, id) => ACTIONS[action](id));
 watchDetails((action, photo) => ACTIONS[action](photo.id));
 watchAdding(indexChanged, dropTarget);
 watchFilters((change) => go(change));
-watchBox((box, { keys }) => go({ box }, { replace: keys && query.box !== null }));
+// A key that is held moves the box often: only where it ends is searched for.
+watchBox((box, { keys }) =>
+  go({ box }, { replace: keys && query.box !== null, delay: keys ? 250 : 0 }),
+);
 watchAttention(() => query.like[0]);
 byId("more").addEventListener("click", more);
 byId("new-search").addEventListener("click", clear);
