@@ -343,6 +343,11 @@ def test_where_tokens_look(tabs, url, photo):
     )
     assert cards(page).nth(2).locator("canvas").evaluate(drawn)
     assert page.locator("#cards").bounding_box() == before
+    # Of the boxed part, as it is embedded.
+    with page.expect_response("**/attention?box=96,64,384,256") as answered:
+        page.locator("#draw-box").click()
+    assert answered.value.ok
+    settle(page)
 
 
 def test_a_model_without_attention_maps(tabs, url):

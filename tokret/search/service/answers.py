@@ -172,6 +172,15 @@ class AttentionAnswer(msgspec.Struct, kw_only=True):
     ]
 
 
+class AttentionForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Of which part of a photo."""
+
+    box: Annotated[
+        str | None,
+        Meta(description="x0,y0,x1,y1 as of a search; by default the whole photo."),
+    ] = None
+
+
 class ImageForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Which size of a picture."""
 

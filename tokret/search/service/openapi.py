@@ -11,6 +11,7 @@ from tokret.search.service.answers import (
     AddAnswer,
     AddForm,
     AttentionAnswer,
+    AttentionForm,
     BrowseAnswer,
     BrowseForm,
     Error,
@@ -129,7 +130,9 @@ OPERATIONS = (
         "/photos/{id}/attention",
         "Where each token of the model looks.",
         AttentionAnswer,
-        problems=(404, 422, 429, 503),
+        AttentionForm,
+        query=AttentionForm,
+        problems=(400, 404, 422, 429, 503),
     ),
     Operation(
         "get", "/filters", "The folders and labels.", FiltersAnswer, problems=(503,)

@@ -10,12 +10,13 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokret.data.views import View, photo_digest
+from tokret.data.views import Box, View, photo_digest
 from tokret.search.photo_table import Filters
 from tokret.search.service.answers import (
     AddAnswer,
     AddForm,
     AttentionAnswer,
+    AttentionForm,
     BrowseAnswer,
     BrowseForm,
     FiltersAnswer,
@@ -34,7 +35,7 @@ from tokret.search.service.photo_answers import (
 )
 from tokret.search.service.problems import Problem, json_response
 from tokret.search.service.saving import make_folder, save_photo
-from tokret.search.service.searching import pixels_of
+from tokret.search.service.searching import box_of, pixels_of
 from tokret.search.service.state import Service
 
 SIDES = (80, 160, 320, 640, 1280, 2560, 5120)  # of pictures, in pixels
@@ -115,14 +116,15 @@ async def image(request: Request) -> Response:
 async def attention(request: Request) -> Response:
     """Where the model's tokens look."""
     service, digest = _service(request), _id(request)
+    box = box_of(parse_query(request.query_params, AttentionForm).box)
     with service.admitted():
-        return json_response(await _attention(service, digest))
+        return json_response(await _attention(service, digest, box))
 
 
-async def _attention(service: Service, digest: str) -> AttentionAnswer:
+async def _attention(service: Service, digest: str, box: Box | None) -> AttentionAnswer:
     loaded, source = service.loaded, find_source(service, digest)
     decoded = await service.decoder.view(
-        source, None, loaded.searcher.model.longest_side
+        source, box, loaded.searcher.model.longest_side
     )
     view = _decoded_view(pixels_of(decoded))
     found = await asyncio.wrap_future(

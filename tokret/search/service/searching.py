@@ -68,7 +68,7 @@ async def _answer(
         raise Problem(
             400, "name a photo to resemble: upload one, or give its id", "photo"
         )
-    box = _box(form.box)
+    box = box_of(form.box)
     boxes: list[Box | None] = [box, *[None] * (len(positive) + len(negative) - 1)]
     jobs = [
         _embed(service, example, part)
@@ -123,7 +123,8 @@ def _examples(
     return [*uploaded, *(_Example(each, id_field) for each in ids)]
 
 
-def _box(text: str | None) -> Box | None:
+def box_of(text: str | None) -> Box | None:
+    """Parses a form's box; a Problem names the field."""
     try:
         return parse_box(text)
     except UserError as error:

@@ -18,17 +18,18 @@ const group = byId("tokens");
 const cards = byId("cards");
 
 let shownToken = "off"; // "off", "all" or a token's number
-let queryId = () => null;
+let shownQuery = () => ({});
 const kept = new Map();
 
-const mapsOf = (id) => {
-  if (!kept.has(id)) {
-    const maps = attention(id);
-    maps.catch(() => kept.delete(id));
-    kept.set(id, maps);
+const mapsOf = (id, box) => {
+  const key = `${id} ${box}`;
+  if (!kept.has(key)) {
+    const maps = attention(id, box);
+    maps.catch(() => kept.delete(key));
+    kept.set(key, maps);
     if (kept.size > 400) kept.delete(kept.keys().next().value);
   }
-  return kept.get(id);
+  return kept.get(key);
 };
 
 // One pixel a position: a dark veil with a hole where one token looks; of all tokens,
@@ -49,7 +50,7 @@ const pixelsOf = ({ maps, width, height }, token) => {
   return image;
 };
 
-const draw = (canvas, maps, token) => {
+const draw = (canvas, maps, token, [x0, y0, x1, y1]) => {
   const small = new OffscreenCanvas(maps.width, maps.height);
   small.getContext("2d").putImageData(pixelsOf(maps, token), 0, 0);
   const area = canvas.getBoundingClientRect();
@@ -57,18 +58,23 @@ const draw = (canvas, maps, token) => {
   canvas.height = Math.max(1, Math.round(area.height));
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+  const [w, h] = [canvas.width, canvas.height];
+  context.drawImage(small, x0 * w, y0 * h, (x1 - x0) * w, (y1 - y0) * h);
 };
 
-const cover = async (canvas, id) => {
+const WHOLE = [0, 0, 1, 1];
+
+// `box` is in the photo's pixels, `part` the same in fractions of its sides.
+const cover = async (canvas, id, box = null, part = WHOLE) => {
   if (shownToken === "off") return;
-  canvas.dataset.wanted = id;
+  const wanted = `${id} ${box}`;
+  canvas.dataset.wanted = wanted;
   try {
-    const maps = await mapsOf(id);
-    if (shownToken === "off" || canvas.dataset.wanted !== id) return;
+    const maps = await mapsOf(id, box);
+    if (shownToken === "off" || canvas.dataset.wanted !== wanted) return;
     const token = shownToken === "all" ? "all" : Math.min(shownToken, maps.tokens - 1);
     offerTokens(maps.tokens);
-    draw(canvas, maps, token);
+    draw(canvas, maps, token, part);
     canvas.classList.add("seen");
   } catch (error) {
     // Any other error is that of one photo.
@@ -90,8 +96,8 @@ const noMaps = (words) => {
 };
 
 const coverQuery = () => {
-  const id = queryId();
-  if (id) cover(byId("query-attention"), id);
+  const { id, box, part } = shownQuery();
+  if (id) cover(byId("query-attention"), id, box, part);
 };
 
 const coverCard = (card) => cover(card.querySelector(".attention"), card.dataset.id);
@@ -147,9 +153,9 @@ const offerTokens = (tokens) => {
   group.append(...own);
 };
 
-// `firstOfQuery()` gives the id of the query's first photo, if there is one.
-export const watchAttention = (firstOfQuery) => {
-  queryId = firstOfQuery;
+// `query()` gives the query's first photo: {id, box in pixels, part in fractions}.
+export const watchAttention = (query) => {
+  shownQuery = query;
   group.append(button("off", "off", "No attention maps"), button("all", "all", "Attention of all tokens"));
   for (const [begin, end] of [
     ["pointerover", "pointerout"],

@@ -54,6 +54,9 @@ export const setBox = (given, width, height) => {
   draw();
 };
 
+// For drawing: [x0, y0, x1, y1] in fractions of the photo's sides.
+export const boxInFractions = () => box ?? [0, 0, 1, 1];
+
 export const clearBox = () => {
   const focused = document.activeElement === element || document.activeElement === byId("clear-box");
   box = null;

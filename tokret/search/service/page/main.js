@@ -2,7 +2,7 @@
 
 import { confirmRemoval, watchAdding } from "./adding.js";
 import { refreshAttention, watchAttention } from "./attention.js";
-import { clearBox, watchBox } from "./box.js";
+import { boxInFractions, clearBox, watchBox } from "./box.js";
 import { focusCard, showCards, showSkeletons, watchCards } from "./cards.js";
 import { closeDetails, showDetails, watchDetails } from "./details.js";
 import { announce, byId, photos, thousands } from "./elements.js";
@@ -273,7 +273,7 @@ watchFilters((change) => go(change));
 watchBox((box, { keys }) =>
   go({ box }, { replace: keys && query.box !== null, delay: keys ? 250 : 0 }),
 );
-watchAttention(() => query.like[0]);
+watchAttention(() => ({ id: query.like[0], box: query.box, part: boxInFractions() }));
 byId("more").addEventListener("click", more);
 byId("new-search").addEventListener("click", clear);
 byId("hide-near-duplicates").addEventListener("change", (event) =>

@@ -66,7 +66,8 @@ export const search = (form, signal) => json("search", { method: "POST", body: f
 export const browse = (fields, signal) => json(`photos?${fields}`, { signal });
 export const filterCounts = () => json("filters");
 export const photo = (id, signal) => json(`photos/${id}`, { signal });
-export const attention = (id) => json(`photos/${id}/attention`);
+export const attention = (id, box) =>
+  json(`photos/${id}/attention${box ? `?box=${box.map(Math.round).join(",")}` : ""}`);
 export const addPhotos = (form) => json("photos", { method: "POST", body: form });
 export const removePhoto = (id) => json(`photos/${id}`, { method: "DELETE" });
 export const imageUrl = (id, side) => `photos/${id}/image${side ? `?side=${side}` : ""}`;
