@@ -34,7 +34,7 @@ def serve(index, load):
         )
         searcher = Searcher(index, load)
         with TestClient(make_app(service), raise_server_exceptions=False) as client:
-            service.open(Loaded(searcher, service.limits, service.metrics))
+            service.open(Loaded(index, searcher, service.limits, service.metrics))
             client.service = service
             yield client
             service.close()

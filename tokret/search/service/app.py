@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokret.errors import UserError
 from tokret.runtime.signals import report
-from tokret.search.service import page_routes, photo_routes, searching
+from tokret.search.service import change_routes, page_routes, photo_routes, searching
 from tokret.search.service.answers import Health
 from tokret.search.service.guard import Guard
 from tokret.search.service.openapi import description
@@ -54,9 +54,9 @@ ROUTES = [
     Route("/filters", photo_routes.filters),
     Route("/search", searching.search, methods=["POST"]),
     Route("/photos", photo_routes.browse),
-    Route("/photos", photo_routes.add, methods=["POST"]),
+    Route("/photos", change_routes.add, methods=["POST"]),
     Route(PHOTO, photo_routes.show),
-    Route(PHOTO, photo_routes.remove, methods=["DELETE"]),
+    Route(PHOTO, change_routes.remove, methods=["DELETE"]),
     Route(f"{PHOTO}/image", photo_routes.image),
     Route(f"{PHOTO}/attention", photo_routes.attention),
 ]

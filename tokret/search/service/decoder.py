@@ -86,9 +86,10 @@ class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
         arguments = [box, longest_side, self._limits.pixels]
         return await self._call("decode_view", source, arguments, DecodedView)
 
-    async def inspect(self, source: Source) -> PhotoInfo:
+    async def inspect(self, source: Source, longest_side: int) -> PhotoInfo:
         """Decodes a photo to its end; problems as of `view`."""
-        return await self._call("inspect", source, [self._limits.pixels], PhotoInfo)
+        arguments = [longest_side, self._limits.pixels]
+        return await self._call("inspect", source, arguments, PhotoInfo)
 
     async def picture(self, source: Source, side: int) -> bytes:
         """Makes a picture; problems as of `view`, and 429 if too many are waiting."""

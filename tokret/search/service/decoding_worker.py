@@ -117,10 +117,11 @@ def _upright_size(content: bytes, view: View, max_pixels: int) -> tuple[int, int
     return width, height
 
 
-def inspect(source: Source, max_pixels: int) -> PhotoInfo:
-    """Decodes a photo to its end; returns its format and size."""
+def inspect(source: Source, longest_side: int, max_pixels: int) -> PhotoInfo:
+    """Decodes a photo as the index will; returns its format and size."""
     content = read_source(source)
-    view = upright_view(content, "photo", None, 64, max_pixels)
+    view = upright_view(content, "photo", None, longest_side, max_pixels)
+    view.pixels()
     photo = attempt(content, lambda data: open_encoded(data, max_pixels))
     return PhotoInfo(photo.format or "", *_upright_size(content, view, max_pixels))
 

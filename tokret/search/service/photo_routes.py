@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,9 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tokret.data.views import Box, View, photo_digest
+from tokret.data.views import Box, View
 from tokret.search.photo_table import Filters
 from tokret.search.service.answers import (
-    AddAnswer,
-    AddForm,
     AttentionAnswer,
     AttentionForm,
     BrowseAnswer,
@@ -22,11 +19,8 @@ from tokret.search.service.answers import (
     FiltersAnswer,
     ImageForm,
     PhotoAnswer,
-    RemoveAnswer,
 )
-from tokret.search.service.decoding_worker import PhotoInfo, Source
-from tokret.search.service.form_parts import Part, read_form
-from tokret.search.service.forms import parse_parts, parse_query
+from tokret.search.service.forms import parse_query
 from tokret.search.service.photo_answers import (
     complete,
     find_source,
@@ -34,7 +28,6 @@ from tokret.search.service.photo_answers import (
     size_of,
 )
 from tokret.search.service.problems import Problem, json_response
-from tokret.search.service.saving import make_folder, save_photo
 from tokret.search.service.searching import box_of, pixels_of
 from tokret.search.service.state import Service
 
@@ -146,68 +139,3 @@ def _decoded_view(pixels: Any) -> View:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
     return View(buffer.getvalue(), "photo", None, max(pixels.shape))
-
-
-def _refuse_if_read_only(service: Service) -> None:
-    if service.read_only:
-        raise Problem(403, "the service is read-only")
-
-
-async def add(request: Request) -> Response:
-    """Saves photos below the root and adds them to the index."""
-    service = _service(request)
-    service.require_loaded()
-    _refuse_if_read_only(service)
-    with service.admitted() as count_bytes:
-        parts = await read_form(request, service.limits, count_bytes)
-        form, files = parse_parts(parts, AddForm, ("photo",))
-        if not files:
-            raise Problem(400, "name a photo to add", "photo")
-        infos = [await service.decoder.inspect(Source(part.content)) for part in files]
-        async with service.adding:
-            added = await _save(service, form.folder, files, infos)
-        photos = [photo_answer(digest, name) for digest, name in added]
-        return json_response(AddAnswer(photos=await complete(service, photos)), 201)
-
-
-async def _save(
-    service: Service, folder: str, files: Sequence[Part], infos: Sequence[PhotoInfo]
-) -> list[tuple[str, str]]:
-    """Saves what the index has not, and adds it; returns ids and names."""
-    root = service.root
-    target = await asyncio.to_thread(make_folder, root, folder)
-    added: dict[str, str] = {}  # names by id
-    new = []
-    for part, info in zip(files, infos, strict=True):
-        digest = photo_digest(part.content)
-        known = service.searcher.photo(digest)
-        if digest in added:
-            continue
-        names = known.names if known else ()
-        existing = [name for name in names if (root / name).is_file()]
-        if existing:
-            added[digest] = existing[0]
-            continue
-        path = await asyncio.to_thread(
-            save_photo, target, part.filename or "", info.format, part.content
-        )
-        new.append(path)
-        added[digest] = path.relative_to(root.resolve()).as_posix()
-    if new:
-        searcher = service.searcher
-        await asyncio.wrap_future(service.loaded.device.call(lambda: searcher.add(new)))
-    return [(digest, name) for digest, name in added.items()]
-
-
-async def remove(request: Request) -> Response:
-    """Removes a photo from the index; its files are kept."""
-    service, digest = _service(request), _id(request)
-    _refuse_if_read_only(service)
-    photo = service.searcher.photo(digest)
-    if photo is None:
-        raise Problem(404, f"there is no photo {digest} in the index")
-    async with service.adding:
-        await asyncio.wrap_future(
-            service.loaded.device.call(lambda: service.searcher.remove([digest]))
-        )
-    return json_response(RemoveAnswer(id=digest, names=list(photo.names)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from tokret.evaluation.systems import ModelSystem
 from tokret.retrieval.embedding import batch_shardings, scaled_sizes
-from tokret.shapes import Float, UInt8
+from tokret.shapes import Array, Float, Int, UInt8
 
 BATCH_SIZES = (1, 4, 8)
 STEP = 32  # sides of canvases are multiples of it, as of those of `plan_canvases`
@@ -122,6 +122,22 @@ class Programs:
                 for row, descriptor in zip(batch, descriptors, strict=False):
                     found[row] = descriptor
         return np.stack(found), batches
+
+    def embed_batch(
+        self,
+        variables: Any,
+        images: UInt8[Array, "b h w 3"],
+        sizes: Int[Array, "b 2"],
+        scaled: Int[Array, "s b 2"],
+    ) -> Float[np.ndarray, "b d"]:
+        """An `EmbedFn` of these programs, which compiles nothing."""
+        photos = [
+            image[:height, :width]
+            for image, (height, width) in zip(
+                np.asarray(images), np.asarray(sizes).tolist(), strict=True
+            )
+        ]
+        return self.embed(photos)[0]
 
     def _run(
         self, canvas: Shape, size: int, photos: Sequence[UInt8[np.ndarray, "h w 3"]]

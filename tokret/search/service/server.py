@@ -116,7 +116,7 @@ def run(
     )
     server = uvicorn.Server(config)
     with bound, _answering(server, bound):
-        loaded = Loaded(load(), service.limits, service.metrics, log)
+        loaded = Loaded(index, load(), service.limits, service.metrics, log)
         service.open(loaded)
         stop = threading.Event()
         with signals.noticed(lambda _: None, _stopping(stop)):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from tokret.data.views import Box
+from tokret.search.extractor import Extractor
 from tokret.search.searcher import Searcher
 from tokret.search.service.bounded_cache import BoundedCache
 from tokret.search.service.decoder import Decoder
@@ -39,13 +41,14 @@ class Loaded:
 
     def __init__(
         self,
+        index: Path,
         searcher: Searcher,
         limits: Limits,
         metrics: Metrics,
         log: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Compiles the programs; `log` is called with the progress."""
-        self.searcher, self._log = searcher, log
+        self.index, self.searcher, self._log = index, searcher, log
         self._closed, self._refreshed = False, time.monotonic()
         self._limits = limits
         self._use_model()
@@ -84,6 +87,15 @@ class Loaded:
         self._closed = True
         self.device.stop(seconds)
         self._compiling.join()  # Python's end would crash in a compilation
+
+    def indexing_extractor(self) -> Extractor:
+        """The model with these programs, which adds photos one by one."""
+        system = self.extractor.system
+        settings = dataclasses.replace(system.settings, batch_size=1)
+        alone = dataclasses.replace(
+            system, embed=self._programs.embed_batch, settings=settings
+        )
+        return dataclasses.replace(self.extractor, system=alone)
 
     def attention_maps(self, view: Any) -> Float[np.ndarray, "l h w"] | None:
         """The maps of a view; None if the model has none. Called by the device."""
