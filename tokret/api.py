@@ -10,12 +10,12 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from tokret.arguments import path_problem, url_problem, within
+from tokret.arguments import choose, path_problem, url_problem, within
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.preparing.photo_processing import MOST_PIXELS
 from tokret.data.views import Box, LazyViews, View
@@ -26,9 +26,17 @@ from tokret.retrieval.extraction import extract
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.catalogue import WEIGHTS
 from tokret.search.extractor import Extractor, load_copy, load_extractor
+from tokret.search.filters import Filters
 from tokret.search.photos import view_of
-from tokret.search.querying import SearchResults, check_box, query_index
+from tokret.search.querying import (
+    Query,
+    SearchOptions,
+    SearchResults,
+    check_box,
+    search_photos,
+)
 from tokret.search.remote_index import fetched_catalogue
+from tokret.search.searcher import Searcher
 from tokret.shapes import Float
 
 # Arrays are uint8 [height, width, 3], each of its own size.
@@ -184,13 +192,13 @@ class Index:
     """
 
     def __init__(self, folder: Path, root: Path | None = None) -> None:
-        """Opens an index as `open_index`; the first query restores its model."""
+        """Opens an index as `open_index`; the first query reads it."""
         if root is not None and not root.is_dir():
             raise UserError(f"root={root} is not a folder; name that of the photos")
         with fetched_catalogue(folder) as catalogue:
-            self.names = [entry.name for entry in catalogue.entries() if entry.part]
+            self._num_photos = catalogue.num_photos()
             self.root = Path(catalogue.root) if root is None else root
-        self._folder = folder
+        self._folder, self._is_moved = folder, root is not None
 
         @functools.cache
         def load(copy: str) -> Extractor:
@@ -200,32 +208,63 @@ class Index:
 
     def __repr__(self) -> str:
         """Names the folder of the photos, and how many have descriptors."""
-        return f"<tokret.Index: {len(self.names)} photos of {self.root}>"
+        return f"<tokret.Index: {self._num_photos} photos of {self.root}>"
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The paths of the photos relative to the root, sorted."""
+        with fetched_catalogue(self._folder) as catalogue:
+            return [entry.name for entry in catalogue.entries() if entry.part]
+
+    @functools.cached_property
+    def _searcher(self) -> Searcher:
+        return self.searcher()
+
+    def searcher(self, *, hold: bool = True) -> Searcher:
+        """Reads the index for searches by descriptors; see `Searcher`."""
+        root = self.root if self._is_moved else None
+        return Searcher(self._folder, self._load, root=root, hold=hold)
 
     @_naming_urls()
     def query(
         self,
-        photo: str | os.PathLike[str],
+        photo: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         top: int = 20,
         box: Box | None = None,
         max_pixels: int = MAX_PIXELS,
+        *,
+        unlike: Sequence[str | os.PathLike[str]] = (),
+        folders: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        leave_out_query: bool = False,
+        near_duplicates: Literal["show", "hide"] = "show",
     ) -> SearchResults:
         """Retrieves the photos that are most similar to a photo.
 
+        The first query reads the descriptors into memory; later ones notice what has
+        changed in the index.
+
         Args:
-          photo: the path of the query, which may be in the index.
+          photo: the path of the query, which may be in the index; of several photos the
+            results resemble all.
           top: how many to retrieve.
-          box: x0, y0, x1, y1 in pixels of the upright photo: the part of it to search
-            for; None: all of it.
-          max_pixels: that the photo may have, as of `load`.
+          box: x0, y0, x1, y1 in pixels of the upright photo, or of the first: the part
+            of it to search for; None: all of it.
+          max_pixels: that a photo may have, as of `load`.
+          unlike: paths of photos that results should not resemble.
+          folders: search only photos in these folders or below, paths from the root.
+          labels: search only photos whose own folder has one of these names.
+          leave_out_query: skip photos with the same content as the query's.
+          near_duplicates: "hide" skips photos nearly the same as a better hit.
 
         Returns:
-          The hits, the best first, each with `name` and `score`, the cosine similarity;
+          The hits, the best first, each with `name` and `score`, the cosine similarity,
+          and with the photo's `id` and `label`;
           `hits`, a list of them;
           `gone`, the names of hits that are not in `root` any more; the times taken.
 
         Raises:
-          UserError: if the photo cannot be read, the box is not inside it, or the
+          UserError: if a photo cannot be read, the box is not inside it, or the
             index is damaged.
 
         Example:
@@ -235,14 +274,26 @@ class Index:
           >>> best.name in index.names
           True
         """
-        path = require(_path(photo, "photo"))
+        several = photo if isinstance(photo, list | tuple) else [photo]
+        if not several:
+            raise UserError("photo is empty; name one or more")
+        photos = [require(_path(each, "photo")) for each in several]
+        others = [require(_path(each, "unlike")) for each in unlike]
         if not isinstance(top, int):
             raise UserError(f"top is {top!r}; it must be a whole number")
         part = None if box is None else check_box(box, box)
         within("max_pixels", max_pixels, 1, MOST_PIXELS)
-        return query_index(
-            self._folder, path, part, top, self._load, self.root, max_pixels
+        choose(dict.fromkeys(("show", "hide")), near_duplicates, "near_duplicates")
+        options = SearchOptions(
+            top,
+            Filters(tuple(folders), tuple(labels)),
+            leave_out_query,
+            near_duplicates == "hide",
         )
+        self._searcher.refresh()
+        query = Query(tuple(photos), tuple(others), part)
+        (results,) = search_photos(self._searcher, [query], options, max_pixels)
+        return results
 
 
 @_naming_urls()

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from tests.search.contents import read_catalogue
+from tests.search.queries import query_index
 from tokret.errors import UserError
 from tokret.io.file_locks import held
 from tokret.search import index_changes
@@ -13,7 +14,6 @@ from tokret.search.catalogue import FILE
 from tokret.search.index_changes import add_files, remove_photos
 from tokret.search.indexing import update_index
 from tokret.search.photos import read_digest
-from tokret.search.querying import query_index
 
 
 @pytest.fixture

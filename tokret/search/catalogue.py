@@ -265,21 +265,36 @@ class Catalogue:
           By part, the rows in ascending order; parts without any are not there. The
           rows of the answer are compared with their checksums once they are read.
         """
-        above, names = {*folders}, {*labels}
-        chosen = [
-            number
-            for number, path in self._folder_paths().items()
-            if (not above or _is_below(path, above))
-            and (not names or path.rpartition("/")[2] in names)
-        ]
         rows: dict[str, list[int]] = {}
-        for folder in chosen:
+        for folder in self._chosen(folders, labels):
             for part, row in self._query(
                 "SELECT part, row FROM photos WHERE folder = ? AND part IS NOT NULL",
                 (folder,),
             ):
                 rows.setdefault(self._name_of_part(part), []).append(row)
         return {part: np.unique(np.array(each)) for part, each in rows.items()}
+
+    def _chosen(self, folders: Iterable[str], labels: Iterable[str]) -> list[int]:
+        """The numbers of folders, as `rows_of` chooses photos."""
+        above, names = {*folders}, {*labels}
+        return [
+            number
+            for number, path in self._folder_paths().items()
+            if (not above or _is_below(path, above))
+            and (not names or path.rpartition("/")[2] in names)
+        ]
+
+    def browse(
+        self, folders: Sequence[str], labels: Sequence[str], offset: int, top: int
+    ) -> tuple[list[PhotoEntry], int]:
+        """Some of the photos as of `rows_of`, by path, and how many there are."""
+        where = "part IS NOT NULL"
+        if folders or labels:
+            numbers = ",".join(map(str, self._chosen(folders, labels)))
+            where += f" AND folder IN ({numbers})"
+        page = (top, offset)
+        found = self._photos(f"WHERE {where} ORDER BY name LIMIT ? OFFSET ?", page)
+        return found, self._count(where)
 
     def check(self) -> None:
         """Compares the structure of the whole file, in O(photos).

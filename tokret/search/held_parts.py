@@ -1,11 +1,15 @@
-"""The parts of an index, read into memory; what has changed is read again, no more."""
+"""The descriptors of an index in memory; of a changed index only new ones are read.
+
+Names, folders and labels stay in the catalogue. A row is known by the digest of its
+photo, so that those of parts that were merged are not read again.
+"""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,30 +22,50 @@ from tokret.retrieval.exact_search.blocks import (
 )
 from tokret.retrieval.exact_search.held import HeldDatabase
 from tokret.retrieval.exact_search.top_k import Lists
-from tokret.retrieval.store.reading import REMEDY
+from tokret.retrieval.store.reading import REMEDY, map_descriptors
 from tokret.retrieval.view_batches import decoding_threads
-from tokret.search.catalogue import PARTS, Catalogue, open_catalogue
-from tokret.search.catalogue_rows import ModelInfo, Part, PhotoEntry
+from tokret.search.catalogue import Catalogue, open_catalogue
+from tokret.search.catalogue_rows import ModelInfo, Part
+from tokret.search.filters import Filters
 from tokret.search.part_stores import open_part
-from tokret.search.photo_table import Filters, PhotoTable, Segment, folder_of
 from tokret.search.remote_index import fetch_parts, fetched_catalogue
 from tokret.shapes import Bool, Float, Int, Shaped
 
 Precision = Literal["float32", "int8"]
-Rows = Mapping[int, Sequence[str]]  # of a part's rows in use, the paths of the photos
+FILTERS = 16  # whose rows are kept
+MOST_UNUSED = 2 / 3  # of the rows in memory; with more, all are read again
+
+
+class IndexSource(NamedTuple):
+    """Where an index is, and how it is kept in memory."""
+
+    folder: Path
+    precision: Precision = "float32"
+    hold: bool = True  # else descriptors stay in their files
+
+
+class HeldPart(NamedTuple):
+    """A part of an index."""
+
+    digests: Shaped[np.ndarray, " n"]  # of its rows, uint64
+    items: Int[np.ndarray, " n"]  # of each, its row in memory; -1 if not there
 
 
 @dataclasses.dataclass(frozen=True)
 class HeldIndex:
     """An index as it was at some time; a later one has the same blocks."""
 
-    folder: Path
+    source: IndexSource
     changes: str  # of its catalogue
     root: str  # the folder of its photos
     model: ModelInfo
+    num_photos: int  # with a descriptor, copies counted
+    parts: Mapping[str, HeldPart]
+    ids: Shaped[np.ndarray, " n"]  # of each row in memory, its digest as uint64
+    used: Bool[np.ndarray, " n"]  # which rows the photos of the index have
     database: HeldDatabase
     scale: Float[np.ndarray, " d"] | None  # of int8 descriptors; None for float32
-    table: PhotoTable
+    _matching: dict[Filters, Bool[np.ndarray, " n"]]  # they recur from page to page
 
     def search(
         self,
@@ -60,23 +84,40 @@ class HeldIndex:
         self, filters: Filters, leave_out: Collection[str] = ()
     ) -> Bool[np.ndarray, " n"] | None:
         """The rows to search; None for all."""
-        rows = self.table.matching(filters) if filters else self.table.used
-        if excluded := self.table.items(leave_out):
-            rows = rows.copy()
-            rows[excluded] = False
+        rows = self.matching(filters) if filters else self.used
+        if leave_out:
+            rows = rows & ~np.isin(self.ids, to_numbers(leave_out))
         return None if rows.all() else rows
 
-    def descriptors(self, ids: Sequence[str]) -> Float[np.ndarray, "n d"]:
+    def matching(self, filters: Filters) -> Bool[np.ndarray, " n"]:
+        """The rows of photos that filters accept."""
+        found = self._matching.get(filters)
+        if found is None:
+            found = np.zeros(len(self.ids), bool)
+            with open_catalogue(self.source.folder) as catalogue:
+                rows_of = catalogue.rows_of(filters.folders, filters.labels)
+            for name, rows in rows_of.items():
+                part = self.parts.get(name)  # None if it is newer
+                if part is not None:
+                    items = part.items[rows[rows < len(part.items)]]
+                    found[items[items >= 0]] = True
+            found &= self.used
+            if len(self._matching) >= FILTERS:
+                self._matching.clear()
+            self._matching[filters] = found
+        return found
+
+    def descriptors(self, photo_ids: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """The descriptors of photos of the index; approximate ones of int8.
 
         Raises:
           UserError: one is not in the index.
         """
-        items = np.zeros(len(ids), np.int32)
-        for place, photo_id in enumerate(ids):
-            found = self.table.items([photo_id])
-            if not found:
-                raise UserError(f"photo {photo_id[:40]!r} is not in the index")
+        items = np.zeros(len(photo_ids), np.int32)
+        for place, number in enumerate(to_numbers(photo_ids)):
+            found = np.flatnonzero((self.ids == number) & self.used)
+            if not len(found):
+                raise UserError(f"photo {photo_ids[place]} is not in the index")
             items[place] = found[0]
         rows = self.database.take(items)
         if self.scale is None:
@@ -85,21 +126,58 @@ class HeldIndex:
         return wide / np.linalg.norm(wide, axis=1, keepdims=True)
 
 
-def read_index(folder: Path, precision: Precision, hold: bool = True) -> HeldIndex:
-    """Reads an index; without `hold` its descriptors stay in their files.
+def to_numbers(photo_ids: Collection[str]) -> Shaped[np.ndarray, " n"]:
+    """Ids of photos as uint64.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: one is not 16 hexadecimal digits.
     """
+    try:
+        return np.array([int(each, 16) for each in photo_ids], np.uint64)
+    except (ValueError, OverflowError) as error:
+        raise UserError("the id of a photo is 16 hexadecimal digits") from error
+
+
+def read_index(source: IndexSource) -> HeldIndex:
+    """Reads an index.
+
+    Raises:
+      UserError: there is none, it is damaged, or it has no photo with a descriptor.
+    """
+    found = _read(source, None)
+    if not len(found.ids):
+        raise UserError(f"index={source.folder} has no photo with a descriptor")
+    return found
+
+
+def refreshed(before: HeldIndex) -> HeldIndex:
+    """Reads what is new in an index, if its catalogue has changed; else returns it.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    source = before.source
+    with fetched_catalogue(source.folder) as catalogue:
+        if catalogue.changes == before.changes:
+            return before
+        reusable = source.hold and catalogue.model == before.model
+    found = _read(source, before if reusable else None)
+    unused = len(found.ids) - np.count_nonzero(found.used)
+    if unused > MOST_UNUSED * len(found.ids):
+        return read_index(source)
+    return found
+
+
+def _read(source: IndexSource, before: HeldIndex | None) -> HeldIndex:
+    folder = source.folder
     while True:
         with fetched_catalogue(folder) as catalogue:
             try:
                 fetch_parts(folder, catalogue)
-                with catalogue.snapshot():
-                    parts = _read_parts(folder, catalogue)
-                if not parts:
-                    raise UserError(f"index={folder} has no photo with a descriptor")
-                return _held(folder, catalogue, parts, precision, hold)
+                parts = catalogue.parts()
+                known = _known_items(before, parts)
+                new = _open_new(source, catalogue.model, parts, known)
+                return _held(source, catalogue, before, parts, known, new)
             except UserError:
                 # An update may have removed parts since the catalogue was read.
                 with fetched_catalogue(folder) as now:
@@ -107,57 +185,92 @@ def read_index(folder: Path, precision: Precision, hold: bool = True) -> HeldInd
                         raise
 
 
-class _Part(NamedTuple):
-    name: str
-    rows: Database
-    ids: Shaped[np.ndarray, " n"]
-    paths: Sequence[Sequence[str]]  # of each row
+class _NewRows(NamedTuple):
+    part: str
+    rows: Int[np.ndarray, " m"]  # their numbers in the part
+    descriptors: Database
 
 
-def _read_parts(folder: Path, catalogue: Catalogue) -> list[_Part]:
-    """Opens parts, and compares the catalogue with them."""
+Items = dict[str, np.ndarray]  # by part, of each row its row in memory; -1: not there
 
-    def read(part: Part) -> _Part:
+
+def _known_items(before: HeldIndex | None, parts: Sequence[Part]) -> Items:
+    """The rows that are in memory already, also those of parts that were merged."""
+    if before is None:
+        return {part.name: np.full(len(part.digests), -1, np.int32) for part in parts}
+    names = {part.name for part in parts}
+    gone = [part for name, part in before.parts.items() if name not in names]
+    items = np.concatenate([np.empty(0, np.int32), *(part.items for part in gone)])
+    items = items[items >= 0]
+    items = items[np.argsort(before.ids[items])]
+    found: Items = {}
+    for part in parts:
+        if part.name in before.parts:
+            found[part.name] = before.parts[part.name].items.copy()
+            continue
+        found[part.name] = np.full(len(part.digests), -1, np.int32)
+        if len(items):
+            place = np.searchsorted(before.ids[items], part.digests)
+            place = place.clip(max=len(items) - 1)
+            moved = before.ids[items[place]] == part.digests
+            found[part.name][moved] = items[place[moved]]
+    return found
+
+
+def _open_new(
+    source: IndexSource, model: ModelInfo, parts: Sequence[Part], known: Items
+) -> list[_NewRows]:
+    """Opens the parts that have rows in use that are not in memory."""
+
+    def read(part: Part) -> _NewRows:
+        rows = np.flatnonzero(part.live & (known[part.name] < 0))
         try:
-            store = open_part(folder, catalogue.model, part)
+            store = open_part(source.folder, model, part)
             store.verify()
-            paths = _paths(folder, part, catalogue.photos_in(part.name))
         except UserError as error:
-            raise UserError(
-                f"index={folder} is damaged: {str(error).removesuffix(f': {REMEDY}')}; "
-                "index its photos again, which repairs it"
-            ) from error
-        rows = np.array(list(paths), np.int64)
+            why = str(error).removesuffix(f": {REMEDY}")
+            raise _damaged(source, why, "which repairs it") from error
         descriptors: Database = store.descriptors
-        if len(rows) < len(store.descriptors):
-            descriptors = SelectedRows(store.descriptors, rows)
-        return _Part(part.name, descriptors, part.digests[rows], [*paths.values()])
+        if source.hold:
+            descriptors = _FileRows(store.path, store.descriptors.shape)
+        return _NewRows(part.name, rows, _SelectedRows(descriptors, rows))
 
+    new = [part for part in parts if (part.live & (known[part.name] < 0)).any()]
     with ThreadPoolExecutor(decoding_threads()) as pool:
-        return list(pool.map(read, catalogue.parts()))
+        return list(pool.map(read, new))
 
 
-def _paths(folder: Path, part: Part, photos: Sequence[PhotoEntry]) -> Rows:
-    """The paths of each row in use, in the order of the rows."""
-    where, paths = folder / PARTS / part.name, dict[int, list[str]]()
-    for entry in photos:
-        if not part.has(entry):
-            raise UserError(f"{where}: row {entry.row} is not of {entry.name}")
-        paths.setdefault(entry.row, []).append(entry.name)
-    for row in np.flatnonzero(part.live).tolist():
-        if row not in paths:
-            raise UserError(f"{where}: row {row} is not of any photo")
-    return paths
+def _damaged(source: IndexSource, why: str, remedy: str) -> UserError:
+    return UserError(
+        f"index={source.folder} is damaged: {why}; index its photos again, {remedy}"
+    )
 
 
-class SelectedRows:
+class _FileRows:
+    """Rows of a file that is mapped for each slice, so that no pages stay in memory."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
+        self._folder = folder
+        self.shape, self.dtype = shape, np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        """N."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any, /) -> Float[np.ndarray, "n d"]:
+        """Some rows."""
+        found = map_descriptors(self._folder, (self.shape[0], self.shape[1]))
+        if found is None:
+            raise UserError(f"{self._folder} changed while it was read")
+        return found[rows]
+
+
+class _SelectedRows:
     """Some rows of a database."""
 
-    def __init__(
-        self, database: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"]
-    ) -> None:
-        """Selects rows, in this order."""
+    def __init__(self, database: Database, rows: Int[np.ndarray, " m"]) -> None:
         self._database, self._rows = database, rows
+        self._is_all = len(rows) == len(database)
         self.shape, self.dtype = (len(rows), database.shape[1]), database.dtype
 
     def __len__(self) -> int:
@@ -165,74 +278,62 @@ class SelectedRows:
         return len(self._rows)
 
     def __getitem__(self, rows: slice, /) -> Float[np.ndarray, "n d"]:
-        """Copies some of them."""
-        return self._database[self._rows[rows]]
+        """Some of them; of a whole database they are not copied."""
+        selected: Any = rows if self._is_all else self._rows[rows]
+        return self._database[selected]
 
 
 def _held(
-    folder: Path,
+    source: IndexSource,
     catalogue: Catalogue,
-    parts: Sequence[_Part],
-    precision: Precision,
-    hold: bool,
+    before: HeldIndex | None,
+    parts: Sequence[Part],
+    items: Items,
+    new: Sequence[_NewRows],
 ) -> HeldIndex:
-    dims = {part.rows.shape[1] for part in parts}
-    if len(dims) > 1:
-        raise UserError(
-            f"index={folder} is damaged: its parts have {sorted(dims)} dimensions; "
-            "index its photos again with rebuild"
-        )
-    everything = ConcatenatedDatabase([part.rows for part in parts])
-    scale = int8.fit_scale(everything) if precision == "int8" else None
-    dtype = np.dtype(np.float32 if scale is None else np.int8)
-    database = HeldDatabase(dims.pop(), dtype)
-    database = database.extended(_encoded(everything, scale), hold=hold)
-    folders: dict[str, int] = {}
-    segments, first = {}, 0
-    for part in parts:
-        items = np.arange(first, first + len(part.rows), dtype=np.int32)
-        segments[part.name] = _segment(part, items, folders)
-        first += len(items)
-    table = PhotoTable(segments, tuple(folders), first)
+    """Adds new rows to those in memory; `items` gets their places."""
+    digests = {part.name: part.digests for part in parts}
+    added = [np.empty(0, np.uint64) if before is None else before.ids]
+    place = len(added[0])
+    for part, rows, _ in new:
+        items[part][rows] = np.arange(place, place + len(rows))
+        added.append(digests[part][rows])
+        place += len(rows)
+    used = np.zeros(place, bool)
+    for each in parts:
+        used[items[each.name][each.live]] = True
     return HeldIndex(
-        folder,
+        source,
         catalogue.changes,
         catalogue.root,
         catalogue.model,
-        database,
-        scale,
-        table,
+        catalogue.num_photos(),
+        {name: HeldPart(digests[name], items[name]) for name in digests},
+        np.concatenate(added),
+        used,
+        *_extended(source, before, new),
+        {},
     )
 
 
-def _encoded(rows: Database, scale: Float[np.ndarray, " d"] | None) -> Database:
-    if scale is None:
-        return rows
-    encode = partial(int8.encode_rows, scale=scale)
-    return MappedDatabase(rows, encode, rows.shape[1], np.int8)
-
-
-def _segment(
-    part: _Part, items: Int[np.ndarray, " n"], folders: dict[str, int]
-) -> Segment:
-    """The photos of a part; new folders get the next numbers."""
-    order = np.argsort(part.ids)
-    names = [part.paths[row] for row in order.tolist()]
-    paths = [path for some in names for path in some]
-    starts = np.cumsum([0, *map(len, names)])
-    numbers = [folders.setdefault(folder_of(path), len(folders)) for path in paths]
-    return Segment(
-        part.name, part.ids[order], items[order], paths, starts, np.array(numbers)
-    )
-
-
-def refreshed(before: HeldIndex, precision: Precision, hold: bool) -> HeldIndex:
-    """Reads an index again if its catalogue has changed; of new parts only the rest.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    with open_catalogue(before.folder) as catalogue:
-        if catalogue.changes == before.changes:
-            return before
-    return read_index(before.folder, precision, hold)
+def _extended(
+    source: IndexSource, before: HeldIndex | None, new: Sequence[_NewRows]
+) -> tuple[HeldDatabase, Float[np.ndarray, " d"] | None]:
+    """Reads the new descriptors; returns the database and its scale."""
+    dims = {each.descriptors.shape[1] for each in new}
+    dims |= {before.database.dims} if before else set()
+    if len(dims) > 1:
+        why = f"its parts have {sorted(dims)} dimensions"
+        raise _damaged(source, why, "with rebuild")
+    scale = before.scale if before else None
+    dtype = np.dtype(np.float32 if source.precision == "float32" else np.int8)
+    database = before.database if before else HeldDatabase(max(dims, default=1), dtype)
+    if not new:
+        return database, scale
+    rows: Database = ConcatenatedDatabase([each.descriptors for each in new])
+    if dtype == np.int8:
+        if scale is None:
+            scale = int8.fit_scale(rows)
+        encode = partial(int8.encode_rows, scale=scale)
+        rows = MappedDatabase(rows, encode, database.dims, np.int8)
+    return database.extended(rows, hold=source.hold), scale

@@ -5,9 +5,9 @@ import dataclasses
 import os
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -15,9 +15,12 @@ from tokret.arguments import within
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.search.extractor import Extractor
+from tokret.search.filters import Filters
 from tokret.search.photos import read_view
-from tokret.search.searcher import Hit, Searcher
+from tokret.search.searcher import Hit, Searcher, combine
+from tokret.shapes import Float
+
+AT_ONCE = 64  # queries that are searched for together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,8 @@ class SearchResults:
     num_photos: int  # how many were searched
     extract_seconds: float  # for the query's descriptor, compilation included
     search_seconds: float  # for the search
+    query: str = ""  # the path of its photo, or of the first
+    error: str = ""  # why there are no hits, where others of several queries have some
 
     def __len__(self) -> int:
         """Returns the number of hits."""
@@ -76,41 +81,122 @@ def check_box(sides: Any, shown: object) -> Box:
     return x0, y0, x1, y1
 
 
-def query_index(
-    index: Path,
-    photo: Path,
-    box: Box | None,
-    top: int,
-    load: Callable[[str], Extractor],
-    root: Path | None = None,
+class Query(NamedTuple):
+    """What to search for: one photo, or several that make one query."""
+
+    photos: tuple[Path, ...]  # to resemble
+    unlike: tuple[Path, ...] = ()  # not to resemble
+    box: Box | None = None  # part of the first, in pixels of the upright photo
+
+    @property
+    def name(self) -> str:
+        """The path of the first photo."""
+        return str(self.photos[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """Which photos are searched, and which of them are results."""
+
+    top: int = 20  # results of each query
+    filters: Filters = Filters()
+    leave_out_query: bool = False  # photos with the content of the query's
+    hide_near_duplicates: bool = False  # of better results
+
+    def __post_init__(self) -> None:
+        """Checks the number of results."""
+        within("top", self.top, 1)
+
+
+def search_photos(
+    searcher: Searcher,
+    queries: Sequence[Query],
+    options: SearchOptions = SearchOptions(),  # noqa: B008 (frozen)
     max_pixels: int = MAX_PIXELS,
-) -> SearchResults:
-    """Retrieves the photos of an index that are most similar to another one.
+) -> Iterator[SearchResults]:
+    """Searches for photos, some queries at a time.
 
     Args:
-      index: the index's folder.
-      photo: the query; it may be one of the index's own.
-      box: the part of it to search for, in pixels of the upright photo; None for all.
-      top: how many to retrieve.
-      load: restores the model, given the name of the index's own copy of it.
-      root: the folder where the index's photos are now; None: where they were indexed.
-      max_pixels: that the photo may have.
+      searcher: the index.
+      queries: what to search for; their photos may be of the index.
+      options: what is retrieved.
+      max_pixels: that a photo may have.
+
+    Yields:
+      The results in the order of the queries. If there are several, one whose photo
+      cannot be read has an error instead of hits.
 
     Raises:
-      UserError: if there is no index, it is damaged, or the photo cannot be read.
+      UserError: the photo of the only query cannot be read, or the index is damaged.
     """
-    within("top", top, 1)
-    searcher = Searcher(index, load, root=root, hold=False)
-    _suggest_name(photo)
-    view = read_view(photo, str(photo), box, searcher.model.longest_side, max_pixels)
     searcher.extractor  # noqa: B018 (restored before the time is taken)
+    for begin in range(0, len(queries), AT_ONCE):
+        some, embedded = queries[begin : begin + AT_ONCE], []
+        for query in some:
+            try:
+                embedded.append(_embed(searcher, query, max_pixels))
+            except UserError as error:
+                if len(queries) == 1:
+                    raise
+                embedded.append(_Embedded(None, frozenset(), 0.0, str(error)))
+        yield from _search(
+            searcher, queries[begin : begin + AT_ONCE], embedded, options
+        )
+
+
+class _Embedded(NamedTuple):
+    descriptor: Float[np.ndarray, " d"] | None
+    ids: frozenset[str]  # of the photos to resemble
+    seconds: float
+    error: str = ""
+
+
+def _embed(searcher: Searcher, query: Query, max_pixels: int) -> _Embedded:
+    side, views = searcher.model.longest_side, []
+    for place, path in enumerate([*query.photos, *query.unlike]):
+        _suggest_name(path)
+        box = None if place else query.box
+        views.append(read_view(path, str(path), box, side, max_pixels))
     start = time.perf_counter()
-    query = searcher.embed([view])
-    extracted = time.perf_counter()
-    (hits,) = searcher.search(query, top)
-    seconds = extracted - start, time.perf_counter() - extracted
-    gone = [hit.name for hit in hits if not os.path.exists(searcher.root / hit.name)]
-    return SearchResults(searcher.root, hits, gone, searcher.num_photos, *seconds)
+    rows, count = searcher.embed(views), len(query.photos)
+    # The descriptor of a single photo stays as it is, to the last bit.
+    found = rows[0] if len(rows) == 1 else combine(rows[:count], rows[count:])
+    seconds = time.perf_counter() - start
+    return _Embedded(found, frozenset(view.digest for view in views[:count]), seconds)
+
+
+def _search(
+    searcher: Searcher,
+    queries: Sequence[Query],
+    embedded: Sequence[_Embedded],
+    options: SearchOptions,
+) -> Iterator[SearchResults]:
+    start = time.perf_counter()
+    rows = [each.descriptor for each in embedded if each.descriptor is not None]
+    excluded = [
+        each.ids if options.leave_out_query else frozenset() for each in embedded
+    ]
+    copies = max(map(searcher.num_copies, excluded))
+    found = iter(
+        searcher.search(np.stack(rows), options.top + copies, options.filters)
+        if rows
+        else ()
+    )
+    seconds = (time.perf_counter() - start) / max(1, len(rows))
+    for query, each, ids in zip(queries, embedded, excluded, strict=True):
+        hits = [] if each.error else [hit for hit in next(found) if hit.id not in ids]
+        hits = hits[: options.top]
+        gone = [h.name for h in hits if not os.path.exists(searcher.root / h.name)]
+        yield SearchResults(
+            searcher.root,
+            hits,
+            gone,
+            searcher.num_photos,
+            each.seconds,
+            seconds,
+            query.name,
+            each.error,
+        )
 
 
 def _suggest_name(photo: Path) -> None:

@@ -6,7 +6,7 @@ other threads continue with the one that they started with.
 
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +16,19 @@ from tokret.arguments import within
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
-from tokret.search.catalogue import FROM_CHECKPOINT, WEIGHTS
-from tokret.search.catalogue_rows import ModelInfo
+from tokret.search.catalogue import FROM_CHECKPOINT, PARTS, WEIGHTS, open_catalogue
+from tokret.search.catalogue_rows import ModelInfo, PhotoEntry, to_text
 from tokret.search.extractor import Extractor, damaged_copy
-from tokret.search.held_parts import Precision, read_index, refreshed
-from tokret.search.photo_table import Filters, PhotoTable, folder_of, label_of
-from tokret.shapes import Float
+from tokret.search.filters import Filters
+from tokret.search.held_parts import (
+    HeldIndex,
+    IndexSource,
+    Precision,
+    read_index,
+    refreshed,
+)
+from tokret.search.index_changes import Added, add_files, remove_photos
+from tokret.shapes import Float, Int
 
 NEGATIVE = 0.5  # weight of the photos that results should not be like
 
@@ -33,6 +40,7 @@ class Hit(NamedTuple):
     score: float
     id: str = ""  # of its content, 16 hex digits
     label: str = ""  # the name of its folder; "" directly in the root
+    near_duplicates: int = 0  # hits nearly the same as this one that were hidden
 
 
 class PhotoInfo(NamedTuple):
@@ -98,10 +106,9 @@ class Searcher:
           UserError: there is no index, or it is damaged.
         """
         self._index, self._load, self._root = index, load, root
-        self._precision, self._hold = precision, hold
         self._updating = threading.Lock()
         self._extractor: Extractor | None = None
-        self._state = read_index(index, precision, hold)
+        self._state = read_index(IndexSource(index, precision, hold))
 
     @property
     def root(self) -> Path:
@@ -111,7 +118,7 @@ class Searcher:
     @property
     def num_photos(self) -> int:
         """How many photos have descriptors, copies counted."""
-        return self._state.table.num_photos
+        return self._state.num_photos
 
     @property
     def model(self) -> ModelInfo:
@@ -180,18 +187,41 @@ class Searcher:
         within("top", top, 1)
         state = self._state
         chosen = state.chosen(filters, leave_out)
-        rows = min(top, len(state.database))
+        rows = min(top, len(state.ids))
         while True:
             # One more row shows whether others have the score of the last.
             scores, items = state.search(queries, rows + 1, chosen)
             tied = (scores[:, rows] == scores[:, rows - 1]) & (items[:, rows] >= 0)
-            if not tied.any() or rows >= len(state.database):
+            if not tied.any() or rows >= len(state.ids):
                 break
-            rows = min(2 * rows, len(state.database))
-        return [
-            _hits(state.table, *found, filters, top)
-            for found in zip(scores.tolist(), items.tolist(), strict=True)
-        ]
+            rows = min(2 * rows, len(state.ids))
+        return self._hits(state, scores, items, top, filters)
+
+    def _hits(
+        self,
+        state: HeldIndex,
+        scores: Float[np.ndarray, "q k"],
+        items: Int[np.ndarray, "q k"],
+        top: int,
+        filters: Filters,
+    ) -> list[list[Hit]]:
+        """The photos of rows, by their names in the catalogue."""
+        wanted = state.ids[np.unique(items[items >= 0])].tolist()
+        with open_catalogue(self._index) as catalogue:
+            photos = catalogue.photos_with(map(to_text, wanted))
+            if catalogue.changes == state.changes:
+                _check_places(self._index, state, photos)
+        found = []
+        for row, places in zip(scores.tolist(), items, strict=True):
+            ids = map(to_text, state.ids[places[places >= 0]].tolist())
+            hits = [
+                Hit(entry.name, score, entry.digest, entry.label)
+                for score, photo_id in zip(row, ids, strict=False)
+                for entry in photos.get(photo_id, ())
+                if not filters or filters.accepts(entry.folder)
+            ]
+            found.append(sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top])
+        return found
 
     def descriptors(self, ids: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """The descriptors of photos of the index.
@@ -203,19 +233,27 @@ class Searcher:
 
     def photo(self, photo_id: str) -> PhotoInfo | None:
         """A photo of the index; None if it has no such photo."""
-        table = self._state.table
-        for item in table.items([photo_id]):
-            names = tuple(table.names(item))
-            return PhotoInfo(photo_id, names, label_of(folder_of(names[0])))
-        return None
+        with open_catalogue(self._index) as catalogue:
+            entries = catalogue.photos_with([photo_id]).get(photo_id)
+        if not entries:
+            return None
+        names = tuple(entry.name for entry in entries)
+        return PhotoInfo(photo_id, names, entries[0].label)
+
+    def num_copies(self, photo_ids: Collection[str]) -> int:
+        """How many files of the index have the contents of photos."""
+        with open_catalogue(self._index) as catalogue:
+            return sum(map(len, catalogue.photos_with(photo_ids).values()))
 
     def folders(self) -> dict[str, int]:
-        """By folder, the number of photos directly in it, sorted by name."""
-        return self._state.table.folder_counts()
+        """By folder, the number of photos in it and below, sorted by name."""
+        with open_catalogue(self._index) as catalogue:
+            return catalogue.folders()
 
     def labels(self) -> dict[str, int]:
         """By label, the number of photos, sorted by name."""
-        return self._state.table.label_counts()
+        with open_catalogue(self._index) as catalogue:
+            return catalogue.labels()
 
     def refresh(self) -> bool:
         """Reads what has changed in the index since; returns whether anything had.
@@ -225,14 +263,44 @@ class Searcher:
         """
         with self._updating:
             before = self._state
-            self._state = refreshed(before, self._precision, self._hold)
+            self._state = refreshed(before)
             return self._state is not before
+
+    def add(self, paths: Sequence[Path]) -> Added:
+        """Adds files below the root to the index; the cost is theirs alone.
+
+        Raises:
+          UserError: a path is not that of a photo below the root, another process
+            updates the index, or a file cannot be written.
+        """
+        added = add_files(
+            self._index, paths, lambda copy: self.extractor, root=self.root
+        )
+        self.refresh()
+        return added
+
+    def remove(self, photo_ids: Sequence[str]) -> list[str]:
+        """Removes photos from the index; their files stay, and updates skip them.
+
+        Returns:
+          The names of the photos that were removed.
+
+        Raises:
+          UserError: another process updates the index, or it cannot be written.
+        """
+        entries = remove_photos(self._index, photo_ids)
+        self.refresh()
+        return [entry.name for entry in entries]
 
     def browse(
         self, filters: Filters, offset: int, top: int
     ) -> tuple[list[tuple[str, str]], int]:
         """Lists photos by name: ids and names of some, and how many there are."""
-        return self._state.table.browse(filters, offset, top)
+        with open_catalogue(self._index) as catalogue:
+            found, total = catalogue.browse(
+                filters.folders, filters.labels, offset, top
+            )
+        return [(entry.digest, entry.name) for entry in found], total
 
     def warm_up(self) -> None:
         """Compiles the programs of searches before the first comes."""
@@ -241,20 +309,24 @@ class Searcher:
             self.search(np.full((count, dims), dims**-0.5, np.float32), 1)
 
 
-def _hits(
-    table: PhotoTable,
-    scores: Sequence[float],
-    items: Sequence[int],
-    filters: Filters,
-    top: int,
-) -> list[Hit]:
-    hits = []
-    for score, item in zip(scores, items, strict=True):
-        for name in table.names(item) if item >= 0 else ():
-            folder = folder_of(name)
-            if not filters or filters.accepts(folder):
-                hits.append(Hit(name, score, table.id(item), label_of(folder)))
-    return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top]
+def _check_places(
+    index: Path, state: HeldIndex, photos: Mapping[str, Sequence[PhotoEntry]]
+) -> None:
+    """Raises a UserError if the catalogue has photos in rows of other photos."""
+    for entries in photos.values():
+        for entry in entries:
+            part = state.parts.get(entry.part)
+            number = int(entry.digest, 16)
+            if (
+                part is None
+                or entry.row >= len(part.digests)
+                or part.digests[entry.row] != number
+            ):
+                raise UserError(
+                    f"index={index} is damaged: {index / PARTS / entry.part}: row "
+                    f"{entry.row} is not of {entry.name}; index its photos again, "
+                    "which repairs it"
+                )
 
 
 def restored(

@@ -6,7 +6,7 @@ from concurrent.futures import wait
 import numpy as np
 import pytest
 
-from tokret.search.photo_table import Filters
+from tokret.search.filters import Filters
 from tokret.search.searcher import Hit
 from tokret.search.service.device import Device
 from tokret.search.service.programs import canvases, split

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from tests.search.queries import query_index
 from tokret.data.views import photo_digest
 from tokret.search.extractor import load_extractor
 from tokret.search.indexing import update_index
-from tokret.search.querying import query_index
 from tokret.search.searcher import combine
 
 WHOLE = (40, 30)

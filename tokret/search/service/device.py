@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tokret.search.photo_table import Filters
+from tokret.search.filters import Filters
 from tokret.search.searcher import Hit
 from tokret.search.service.programs import BATCH_SIZES
 from tokret.shapes import Float, UInt8

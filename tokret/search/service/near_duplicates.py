@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokret.search.photo_table import Filters
+from tokret.search.filters import Filters
 from tokret.search.searcher import Hit, Searcher
 from tokret.shapes import Float
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TypeVar
 
-from tokret.search.photo_table import folder_of, label_of
+from tokret.search.filters import folder_of, label_of
 from tokret.search.service.answers import Photo
 from tokret.search.service.decoding_worker import Source
 from tokret.search.service.problems import Problem

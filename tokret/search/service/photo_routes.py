@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tokret.data.views import Box, View
-from tokret.search.photo_table import Filters
+from tokret.search.filters import Filters
 from tokret.search.service.answers import (
     AttentionAnswer,
     AttentionForm,

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from tokret.data.views import Box, photo_digest
 from tokret.errors import UserError
-from tokret.search.photo_table import Filters, folder_of
+from tokret.search.filters import Filters, folder_of
 from tokret.search.querying import parse_box
 from tokret.search.searcher import combine
 from tokret.search.service.answers import (
