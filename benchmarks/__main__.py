@@ -34,6 +34,34 @@ def step_bytes(json: Path | None = None) -> None:
     measure(run, json, ends_at_once=True)
 
 
+def engines(
+    engine: str = "qdrant-edge",
+    descriptors: str = "clustered",
+    rows: int = 100_000,
+    queries: int = 100,
+    top: int = 100,
+    json: Path | None = None,
+) -> None:
+    """An engine of an index beside NumPy: recall, time, building and disk.
+
+    Args:
+      engine: its URL, as of `tokret index --to`; the collection must not exist.
+      descriptors: clustered, like those of photos, or uniform.
+      rows: of the database, with 1,024 dimensions.
+      queries: how many are searched, each by NumPy and the engine in turns.
+      top: how many rows each retrieves.
+      json: a file for the figures.
+    """
+
+    def run() -> tuple[dict[str, Any], str]:
+        from benchmarks import search_engines
+
+        result = search_engines.run(engine, descriptors, rows, queries, top)
+        return result, search_engines.report(result)
+
+    measure(run, json, ends_at_once=True)
+
+
 def checkpoints(mib: int = 512, turns: int = 9, json: Path | None = None) -> None:
     """Saving and loading checkpoints with digests and without; flipped bits.
 
@@ -127,6 +155,7 @@ COMMANDS = {
     **Timings(RIVALS).table(),
     "bytes": step_bytes,
     "checkpoints": checkpoints,
+    "engines": engines,
     "remote_input": remote_input,
     "all": every,
     "readme_table": readme_table,

@@ -72,6 +72,11 @@ class EdgeEngine:
             if self._record:
                 self._shard = _load(folder / self._record.generation)
 
+    @property
+    def generation(self) -> str:
+        """The name of the folder that searches use; "" if there is none."""
+        return self._record.generation if self._record else ""
+
     def claim(self, token: str) -> None:
         """As `Engine.claim`: a folder is its index's own."""
 
