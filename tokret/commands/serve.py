@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from tokret.arguments import within
 from tokret.command_line import log
 from tokret.data.decoding import MAX_PIXELS
 from tokret.errors import UserError
@@ -50,6 +51,9 @@ def main(
       compilation_cache: folder of compiled programs; "" keeps none.
     """
     _require_libraries()
+    # Not of other commands, which start without them.
+    from tokret.data.preparing.photo_files import MAX_BYTES
+    from tokret.data.preparing.photo_processing import MOST_PIXELS
     from tokret.search.catalogue import WEIGHTS
     from tokret.search.extractor import load_copy
     from tokret.search.searcher import Searcher
@@ -58,10 +62,18 @@ def main(
     from tokret.search.service.server import Address, run
     from tokret.search.service.state import Service
 
+    within("port", port, 0, 65_535)
+    within("max_upload", max_upload, 1, MAX_BYTES // MIB)
+    within("max_pixels", max_pixels, 1, MOST_PIXELS)
+    if root is not None and not root.is_dir():
+        raise UserError(f"root={root} is not a folder; name that of the photos")
     keep_compiled(compilation_cache)
     token = check_token(host, os.environ.get("TOKRET_TOKEN"))
     address = Address(host, port)
-    limits = Limits(photo_bytes=max_upload * MIB, pixels=max_pixels)
+    photo_bytes = max_upload * MIB
+    limits = Limits(
+        photo_bytes=photo_bytes, body_bytes=4 * photo_bytes, pixels=max_pixels
+    )
 
     @functools.cache
     def load(copy: str):

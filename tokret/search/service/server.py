@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 
 from tokret.errors import UserError
+from tokret.names import counted
 from tokret.runtime import signals
 from tokret.search.searcher import Searcher
 from tokret.search.service.app import make_app
@@ -115,26 +116,34 @@ def run(
         loop="asyncio",
     )
     server = uvicorn.Server(config)
-    with bound, _answering(server, bound):
+    with bound, _answering(server, bound) as finish:
         loaded = Loaded(index, load(), service.limits, service.metrics, log)
         service.open(loaded)
         stop = threading.Event()
+        # Until the end: a second SIGTERM changes nothing.
         with signals.noticed(lambda _: None, _stopping(stop)):
-            mine = write_service(index, url, service.name)
             try:
-                count = f"{loaded.searcher.num_photos:,}"
-                log(f"{url} searches {count} photos of {loaded.searcher.root}")
-                if not mine:
-                    log("tokret query takes another service, which runs already")
+                _announce(service, loaded, index, url, log)
                 while not stop.wait(1.0) and not server.should_exit:
                     pass
             finally:
                 service.stopping = True
                 remove_service(index, service.name)
-    service.close()
-    if not stop.is_set():
-        raise UserError("the server has ended unexpectedly; start it again")
-    log("stopped")
+                finish()
+                service.close()
+            if not stop.is_set():
+                raise UserError("the server has ended unexpectedly; start it again")
+            log("stopped")
+
+
+def _announce(
+    service: Service, loaded: Loaded, index: Path, url: str, log: Callable[[str], None]
+) -> None:
+    searcher = loaded.searcher
+    mine = write_service(index, url, service.name)
+    log(f"{url} searches {counted(searcher.num_photos, 'photo')} of {searcher.root}")
+    if not mine:
+        log("tokret query takes another service, which runs already")
 
 
 def _stopping(stop: threading.Event) -> Callable[[int], None]:
@@ -149,16 +158,21 @@ def _stopping(stop: threading.Event) -> Callable[[int], None]:
 
 
 @contextlib.contextmanager
-def _answering(server: uvicorn.Server, bound: socket.socket) -> Iterator[None]:
-    """A thread that answers requests; it ends when running requests have."""
+def _answering(
+    server: uvicorn.Server, bound: socket.socket
+) -> Iterator[Callable[[], None]]:
+    """A thread that answers requests; yields what ends it, once they are answered."""
 
     def answer() -> None:
         asyncio.run(server.serve(sockets=[bound]))
 
+    def finish() -> None:
+        server.should_exit = True
+        thread.join()
+
     thread = threading.Thread(target=answer, name="server", daemon=True)
     thread.start()
     try:
-        yield
+        yield finish
     finally:
-        server.should_exit = True
-        thread.join()
+        finish()

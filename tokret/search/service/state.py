@@ -51,6 +51,7 @@ class Loaded:
         self.index, self.searcher, self._log = index, searcher, log
         self._closed, self._refreshed = False, time.monotonic()
         self._limits = limits
+        searcher.warm_up()
         self._use_model()
         self.device = Device(
             lambda photos: self._programs.embed(photos),
