@@ -55,7 +55,7 @@ def main(
     from tokret.data.preparing.photo_files import MAX_BYTES
     from tokret.data.preparing.photo_processing import MOST_PIXELS
     from tokret.search.catalogue import WEIGHTS
-    from tokret.search.extractor import load_copy
+    from tokret.search.extractor import Extractor, load_copy
     from tokret.search.searcher import Searcher
     from tokret.search.service.guard import check_token
     from tokret.search.service.limits import MIB, Limits
@@ -76,7 +76,7 @@ def main(
     )
 
     @functools.cache
-    def load(copy: str):
+    def load(copy: str) -> Extractor:
         return load_copy(index / WEIGHTS / copy)
 
     def open_index() -> Searcher:

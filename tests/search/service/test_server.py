@@ -155,7 +155,7 @@ def test_many_clients_at_once(start, index, photos, jpeg):
         stack.callback(service.process.kill)
         seen = []
 
-        def ask(number):
+        def query(number):
             with service.client() as client:
                 for seed in range(5):
                     name = f"{'sea' if seed % 2 else 'mountains'}/{seed}.jpg"
@@ -164,7 +164,7 @@ def test_many_clients_at_once(start, index, photos, jpeg):
                     best = answer.json().get("results", [{}])[0].get("name")
                     seen.append((seed, answer.status_code, best == name))
 
-        threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+        threads = [threading.Thread(target=query, args=(n,)) for n in range(8)]
         for thread in threads:
             thread.start()
         for _ in range(20):  # closed in the middle of a request

@@ -107,7 +107,7 @@ def decode_view(
     view = upright_view(content, "photo", box, longest_side, max_pixels)
     pixels = view.pixels()
     width, height = _upright_size(content, view, max_pixels)
-    return DecodedView(pixels.tobytes(), *pixels.shape[:2], width, height)
+    return DecodedView(pixels.tobytes(), *pixels.shape[:2], width, height)  # type: ignore[call-arg]
 
 
 def _upright_size(content: bytes, view: View, max_pixels: int) -> tuple[int, int]:

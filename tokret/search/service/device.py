@@ -45,6 +45,9 @@ class _Call(NamedTuple):
     future: Future[Any]
 
 
+Job = TypeVar("Job", _Photo, _Query, _Call)
+
+
 class Device:
     """Embeds and searches in one thread."""
 
@@ -150,11 +153,7 @@ class Device:
         self, photos: list[_Photo], queries: list[_Query], calls: list[_Call]
     ) -> None:
         # Of those that are not waited for any more nothing is computed.
-        jobs = [
-            [job for job in jobs if job.future.set_running_or_notify_cancel()]
-            for jobs in (calls, queries, photos)
-        ]
-        calls, queries, photos = jobs
+        calls, queries, photos = map(_wanted, (calls, queries, photos))
         with _failing([*calls, *queries, *photos]):
             self._before()
             for call in calls:
@@ -180,6 +179,10 @@ class Device:
                 self._batched(size)
             for photo, descriptor in zip(photos, descriptors, strict=True):
                 photo.future.set_result(descriptor)
+
+
+def _wanted(jobs: list[Job]) -> list[Job]:
+    return [job for job in jobs if job.future.set_running_or_notify_cancel()]
 
 
 @contextlib.contextmanager

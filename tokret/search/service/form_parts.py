@@ -101,7 +101,8 @@ class _PartReader:
         self._limits = limits
         self._headers: dict[bytes, bytes] = {}
         self._name, self._value, self._content = bytearray(), bytearray(), bytearray()
-        self._field, self._filename = "", None
+        self._field = ""
+        self._filename: str | None = None
         self._files = 0
         self.parser = MultipartParser(
             boundary,

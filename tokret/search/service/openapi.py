@@ -173,7 +173,7 @@ def description() -> bytes:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    answer = {"description": operation.summary}
+    answer: dict[str, Any] = {"description": operation.summary}
     if isinstance(operation.answer, str):
         answer["content"] = {operation.answer: {}}
     else:

@@ -64,9 +64,10 @@ def find_source(
     Raises:
       Problem: 404 if it is unknown.
     """
-    upload = service.uploads.get(digest)
-    if content or upload:
-        return Source(content or upload.content)
+    if not content and (upload := service.uploads.get(digest)):
+        content = upload.content
+    if content:
+        return Source(content)
     photo = service.searcher.photo(digest)
     if photo is None:
         words = "it is not in the index, or was uploaded and forgotten since"

@@ -93,9 +93,8 @@ class Loaded:
         """The model with these programs, which adds photos one by one."""
         system = self.extractor.system
         settings = dataclasses.replace(system.settings, batch_size=1)
-        alone = dataclasses.replace(
-            system, embed=self._programs.embed_batch, settings=settings
-        )
+        embed: Any = self._programs.embed_batch  # on the host, in NumPy
+        alone = dataclasses.replace(system, embed=embed, settings=settings)
         return dataclasses.replace(self.extractor, system=alone)
 
     def attention_maps(self, view: Any) -> Float[np.ndarray, "l h w"] | None:
