@@ -3,15 +3,19 @@
     python -m tests.search.kill_points FOLDER STRIDE
 
 FOLDER is an empty one; of the steps (a file opened for writing, written, synchronised,
-renamed or removed; a folder made or removed) every STRIDE-th is a kill point. Each
-update runs in a fork of this process, which itself starts no thread of XLA.
+renamed or removed; a folder made or removed; a transaction started or committed) every
+STRIDE-th is a kill point. In a commit, whose steps are SQLite's, the kill comes some
+time later. Each update runs in a fork of this process, which itself starts no thread of
+XLA.
 """
 
 import contextlib
 import itertools
 import os
+import random
 import shutil
 import signal
+import sqlite3
 import sys
 import warnings
 from pathlib import Path
@@ -71,27 +75,46 @@ def right(root, name, scale):
     return embed({"params": {"scale": [scale]}}, pixels[None], sizes, None)[0]
 
 
-def kill_at(step):
+class Killer:
     """Kills this process at a step on the disk."""
-    steps = itertools.count(1)
 
-    def count():
-        if next(steps) == step:
+    def __init__(self, step):
+        self._step, self._steps = step, itertools.count(1)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, as SIGKILL
+        sqlite3.connect = self._connecting(sqlite3.connect)
+        os.fsync, os.pwrite = self._counted(os.fsync), self._counted(os.pwrite)
+        sys.addaudithook(self._hook)
+
+    def _count(self):
+        if next(self._steps) == self._step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def hook(event, arguments):
-        if event in STEPS or (event == "open" and (arguments[2] or 0) & WRITING):
-            count()
-
-    def counted(function):
+    def _counted(self, function):
         def run(*arguments):
-            count()
+            self._count()
             return function(*arguments)
 
         return run
 
-    os.fsync, os.pwrite = counted(os.fsync), counted(os.pwrite)
-    sys.addaudithook(hook)
+    def _hook(self, event, arguments):
+        if event in STEPS or (event == "open" and (arguments[2] or 0) & WRITING):
+            self._count()
+
+    def _connecting(self, connect):
+        def run(*arguments, **options):
+            connection = connect(*arguments, **options)
+            connection.set_trace_callback(self._trace)
+            return connection
+
+        return run
+
+    def _trace(self, words):
+        if words in ("BEGIN IMMEDIATE", "COMMIT"):
+            self._count()
+        for _ in range(3 if words == "COMMIT" else 0):
+            if next(self._steps) == self._step:
+                delay = random.Random(self._step).uniform(0.0001, 0.004)
+                signal.setitimer(signal.ITIMER_REAL, delay)
 
 
 def run(root, index, scale, rebuild, step):
@@ -99,7 +122,7 @@ def run(root, index, scale, rebuild, step):
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            kill_at(step)
+            Killer(step)
             made = extractor(scale)
             indexing.update_index(
                 root, index, lambda copy: made, rebuild=rebuild, limits=LIMITS

@@ -16,6 +16,12 @@ from tokret.search.indexing import update_index
 from tokret.search.photos import read_digest
 
 
+def digest_of(path):
+    digest = read_digest(path)
+    assert digest is not None
+    return digest
+
+
 @pytest.fixture
 def index(photos, tmp_path, load):
     update_index(photos, tmp_path / "index", load)
@@ -32,7 +38,7 @@ def new(photos, jpeg):
 
 def test_a_photo_is_added_and_an_update_has_nothing_to_do(index, photos, load, new):
     added = add_files(index, [new], load)
-    digest = read_digest(photos / new)
+    digest = digest_of(photos / new)
     assert (added.new, added.known, added.bad) == (1, 0, {})
     assert added.ids == {new: digest}
     before = (index / FILE).read_bytes()
@@ -56,7 +62,7 @@ def test_an_addition_reads_only_its_photos(index, photos, load, new, monkeypatch
     monkeypatch.setattr("tokret.search.catalogue.Catalogue.entries", refuse)
     monkeypatch.setattr("tokret.search.part_stores.open_parts", refuse)
     assert add_files(index, [new], load).new == 1
-    remove_photos(index, [read_digest(photos / new)])
+    remove_photos(index, [digest_of(photos / new)])
     monkeypatch.undo()
     assert len(read_catalogue(index).photos) == 10
 
@@ -70,7 +76,7 @@ def test_a_changed_photo_a_copy_and_a_bad_one(index, photos, load, new, jpeg):
     assert added.bad.keys() == {"bad.jpg"} and "bad.jpg" not in added.ids
     found = read_catalogue(index).photos
     assert found["copy.jpg"].row == found["sea/5.jpg"].row
-    assert found["sea/1.jpg"].digest == read_digest(photos / "sea" / "1.jpg")
+    assert found["sea/1.jpg"].digest == digest_of(photos / "sea" / "1.jpg")
     change = update_index(photos, index, load)
     assert (change.photos, change.new, change.known) == (11, 1, 0)
 
@@ -101,7 +107,7 @@ def test_what_an_update_would_not_index_is_refused(index, photos, load, path, me
 def test_a_removed_photo_stays_out_until_it_is_taken_in_again(index, photos, load):
     shutil.copy(photos / "sea" / "1.jpg", photos / "copy.jpg")
     update_index(photos, index, load)
-    digest = read_digest(photos / "sea" / "1.jpg")
+    digest = digest_of(photos / "sea" / "1.jpg")
     removed = remove_photos(index, [digest, "0" * 16])
     assert [entry.name for entry in removed] == ["copy.jpg", "sea/1.jpg"]
     assert remove_photos(index, [digest]) == []
@@ -125,21 +131,21 @@ def test_a_removed_photo_is_added_with_its_copies_by_the_next_update(
 ):
     shutil.copy(photos / "sea" / "1.jpg", photos / "copy.jpg")
     update_index(photos, index, load)
-    remove_photos(index, [read_digest(photos / "copy.jpg")])
+    remove_photos(index, [digest_of(photos / "copy.jpg")])
     assert add_files(index, ["copy.jpg"], load).new == 1
     change = update_index(photos, index, load)
     assert (change.photos, change.known, change.removed) == (10, 1, 0)
 
 
 def test_a_removed_photo_that_was_edited_is_a_new_one(index, photos, load, jpeg):
-    remove_photos(index, [read_digest(photos / "sea" / "1.jpg")])
+    remove_photos(index, [digest_of(photos / "sea" / "1.jpg")])
     (photos / "sea" / "1.jpg").write_bytes(jpeg(seed=70, size=(48, 40)))
     change = update_index(photos, index, load)
     assert (change.photos, change.new, change.removed) == (9, 1, 0)
 
 
 def test_files_are_deleted_where_that_is_wanted(index, photos, load, tmp_path):
-    digest = read_digest(photos / "sea" / "1.jpg")
+    digest = digest_of(photos / "sea" / "1.jpg")
     outside = tmp_path / "outside"
     outside.mkdir()
     shutil.copy(photos / "sea" / "1.jpg", outside / "1.jpg")
@@ -159,7 +165,7 @@ def test_a_deletion_that_is_interrupted_is_a_removal(index, photos, load, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr(index_changes, "_delete", interrupt)
-    digest = read_digest(photos / "sea" / "1.jpg")
+    digest = digest_of(photos / "sea" / "1.jpg")
     with pytest.raises(KeyboardInterrupt):
         remove_photos(index, [digest], delete_files=True)
     assert (photos / "sea" / "1.jpg").exists()
@@ -178,7 +184,7 @@ def test_the_last_photo_may_be_removed(index, photos, load):
 
 
 def test_photos_that_have_moved_are_added_and_removed_there(index, photos, load, new):
-    digest = read_digest(photos / "sea" / "1.jpg")
+    digest = digest_of(photos / "sea" / "1.jpg")
     moved = photos.rename(photos.with_name("moved"))
     assert add_files(index, [moved / new], load, root=moved).new == 1
     remove_photos(index, [digest], delete_files=True, root=moved)

@@ -7,6 +7,7 @@ true whenever the process ends. Opening it costs O(parts), not O(photos).
 """
 
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from tokret.search.catalogue_rows import (
     PhotoEntry,
     PhotoRow,
     check_name,
+    check_photos,
     check_root,
     to_signed,
     to_text,
@@ -113,7 +115,8 @@ class Catalogue:
     def _photos(self, where: str, values: Sequence[Any] = ()) -> list[PhotoEntry]:
         rows = self._query(f"SELECT * FROM photos {where}", values)
         with catalogue_schema.errors(self.path):
-            photos = [msgspec.convert(checked(row), PhotoRow) for row in rows]
+            photos = msgspec.convert([checked(row) for row in rows], list[PhotoRow])
+            check_photos(photos)
         return [
             PhotoEntry(
                 photo.name,
@@ -188,12 +191,12 @@ class Catalogue:
         while some := self._photos(
             f"WHERE name > ? ORDER BY name LIMIT {AT_ONCE}", (after,)
         ):
-            for entry in some:
-                with catalogue_schema.errors(self.path):
-                    if entry.name <= after:
-                        raise ValueError("photos are not in order")
-                after = entry.name
-                yield entry
+            names = [after, *(entry.name for entry in some)]
+            with catalogue_schema.errors(self.path):
+                if any(first >= second for first, second in itertools.pairwise(names)):
+                    raise ValueError("photos are not in order")
+            yield from some
+            after = names[-1]
 
     def num_photos(self) -> int:
         """How many photos have a descriptor."""

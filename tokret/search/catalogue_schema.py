@@ -29,12 +29,16 @@ WAIT = 60.0  # seconds for another process that is reading or committing
 # The last column of each table is the CRC-32 of those before it. A digest is a signed
 # integer of 64 bits; a modification time is in ns.
 TABLES = {
-    "meta": "id INTEGER PRIMARY KEY, root, model, engines, token, changes, crc",
-    "parts": "id INTEGER PRIMARY KEY, name, digests, live, crc",
-    "folders": "id INTEGER PRIMARY KEY, path, crc",
+    "meta": (
+        "id INTEGER PRIMARY KEY, root TEXT, model TEXT, engines TEXT, token TEXT, "
+        "changes INTEGER, crc INTEGER"
+    ),
+    "parts": "id INTEGER PRIMARY KEY, name TEXT, digests BLOB, live BLOB, crc INTEGER",
+    "folders": "id INTEGER PRIMARY KEY, path TEXT, crc INTEGER",
     "photos": (
-        "id INTEGER PRIMARY KEY, name, folder, size, modified, digest, part, row, "
-        "error, crc"
+        "id INTEGER PRIMARY KEY, name TEXT, folder INTEGER, size INTEGER, "
+        "modified INTEGER, digest INTEGER, part INTEGER, row INTEGER, error TEXT, "
+        "crc INTEGER"
     ),
 }
 INDEXES = {

@@ -50,6 +50,7 @@ class CatalogueWriter(Catalogue):
         self._target = target
         # Rows whose photos were dropped or replaced since the last commit, by part.
         self._released: dict[int, set[int]] = {}
+        self._left: set[int] = set()  # folders that photos were dropped from
 
     def put(self, entries: Iterable[PhotoEntry]) -> None:
         """Adds photos, or replaces those of the same path."""
@@ -81,6 +82,7 @@ class CatalogueWriter(Catalogue):
         with schema.errors(self.path):
             photo = msgspec.convert(schema.checked(rows[0]), PhotoRow)
         self._query("DELETE FROM photos WHERE id = ?", (photo.id,))
+        self._left.add(photo.folder)
         if photo.part is not None:
             self._released.setdefault(photo.part, set()).add(photo.row)
         return photo.id
@@ -145,7 +147,7 @@ class CatalogueWriter(Catalogue):
 
     def _begin(self) -> None:
         if not self._connection.in_transaction:
-            self._released = {}
+            self._released, self._left = {}, set()
             self._query("BEGIN IMMEDIATE")
 
     @property
@@ -158,9 +160,11 @@ class CatalogueWriter(Catalogue):
         if not self.is_changed:
             return
         self._release_rows()
-        if self._released:
+        for folder in self._left:
             self._query(
-                "DELETE FROM folders WHERE id NOT IN (SELECT folder FROM photos)"
+                "DELETE FROM folders WHERE id = ? AND NOT EXISTS "
+                "(SELECT 1 FROM photos WHERE folder = ?)",
+                (folder, folder),
             )
         changes = self.meta.changes + 1
         self._set_meta(msgspec.structs.replace(self.meta, changes=changes))
