@@ -72,7 +72,9 @@ def source(rows: Float[np.ndarray, "n d"]) -> Source:
         return Part(digests, files, range(len(some)), lambda: some)
 
     starts = range(0, len(rows), PART)
-    return Source(lambda: map(part, starts), MODEL, str(len(rows)), "benchmark")
+    return Source(
+        lambda: map(part, starts), MODEL, f"benchmark:{len(rows)}", "benchmark"
+    )
 
 
 def run(url: str, kind: str, rows: int, queries: int, top: int) -> dict[str, Any]:

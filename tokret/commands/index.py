@@ -13,6 +13,13 @@ from tokret.errors import UserError
 from tokret.names import counted, printable
 from tokret.option_types import RemotePath
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
+from tokret.search.engines.index_copy import (
+    copy_index,
+    measure_recall,
+    planned_record,
+)
+from tokret.search.engines.points import ALONE
+from tokret.search.engines.recording import in_shard
 from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import Change, update_index
@@ -21,7 +28,8 @@ SHOWN = 10  # bad photos that are named
 
 
 def main(
-    photos: Annotated[Path, tyro.conf.Positional],
+    photos: Annotated[Path | None, tyro.conf.Positional] = None,
+    *,
     index: RemotePath,
     checkpoint: RemotePath | None = None,
     longest_side: int | None = None,
@@ -32,6 +40,8 @@ def main(
     rehash: bool = False,
     readd: bool = False,
     max_pixels: int = MAX_PIXELS,
+    to: str = "",
+    shard: str = "",
     compilation_cache: str = DEFAULT,
 ) -> None:
     """Make or update an index of the photos below a folder.
@@ -41,8 +51,11 @@ def main(
     removes those that are gone, and resumes after a kill. Photos that were only renamed
     or touched are not embedded again.
 
+    An index is searched exactly, unless an engine searches it: --to copies it there,
+    and later updates and queries use the engine too.
+
     Args:
-      photos: the folder of photos.
+      photos: the folder of photos; without it the index is only copied to its engine.
       index: the folder of the index.
       checkpoint: the folder of a run, a conversion, or one checkpoint. The index copies
         the weights; later None takes the copy.
@@ -55,8 +68,20 @@ def main(
       readd: take in again what was removed from the index, but is still in the folder.
       max_pixels: of a photo. Above 100,000,000 photos are decoded at half their sides
         or less. Those that were refused before need --rehash.
+      to: the engine that searches the index: qdrant-edge, qdrant://HOST:PORT/NAME or
+        milvus://HOST:PORT/NAME; exact for none; "" for the same as before.
+      shard: K/N, as 1/4: take the K-th of N parts of the photos, by their paths. N
+        indexes, each on its own machine, fill one collection of a server.
       compilation_cache: folder of compiled programs; "" keeps none.
     """
+    record = planned_record(index, to, shard)
+    if photos is None:
+        if record is None and not to:
+            raise UserError(
+                "photos: is missing; name a folder, or an engine to copy the index: to"
+            )
+        _copy(index, to, shard)
+        return
     if ema and checkpoint is None:
         raise UserError("ema: is of a checkpoint; name the checkpoint too")
     keep_compiled(compilation_cache)
@@ -81,11 +106,33 @@ def main(
         rehash=rehash,
         readd=readd,
         limits=Limits(max_pixels=max_pixels),
+        chosen=in_shard(record.shard if record else ALONE),
         log=log,
     )
     for line in to_lines(change):
         log(line)
     log(f"{index}: {summary(change)}")
+    if record is not None or to:
+        _copy(index, to, shard)
+
+
+def _copy(index: Path, to: str, shard: str) -> None:
+    done = copy_index(index, to, shard)
+    if done is None:
+        log(f"{index}: is searched exactly, by no engine")
+        return
+    url, change = done
+    log(
+        f"{url}: {counted(change.points, 'photo')} ({change.added} added, "
+        f"{change.deleted} deleted); copies of a photo count once"
+    )
+    recall = measure_recall(index)
+    if recall is None:
+        return
+    log(
+        f"{url}: recall@{recall.top} of {recall.recall:.3f}, in {recall.ratio:.2f} "
+        f"times the time of the exact search ({recall.queries} photos of the index)"
+    )
 
 
 def to_lines(change: Change) -> list[str]:

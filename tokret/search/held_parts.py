@@ -42,6 +42,7 @@ class IndexSource(NamedTuple):
     folder: Path
     precision: Precision = "float32"
     hold: bool = True  # else descriptors stay in their files
+    verify: bool = True  # whether the checksums of all descriptors are compared
 
 
 class HeldPart(NamedTuple):
@@ -226,7 +227,8 @@ def _open_new(
         rows = np.flatnonzero(part.live & (known[part.name] < 0))
         try:
             store = open_part(source.folder, model, part)
-            store.verify()
+            if source.verify:
+                store.verify()
         except UserError as error:
             why = str(error).removesuffix(f": {REMEDY}")
             raise _damaged(source, why, "which repairs it") from error

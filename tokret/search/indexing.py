@@ -12,7 +12,7 @@ import dataclasses
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -54,6 +54,7 @@ def update_index(
     rehash: bool = False,
     readd: bool = False,
     limits: Limits = Limits(),  # noqa: B008 (frozen)
+    chosen: Callable[[str], bool] = lambda path: True,
     log: Callable[[str], object] = lambda _: None,
 ) -> Change:
     """Creates or updates an index; after a kill the same call resumes.
@@ -72,6 +73,7 @@ def update_index(
       readd: whether photos that were removed from the index, and are still in the
         folder, are taken in again.
       limits: the sizes of parts and photos.
+      chosen: which photos of the folder are taken, by their paths relative to it.
       log: called with notes on the photos' folders and on what is skipped, first.
 
     Raises:
@@ -85,7 +87,7 @@ def update_index(
         check_root(str(root))
     except ValueError as error:
         raise UserError(f"{error}; rename the folder") from error
-    with contextlib.closing(Listing(root)) as listing:
+    with contextlib.closing(Listing(root, chosen)) as listing:
         if not listing.num_photos:
             others = "".join(f"; {note}" for note in listing.notes)
             raise UserError(f"{root} has no photo; name a folder that has{others}")
@@ -100,6 +102,7 @@ def update_index(
             with writing(index, str(root), *start) as catalogue:
                 if old is not None and rebuild:
                     catalogue.put(old.removed)
+                    catalogue.set_engines(old.engines)
                 if readd:
                     catalogue.drop([entry.name for entry in catalogue.removed()])
                 damaged, number = _compare(index, catalogue, listing, rehash)
@@ -125,6 +128,7 @@ class _Old(NamedTuple):
     root: str
     model: ModelInfo
     removed: list[PhotoEntry]
+    engines: Mapping[str, Any]
 
 
 def _existing(index: Path, rebuild: bool) -> _Old | None:
@@ -134,7 +138,8 @@ def _existing(index: Path, rebuild: bool) -> _Old | None:
     try:
         with open_catalogue(index) as catalogue:
             catalogue.check()
-            return _Old(catalogue.root, catalogue.model, catalogue.removed())
+            removed = catalogue.removed()
+            return _Old(catalogue.root, catalogue.model, removed, catalogue.engines)
     except UserError:
         if rebuild:
             return None

@@ -6,7 +6,7 @@ a temporary file, which SQLite removes.
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,8 +27,10 @@ class Listing:
     notes: list[str]  # on the photos' folders and on what was skipped
     num_photos: int
 
-    def __init__(self, root: Path) -> None:
-        """Lists a folder.
+    def __init__(
+        self, root: Path, chosen: Callable[[str], bool] = lambda path: True
+    ) -> None:
+        """Lists those photos of a folder whose paths relative to it are chosen.
 
         Links are followed, but no folder is entered twice. `PhotoWalk` documents what
         is skipped.
@@ -50,6 +52,8 @@ class Listing:
         def rows() -> Iterator[tuple[str, int, int]]:
             for path in walk.photos():
                 name = path.relative_to(root).as_posix()
+                if not chosen(name):
+                    continue
                 folders.add(name.rpartition("/")[0])
                 yield (name, *read_stamp(path))
 

@@ -7,6 +7,7 @@ other threads continue with the one that they started with.
 import dataclasses
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
 from tokret.search.catalogue import FROM_CHECKPOINT, PARTS, WEIGHTS, open_catalogue
 from tokret.search.catalogue_rows import ModelInfo, PhotoEntry, to_text
+from tokret.search.engines.opening import EXACT
+from tokret.search.engines.recording import chosen_engine
+from tokret.search.engines.searching import EngineSearch, open_search
 from tokret.search.extractor import Extractor, damaged_copy
 from tokret.search.filters import Filters
 from tokret.search.held_parts import (
@@ -27,20 +31,13 @@ from tokret.search.held_parts import (
     read_index,
     refreshed,
 )
+from tokret.search.hits import Hit as Hit
+from tokret.search.hits import first_hits
 from tokret.search.index_changes import Added, add_files, remove_photos
-from tokret.shapes import Float, Int
+from tokret.search.remote_index import fetched_catalogue
+from tokret.shapes import Bool, Float, Int
 
 NEGATIVE = 0.5  # weight of the photos that results should not be like
-
-
-class Hit(NamedTuple):
-    """A retrieved photo: its path from the root, and the cosine of the descriptors."""
-
-    name: str
-    score: float
-    id: str = ""  # of its content, 16 hex digits
-    label: str = ""  # the name of its folder; "" directly in the root
-    near_duplicates: int = 0  # hits nearly the same as this one that were hidden
 
 
 class PhotoInfo(NamedTuple):
@@ -88,6 +85,7 @@ class Searcher:
         load: Callable[[str], Extractor],
         *,
         root: Path | None = None,
+        engine: str = "",
         precision: Precision = "float32",
         hold: bool = True,
     ) -> None:
@@ -97,6 +95,8 @@ class Searcher:
           index: its folder.
           load: restores the model, given the name of the index's own copy of it.
           root: the folder where the photos are now; None: where they were indexed.
+          engine: which searches: its URL, exact, or "" for the one that the index was
+            copied to last. With an engine the descriptors stay in their files.
           precision: of the descriptors in memory. With int8 they take a quarter, and
             scores are approximate, to about 0.01.
           hold: whether the descriptors are read into memory, for many queries; else
@@ -108,7 +108,16 @@ class Searcher:
         self._index, self._load, self._root = index, load, root
         self._updating = threading.Lock()
         self._extractor: Extractor | None = None
-        self._state = read_index(IndexSource(index, precision, hold))
+        with fetched_catalogue(index) as catalogue:
+            self._engine = chosen_engine(catalogue, engine)
+        self._by_engine: EngineSearch | None = None
+        if self._engine is None:
+            self._state = read_index(IndexSource(index, precision, hold))
+        else:
+            # The checksums would read all descriptors; updates compare them.
+            source = IndexSource(index, hold=False, verify=False)
+            self._state = read_index(source)
+            self._by_engine = open_search(self._state, self._engine)
 
     @property
     def root(self) -> Path:
@@ -118,7 +127,13 @@ class Searcher:
     @property
     def num_photos(self) -> int:
         """How many photos have descriptors, copies counted."""
-        return self._state.num_photos
+        others = self._by_engine.num_others if self._by_engine else 0
+        return self._state.num_photos + others
+
+    @property
+    def engine(self) -> str:
+        """The URL of the engine that searches, or exact."""
+        return self._engine.url if self._engine else EXACT
 
     @property
     def model(self) -> ModelInfo:
@@ -173,7 +188,9 @@ class Searcher:
         filters: Filters = Filters(),  # noqa: B008 (frozen)
         leave_out: Collection[str] = (),
     ) -> list[list[Hit]]:
-        """Retrieves the photos most similar to each query, exactly; ties by name.
+        """Retrieves the photos most similar to each query; ties by name.
+
+        Scores are exact, but of photos in other indexes; an engine may miss photos.
 
         Args:
           queries: descriptors of length 1.
@@ -185,8 +202,26 @@ class Searcher:
           Of each query its hits, the best first.
         """
         within("top", top, 1)
-        state = self._state
-        chosen = state.chosen(filters, leave_out)
+        by_engine = self._by_engine
+        if by_engine is None:
+            chosen = self._state.chosen(filters, leave_out)
+            return self._search_rows(self._state, queries, top, filters, chosen)
+
+        found = []
+        for query in queries[:, None]:
+            search = partial(self._search_rows, by_engine.state, query, top, filters)
+            found.append(by_engine.search(search, query, top, filters, leave_out))
+        return found
+
+    def _search_rows(
+        self,
+        state: HeldIndex,
+        queries: Float[np.ndarray, "q d"],
+        top: int,
+        filters: Filters,
+        chosen: Bool[np.ndarray, " n"] | None,
+    ) -> list[list[Hit]]:
+        """Searches some rows of the index, or all, exactly."""
         rows = min(top, len(state.ids))
         while True:
             # One more row shows whether others have the score of the last.
@@ -220,7 +255,7 @@ class Searcher:
                 for entry in photos.get(photo_id, ())
                 if not filters or filters.accepts(entry.folder)
             ]
-            found.append(sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top])
+            found.append(first_hits(hits, top))
         return found
 
     def descriptors(self, ids: Sequence[str]) -> Float[np.ndarray, "n d"]:
@@ -262,9 +297,12 @@ class Searcher:
           UserError: the index is damaged; searches continue with what was read before.
         """
         with self._updating:
-            before = self._state
-            self._state = refreshed(before)
-            return self._state is not before
+            before, by_engine = self._state, self._by_engine
+            after = refreshed(before)
+            if after is not before and self._engine is not None:
+                self._by_engine = open_search(after, self._engine, by_engine)
+            self._state = after
+            return after is not before
 
     def add(self, paths: Sequence[Path]) -> Added:
         """Adds files below the root to the index; the cost is theirs alone.

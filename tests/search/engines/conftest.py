@@ -116,7 +116,7 @@ class Library:
         return Source(
             lambda: [self._part(digests[number::parts]) for number in range(parts)],
             CONTENTS.model,
-            str(sorted(self.files.items())),
+            f"{self.identity}:{sorted(self.files.items())}",
             self.identity,
         )
 

@@ -33,7 +33,7 @@ def source(first, last):
     return Source(
         lambda: [part(range(start, min(start + PART, last))) for start in starts],
         "model",
-        f"{first} to {last}",
+        f"mine:{first} to {last}",
         "mine",
     )
 

@@ -207,7 +207,8 @@ class HeldDatabase:
             yield from ((block.load(), block.items) for block in self.blocks)
             return
         wanted = np.flatnonzero(chosen).astype(np.int32)
-        if self._on_cpu and len(wanted) <= GATHERED * len(self):
+        gathers = self._on_cpu or self.blocks[0].read is not None
+        if gathers and len(wanted) <= GATHERED * len(self):
             for start in range(0, len(wanted), SHORT):
                 yield self._gathered(wanted[start : start + SHORT])
             return

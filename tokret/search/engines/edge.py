@@ -65,12 +65,18 @@ class EdgeEngine:
         """
         self._folder = folder
         self._contents = contents
-        self._record = self._read()
         self._shard: qdrant_edge.EdgeShard | None = None
         self._is_draft = False
-        with self._errors():
-            if self._record:
-                self._shard = _load(folder / self._record.generation)
+        while True:
+            self._record = self._read()
+            try:
+                with self._errors():
+                    if self._record:
+                        self._shard = _load(folder / self._record.generation)
+                break
+            except UserError:
+                if self._read() == self._record:  # an update has removed the old one
+                    raise
 
     @property
     def generation(self) -> str:

@@ -40,7 +40,7 @@ class Source:
 
     parts: Callable[[], Iterable[Part]]  # may be called again
     model: str  # as `model_digest`
-    changes: str  # another one whenever the index has changed
+    token: str  # IDENTITY:CHANGES, another one whenever the index has changed
     identity: str  # of the index, the same for all its updates
 
 
@@ -59,8 +59,7 @@ def update_engine(engine: Engine, source: Source) -> EngineChange:
       UserError: the engine cannot be used, or has the photos of another index.
     """
     stats = engine.stats()
-    current = f"{source.identity}:{source.changes}"
-    if stats.token == current:
+    if stats.token == source.token:
         return EngineChange(0, 0, stats.points)
     if stats.token.partition(":")[0] not in ("", source.identity):
         raise UserError(
@@ -79,7 +78,7 @@ def update_engine(engine: Engine, source: Source) -> EngineChange:
             some = extra[start : start + BATCH]
             engine.delete(some)
             bar.update(len(some))
-    engine.build(current)
+    engine.build(source.token)
     return EngineChange(len(missing), len(extra), len(wanted.ids))
 
 

@@ -1,0 +1,19 @@
+"""The hits of a search."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Hit(NamedTuple):
+    """A retrieved photo: its path from the root, and the cosine of the descriptors."""
+
+    name: str
+    score: float
+    id: str = ""  # of its content, 16 hex digits
+    label: str = ""  # the name of its folder; "" directly in the root
+    near_duplicates: int = 0  # hits nearly the same as this one that were hidden
+
+
+def first_hits(hits: Iterable[Hit], top: int) -> list[Hit]:
+    """The best hits, the best first; ties by name."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top]
