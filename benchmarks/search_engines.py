@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,11 @@ def compare(
         return found
 
     for number, query in enumerate(queries):
-        scores, best = timed("numpy", lambda query=query: _exact(database, query, top))
+        scores, best = timed("numpy", partial(_exact, database, query, top))
         few = tenth[np.argsort(-scores[tenth], kind="stable")[:top]]
         for name, only, truth in (("all", EVERYTHING, best), ("tenth", TENTH, few)):
-            (found,) = timed(
-                name, lambda q=query, o=only: engine.search(q[None], top, o)
-            )
+            search = partial(engine.search, query[None], top, only)
+            (found,) = timed(name, search)
             common = {each.point for each in found} & {*truth.tolist()}
             recalls[name].append(len(common) / top)
         if number < 3:  # of a first search caches are cold

@@ -246,7 +246,7 @@ def test_other_urls_are_refused(url, words):
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for url, extra in (("qdrant-edge", "qdrant"), ("milvus://h:1/c", "milvus")):
-        with pytest.raises(UserError, match=rf"pip install tokret\[{extra}\]$"):
+        with pytest.raises(UserError, match=rf"pip install .*tokret\[{extra}\]$"):
             check_engine(url, "to")
 
 

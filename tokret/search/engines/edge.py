@@ -34,10 +34,11 @@ REMEDY = "remove the folder, and the next update of the index builds it again"
 
 # Of 100,000 clustered descriptors of 1,024 dimensions: recall@100 of 0.997 in 0.05
 # times NumPy's time (docs/search.md); codes of int8 took twice the time for 0.994. The
-# graph is searched with codes of 4 bits a dimension, and twice as many points as are
-# wanted are scored again with float32.
-EDGES, CONSTRUCTION_EF, SEARCH_EF, OVERSAMPLING = 16, 100, 512, 2.0
-EXACT_BELOW = 10_000  # KB of descriptors; larger segments get a graph
+# graph is searched with codes of 4 bits a dimension, and four times as many points as
+# are wanted are scored again with float32.
+EDGES, CONSTRUCTION_EF, SEARCH_EF, OVERSAMPLING = 16, 100, 512, 4.0
+GRAPH_FROM = 10_000  # KB of descriptors in a segment
+EXACT_BELOW = 10_000  # points, which are searched exactly in a few milliseconds
 PAGE = 10_000  # points listed together
 
 
@@ -67,6 +68,7 @@ class EdgeEngine:
         self._contents = contents
         self._shard: qdrant_edge.EdgeShard | None = None
         self._is_draft = False
+        self._record: Record | None = None
         while True:
             self._record = self._read()
             try:
@@ -159,7 +161,9 @@ class EdgeEngine:
             rescore=True, oversampling=OVERSAMPLING
         )
         params = edge.SearchParams(
-            hnsw_ef=max(SEARCH_EF, 2 * top), quantization=rescoring
+            exact=self.stats().points < EXACT_BELOW,
+            hnsw_ef=max(SEARCH_EF, 2 * top),
+            quantization=rescoring,
         )
         conditions: list[Any] = [
             edge.FieldCondition(name, match=edge.MatchAny(list(values)))
@@ -288,12 +292,12 @@ def _create(folder: Path, dimensions: int) -> "qdrant_edge.EdgeShard":
         str(folder),
         edge.EdgeConfig(
             vectors=edge.EdgeVectorParams(dimensions, edge.Distance.Dot),
-            hnsw_config=edge.HnswIndexConfig(EDGES, CONSTRUCTION_EF, EXACT_BELOW),
+            hnsw_config=edge.HnswIndexConfig(EDGES, CONSTRUCTION_EF, GRAPH_FROM),
             quantization_config=edge.TurboQuantQuantizationConfig(
                 bits=edge.TurboQuantBitSize.Bits4, memory=edge.Memory.Pinned
             ),
             optimizers=edge.EdgeOptimizersConfig(
-                default_segment_number=1, indexing_threshold=EXACT_BELOW
+                default_segment_number=1, indexing_threshold=GRAPH_FROM
             ),
             wal_enabled=False,  # a draft is flushed after each batch
         ),

@@ -18,9 +18,9 @@ FOLDER = "engines"  # of an index
 # By name, the module that it needs, and what to install.
 MODULES = {
     EXACT: ("numpy", "tokret"),
-    EDGE: ("qdrant_edge", "tokret[qdrant]"),
-    QDRANT: ("qdrant_client", "tokret[qdrant]"),
-    MILVUS: ("pymilvus", "tokret[milvus]"),
+    EDGE: ("qdrant_edge", "qdrant-edge-py, or tokret[qdrant]"),
+    QDRANT: ("qdrant_client", "qdrant-client, or tokret[qdrant]"),
+    MILVUS: ("pymilvus", "pymilvus, or tokret[milvus]"),
 }
 SERVERS = (QDRANT, MILVUS)
 FORMS = (EXACT, EDGE, *(f"{name}://HOST:PORT/COLLECTION" for name in SERVERS))

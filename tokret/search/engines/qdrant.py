@@ -18,7 +18,8 @@ from tokret.names import one_line
 from tokret.search.engines.edge import (
     CONSTRUCTION_EF,
     EDGES,
-    EXACT_BELOW,
+    GRAPH_FROM,
+    OVERSAMPLING,
     SEARCH_EF,
 )
 from tokret.search.engines.points import Contents, Listing, Points, read_payload
@@ -28,8 +29,6 @@ from tokret.shapes import Float, Shaped
 if TYPE_CHECKING:
     import qdrant_client
 
-# Of int8 codes, which servers of all versions have.
-OVERSAMPLING = 4.0
 PAGE = 10_000  # points listed together
 SECONDS = 60  # for an answer
 MAX_PAYLOAD = 2**20  # bytes of a photo's files
@@ -218,6 +217,7 @@ class QdrantEngine:
 
         if self._exists:
             return
+        # Which servers of all versions have.
         codes = models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, always_ram=True
         )
@@ -233,7 +233,7 @@ class QdrantEngine:
                     hnsw_config=models.HnswConfigDiff(
                         m=EDGES,
                         ef_construct=CONSTRUCTION_EF,
-                        full_scan_threshold=EXACT_BELOW,
+                        full_scan_threshold=GRAPH_FROM,
                     ),
                     quantization_config=models.ScalarQuantization(scalar=codes),
                     metadata={"contents": msgspec.json.encode(self._contents).decode()},
