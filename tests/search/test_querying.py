@@ -281,7 +281,7 @@ def test_the_commands_of_the_guide(
 ):
     guide = (request.config.rootpath / "docs" / "search.md").read_text()
     commands = re.findall(r"`tokret ((?:index|query) .*?)`", guide)
-    assert len(commands) == 5
+    assert len(commands) == 6
     update_index(photos, tmp_path / "index", load)
     moved = shutil.copytree(photos, tmp_path / "moved")
     places = {
