@@ -1,7 +1,7 @@
 """Takes the guide's picture of the page, of photos that the demo's renderer draws.
 
 make demo
-python -m tests.search.service.screenshot demo docs/search.png
+python -m tests.search.service.screenshot demo docs/search.webp
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from tokret.search.extractor import load_extractor
 from tokret.search.indexing import update_index
 
 SEED, SIDE = 7, 480
+SHOWN = 10  # the building that is searched for
 NAMES = (
     *("abbey", "bastion", "chapel", "citadel", "dome", "gatehouse", "keep", "minster"),
     *("palace", "priory", "shrine", "temple"),
 )
-COLOURS = 160  # of the picture, which is a PNG with a palette
 
 
 def draw_photos(root: Path) -> bytes:
@@ -40,14 +40,14 @@ def draw_photos(root: Path) -> bytes:
         photos = take_series(Series(SEED, number, DATABASE, 12, SIDE))
         for i, photo in enumerate(photos):
             (root / name / f"{name}-{i:02d}.jpg").write_bytes(photo.jpeg)
-    return take_series(Series(SEED, 4, QUERY, 1, SIDE))[0].jpeg
+    return take_series(Series(SEED, SHOWN, QUERY, 1, SIDE))[0].jpeg
 
 
 def show(page: Page, url: str, photo: bytes) -> None:
     """Brings the page into the state of the picture."""
     page.goto(url)
     file = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo}
-    page.locator("#file").set_input_files([file])  # type: ignore[arg-type]
+    page.locator("#file").set_input_files([file])
     page.get_by_role("heading", name="Results").wait_for()
     page.locator("#draw-box").click()
     page.locator("#results[aria-busy=false]").wait_for()
@@ -73,10 +73,11 @@ def main(run: str, output: str) -> None:
             executable_path=find_browser(), args=arguments
         )
         page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(300_000)  # while programs are compiled
         show(page, url, photo)
         taken = Image.open(io.BytesIO(page.screenshot()))
         browser.close()
-    taken.convert("RGB").quantize(COLOURS).save(output, optimize=True)
+    taken.convert("RGB").save(output, quality=80, method=6)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from tests.search.service.serving import serving
 from tokret.data.views import photo_digest
 from tokret.search.extractor import load_extractor
 from tokret.search.indexing import update_index
-from tokret.search.searcher import Searcher
 from tokret.search.service.page import render_page
 
 # What the browser itself logs of an answer that is an error.
@@ -375,7 +374,6 @@ def test_details(tabs, url, root):
     expect(cards(page).nth(1).get_by_role("button", name="Details")).to_be_focused()
 
 
-@pytest.mark.skipif(not hasattr(Searcher, "add"), reason="the searcher cannot add yet")
 def test_photos_are_added_and_removed(tabs, url, jpeg, root):
     page = open_page(tabs, url)
     page.locator("#open-add").click()

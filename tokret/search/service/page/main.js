@@ -249,10 +249,12 @@ const ACTIONS = {
   },
 };
 
-const indexChanged = () => {
+const indexChanged = async () => {
   answers.clear();
   loadFilters();
   run({ fresh: false });
+  const { total } = await service.browse("top=1");
+  byId("num-photos").textContent = photos(total);
 };
 
 const loadFilters = async () => {
