@@ -10,7 +10,7 @@ import uvicorn
 from tokret.search.extractor import Extractor
 from tokret.search.searcher import Searcher
 from tokret.search.service.app import make_app
-from tokret.search.service.limits import MIB, Limits
+from tokret.search.service.limits import Limits
 from tokret.search.service.server import Address
 from tokret.search.service.state import Loaded, Service
 
@@ -21,7 +21,7 @@ def serving(
 ) -> Iterator[str]:
     """Serves an index and yields the URL of its page."""
     address = Address(port=0)
-    limits = Limits(decoders=1, batch_wait=0.0, photo_bytes=MIB)
+    limits = Limits(decoders=1, batch=1, batch_wait=0.0, decode_seconds=60.0)
     service = Service(limits, address.access(token), read_only)
     # Not uvloop, which forks: JAX warns of it.
     config = uvicorn.Config(
@@ -33,7 +33,7 @@ def serving(
         thread.start()
         try:
             searcher = Searcher(index, lambda copy: extractor)
-            service.open(Loaded(searcher, limits, service.metrics))
+            service.open(Loaded(index, searcher, limits, service.metrics))
             yield address.url(bound) + "/"
         finally:
             server.should_exit = True

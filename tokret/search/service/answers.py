@@ -224,7 +224,7 @@ class FiltersAnswer(msgspec.Struct, kw_only=True):
     """The folders and labels of the index."""
 
     folders: Annotated[
-        dict[str, int], Meta(description="By folder, the photos directly in it.")
+        dict[str, int], Meta(description="By folder, the photos in it and below.")
     ]
     labels: Annotated[dict[str, int], Meta(description="By label, its photos.")]
 

@@ -77,21 +77,9 @@ const sorted = (counts) =>
     .map(([name, photos]) => ({ name, photos }))
     .sort((a, b) => a.name.localeCompare(b.name));
 
-// A folder means everything below it; the counts are of photos directly in each.
-const withParents = (counts) => {
-  const all = {};
-  for (const [name, photos] of Object.entries(counts)) {
-    for (let end = name.length; end > 0; end = name.lastIndexOf("/", end - 1)) {
-      const parent = name.slice(0, end);
-      all[parent] = (all[parent] ?? 0) + photos;
-    }
-  }
-  return all;
-};
-
 // {folders: {name: photos}, labels: {name: photos}}; again after the index changed.
 export const setKnown = ({ folders, labels }) => {
-  known = { folder: sorted(withParents(folders)), label: sorted(labels) };
+  known = { folder: sorted(folders), label: sorted(labels) };
   for (const kind of Object.keys(KINDS)) {
     KINDS[kind].hidden = known[kind].length < 2;
     if (!KINDS[kind].querySelector("ul")) prepare(kind);
