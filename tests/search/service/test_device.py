@@ -122,3 +122,16 @@ def test_canvases_and_batches():
     found = [[*split(count, (1, 4, 8))] for count in (1, 2, 3, 5, 6, 8, 11)]
     assert found == [[1], [1, 1], [4], [4, 1], [8], [8], [8, 4]]
     assert [*split(3, (1,))] == [1, 1, 1]
+
+
+def test_photos_that_were_embedded_together_are_searched_for_together(work):
+    device = Device(work.embed, work.search, batch_wait=600.0)
+    photos = [device.embed(PHOTO)]
+    assert work.started.wait(60)  # the first alone, the others after it
+    photos += [device.embed(PHOTO) for _ in range(3)]
+    work.go.set()
+    wait(photos, 60)
+    queries = [device.search(photo.result(), 1, Filters()) for photo in photos[:3]]
+    wait(queries, 60)
+    assert work.searched == [(3, 1, Filters())]
+    device.stop(60.0)

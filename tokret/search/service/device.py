@@ -7,8 +7,6 @@ batch waits a few milliseconds for those that are being decoded.
 
 import contextlib
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
@@ -71,10 +69,10 @@ class Device:
         self._embed, self._search, self._batch_wait = embed, search, batch_wait
         self._before, self._batched = before, batched
         self._changed = threading.Condition()
-        self._photos: deque[_Photo] = deque()
-        self._queries: deque[_Query] = deque()
-        self._calls: deque[_Call] = deque()
-        self._decoding, self._stopping = 0, False
+        self._photos: list[_Photo] = []
+        self._queries: list[_Query] = []
+        self._calls: list[_Call] = []
+        self._decoding, self._returning, self._stopping = 0, 0, False
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -132,28 +130,33 @@ class Device:
                 if not self._any():
                     return
                 self._await_others()
-                photos, queries, calls = self._photos, self._queries, self._calls
-                self._photos, self._queries, self._calls = deque(), deque(), deque()
-            self._turn(list(photos), list(queries), list(calls))
+                photos, queries, calls = map(
+                    _taken, (self._photos, self._queries, self._calls)
+                )
+                self._returning = len(photos)  # most are searched for next
+            self._turn(photos, queries, calls)
 
     def _any(self) -> bool:
         return bool(self._photos or self._queries or self._calls)
 
     def _await_others(self) -> None:
-        """Waits for a fuller batch, unless something else is to be done."""
-        end = time.monotonic() + self._batch_wait
+        """Waits for a fuller batch or search, unless something else is to be done."""
 
-        def full() -> bool:
-            more = self._decoding and len(self._photos) < BATCH_SIZES[-1]
-            return not more or bool(self._queries or self._calls) or self._stopping
+        def waits() -> bool:
+            photos, queries = len(self._photos), len(self._queries)
+            if self._calls or self._stopping:
+                return False
+            if queries:
+                return queries < self._returning
+            return self._decoding > 0 and photos < BATCH_SIZES[-1]
 
-        self._changed.wait_for(full, timeout=max(0.0, end - time.monotonic()))
+        self._changed.wait_for(lambda: not waits(), timeout=self._batch_wait)
 
     def _turn(
         self, photos: list[_Photo], queries: list[_Query], calls: list[_Call]
     ) -> None:
         # Of those that are not waited for any more nothing is computed.
-        calls, queries, photos = map(_wanted, (calls, queries, photos))
+        calls, queries, photos = _wanted(calls), _wanted(queries), _wanted(photos)
         with _failing([*calls, *queries, *photos]):
             self._before()
             for call in calls:
@@ -179,6 +182,13 @@ class Device:
                 self._batched(size)
             for photo, descriptor in zip(photos, descriptors, strict=True):
                 photo.future.set_result(descriptor)
+
+
+def _taken(jobs: list[Any]) -> list[Any]:
+    """Empties a list, to which other threads add; returns what it had."""
+    taken = [*jobs]
+    jobs.clear()
+    return taken
 
 
 def _wanted(jobs: list[Job]) -> list[Job]:
