@@ -220,10 +220,10 @@ class Index:
     def _searcher(self) -> Searcher:
         return self.searcher()
 
-    def searcher(self, *, hold: bool = True) -> Searcher:
+    def searcher(self, *, hold: bool = True, engine: str = "") -> Searcher:
         """Reads the index for searches by descriptors; see `Searcher`."""
         root = self.root if self._is_moved else None
-        return Searcher(self._folder, self._load, root=root, hold=hold)
+        return Searcher(self._folder, self._load, root=root, engine=engine, hold=hold)
 
     @_naming_urls()
     def query(

@@ -15,7 +15,7 @@ TYPES = tyro.constructors.ConstructorRegistry()
 
 @TYPES.primitive_rule
 def _read_type(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Paths may begin with a tilde; tuples, but of paths, are written with commas."""
+    """Paths may begin with a tilde; tuples of plain types are written with commas."""
     if info.type in (int, float):
         kind = info.type
         return _spec(kind.__name__.upper(), kind, _reader(kind), str)
@@ -25,7 +25,8 @@ def _read_type(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     if (
         get_origin(info.type) is not tuple
         or more != [...]
-        or getattr(kind, "__origin__", kind) is Path
+        or kind is Path
+        or hasattr(kind, "__metadata__")  # a type of this module
     ):
         return None
     return _spec(
@@ -85,3 +86,5 @@ def _spec(
 # A file or folder that may be in object storage: gs://bucket/run becomes the path of
 # its local copy. What it has there is fetched, or uploaded, by the command.
 RemotePath = Annotated[Path, _spec("PATH|URL", Path, read_remote_path, shown)]
+# A text that may have commas, for options that are given several times.
+Text = Annotated[str, _spec("TEXT", str, str, str)]

@@ -18,7 +18,7 @@ from tokret.io.remote.outputs import prepare_file
 from tokret.io.remote.uploading import publish
 from tokret.io.remote.urls import url_of
 from tokret.names import counted
-from tokret.option_types import RemotePath
+from tokret.option_types import RemotePath, Text
 from tokret.retrieval.html import pages
 from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
@@ -32,6 +32,7 @@ from tokret.search.querying import (
     search_photos,
 )
 from tokret.search.result_formats import to_csv, to_json, to_text
+from tokret.search.service_client import search_by_service
 
 QUERY_SIDE = 480  # of the query, in pixels
 HIT_SIDE = 240
@@ -45,12 +46,13 @@ def main(
     top: int = 20,
     together: bool = False,
     unlike: Annotated[tuple[RemotePath, ...], Repeated] = (),
-    folder: Annotated[tuple[str, ...], Repeated] = (),
-    label: Annotated[tuple[str, ...], Repeated] = (),
+    folder: Annotated[tuple[Text, ...], Repeated] = (),
+    label: Annotated[tuple[Text, ...], Repeated] = (),
     leave_out_query: bool = False,
     near_duplicates: Literal["show", "hide"] = "show",
     format: Literal["text", "json", "csv"] = "text",  # noqa: A002 (the option's name)
     report: RemotePath | None = None,
+    engine: str = "",
     root: Path | None = None,
     max_pixels: int = MAX_PIXELS,
     compilation_cache: str = DEFAULT,
@@ -74,6 +76,7 @@ def main(
       near_duplicates: hide: skip photos that are nearly the same as a better result.
       format: text, json or csv.
       report: also write a page to look at, FILE.html, of one query.
+      engine: which searches: exact, or a URL; by default the index's own.
       root: the folder where the index's photos are now, if they were moved.
       max_pixels: of a photo, as of `tokret index`.
       compilation_cache: folder of compiled programs; "" keeps none.
@@ -81,15 +84,24 @@ def main(
     keep_compiled(compilation_cache)
     part = parse_box(box)
     options = SearchOptions(
-        top, Filters(folder, label), leave_out_query, near_duplicates == "hide"
+        top,
+        Filters(tuple(name.strip("/") for name in folder), label),
+        leave_out_query,
+        near_duplicates == "hide",
     )
     queries = _queries(photos, unlike, part, together)
     if report is not None:
-        _check_page(report, len(queries))
+        check_page(report)
+        if len(queries) > 1:
+            raise UserError(f"report: is of one query, and there are {len(queries)}")
 
-    searcher = Index(index, root).searcher(hold=False)
-    found = search_photos(searcher, queries, options, max_pixels)
-    results = list(_print(found, format))
+    found: Iterable[SearchResults] | None = None
+    if root is None and not engine and max_pixels == MAX_PIXELS:
+        found = search_by_service(index, queries, options)
+    if found is None:
+        searcher = Index(index, root).searcher(hold=False, engine=engine)
+        found = search_photos(searcher, queries, options, max_pixels)
+    results = list(_print(found, format, len(queries) > 1))
     if report is not None:
         page = render(results[0], photos[0], part, max_pixels)
         write_whole(report.resolve(), page)
@@ -102,6 +114,8 @@ def _queries(
     photos: Sequence[Path], unlike: Sequence[Path], box: Box | None, together: bool
 ) -> list[Query]:
     """What to search for; photos that have a URL are fetched."""
+    if not photos:
+        raise UserError("photos: is missing; name one or more, or a folder")
     files = [file for photo in photos for file in _files(photo)]
     others = tuple(require(photo) for photo in unlike)
     if box is not None and len(files) > 1:
@@ -120,10 +134,14 @@ def _files(photo: Path) -> list[Path]:
     return found
 
 
-def _print(found: Iterable[SearchResults], form: str) -> Iterator[SearchResults]:
+def _print(
+    found: Iterable[SearchResults], form: str, headed: bool
+) -> Iterator[SearchResults]:
     """Prints results; those of several queries as text as soon as they are there."""
     if form == "text":
         for results in found:
+            if headed:
+                log(f"{results.query}:")
             log(to_text(results))
             yield results
         return
@@ -143,10 +161,8 @@ def _raise_errors(several: Sequence[SearchResults]) -> None:
         )
 
 
-def _check_page(page: Path, queries: int) -> None:
+def check_page(page: Path) -> None:
     """Refuses a page that cannot be written, before anything is computed."""
-    if queries > 1:
-        raise UserError(f"report: is of one query, and there are {queries}")
     if page.suffix not in (".html", ".htm") or page.is_dir():
         raise UserError(f"report={page} must be a file that ends in .html")
     if url_of(page) is None and not page.parent.is_dir():
@@ -162,16 +178,10 @@ def render(
     Raises:
       UserError: if the query can no longer be read.
     """
-    hits = []
-    for hit in results.hits:
-        webp, error = b"", ""
-        try:
-            path = results.root / hit.name
-            view = read_view(path, hit.name, None, HIT_SIDE, max_pixels)
-            webp = thumbnail(view, HIT_SIDE)
-        except UserError as changed:  # since it was indexed
-            error = str(changed)
-        hits.append((hit, webp, error))
+    hits = [
+        (hit, *page_thumbnail(results.root, hit.name, max_pixels))
+        for hit in results.hits
+    ]
     view = read_view(photo, photo.name, box, QUERY_SIDE, max_pixels)
     return pages.render(
         "tokret.search",
@@ -182,3 +192,14 @@ def render(
         results=results,
         hits=hits,
     )
+
+
+def page_thumbnail(
+    root: Path, name: str, max_pixels: int = MAX_PIXELS
+) -> tuple[bytes, str]:
+    """A photo for a page as WebP, or why there is none."""
+    try:
+        view = read_view(root / name, name, None, HIT_SIDE, max_pixels)
+        return thumbnail(view, HIT_SIDE), ""
+    except UserError as changed:  # since it was indexed
+        return b"", str(changed)

@@ -153,6 +153,14 @@ class Catalogue:
         """The entries of some digests, also of photos that were removed."""
         return self._of_all("digest", [to_signed(digest) for digest in digests])
 
+    def copied(self) -> list[str]:
+        """The digests that several photos with a descriptor have."""
+        found = self._query(
+            "SELECT digest FROM photos WHERE part IS NOT NULL GROUP BY digest "
+            "HAVING count(*) > 1"
+        )
+        return [to_text(digest) for (digest,) in found]
+
     def known_sizes(self, sizes: Iterable[int]) -> set[int]:
         """Those of some sizes in bytes that a file with a digest has."""
         found: set[int] = set()

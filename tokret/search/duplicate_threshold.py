@@ -1,124 +1,130 @@
 """Learns from an index which similarity means that two photos are nearly the same.
 
 There is no such number for all models and libraries: it depends on how crowded the
-library is. Of two different photos some are similar by chance. The average number of
-other photos within a distance x = 1 - cosine of a photo grows as a power of x, whose
-exponent is the dimension of the library around its photos. It is fitted where there are
-`FEW` to `MANY` neighbours: these are other photos, since near-duplicates are fewer, and
-they are close enough for the power law. Continued to smaller distances it gives how
-many neighbours chance alone makes, and the threshold is where it makes a pair in
-`CHANCE` photos. Near it, the threshold is put into the widest gap between the
-similarities that there are.
+library is, since different photos are similar by chance. The average number of other
+photos within a distance x = 1 - cosine of a photo grows as a power of x, whose exponent
+is half the dimension of the library around its photos. It is fitted where a photo has
+`FEW` to `MANY` neighbours: those are other photos, as near-duplicates are fewer, and
+near enough for the power law. Extended to smaller distances it gives how many
+neighbours are due to chance, and the threshold is where these are one pair in
+`CHANCE` photos; near it, in the widest gap between the similarities of the index.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from tokret.shapes import Float, Int
 
-FILE = "duplicates.json"  # in the index
-MAX_BYTES = 10_000
-CHANCE = 1000  # photos among which chance makes one pair
+CHANCE = 1000  # photos among which there is one pair by chance
 FEW, MANY = 5.0, 50.0  # neighbours of a photo
 LEAST = 200  # photos that are enough to learn from
 DEFAULT = 0.98  # the threshold of fewer
 SAMPLE = 1000  # photos that are compared with all
 GROWTH = 0.1  # of the index, after which the threshold is learned again
-NEAR = 3.0  # factor of the expected number within which a gap is looked for
-# Distances are counted in bins of 1 % each.
-_EDGES = np.geomspace(1e-7, 2.5, 1712)
+NEAR = 3.0  # factor of the number of neighbours within which a gap is searched for
+SMALLEST = 1e-7  # distance; smaller ones are rounding
+# Distances are counted by the upper half of a float32: bins of at most 0.8 %.
+SHIFT, BINS = 16, 0x4080
+Tile = Float[np.ndarray, "_ d"]
+Counts = Float[np.ndarray, " b"]
 
 
 class Threshold(msgspec.Struct, frozen=True):
     """The similarity from which photos of an index are near-duplicates."""
 
-    score: float  # a cosine
-    photos: int  # of the index when it was learned
+    score: Annotated[float, msgspec.Meta(ge=-1, le=1)]  # a cosine
+    photos: int  # of the index when it was learned, without copies
     weights: str  # digest of the model's
-    fraction: float  # of the photos that have a near-duplicate, estimated
-    dimension: float  # of the library around its photos; 0 if it was too small to learn
+    fraction: float  # of the photos that have a near-duplicate, by a sample
+    dimension: float  # of the library around its photos; 0 if it was too small
 
     def suits(self, photos: int, weights: str) -> bool:
-        """Whether it still is that of an index: of its model and about its size."""
-        grown = abs(photos - self.photos) > GROWTH * self.photos
-        return self.weights == weights and not grown
+        """Whether it is that of an index: of its model, and about its size."""
+        changed = abs(photos - self.photos) > GROWTH * self.photos
+        return self.weights == weights and not changed
 
 
-def learn_threshold(
-    tiles: Sequence[Float[np.ndarray, "t d"]], weights: str, seed: int = 0
-) -> Threshold:
+def learn_threshold(tiles: Iterable[Tile], weights: str, seed: int = 0) -> Threshold:
     """Learns the threshold of an index.
 
     Args:
-      tiles: the descriptors of its photos, a row for each content, L2-normalised.
+      tiles: the descriptors of its photos, a row for each content, L2-normalised. They
+        are iterated over three times.
       weights: the digest of the model's.
       seed: of the choice of the photos that are compared with all.
     """
     total = sum(map(len, tiles))
-    chosen = np.random.default_rng(seed).permutation(total)[:SAMPLE]
-    counts, nearest = _count(tiles, np.sort(chosen))
+    chosen = np.sort(np.random.default_rng(seed).permutation(total)[:SAMPLE])
+    counts, nearest = _count(tiles, chosen)
+    score, dimension = DEFAULT, 0.0
     fit = _fit(counts) if total >= LEAST else None
-    if fit is None:
-        fraction = float((nearest >= DEFAULT).mean())
-        return Threshold(DEFAULT, total, weights, fraction, 0.0)
-    distance, dimension = fit
-    score = 1 - _into_gap(counts, distance, dimension)
+    if fit is not None:
+        distance, dimension = fit
+        score = round(1 - _into_gap(counts, distance, dimension), 6)
     fraction = float((nearest >= score).mean())
-    return Threshold(round(score, 6), total, weights, fraction, dimension)
+    return Threshold(score, total, weights, fraction, dimension)
 
 
 def _count(
-    tiles: Sequence[Float[np.ndarray, "t d"]], chosen: Int[np.ndarray, " m"]
-) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " m"]]:
-    """Counts the neighbours of some photos in each bin of the distance.
+    tiles: Iterable[Tile], chosen: Int[np.ndarray, " m"]
+) -> tuple[Counts, Float[np.ndarray, " m"]]:
+    """Compares some photos with all.
 
     Returns:
-      The average number in each bin, and the highest similarity of each photo.
+      The average number of neighbours in each bin of the distance, and the highest
+      similarity of each photo.
     """
-    sample = np.concatenate([tile for tile in _selected(tiles, chosen)])
-    counts = np.zeros(len(_EDGES) + 1)
+    sample = np.concatenate([tile[rows] for tile, rows, _ in _parts(tiles, chosen)])
+    counts = np.zeros(BINS, np.int64)
     nearest = np.full(len(sample), -1.0, np.float32)
-    first = 0
-    for tile in tiles:
+    for tile, rows, places in _parts(tiles, chosen):
         scores = sample @ tile.T
-        own = (chosen >= first) & (chosen < first + len(tile))
-        scores[np.flatnonzero(own), chosen[own] - first] = -2  # the photo itself
+        scores[places, rows] = -1  # the photo itself
         np.maximum(nearest, scores.max(axis=1), out=nearest)
-        bins = np.searchsorted(_EDGES, 1 - scores[scores > -2])
-        counts += np.bincount(bins, minlength=len(counts))
-        first += len(tile)
+        distances = np.maximum(1 - scores, np.float32(SMALLEST))
+        bins = distances.view(np.int32).ravel() >> SHIFT
+        counts += np.bincount(bins, minlength=BINS)[:BINS]
     return counts / len(sample), nearest
 
 
-def _selected(tiles, chosen):
+def _parts(
+    tiles: Iterable[Tile], chosen: Int[np.ndarray, " m"]
+) -> Iterable[tuple[Tile, Int[np.ndarray, " r"], Int[np.ndarray, " r"]]]:
+    """Yields tiles, each with the rows of chosen photos and their places among them."""
     first = 0
     for tile in tiles:
-        yield tile[chosen[(chosen >= first) & (chosen < first + len(tile))] - first]
+        places = np.flatnonzero((chosen >= first) & (chosen < first + len(tile)))
+        yield tile, chosen[places] - first, places
         first += len(tile)
 
 
-def _fit(counts: Float[np.ndarray, " b"]) -> tuple[float, float] | None:
-    """The distance of a chance pair in `CHANCE` photos, and the exponent."""
-    within = np.cumsum(counts)[: len(_EDGES)]  # neighbours up to each edge
-    few, many = np.interp([FEW, MANY], within, np.log(_EDGES))
+def _edges() -> Float[np.ndarray, " b"]:
+    """The upper end of each bin."""
+    return (np.arange(1, BINS + 1, dtype=np.int32) << SHIFT).view(np.float32)
+
+
+def _fit(counts: Counts) -> tuple[float, float] | None:
+    """The distance with a chance pair in `CHANCE` photos, and the dimension."""
+    within = np.cumsum(counts)  # neighbours up to each edge
+    few, many = np.interp([FEW, MANY], within, np.log(_edges()))
     if not many > few:
         return None  # as many near-duplicates as other photos
     exponent = math.log(MANY / FEW) / (many - few)
     distance = math.exp(few + math.log(2 / CHANCE / FEW) / exponent)
-    return distance, 2 * exponent  # x is half the square of the Euclidean distance
+    return max(distance, SMALLEST), 2 * exponent
 
 
-def _into_gap(
-    counts: Float[np.ndarray, " b"], distance: float, dimension: float
-) -> float:
+def _into_gap(counts: Counts, distance: float, dimension: float) -> float:
     """Moves a distance into the middle of the widest gap near it."""
-    reach = NEAR ** (2 / dimension)
-    low, high = np.searchsorted(_EDGES, [distance / reach, distance * reach])
-    taken = np.flatnonzero(counts[low + 1 : high + 1]) + low + 1
-    bounds = np.concatenate([[low], taken, [high + 1]])
-    widest = int(np.argmax(np.diff(bounds)))
-    below, above = bounds[widest], bounds[widest + 1]
-    return float(np.sqrt(_EDGES[below] * _EDGES[above - 1]))
+    reach, edges = NEAR ** (2 / dimension), _edges()
+    low, high = np.searchsorted(edges, [distance / reach, distance * reach])
+    filled = np.flatnonzero(counts[low:high]) + low
+    # A gap is from the upper end of a filled bin to the lower end of the next.
+    ends = np.concatenate([[distance / reach], edges[filled]])
+    begins = np.concatenate([edges[filled - 1], [distance * reach]])
+    widest = int(np.argmax(np.log(begins) - np.log(ends)))
+    return float(np.sqrt(ends[widest] * begins[widest]))

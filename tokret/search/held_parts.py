@@ -5,7 +5,7 @@ photo, so that those of parts that were merged are not read again.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -120,11 +120,33 @@ class HeldIndex:
             if not len(found):
                 raise UserError(f"photo {photo_ids[place]} is not in the index")
             items[place] = found[0]
-        rows = self.database.take(items)
+        return self.decoded(self.database.take(items))
+
+    def decoded(self, rows: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        """Rows of the database as float32."""
         if self.scale is None:
             return rows
         wide = rows * self.scale
         return wide / np.linalg.norm(wide, axis=1, keepdims=True)
+
+
+class Tiles:
+    """The descriptors of the rows in use, some at a time."""
+
+    def __init__(self, held: HeldIndex, rows: int = 2048) -> None:
+        """Iterates over an index, by at most so many rows."""
+        self._held, self._rows = held, rows
+
+    def __iter__(self) -> Iterator[Float[np.ndarray, "t d"]]:
+        """Yields them in the order of the rows; float32 ones are not copied."""
+        for block in self._held.database.blocks:
+            rows = np.asarray(block.load())[: block.count]
+            used = self._held.used[block.first : block.first + block.count]
+            for start in range(0, block.count, self._rows):
+                chosen = used[start : start + self._rows]
+                some = rows[start : start + self._rows]
+                if chosen.any():
+                    yield self._held.decoded(some if chosen.all() else some[chosen])
 
 
 def to_numbers(photo_ids: Collection[str]) -> Shaped[np.ndarray, " n"]:

@@ -15,7 +15,10 @@ from tokret.arguments import within
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
+from tokret.names import first_names
+from tokret.search.engines.opening import EXACT
 from tokret.search.filters import Filters
+from tokret.search.near_duplicates import known_threshold, search_distinct
 from tokret.search.photos import read_view
 from tokret.search.searcher import Hit, Searcher, combine
 from tokret.shapes import Float
@@ -129,6 +132,13 @@ def search_photos(
     Raises:
       UserError: the photo of the only query cannot be read, or the index is damaged.
     """
+    is_alone = searcher.engine == EXACT  # else there may be photos of other indexes
+    if options.filters and is_alone and not searcher.has_photos(options.filters):
+        names = first_names([*searcher.folders()] or [""])
+        raise UserError(
+            "no photo of the index is in such a folder and has such a label; its "
+            f"folders: {names}"
+        )
     searcher.extractor  # noqa: B018 (restored before the time is taken)
     for begin in range(0, len(queries), AT_ONCE):
         some, embedded = queries[begin : begin + AT_ONCE], []
@@ -138,14 +148,14 @@ def search_photos(
             except UserError as error:
                 if len(queries) == 1:
                     raise
-                embedded.append(_Embedded(None, frozenset(), 0.0, str(error)))
+                embedded.append(_Embedded(np.empty(0), frozenset(), 0.0, str(error)))
         yield from _search(
             searcher, queries[begin : begin + AT_ONCE], embedded, options
         )
 
 
 class _Embedded(NamedTuple):
-    descriptor: Float[np.ndarray, " d"] | None
+    descriptor: Float[np.ndarray, " d"]
     ids: frozenset[str]  # of the photos to resemble
     seconds: float
     error: str = ""
@@ -172,20 +182,10 @@ def _search(
     options: SearchOptions,
 ) -> Iterator[SearchResults]:
     start = time.perf_counter()
-    rows = [each.descriptor for each in embedded if each.descriptor is not None]
-    excluded = [
-        each.ids if options.leave_out_query else frozenset() for each in embedded
-    ]
-    copies = max(map(searcher.num_copies, excluded))
-    found = iter(
-        searcher.search(np.stack(rows), options.top + copies, options.filters)
-        if rows
-        else ()
-    )
-    seconds = (time.perf_counter() - start) / max(1, len(rows))
-    for query, each, ids in zip(queries, embedded, excluded, strict=True):
-        hits = [] if each.error else [hit for hit in next(found) if hit.id not in ids]
-        hits = hits[: options.top]
+    found = iter(_hits(searcher, [e for e in embedded if not e.error], options))
+    seconds = (time.perf_counter() - start) / len(queries)
+    for query, each in zip(queries, embedded, strict=True):
+        hits = [] if each.error else next(found)
         gone = [h.name for h in hits if not os.path.exists(searcher.root / h.name)]
         yield SearchResults(
             searcher.root,
@@ -197,6 +197,31 @@ def _search(
             query.name,
             each.error,
         )
+
+
+def _hits(
+    searcher: Searcher, embedded: Sequence[_Embedded], options: SearchOptions
+) -> list[list[Hit]]:
+    """The hits of each query."""
+    if not embedded:
+        return []
+    top, filters = options.top, options.filters
+    nothing: frozenset[str] = frozenset()
+    skipped = [each.ids if options.leave_out_query else nothing for each in embedded]
+    rows = np.stack([each.descriptor for each in embedded])
+    if options.hide_near_duplicates:
+        similar = known_threshold(searcher).score
+        return [
+            search_distinct(searcher, row, top, filters, ids, similar)
+            for row, ids in zip(rows, skipped, strict=True)
+        ]
+    # Skipped afterwards, so that all queries are one search.
+    copies = max(map(searcher.num_copies, skipped))
+    found = searcher.search(rows, top + copies, filters)
+    return [
+        [hit for hit in hits if hit.id not in ids][:top]
+        for hits, ids in zip(found, skipped, strict=True)
+    ]
 
 
 def _suggest_name(photo: Path) -> None:

@@ -3,12 +3,14 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tokret.names import counted, first_names, printable
+from tokret.search.duplicate_groups import Member
 from tokret.search.querying import SearchResults
 
 COLUMNS = ("query", "rank", "score", "path", "id", "label", "near_duplicates")
@@ -76,6 +78,38 @@ def to_csv(several: Iterable[SearchResults]) -> Iterator[str]:
             path = os.path.join(results.root, hit.name)
             near = hit.near_duplicates
             yield _row((results.query, rank, hit.score, path, hit.id, hit.label, near))
+
+
+def groups_to_text(groups: Sequence[Sequence[Member]], root: Path) -> str:
+    """Groups of near-duplicates as lines: number of the group, cosine, path."""
+    return "\n".join(
+        f"{number:>4}  {member.score:.4f}  {printable(str(root / member.name))}"
+        for number, group in enumerate(groups, 1)
+        for member in group
+    )
+
+
+def groups_to_json(
+    groups: Sequence[Sequence[Member]], root: Path, facts: Mapping[str, Any]
+) -> str:
+    """Groups of near-duplicates as one JSON document, with facts beside them."""
+    photos = [
+        [
+            {**member._asdict(), "path": os.path.join(root, member.name)}
+            for member in group
+        ]
+        for group in groups
+    ]
+    text = msgspec.json.encode({**facts, "groups": photos})
+    return msgspec.json.format(text).decode()
+
+
+def groups_to_csv(groups: Sequence[Sequence[Member]], root: Path) -> Iterator[str]:
+    """Yields the lines of a table with a heading: a row for each photo."""
+    yield _row(("group", "score", "path", "id", "label"))
+    for number, group in enumerate(groups, 1):
+        for name, photo_id, label, score in group:
+            yield _row((number, score, os.path.join(root, name), photo_id, label))
 
 
 def _row(values: Iterable[Any]) -> str:

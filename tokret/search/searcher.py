@@ -28,6 +28,7 @@ from tokret.search.held_parts import (
     HeldIndex,
     IndexSource,
     Precision,
+    Tiles,
     read_index,
     refreshed,
 )
@@ -35,7 +36,7 @@ from tokret.search.hits import Hit as Hit
 from tokret.search.hits import first_hits
 from tokret.search.index_changes import Added, add_files, remove_photos
 from tokret.search.remote_index import fetched_catalogue
-from tokret.shapes import Bool, Float, Int
+from tokret.shapes import Bool, Float, Int, Shaped
 
 NEGATIVE = 0.5  # weight of the photos that results should not be like
 
@@ -105,7 +106,7 @@ class Searcher:
         Raises:
           UserError: there is no index, or it is damaged.
         """
-        self._index, self._load, self._root = index, load, root
+        self.index, self._load, self._root = index, load, root
         self._updating = threading.Lock()
         self._extractor: Extractor | None = None
         with fetched_catalogue(index) as catalogue:
@@ -136,6 +137,11 @@ class Searcher:
         return self._engine.url if self._engine else EXACT
 
     @property
+    def num_contents(self) -> int:
+        """How many photos have descriptors; copies are one."""
+        return int(np.count_nonzero(self._state.used))
+
+    @property
     def model(self) -> ModelInfo:
         """The model of the descriptors."""
         return self._state.model
@@ -152,7 +158,7 @@ class Searcher:
             if extractor is not None and not extractor.model.difference(model):
                 return extractor
             try:
-                self._extractor = restored(self._index, model, self._load)
+                self._extractor = restored(self.index, model, self._load)
             except UserError:
                 # An update may have replaced it since the catalogue was read.
                 if not self.refresh():
@@ -176,7 +182,7 @@ class Searcher:
         dims = self._state.database.dims
         if found.shape[1] != dims:
             raise UserError(
-                f"index={self._index} has descriptors of [{dims}] dimensions, not "
+                f"index={self.index} has descriptors of [{dims}] dimensions, not "
                 f"{found.shape[1]}; {FROM_CHECKPOINT}"
             )
         return found
@@ -242,10 +248,10 @@ class Searcher:
     ) -> list[list[Hit]]:
         """The photos of rows, by their names in the catalogue."""
         wanted = state.ids[np.unique(items[items >= 0])].tolist()
-        with open_catalogue(self._index) as catalogue:
+        with open_catalogue(self.index) as catalogue:
             photos = catalogue.photos_with(map(to_text, wanted))
             if catalogue.changes == state.changes:
-                _check_places(self._index, state, photos)
+                _check_places(self.index, state, photos)
         found = []
         for row, places in zip(scores.tolist(), items, strict=True):
             ids = map(to_text, state.ids[places[places >= 0]].tolist())
@@ -266,9 +272,21 @@ class Searcher:
         """
         return self._state.descriptors(ids)
 
+    def has_photos(self, filters: Filters) -> bool:
+        """Whether filters accept any photo."""
+        return bool(self._state.matching(filters).any())
+
+    def tiles(self) -> Tiles:
+        """The descriptors of all photos, in arrays [t, D] of some thousands of rows."""
+        return Tiles(self._state)
+
+    def used_ids(self) -> Shaped[np.ndarray, " n"]:
+        """The ids of the rows of `tiles`, as uint64."""
+        return self._state.ids[self._state.used]
+
     def photo(self, photo_id: str) -> PhotoInfo | None:
         """A photo of the index; None if it has no such photo."""
-        with open_catalogue(self._index) as catalogue:
+        with open_catalogue(self.index) as catalogue:
             entries = catalogue.photos_with([photo_id]).get(photo_id)
         if not entries:
             return None
@@ -277,17 +295,17 @@ class Searcher:
 
     def num_copies(self, photo_ids: Collection[str]) -> int:
         """How many files of the index have the contents of photos."""
-        with open_catalogue(self._index) as catalogue:
+        with open_catalogue(self.index) as catalogue:
             return sum(map(len, catalogue.photos_with(photo_ids).values()))
 
     def folders(self) -> dict[str, int]:
         """By folder, the number of photos in it and below, sorted by name."""
-        with open_catalogue(self._index) as catalogue:
+        with open_catalogue(self.index) as catalogue:
             return catalogue.folders()
 
     def labels(self) -> dict[str, int]:
         """By label, the number of photos, sorted by name."""
-        with open_catalogue(self._index) as catalogue:
+        with open_catalogue(self.index) as catalogue:
             return catalogue.labels()
 
     def refresh(self) -> bool:
@@ -312,7 +330,7 @@ class Searcher:
             updates the index, or a file cannot be written.
         """
         added = add_files(
-            self._index, paths, lambda copy: self.extractor, root=self.root
+            self.index, paths, lambda copy: self.extractor, root=self.root
         )
         self.refresh()
         return added
@@ -326,7 +344,7 @@ class Searcher:
         Raises:
           UserError: another process updates the index, or it cannot be written.
         """
-        entries = remove_photos(self._index, photo_ids)
+        entries = remove_photos(self.index, photo_ids)
         self.refresh()
         return [entry.name for entry in entries]
 
@@ -334,7 +352,7 @@ class Searcher:
         self, filters: Filters, offset: int, top: int
     ) -> tuple[list[tuple[str, str]], int]:
         """Lists photos by name: ids and names of some, and how many there are."""
-        with open_catalogue(self._index) as catalogue:
+        with open_catalogue(self.index) as catalogue:
             found, total = catalogue.browse(
                 filters.folders, filters.labels, offset, top
             )

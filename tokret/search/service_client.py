@@ -11,6 +11,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tokret.io.remote.urls import url_of
+from tokret.search.catalogue import open_catalogue
+from tokret.search.querying import Query, SearchOptions, SearchResults
+from tokret.search.searcher import Hit
 from tokret.search.service.service_file import ServiceFile, running_service
 
 MOST = 200  # results of an answer
@@ -104,6 +108,55 @@ class ServiceClient:
             return content
         finally:
             connection.close()
+
+
+def search_by_service(
+    index: Path, queries: Sequence[Query], options: SearchOptions
+) -> list[SearchResults] | None:
+    """Searches by the running service of an index.
+
+    Returns:
+      The results of all queries; None if no service runs, or it does not answer one of
+      them as expected.
+    """
+    if url_of(index) is not None or options.top > MOST:
+        return None
+    client = find_service(index)
+    if client is None:
+        return None
+    with open_catalogue(index) as catalogue:
+        root = Path(catalogue.root)
+    found = []
+    for query in queries:
+        fields = _fields(query, options)
+        answer = client.search(query.photos, query.unlike, fields)
+        if answer is None or not answer.results:  # then the reason is printed
+            return None
+        found.append(_results(query, answer, root))
+    return found
+
+
+def _fields(query: Query, options: SearchOptions) -> list[tuple[str, str]]:
+    fields = [
+        ("top", str(options.top)),
+        ("leave_out_query", "yes" if options.leave_out_query else "no"),
+        ("near_duplicates", "hide" if options.hide_near_duplicates else "show"),
+        *(("folder", folder) for folder in options.filters.folders),
+        *(("label", label) for label in options.filters.labels),
+    ]
+    if query.box is not None:
+        fields.append(("box", ",".join(map(repr, query.box))))
+    return fields
+
+
+def _results(query: Query, answer: Answer, root: Path) -> SearchResults:
+    hits = [
+        Hit(found.name, found.score, found.id, found.label, found.near_duplicates)
+        for found in answer.results
+    ]
+    gone = [hit.name for hit in hits if not os.path.exists(root / hit.name)]
+    seconds = answer.seconds.extract, answer.seconds.search
+    return SearchResults(root, hits, gone, answer.total, *seconds, query.name)
 
 
 def find_service(index: Path) -> ServiceClient | None:

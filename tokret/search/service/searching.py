@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +12,12 @@ from starlette.responses import Response
 from tokret.data.views import Box, photo_digest
 from tokret.errors import UserError
 from tokret.search.filters import Filters, folder_of
+from tokret.search.near_duplicates import (
+    known_threshold,
+    search_distinct,
+)
 from tokret.search.querying import parse_box
-from tokret.search.searcher import combine
+from tokret.search.searcher import Hit, combine
 from tokret.search.service.answers import (
     Query,
     Result,
@@ -25,7 +28,6 @@ from tokret.search.service.answers import (
 from tokret.search.service.decoding_worker import DecodedView, Source
 from tokret.search.service.form_parts import Part, read_form
 from tokret.search.service.forms import parse_parts
-from tokret.search.service.near_duplicates import Distinct, search_distinct
 from tokret.search.service.photo_answers import complete, find_source, size_of
 from tokret.search.service.problems import Problem, json_response
 from tokret.search.service.state import Service, Upload
@@ -189,7 +191,7 @@ async def _hits(
     form: SearchForm,
     query: Float[np.ndarray, " d"],
     positive: set[str],
-) -> list[Distinct]:
+) -> list[Hit]:
     """The hits from the offset on; one more than `top` if there are more."""
     depth = form.offset + form.top + 1
     if depth > service.limits.depth:
@@ -198,22 +200,25 @@ async def _hits(
     device, searcher = service.loaded.device, service.searcher
     filters = Filters(tuple(form.folder), tuple(form.label))
     if form.near_duplicates == "hide":
-        call = partial(search_distinct, searcher, query, depth, filters, skipped)
+
+        def call() -> list[Hit]:
+            similar = known_threshold(searcher).score
+            return search_distinct(searcher, query, depth, filters, skipped, similar)
+
         return (await asyncio.wrap_future(device.call(call)))[form.offset :]
     # Skipped here, so that requests with other photos are one search.
     copies = sum(len(p.names) for p in map(searcher.photo, skipped) if p)
     found = await asyncio.wrap_future(device.search(query, depth + copies, filters))
     hits = [hit for hit in found if hit.id not in skipped]
-    return [Distinct(hit) for hit in hits[form.offset : depth]]
+    return hits[form.offset : depth]
 
 
-def _result(found: Distinct) -> Result:
-    hit, hidden = found
+def _result(hit: Hit) -> Result:
     return Result(
         id=hit.id,
         name=hit.name,
         label=hit.label,
         folder=folder_of(hit.name),
         score=hit.score,
-        near_duplicates=hidden,
+        near_duplicates=hit.near_duplicates,
     )

@@ -1,23 +1,22 @@
-"""Results of which none is nearly the same as a better one."""
+"""Results of searches without photos that are nearly the same as a better one."""
 
+import contextlib
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
+from tokret.errors import UserError
+from tokret.io.atomic_files import write_whole
+from tokret.io.json_files import read_json
+from tokret.search.duplicate_threshold import Threshold, learn_threshold
 from tokret.search.filters import Filters
 from tokret.search.searcher import Hit, Searcher
 from tokret.shapes import Float
 
-SIMILAR = 0.95  # cosine of near-duplicates
+FILE = "duplicates.json"  # in the index: the threshold
+MAX_BYTES = 10_000
 MOST = 4000  # hits that are compared
-
-
-class Distinct(NamedTuple):
-    """A hit, and how many worse ones are nearly the same."""
-
-    hit: Hit
-    hidden: int = 0
 
 
 def search_distinct(
@@ -26,9 +25,9 @@ def search_distinct(
     top: int,
     filters: Filters,
     leave_out: Collection[str],
-    similar: float = SIMILAR,
-) -> list[Distinct]:
-    """Searches for `top` photos that are not nearly the same.
+    similar: float,
+) -> list[Hit]:
+    """Searches for `top` photos that are not nearly the same as a better one.
 
     Args:
       searcher: of the index.
@@ -47,7 +46,7 @@ def search_distinct(
         depth = min(4 * depth, MOST)
 
 
-def _group(searcher: Searcher, hits: Sequence[Hit], similar: float) -> list[Distinct]:
+def _group(searcher: Searcher, hits: Sequence[Hit], similar: float) -> list[Hit]:
     ids = list(dict.fromkeys(hit.id for hit in hits))
     rows = dict(zip(ids, searcher.descriptors(ids), strict=True)) if ids else {}
     kept: list[Hit] = []
@@ -61,4 +60,27 @@ def _group(searcher: Searcher, hits: Sequence[Hit], similar: float) -> list[Dist
         vectors[len(kept)] = rows[hit.id]
         kept.append(hit)
         hidden.append(0)
-    return [Distinct(*each) for each in zip(kept, hidden, strict=True)]
+    return [
+        hit._replace(near_duplicates=count)
+        for hit, count in zip(kept, hidden, strict=True)
+    ]
+
+
+def known_threshold(searcher: Searcher) -> Threshold:
+    """The threshold that an index has, or one that is learned of its photos now.
+
+    It is learned again when the model is another, or the number of photos has changed
+    by a tenth. That takes some seconds for 100,000 photos.
+
+    Raises:
+      UserError: the index is damaged.
+    """
+    path = searcher.index / FILE
+    with contextlib.suppress(UserError):
+        known: Threshold = read_json(path, Threshold, "", MAX_BYTES)
+        if known.suits(searcher.num_contents, searcher.model.weights):
+            return known
+    learned = learn_threshold(searcher.tiles(), searcher.model.weights)
+    with contextlib.suppress(UserError):  # of an index that cannot be written
+        write_whole(path, msgspec.json.encode(learned) + b"\n")
+    return learned
