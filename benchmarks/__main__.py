@@ -12,6 +12,7 @@ import tyro
 from benchmarks.rivals import InstalledRivals
 from tokret import command_line
 from tokret.commands.benchmark import Timings, avoid_tpu, measure
+from tokret.commands.serve import require_libraries
 
 Files = Annotated[tuple[Path, ...], tyro.conf.Positional]
 RIVALS = InstalledRivals()
@@ -80,6 +81,33 @@ def checkpoints(mib: int = 512, turns: int = 9, json: Path | None = None) -> Non
     measure(run, json, ends_at_once=True)
 
 
+def soak(
+    queries: int = 10_000,
+    clients: int = 8,
+    kills: int = 3,
+    seed: int = 0,
+    json: Path | None = None,
+) -> None:
+    """A service under faults and kills: nothing is lost, nothing grows.
+
+    Args:
+      queries: how many, and faults between them.
+      clients: at once.
+      kills: how often the service is killed.
+      seed: another one has other faults.
+      json: a file for the figures.
+    """
+    require_libraries()
+
+    def run() -> tuple[dict[str, Any], str]:
+        from benchmarks import soak_serve
+
+        result = soak_serve.run(queries, clients, kills, seed)
+        return result, soak_serve.report(result)
+
+    measure(run, json, ends_at_once=False)
+
+
 def remote_input(
     url: str,
     photos: int = 4096,
@@ -139,6 +167,18 @@ def readme_table(results: Files, readme: Path = Path("README.md")) -> None:
     print(f"{readme}: {table.run(readme, results)} rows of ratios")
 
 
+def serve_table(result: Path, page: Path = Path("docs/performance.md")) -> None:
+    """Write the table of a service's speed and memory.
+
+    Args:
+      result: the JSON of serve.
+      page: a page with the table's marks.
+    """
+    from benchmarks import serve_table as table
+
+    print(f"{page}: {table.run(page, result)} lines of a service")
+
+
 def pod_table(file: Path = Path("docs/pods.md")) -> None:
     """Compile the released recipe for TPU pods, those rows that are not done yet.
 
@@ -157,9 +197,11 @@ COMMANDS = {
     "checkpoints": checkpoints,
     "engines": engines,
     "remote_input": remote_input,
+    "soak": soak,
     "all": every,
     "readme_table": readme_table,
     "pod_table": pod_table,
+    "serve_table": serve_table,
 }
 
 if __name__ == "__main__":

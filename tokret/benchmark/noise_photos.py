@@ -29,6 +29,13 @@ def noise_photo(seed: int, height: int = 768, width: int = 1024) -> bytes:
     return buffer.getvalue()
 
 
+def numbered(photo: bytes, number: int) -> bytes:
+    """Returns a JPEG as another file: with a number in a comment."""
+    comment = f"{number:012d}".encode()
+    marker = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big")
+    return photo[:2] + marker + comment + photo[2:]
+
+
 def _noise(
     rng: np.random.Generator, height: int, width: int
 ) -> Float[np.ndarray, "height width"]:

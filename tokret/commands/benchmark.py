@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokret.benchmark.rivals import Rivals
+from tokret.commands.serve import require_libraries
 from tokret.errors import UserError
 from tokret.io.atomic_files import write_whole
 from tokret.io.remote.outputs import prepare_file
@@ -172,6 +173,35 @@ class Timings:
         chosen = (database, dim, queries, turns, scratch, forms, self.rivals)
         self._time("search_speed", lambda m: m.run(*chosen), json)
 
+    def serve(
+        self,
+        photos: int = 100_000,
+        many: int = 1_000_000,
+        dim: int = 1024,
+        clients: int = 16,
+        scratch: Path | None = None,
+        turns: int = 7,
+        json: RemotePath | None = None,
+    ) -> None:
+        """Time a service of an index beside the same work in one process.
+
+        Args:
+          photos: of the index that queries search.
+          many: of the index whose start, memory and growth are measured; 0: none.
+          dim: dimensions of the descriptors.
+          clients: queries at once.
+          scratch: a folder for the indexes until the end (5 GB for a million photos).
+          turns: how often each case is timed.
+          json: a file for the figures.
+        """
+        require_libraries()
+
+        def run(speed: Any) -> Result:
+            sizes = speed.Sizes(photos, many, dim)
+            return speed.run(sizes, clients, turns, scratch)
+
+        self._time("serve_speed", run, json)
+
     def table(self) -> dict[str, Callable[..., None]]:
         """Returns the commands by name."""
         return {
@@ -184,6 +214,7 @@ class Timings:
             "start": self.start,
             "input": self.training_input,
             "search": self.search,
+            "serve": self.serve,
         }
 
 

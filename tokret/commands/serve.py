@@ -50,7 +50,7 @@ def main(
       access_log: print a line for each request.
       compilation_cache: folder of compiled programs; "" keeps none.
     """
-    _require_libraries()
+    require_libraries()
     # Not of other commands, which start without them.
     from tokret.data.preparing.photo_files import MAX_BYTES
     from tokret.data.preparing.photo_processing import MOST_PIXELS
@@ -89,7 +89,7 @@ def main(
     run(service, bound, url, index, open_index, log, access_log)
 
 
-def _require_libraries() -> None:
+def require_libraries() -> None:
     """Refuses early where the extra is not installed."""
     try:
         for name in LIBRARIES:
