@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 
@@ -48,6 +49,7 @@ def test_near_duplicates_reach_it_and_do_not_move_it():
     assert abs(learned.score - alone.score) < 0.01
     assert learned.fraction == pytest.approx(800 / 2400, abs=0.06)
     assert learned.photos == 2400
+    assert msgspec.json.decode(msgspec.json.encode(learned), type=Threshold) == learned
 
 
 def test_few_photos_teach_nothing():

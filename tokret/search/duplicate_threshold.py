@@ -110,7 +110,7 @@ def _edges() -> Float[np.ndarray, " b"]:
 def _fit(counts: Counts) -> tuple[float, float] | None:
     """The distance with a chance pair in `CHANCE` photos, and the dimension."""
     within = np.cumsum(counts)  # neighbours up to each edge
-    few, many = np.interp([FEW, MANY], within, np.log(_edges()))
+    few, many = np.interp([FEW, MANY], within, np.log(_edges())).tolist()
     if not many > few:
         return None  # as many near-duplicates as other photos
     exponent = math.log(MANY / FEW) / (many - few)
