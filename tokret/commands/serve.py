@@ -81,7 +81,7 @@ def main(
 
     def open_index() -> Searcher:
         log(f"opening {index}")
-        return Searcher(index, load, root=root, precision=precision)
+        return Searcher(index, load, root=root, engine=engine, precision=precision)
 
     bound = address.bind()
     url = address.url(bound)

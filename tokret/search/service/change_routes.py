@@ -17,7 +17,12 @@ from tokret.search.service.answers import AddAnswer, AddForm, RemoveAnswer
 from tokret.search.service.decoding_worker import Source
 from tokret.search.service.form_parts import Part, read_form
 from tokret.search.service.forms import parse_parts
-from tokret.search.service.photo_answers import complete, photo_answer
+from tokret.search.service.photo_answers import (
+    complete,
+    find_photo,
+    id_of,
+    photo_answer,
+)
 from tokret.search.service.problems import Problem, json_response
 from tokret.search.service.saving import make_folder, save_photo
 from tokret.search.service.state import Service
@@ -58,7 +63,7 @@ async def _add(
     new: dict[str, tuple[Part, str]] = {}
     for part, kind in zip(files, kinds, strict=True):
         digest = photo_digest(part.content)
-        photo = service.searcher.photo(digest)
+        photo = await find_photo(service, digest)
         existing = (
             [n for n in photo.names if (service.root / n).is_file()] if photo else []
         )
@@ -99,10 +104,10 @@ def _add_saved(service: Service, paths: Sequence[Path]) -> None:
 async def remove(request: Request) -> Response:
     """Removes a photo from the index; its files are kept."""
     service = _changeable(request)
-    digest = str(request.path_params["id"])
-    photo = service.searcher.photo(digest)
+    digest = id_of(request)
+    photo = await find_photo(service, digest)
     if photo is None:
-        raise Problem(404, f"there is no photo {digest[:16]} in the index")
+        raise Problem(404, f"there is no photo {digest} in the index")
 
     def removed() -> None:
         remove_photos(service.loaded.index, [digest])

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
+from starlette.requests import Request
+
 from tokret.search.filters import folder_of, label_of
+from tokret.search.searcher import PhotoInfo
 from tokret.search.service.answers import Photo
 from tokret.search.service.decoding_worker import Source
 from tokret.search.service.problems import Problem
@@ -56,7 +60,24 @@ async def _read_sizes(service: Service, photos: Sequence[Photo]) -> None:
                 service.sizes.put(photo.id, size)
 
 
-def find_source(
+def id_of(request: Request) -> str:
+    """The photo's id in an address.
+
+    Raises:
+      Problem: 404 if it is none.
+    """
+    digest = str(request.path_params["id"])
+    if not re.fullmatch(r"[0-9a-f]{16}", digest):
+        raise Problem(404, "there is no such photo: an id has 16 hexadecimal digits")
+    return digest
+
+
+async def find_photo(service: Service, digest: str) -> PhotoInfo | None:
+    """A photo of the index; None if it has no such photo."""
+    return await asyncio.to_thread(service.searcher.photo, digest)
+
+
+async def find_source(
     service: Service, digest: str, field: str = "", content: bytes = b""
 ) -> Source:
     """Where a photo's bytes are: uploaded now or before, or below the root.
@@ -68,7 +89,7 @@ def find_source(
         content = upload.content
     if content:
         return Source(content)
-    photo = service.searcher.photo(digest)
+    photo = await find_photo(service, digest)
     if photo is None:
         words = "it is not in the index, or was uploaded and forgotten since"
         raise Problem(404, f"there is no photo {digest}: {words}", field)
@@ -84,7 +105,7 @@ async def size_of(service: Service, digest: str) -> tuple[int, int] | None:
     upload = service.uploads.get(digest)
     if upload:
         return upload.width, upload.height
-    source = find_source(service, digest)
+    source = await find_source(service, digest)
     known = service.sizes.get(digest)
     if known is None:
         sizes = await service.decoder.sizes(source.root, source.names)

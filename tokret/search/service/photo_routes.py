@@ -23,7 +23,9 @@ from tokret.search.service.answers import (
 from tokret.search.service.forms import parse_query
 from tokret.search.service.photo_answers import (
     complete,
+    find_photo,
     find_source,
+    id_of,
     photo_answer,
     size_of,
 )
@@ -39,10 +41,6 @@ FOREVER = "private, max-age=31536000, immutable"
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
-
-
-def _id(request: Request) -> str:
-    return str(request.path_params["id"])
 
 
 async def browse(request: Request) -> Response:
@@ -74,9 +72,9 @@ async def filters(request: Request) -> Response:
 
 async def show(request: Request) -> Response:
     """What is known of a photo."""
-    service, digest = _service(request), _id(request)
+    service, digest = _service(request), id_of(request)
     size = await size_of(service, digest)
-    photo = service.searcher.photo(digest)
+    photo = await find_photo(service, digest)
     return json_response(
         PhotoAnswer(
             id=digest,
@@ -91,10 +89,10 @@ async def show(request: Request) -> Response:
 
 async def image(request: Request) -> Response:
     """A picture of a photo; of its content and side, it never changes."""
-    service, digest = _service(request), _id(request)
+    service, digest = _service(request), id_of(request)
     wanted = parse_query(request.query_params, ImageForm).side
     side = next((s for s in SIDES if s >= (wanted or WHOLE)), WHOLE)
-    source = find_source(service, digest)
+    source = await find_source(service, digest)
     tag = f'"{digest}-{side}"'
     headers = {"ETag": tag, "Cache-Control": FOREVER}
     if request.headers.get("if-none-match") == tag:
@@ -108,14 +106,14 @@ async def image(request: Request) -> Response:
 
 async def attention(request: Request) -> Response:
     """Where the model's tokens look."""
-    service, digest = _service(request), _id(request)
+    service, digest = _service(request), id_of(request)
     box = box_of(parse_query(request.query_params, AttentionForm).box)
     with service.admitted():
         return json_response(await _attention(service, digest, box))
 
 
 async def _attention(service: Service, digest: str, box: Box | None) -> AttentionAnswer:
-    loaded, source = service.loaded, find_source(service, digest)
+    loaded, source = service.loaded, await find_source(service, digest)
     decoded = await service.decoder.view(
         source, box, loaded.searcher.model.longest_side
     )

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from tokret.search.near_duplicates import (
     search_distinct,
 )
 from tokret.search.querying import parse_box
-from tokret.search.searcher import Hit, combine
+from tokret.search.searcher import Hit, Searcher, combine
 from tokret.search.service.answers import (
     Query,
     Result,
@@ -28,7 +29,12 @@ from tokret.search.service.answers import (
 from tokret.search.service.decoding_worker import DecodedView, Source
 from tokret.search.service.form_parts import Part, read_form
 from tokret.search.service.forms import parse_parts
-from tokret.search.service.photo_answers import complete, find_source, size_of
+from tokret.search.service.photo_answers import (
+    complete,
+    find_photo,
+    find_source,
+    size_of,
+)
 from tokret.search.service.problems import Problem, json_response
 from tokret.search.service.state import Service, Upload
 from tokret.shapes import Float
@@ -108,6 +114,8 @@ async def _answer(
 def _combine(
     positive: Float[np.ndarray, "p d"], negative: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, " d"]:
+    if len(positive) + len(negative) == 1:
+        return positive[0]  # as it is, to the last bit
     try:
         return combine(positive, negative)
     except UserError as error:
@@ -151,12 +159,12 @@ async def _embed(service: Service, example: _Example, box: Box | None) -> _Embed
     if kept is not None and (upload is not None or not example.content):
         return _Embedded(kept, size, 0.0, 0.0)
     start = time.perf_counter()
-    if box is None and not example.content and loaded.searcher.photo(example.id):
+    if box is None and not example.content and await find_photo(service, example.id):
         rows = await asyncio.wrap_future(
             loaded.device.call(lambda: loaded.searcher.descriptors([example.id]))
         )
         return _Embedded(rows[0], size, 0.0, time.perf_counter() - start)
-    source = find_source(service, example.id, example.field, example.content)
+    source = await find_source(service, example.id, example.field, example.content)
     side = loaded.searcher.model.longest_side
     with loaded.device.decoding():
         view = await _decode(service, source, box, side, example.field)
@@ -200,17 +208,23 @@ async def _hits(
     device, searcher = service.loaded.device, service.searcher
     filters = Filters(tuple(form.folder), tuple(form.label))
     if form.near_duplicates == "hide":
-
-        def call() -> list[Hit]:
-            similar = known_threshold(searcher).score
-            return search_distinct(searcher, query, depth, filters, skipped, similar)
-
+        call = partial(_distinct, searcher, query, depth, filters, skipped)
         return (await asyncio.wrap_future(device.call(call)))[form.offset :]
     # Skipped here, so that requests with other photos are one search.
-    copies = sum(len(p.names) for p in map(searcher.photo, skipped) if p)
+    copies = await asyncio.to_thread(searcher.num_copies, skipped) if skipped else 0
     found = await asyncio.wrap_future(device.search(query, depth + copies, filters))
-    hits = [hit for hit in found if hit.id not in skipped]
-    return hits[form.offset : depth]
+    return [hit for hit in found if hit.id not in skipped][form.offset : depth]
+
+
+def _distinct(
+    searcher: Searcher,
+    query: Float[np.ndarray, " d"],
+    depth: int,
+    filters: Filters,
+    skipped: set[str],
+) -> list[Hit]:
+    similar = known_threshold(searcher).score
+    return search_distinct(searcher, query, depth, filters, skipped, similar)
 
 
 def _result(hit: Hit) -> Result:
