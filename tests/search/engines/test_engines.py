@@ -1,6 +1,9 @@
 """What every engine does, compared with exact answers; Milvus's server is slow."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +25,13 @@ from tokret.search.engines.points import (
 )
 from tokret.search.engines.protocol import EVERYTHING, Filter, Stats
 from tokret.search.engines.qdrant import QdrantEngine
+from tokret.search.engines.recording import in_shard
 from tokret.search.engines.updating import EngineChange, update_engine
+from tokret.search.filters import Filters
+from tokret.search.indexing import update_index
+from tokret.search.searcher import Searcher
+
+ROOT = Path(__file__).parents[3]
 
 
 def queries(number=3):
@@ -288,3 +297,52 @@ def test_folders_are_all_above_a_file():
     payload = Payload("0" * 16, "m", files)
     assert payload.folders() == ["a", "a/b"]
     assert payload.labels() == ["", "b"]
+
+
+@pytest.mark.slow
+def test_processes_fill_one_collection_together(
+    milvus_address, tmp_path, photos, checkpoint, load
+):
+    url = f"milvus://{milvus_address}/photos_of_two"
+    indexes = [tmp_path / f"index{number}" for number in (1, 2)]
+
+    def start(number, *options):
+        command = [sys.executable, "-m", "tokret", "index", photos, f"--to={url}"]
+        command += [f"--index={indexes[number - 1]}", f"--shard={number}/2", *options]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+    for process in [start(number, f"--checkpoint={checkpoint}") for number in (1, 2)]:
+        out, _ = process.communicate()
+        assert process.returncode == 0 and "0 deleted" in out
+    update_index(photos, tmp_path / "all", load)
+    everything = Searcher(tmp_path / "all", load)
+    rows = everything.descriptors([hit.id for hit in everything.search(ONE, 9)[0]])
+
+    def assert_all_are_found(top=9):
+        for index in indexes:
+            searcher = Searcher(index, load)
+            assert searcher.engine == url
+            assert searcher.num_photos == everything.num_photos
+            for filters in (Filters(), Filters(("sea",)), Filters((), ("mountains",))):
+                found = searcher.search(rows, top, filters)
+                want = everything.search(rows, top, filters)
+                assert [names(hits) for hits in found] == [names(h) for h in want]
+                scores = [[hit.score for hit in hits] for hits in found]
+                want = [[hit.score for hit in hits] for hits in want]
+                np.testing.assert_allclose(scores, want, atol=1e-6)
+
+    assert_all_are_found()
+    gone = sorted(photos.rglob("*.jpg"))[0]
+    gone.unlink()
+    process = start(1 if in_shard("1/2")(gone.relative_to(photos).as_posix()) else 2)
+    assert "1 deleted" in process.communicate()[0]
+    update_index(photos, tmp_path / "all", load)
+    everything.refresh()
+    assert_all_are_found()
+
+
+ONE = np.full((1, 8), 8**-0.5, np.float32)
+
+
+def names(hits):
+    return [(hit.name, hit.id, hit.label) for hit in hits]
