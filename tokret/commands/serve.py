@@ -25,6 +25,7 @@ def main(
     root: Path | None = None,
     engine: str = "",
     precision: Literal["float32", "int8"] = "float32",
+    names: tuple[str, ...] = (),
     read_only: bool = False,
     max_upload: Annotated[int, tyro.conf.arg(metavar="MIB")] = 32,
     max_pixels: int = MAX_PIXELS,
@@ -44,6 +45,7 @@ def main(
       root: the folder where the index's photos are now, if they were moved.
       engine: of the search, exact or a URL; by default the index's own.
       precision: of the descriptors in memory: float32, or int8 in a quarter of it.
+      names: by which a proxy in front of it is reached, as photos.example.org.
       read_only: refuse to add and to remove photos.
       max_upload: the largest photo that is taken, in MiB.
       max_pixels: the most pixels of a photo, as of `tokret index`.
@@ -85,7 +87,7 @@ def main(
 
     bound = address.bind()
     url = address.url(bound)
-    service = Service(limits, address.access(token), read_only)
+    service = Service(limits, address.access(token, names), read_only)
     run(service, bound, url, index, open_index, log, access_log)
 
 

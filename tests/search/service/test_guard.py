@@ -126,6 +126,19 @@ def test_pages_of_other_origins_are_refused(client, search, headers):
         assert not [n for n in answer.headers if n.startswith("access-control")]
 
 
+def test_a_proxy_may_have_pages_of_https(serve):
+    access = Access({"testserver"}, {"photos.example"})
+    with serve(access=access) as client:
+        for host, origin, status in (
+            ("photos.example", "https://photos.example", 200),
+            ("photos.example", "http://photos.example", 200),
+            ("photos.example", "https://evil.example", 403),
+            ("testserver", "https://testserver", 403),
+        ):
+            headers = {"Host": host, "Origin": origin}
+            assert client.get("/photos", headers=headers).status_code == status
+
+
 def test_the_page_itself_may_be_linked_to(client):
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client.get("/", headers=link).status_code == 200

@@ -3,10 +3,14 @@
 import json
 
 import pytest
+from starlette.testclient import TestClient
 
 from tokret.search.service.answers import Error
-from tokret.search.service.app import ROUTES
+from tokret.search.service.app import ROUTES, make_app
+from tokret.search.service.guard import Access
+from tokret.search.service.limits import Limits
 from tokret.search.service.openapi import OPERATIONS
+from tokret.search.service.state import Service
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,17 @@ def test_measurements(client, search):
     assert "process_resident_memory_bytes" in text
     for line in text.splitlines():
         assert "nothing/" not in line
+
+
+def test_while_the_index_is_loaded_and_at_the_end():
+    service = Service(Limits(decoders=1), Access({"testserver"}))
+    with TestClient(make_app(service)) as client:
+        answer = client.get("/healthz")
+        assert (answer.status_code, answer.json()["status"]) == (503, "loading")
+        for path in ("/photos", "/filters", f"/photos/{'0' * 16}"):
+            answer = client.get(path)
+            assert answer.status_code == 503 and answer.headers["retry-after"]
+        assert client.post("/search").status_code == 503
+        assert "tokret_photos 0.0" in client.get("/metrics").text
+        service.stopping = True
+        assert client.get("/healthz").json()["status"] == "stopping"

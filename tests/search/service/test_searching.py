@@ -3,6 +3,7 @@ import pytest
 
 from tests.search.queries import query_index
 from tokret.data.views import photo_digest
+from tokret.errors import UserError
 from tokret.search.extractor import load_extractor
 from tokret.search.indexing import update_index
 from tokret.search.searcher import combine
@@ -184,3 +185,28 @@ def test_a_photo_whose_file_was_changed_or_removed(client, search, ids, photos, 
     assert found["query"]["width"] is None
     missing = [r["name"] for r in found["results"] if r["missing"]]
     assert missing == ["sea/5.jpg"]
+
+
+def test_an_index_that_is_damaged_later_is_searched_as_it_was(
+    client, search, index, ids, monkeypatch, capfd
+):
+    monkeypatch.setattr("tokret.search.service.state.REFRESH_SECONDS", 0.0)
+
+    def refresh():
+        raise UserError(f"index={index} is damaged")
+
+    monkeypatch.setattr(client.service.searcher, "refresh", refresh)
+    assert names(search(client, like=ids["sea/1.jpg"]))[0] == "sea/1.jpg"
+    assert "is damaged" in capfd.readouterr().err
+
+
+def test_errors_name_no_paths_and_have_no_traceback(
+    client, search, index, ids, monkeypatch
+):
+    def broken(*arguments):
+        raise OSError(5, "broken", str(index))
+
+    monkeypatch.setattr(client.service.searcher, "browse", broken)
+    answer = client.get("/photos")
+    assert refused(answer, 500, "terminal")
+    assert str(index) not in answer.text and "Traceback" not in answer.text

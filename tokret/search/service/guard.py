@@ -73,12 +73,14 @@ class Access:
 
     Attributes:
       hosts: names in Host, without a port; those of the loopback are allowed too.
+      proxied: names that a proxy has, whose pages may be of https.
       any_address: whether any IP address is allowed, where all of the machine's are
         bound. It is not a name that could be resolved again.
       token: the secret that requests need; "" for none.
     """
 
     hosts: Collection[str] = ()
+    proxied: Collection[str] = ()
     any_address: bool = False
     token: str = dataclasses.field(default="", repr=False)
 
@@ -94,18 +96,38 @@ class Access:
     def check(self, request: Request) -> None:
         """Raises a Problem for a request that is not to be answered."""
         self._check_host(request)
-        _check_origin(request)
+        self._check_origin(request)
         path = request.url.path
         if not (path in OPEN or path.startswith("/static/") or self._knows(request)):
             raise Problem(401, "a token is needed (Authorization: Bearer TOKEN)")
 
     def _check_host(self, request: Request) -> None:
         host = _host_of(request.headers.get("host", ""))
-        if host in LOOPBACK or host in self.hosts:
+        if host in LOOPBACK or host in self.hosts or host in self.proxied:
             return
         if self.any_address and _is_address(host):
             return
         raise Problem(403, "the request's Host is not a name of this service")
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuses what a browser sends for a page of another origin.
+
+        Other programs send neither header. A link to the page may be anywhere.
+        """
+        site = request.headers.get("sec-fetch-site", "none")
+        opens = (
+            request.method == "GET"
+            and request.headers.get("sec-fetch-mode") == "navigate"
+            and request.url.path == "/"
+        )
+        if site not in ("none", "same-origin") and not opens:
+            raise Problem(403, "the request is of another site's page")
+        host = request.headers.get("host", "")
+        own = {f"http://{host}"}
+        if _host_of(host) in self.proxied:
+            own.add(f"https://{host}")
+        if request.headers.get("origin", f"http://{host}") not in own:
+            raise Problem(403, "the request is of another origin's page")
 
     def _knows(self, request: Request) -> bool:
         if not self.token:
@@ -129,27 +151,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _check_origin(request: Request) -> None:
-    """Refuses what a browser sends for a page of another origin.
-
-    Other programs send neither header. A link to the page, however, may be anywhere.
-    """
-    site = request.headers.get("sec-fetch-site", "none")
-    opens = (
-        request.method == "GET"
-        and request.headers.get("sec-fetch-mode") == "navigate"
-        and request.url.path == "/"
-    )
-    if site not in ("none", "same-origin") and not opens:
-        raise Problem(403, "the request is of another site's page")
-    origin = request.headers.get("origin")
-    if (
-        origin is not None
-        and origin != f"{request.url.scheme}://{request.headers.get('host')}"
-    ):
-        raise Problem(403, "the request is of another origin's page")
 
 
 class Guard:

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import logging
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +19,7 @@ from tokret.names import counted
 from tokret.runtime import signals
 from tokret.search.searcher import Searcher
 from tokret.search.service.app import make_app
-from tokret.search.service.guard import LOOPBACK, Access
+from tokret.search.service.guard import Access
 from tokret.search.service.service_file import remove_service, write_service
 from tokret.search.service.state import Loaded, Service
 
@@ -71,11 +73,12 @@ class Address:
         name = f"[{host}]" if ":" in host else host
         return f"http://{name}:{bound.getsockname()[1]}"
 
-    def access(self, token: str) -> Access:
+    def access(self, token: str, proxied: Sequence[str] = ()) -> Access:
         """Which requests are answered here."""
-        names = {self.host, socket.gethostname(), socket.getfqdn()} - set(ANY)
-        hosts = {name.lower() for name in names} | LOOPBACK
-        return Access(frozenset(hosts), self.host in ANY, token)
+        everywhere = self.host in ANY
+        name = socket.gethostname() if everywhere else self.host
+        others = frozenset(each.lower() for each in proxied)
+        return Access({name.lower()}, others, everywhere, token)
 
 
 def run(
@@ -103,6 +106,10 @@ def run(
     Raises:
       UserError: if the index cannot be opened.
     """
+    if access_log:
+        requests = logging.getLogger("uvicorn.access")
+        requests.addHandler(logging.StreamHandler(sys.stdout))
+        requests.setLevel(logging.INFO)
     config = uvicorn.Config(
         make_app(service),
         log_config=None,

@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from tokret.data.views import Box
+from tokret.errors import UserError
+from tokret.runtime.signals import report
 from tokret.search.extractor import Extractor
 from tokret.search.searcher import Searcher
 from tokret.search.service.bounded_cache import BoundedCache
@@ -80,7 +82,11 @@ class Loaded:
         if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
         self._refreshed = time.monotonic()
-        if self.searcher.refresh() and self.searcher.extractor is not self.extractor:
+        try:
+            self.searcher.refresh()
+        except UserError as error:  # it searches what it has read before
+            report(f"the index was changed and cannot be read: {error}")
+        if self.searcher.extractor is not self.extractor:
             self._use_model()
 
     def close(self, seconds: float) -> None:
