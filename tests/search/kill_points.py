@@ -28,13 +28,13 @@ from tokret.config.parsing import parse_saved
 from tokret.config.tree import ExtractionConfig
 from tokret.evaluation.systems import ModelSystem
 from tokret.retrieval.store.record import weights_digest
-from tokret.search import indexing
+from tokret.search import index_changes, indexing
 from tokret.search.catalogue import FILE, open_catalogue
 from tokret.search.catalogue_rows import ModelInfo
 from tokret.search.extractor import Extractor
 from tokret.search.index_writer import Limits
 from tokret.search.part_stores import open_parts
-from tokret.search.photos import read_view
+from tokret.search.photos import read_digest, read_view
 
 SIDE = 16
 # Several parts in any update, and merges.
@@ -117,16 +117,13 @@ class Killer:
                 signal.setitimer(signal.ITIMER_REAL, delay)
 
 
-def run(root, index, scale, rebuild, step):
-    """Updates in a fork; whether it was killed."""
+def run(change, index, scale, step):
+    """Changes an index in a fork; whether it was killed."""
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
             Killer(step)
-            made = extractor(scale)
-            indexing.update_index(
-                root, index, lambda copy: made, rebuild=rebuild, limits=LIMITS
-            )
+            change(index, extractor(scale))
             os._exit(0)
         os._exit(1)
     status = os.waitpid(child, 0)[1]
@@ -134,6 +131,20 @@ def run(root, index, scale, rebuild, step):
         return True
     assert os.WEXITSTATUS(status) == 0
     return False
+
+
+def updating(root, rebuild=False):
+    return lambda index, made: indexing.update_index(
+        root, index, lambda copy: made, rebuild=rebuild, limits=LIMITS
+    )
+
+
+def adding_and_removing(names, removed):
+    def change(index, made):
+        index_changes.remove_photos(index, removed)
+        index_changes.add_files(index, names, lambda copy: made, limits=LIMITS)
+
+    return change
 
 
 def check(root, index, scales, kept, stale=frozenset()):
@@ -153,7 +164,7 @@ def check(root, index, scales, kept, stale=frozenset()):
     ]
     assert kept <= catalogue.photos.keys()
     for name, entry in catalogue.photos.items():
-        if name not in stale:
+        if name not in stale and not entry.is_removed:
             row = stores[entry.part].descriptors[entry.row]
             np.testing.assert_array_equal(row, right(root, name, scale))
 
@@ -164,7 +175,8 @@ def check_complete(root, index, scale):
     assert catalogue.photos.keys() == names
     check(root, index, [scale], names)
     rows = [row for rows in catalogue.live_rows().values() for row in rows]
-    assert len(rows) == len({entry.digest for entry in catalogue.photos.values()})
+    live = [entry for entry in catalogue.photos.values() if not entry.is_removed]
+    assert len(rows) == len({entry.digest for entry in live})
     assert set(os.listdir(index / "parts")) == {*catalogue.live_rows()}
     assert os.listdir(index / "weights") == [catalogue.model.copy]
     left = {*os.listdir(index)} - {FILE, ".lock", "parts", "weights"}
@@ -188,36 +200,39 @@ def change_photos(root):
 
 
 def scenarios(folder):
-    """Yields name, photos, an index to start from or None, scale, rebuild, stale."""
+    """Yields name, what is killed, an index to start from or None, scale, stale."""
     root, index = folder / "photos", folder / "start"
     make_photos(root)
-    yield "new", root, None, 1.0, False, set()
-    assert not run(root, index, 1.0, False, 0)
-    yield "rebuild", root, index, 2.0, True, set()
-    stale = change_photos(root)
-    yield "update", root, index, 1.0, False, stale
+    yield "new", updating(root), None, 1.0, set()
+    assert not run(updating(root), index, 1.0, 0)
+    yield "rebuild", updating(root, rebuild=True), index, 2.0, set()
+    for number in (11, 12, 13):
+        write_photo(root / f"{number}.png", number)
+    names = [f"{number}.png" for number in (11, 12, 13)]
+    removed = [read_digest(root / f"{number}.png") for number in (3, 4, 7)]
+    yield "changes", adding_and_removing(names, removed), index, 1.0, set()
+    yield "update", updating(root), index, 1.0, change_photos(root)
 
 
 def main(folder, stride):
     warnings.filterwarnings("ignore", "os.fork")
-    killed = {}
-    for name, root, start, scale, rebuild, stale in scenarios(folder):
+    root, index, killed = folder / "photos", folder / "index", {}
+    for name, change, start, scale, stale in scenarios(folder):
         killed[name] = 0
         kept = read_catalogue(start).photos.keys() - stale if start else set()
         for step in itertools.count(1, stride):
-            index = folder / "index"
             shutil.rmtree(index, ignore_errors=True)
             if start is not None:
                 shutil.copytree(start, index)
-            if not run(root, index, scale, rebuild, step):
+            if not run(change, index, scale, step):
                 check_complete(root, index, scale)
                 break
             killed[name] += 1
             check(root, index, [1.0, 2.0], kept, stale)
             # Once more, killed elsewhere, and then to the end.
-            killed[name] += run(root, index, scale, rebuild, 3 * step % 101 + 1)
+            killed[name] += run(change, index, scale, 3 * step % 101 + 1)
             check(root, index, [1.0, 2.0], kept, stale)
-            assert not run(root, index, scale, rebuild, 0)
+            assert not run(change, index, scale, 0)
             check_complete(root, index, scale)
     sys.stdout.write(
         " ".join(f"{name}:{count}" for name, count in killed.items()) + "\n"

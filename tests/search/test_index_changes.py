@@ -75,6 +75,7 @@ def test_a_changed_photo_a_copy_and_a_bad_one(index, photos, load, new, jpeg):
     assert (added.new, added.known) == (1, 1)
     assert added.bad.keys() == {"bad.jpg"} and "bad.jpg" not in added.ids
     found = read_catalogue(index).photos
+    assert "bad.jpg" not in found
     assert found["copy.jpg"].row == found["sea/5.jpg"].row
     assert found["sea/1.jpg"].digest == digest_of(photos / "sea" / "1.jpg")
     change = update_index(photos, index, load)

@@ -17,5 +17,5 @@ def test_after_a_kill_at_any_step_nothing_is_lost_or_doubled(tmp_path, long, req
     )
     assert done.returncode == 0, done.stderr
     counts = dict(part.split(":") for part in done.stdout.split())
-    assert counts.keys() == {"new", "rebuild", "update"}
+    assert counts.keys() == {"new", "rebuild", "changes", "update"}
     assert sum(map(int, counts.values())) >= 30

@@ -79,11 +79,16 @@ class Catalogue:
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[None]:
         """Lets several calls see one state; updates wait for the end of it."""
+        if self._connection.in_transaction:
+            yield
+            return
         self._query("BEGIN")
+        self._part_names.clear()  # numbers of parts may be used again
         try:
             yield
         finally:
-            self._query("COMMIT")
+            if self._connection.in_transaction:
+                self._query("COMMIT")
 
     def parts(self) -> list[Part]:
         """The parts in order, that of their making.
@@ -113,21 +118,22 @@ class Catalogue:
         return self._part_names[number]
 
     def _photos(self, where: str, values: Sequence[Any] = ()) -> list[PhotoEntry]:
-        rows = self._query(f"SELECT * FROM photos {where}", values)
-        with catalogue_schema.errors(self.path):
-            photos = msgspec.convert([checked(row) for row in rows], list[PhotoRow])
-            check_photos(photos)
-        return [
-            PhotoEntry(
-                photo.name,
-                Stamp(photo.size, photo.modified),
-                photo.error,
-                "" if photo.digest is None else to_text(photo.digest),
-                self._name_of_part(photo.part),
-                photo.row,
-            )
-            for photo in photos
-        ]
+        with self.snapshot():
+            rows = self._query(f"SELECT * FROM photos {where}", values)
+            with catalogue_schema.errors(self.path):
+                photos = msgspec.convert([checked(row) for row in rows], list[PhotoRow])
+                check_photos(photos)
+            return [
+                PhotoEntry(
+                    photo.name,
+                    Stamp(photo.size, photo.modified),
+                    photo.error,
+                    "" if photo.digest is None else to_text(photo.digest),
+                    self._name_of_part(photo.part),
+                    photo.row,
+                )
+                for photo in photos
+            ]
 
     def photo(self, name: str) -> PhotoEntry | None:
         """The entry of a photo by its path from the root; None if there is none."""
@@ -248,10 +254,12 @@ class Catalogue:
         return dict(sorted(counts.items()))
 
     def _photos_by_folder(self) -> list[tuple[str, int]]:
-        paths = self._folder_paths()
-        found = self._query(
-            "SELECT folder, count(*) FROM photos WHERE part IS NOT NULL GROUP BY folder"
-        )
+        with self.snapshot():
+            paths = self._folder_paths()
+            found = self._query(
+                "SELECT folder, count(*) FROM photos WHERE part IS NOT NULL "
+                "GROUP BY folder"
+            )
         with catalogue_schema.errors(self.path):
             return [(paths[folder], count) for folder, count in found]
 

@@ -27,7 +27,7 @@ class Added:
 
     new: int  # photos whose descriptors were extracted
     known: int  # photos whose content the index had
-    bad: Mapping[str, str]  # why photos have no descriptor, by name
+    bad: Mapping[str, str]  # why photos could not be added, by name
     ids: Mapping[str, str]  # digests of the others, by name
 
 
@@ -66,14 +66,12 @@ def add_files(
         writer = IndexWriter(index, catalogue, extractor, limits, is_held)
         some = (dict(each) for each in batched(stamps.items()))
         new, known = add_photos(writer, extractor, folder, some, len(stamps), limits)
-        writer.finish()
         found = catalogue.photos(stamps)
-    return Added(
-        new,
-        known,
-        {entry.name: entry.error for entry in found if entry.error},
-        {entry.name: entry.digest for entry in found if not entry.error},
-    )
+        bad = {entry.name: entry.error for entry in found if entry.error}
+        catalogue.drop(bad)
+        writer.finish()
+    ids = {entry.name: entry.digest for entry in found if not entry.error}
+    return Added(new, known, bad, ids)
 
 
 def remove_photos(
