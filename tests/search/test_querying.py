@@ -275,20 +275,24 @@ def test_the_program(program, refused, checkpoint, other_checkpoint, photos, tmp
     assert status == 0 and "sea/1.jpg" in out.splitlines()[0]
 
 
-@pytest.mark.slow
 def test_the_commands_of_the_guide(
-    program, request, checkpoint, photos, load, tmp_path
+    tokret, request, checkpoint, photos, tmp_path, monkeypatch
 ):
     guide = (request.config.rootpath / "docs" / "search.md").read_text()
-    commands = re.findall(r"`tokret ((?:index|query) .*?)`", guide)
-    assert len(commands) == 6
-    update_index(photos, tmp_path / "index", load)
+    search = r"tokret ((?:index|query|duplicates) [^`\n]*)"
+    commands = re.findall(rf"(?:`|^){search}", guide, re.MULTILINE)
+    assert len(commands) == 19
+    monkeypatch.chdir(tmp_path)  # where the pages are written
     moved = shutil.copytree(photos, tmp_path / "moved")
     places = {
         "PHOTO.jpg": moved / "sea" / "1.jpg",
+        "A.jpg": photos / "sea" / "1.jpg",
+        "B.jpg": photos / "sea" / "5.jpg",
+        "FOLDER": photos / "mountains",
         "PHOTOS": photos,
         "MOVED": moved,
         "runs/index": tmp_path / "index",
+        "runs/lite0": checkpoint,
         "runs/own": checkpoint,
     }
     for command in commands:
@@ -296,9 +300,13 @@ def test_the_commands_of_the_guide(
             command = re.sub(
                 rf"(?<=[= ]){name}(?= |$)", shlex.quote(str(path)), command
             )
-        status, out, err = program(*shlex.split(command))
+        status, out, err = tokret(*shlex.split(command))
         assert status == 0, command + out + err
-        assert "9 photos" in out and "are gone" not in out
+        assert "are gone" not in out and len(out.splitlines()) > 1
+    assert {path.name for path in tmp_path.glob("*.html")} == {
+        "answer.html",
+        "duplicates.html",
+    }
 
 
 @pytest.mark.parametrize(
