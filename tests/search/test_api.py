@@ -137,6 +137,10 @@ def index(load, photos, tmp_path):
         ),
         ({"top": 0}, "top is 0; it must be at least 1"),
         ({"top": None}, "top is None; it must be a whole number"),
+        ({"photo": []}, "photo is empty; name one or more"),
+        ({"unlike": [None]}, "unlike is a NoneType; it must be a path"),
+        ({"folders": ["lake"]}, "no photo of the index is in such a folder"),
+        ({"near_duplicates": "skip"}, "near_duplicates is 'skip'; it must be one of"),
         ({"max_pixels": 1000}, r"claims 48 x 40 pixels, more than 1,000 \(max_pixels"),
     ],
 )
@@ -144,6 +148,21 @@ def index(load, photos, tmp_path):
 def test_wrong_arguments_of_a_query_are_named(index, photos, arguments, message):
     with pytest.raises(tokret.UserError, match=message):
         index.query(**({"photo": photos / "sea" / "1.jpg"} | arguments))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_query_of_several_photos_and_filters(index, photos):
+    first, second = photos / "sea" / "1.jpg", photos / "sea" / "5.jpg"
+    both = index.query([first, second], top=2)
+    assert {hit.name for hit in both} == {"sea/1.jpg", "sea/5.jpg"}
+    plain = {hit.name: hit.score for hit in index.query(first)}
+    found = {hit.name: hit.score for hit in index.query(first, unlike=[second])}
+    assert found["sea/5.jpg"] < plain["sea/5.jpg"] and len(plain) == 9
+    hits = index.query(first, labels=["sea"], leave_out_query=True)
+    assert len(hits) == 3 and {hit.label for hit in hits} == {"sea"}
+    hidden = index.query(first, near_duplicates="hide")
+    assert hidden[0].name == "sea/1.jpg"
+    assert sum(1 + hit.near_duplicates for hit in hidden) == 9
 
 
 def test_a_head_without_maps_has_no_attention(checkpoint, photos):
