@@ -1,9 +1,13 @@
 """A service as people start it: its lines, its end, kills and restarts."""
 
 import contextlib
+import json
 import os
+import shlex
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -145,6 +149,26 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_commands_of_the_guide(start, index, photos, request):
+    page = (request.config.rootpath / "docs" / "search.md").read_text()
+    block = page.partition("## A service")[2].split("```")[1]
+    serve, curl = block.strip().splitlines()
+    _, _, *arguments = shlex.split(serve.replace("runs/index", str(index)))
+    service = Running(start("serve", *arguments, "--port=0"))
+    try:
+        curl = curl.replace("http://127.0.0.1:8000", service.url)
+        path = f"{photos}/sea/1.jpg"
+        words = [word.replace("PHOTO.jpg", path) for word in shlex.split(curl)]
+        done = subprocess.run(words, capture_output=True, check=True)
+        results = json.loads(done.stdout)["results"]
+        assert (len(results), results[0]["name"]) == (5, "sea/1.jpg")
+    finally:
+        service.process.kill()
+        service.process.communicate()
 
 
 @pytest.mark.slow
