@@ -2,6 +2,7 @@ import contextlib
 import itertools
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -167,6 +168,31 @@ def test_what_a_killed_process_left_is_rolled_back(tmp_path, monkeypatch):
             read_catalogue(tmp_path / "killed")
     assert read_catalogue(tmp_path / "killed") == before
     assert not journal_of(tmp_path / "killed" / FILE).exists()
+
+
+def test_readers_see_whole_transactions_while_another_thread_commits(tmp_path):
+    write(tmp_path)
+    parts = [f"{number:016x}" for number in range(40)]
+
+    def change():
+        for number, part in enumerate(parts):
+            with writing(tmp_path, "/photos", FILE, MODEL) as writer:
+                writer.add_part(part, to_array([part]))
+                writer.put([PhotoEntry("new.jpg", Stamp(1, number), "", part, part)])
+                writer.commit()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(change)
+        seen = set()
+        while not running.done():
+            with open_catalogue(tmp_path) as catalogue:
+                photos = {entry.name: entry for entry in catalogue.entries()}
+                seen.add(catalogue.changes)
+            entry = photos.pop("new.jpg", None)
+            assert entry is None or entry.digest == entry.part in parts
+            assert [*photos.values()] == PHOTOS
+        running.result()
+    assert len(read_catalogue(tmp_path).parts) == 2 and seen
 
 
 def test_a_journal_of_another_catalogue_does_no_harm(tmp_path):

@@ -173,8 +173,8 @@ def _compared(
     parts = {part.name: part for part in catalogue.parts()}
     unseen = {name: part.live.copy() for name, part in parts.items()}
     for entry in catalogue.entries():
-        where = f"{index / PARTS / entry.part}: row {entry.row}"
         if entry.part and not parts[entry.part].has(entry):
+            where = f"{index / PARTS / entry.part}: row {entry.row}"
             damaged[entry.part] = f"{where} is not of {entry.name}"
         elif entry.part:
             unseen[entry.part][entry.row] = False

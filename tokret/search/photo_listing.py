@@ -5,6 +5,7 @@ a temporary file, which SQLite removes.
 """
 
 import itertools
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -41,6 +42,19 @@ class Listing:
         if not root.is_dir():
             raise UserError(f"{root} is not a folder; name a folder of photos")
         self._connection = sqlite3.connect("", isolation_level=None)
+        try:
+            self._fill(root, chosen)
+        except sqlite3.Error as error:
+            self.close()
+            raise UserError(
+                f"{root}: the list of its photos cannot be written ({error}); free "
+                "some space for temporary files"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _fill(self, root: Path, chosen: Callable[[str], bool]) -> None:
         for table in ("found", "changed"):
             self._connection.execute(
                 f"CREATE TABLE {table}(name PRIMARY KEY, size, modified) WITHOUT ROWID"
@@ -48,10 +62,11 @@ class Listing:
         self._connection.execute("CREATE TABLE gone(name PRIMARY KEY) WITHOUT ROWID")
         walk = PhotoWalk(root)
         folders: set[str] = set()
+        start = len(os.path.join(root, ""))  # of a name within its path
 
         def rows() -> Iterator[tuple[str, int, int]]:
-            for path in walk.photos():
-                name = path.relative_to(root).as_posix()
+            for path in map(str, walk.photos()):
+                name = path[start:]
                 if not chosen(name):
                     continue
                 folders.add(name.rpartition("/")[0])

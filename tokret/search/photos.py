@@ -1,6 +1,7 @@
 """The photos below a folder, turned upright as their EXIF requires."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +27,10 @@ class Stamp(NamedTuple):
     modified: int
 
 
-def read_stamp(path: Path) -> Stamp:
+def read_stamp(path: str | Path) -> Stamp:
     """The stamp of a file; 0, 0 if it cannot be read."""
     try:
-        info = path.stat()
+        info = os.stat(path)
     except OSError:
         return Stamp(0, 0)
     return Stamp(info.st_size, info.st_mtime_ns)
