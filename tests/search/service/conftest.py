@@ -35,7 +35,7 @@ def serve(index, load):
         searcher = Searcher(index, load)
         with TestClient(make_app(service), raise_server_exceptions=False) as client:
             service.open(Loaded(index, searcher, service.limits, service.metrics))
-            client.service = service
+            client.service = service  # type: ignore[attr-defined]
             yield client
             service.close()
 

@@ -130,9 +130,8 @@ class Device:
                 if not self._any():
                     return
                 self._await_others()
-                photos, queries, calls = map(
-                    _taken, (self._photos, self._queries, self._calls)
-                )
+                jobs = self._photos, self._queries, self._calls
+                photos, queries, calls = (_taken(each) for each in jobs)
                 self._returning = len(photos)  # most are searched for next
             self._turn(photos, queries, calls)
 
@@ -184,7 +183,7 @@ class Device:
                 photo.future.set_result(descriptor)
 
 
-def _taken(jobs: list[Any]) -> list[Any]:
+def _taken(jobs: Any) -> Any:
     """Empties a list, to which other threads add; returns what it had."""
     taken = [*jobs]
     jobs.clear()
