@@ -6,8 +6,9 @@ from tokret.search import held_parts
 from tokret.search.index_writer import Limits
 from tokret.search.indexing import update_index
 from tokret.search.photos import view_of
+from tokret.search.query_combination import combine
 from tokret.search.querying import Query, search_photos
-from tokret.search.searcher import Filters, Searcher, combine
+from tokret.search.searcher import Filters, Searcher
 
 LIMITS = Limits(rows=4, seconds=0.0, small=20)
 

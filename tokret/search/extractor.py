@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tokret.config import stored
@@ -14,7 +14,7 @@ from tokret.evaluation.systems import ModelSystem, model_systems
 from tokret.io.remote.uploading import publish
 from tokret.io.remote.urls import shown
 from tokret.retrieval.store.record import weights_digest
-from tokret.search.catalogue import FROM_CHECKPOINT
+from tokret.search.catalogue import FROM_CHECKPOINT, WEIGHTS
 from tokret.search.catalogue_rows import ModelInfo
 from tokret.training.checkpoint_metadata import read_config
 from tokret.training.remote_runs import drop_arrays, fetch_run
@@ -113,6 +113,22 @@ def _restore(
         system.model,
     )
     return Extractor(system, model, config)
+
+
+def restore_copy(
+    index: Path, model: ModelInfo, load: Callable[[str], Extractor]
+) -> Extractor:
+    """Restores the model of an index from its own copy.
+
+    Raises:
+      UserError: the copy is damaged, or of another model.
+    """
+    folder = index / WEIGHTS / model.copy
+    extractor = load(model.copy)
+    difference = extractor.model.difference(model)
+    if difference:
+        raise damaged_copy(folder, f"{folder}: {difference}")
+    return extractor
 
 
 def damaged_copy(folder: Path, problem: str) -> UserError:

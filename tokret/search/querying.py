@@ -20,7 +20,8 @@ from tokret.search.engines.opening import EXACT
 from tokret.search.filters import Filters
 from tokret.search.near_duplicates import known_threshold, search_distinct
 from tokret.search.photos import read_view
-from tokret.search.searcher import Hit, Searcher, combine
+from tokret.search.query_combination import combine
+from tokret.search.searcher import Hit, Searcher
 from tokret.shapes import Float
 
 AT_ONCE = 64  # queries that are searched for together

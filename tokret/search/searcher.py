@@ -6,7 +6,7 @@ other threads continue with the one that they started with.
 
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,28 +17,20 @@ from tokret.arguments import within
 from tokret.data.views import View
 from tokret.errors import UserError
 from tokret.retrieval.extraction import extract
-from tokret.search.catalogue import FROM_CHECKPOINT, PARTS, WEIGHTS, open_catalogue
-from tokret.search.catalogue_rows import ModelInfo, PhotoEntry, to_text
+from tokret.search.catalogue import FROM_CHECKPOINT, open_catalogue
+from tokret.search.catalogue_rows import ModelInfo, to_text
 from tokret.search.engines.opening import EXACT
 from tokret.search.engines.recording import chosen_engine
 from tokret.search.engines.searching import EngineSearch, open_search
-from tokret.search.extractor import Extractor, damaged_copy
+from tokret.search.extractor import Extractor, restore_copy
 from tokret.search.filters import Filters
-from tokret.search.held_parts import (
-    HeldIndex,
-    IndexSource,
-    Precision,
-    Tiles,
-    read_index,
-    refreshed,
-)
+from tokret.search.held_index import HeldIndex, IndexSource, Precision, Tiles
+from tokret.search.held_parts import read_index, refreshed
 from tokret.search.hits import Hit as Hit
 from tokret.search.hits import first_hits
 from tokret.search.index_changes import Added, add_files, remove_photos
 from tokret.search.remote_index import fetched_catalogue
 from tokret.shapes import Bool, Float, Int, Shaped
-
-NEGATIVE = 0.5  # weight of the photos that results should not be like
 
 
 class PhotoInfo(NamedTuple):
@@ -47,31 +39,6 @@ class PhotoInfo(NamedTuple):
     id: str
     names: tuple[str, ...]  # paths from the root
     label: str  # of the first
-
-
-def combine(
-    positives: Float[np.ndarray, "p d"], negatives: Float[np.ndarray, "n d"]
-) -> Float[np.ndarray, " d"]:
-    """One query of several photos: like the first, and unlike the second.
-
-    The mean of the positives minus half the mean of the negatives, L2-normalised
-    (Rocchio's formula, of a query's relevance feedback). Without positives it is the
-    opposite of the negatives.
-
-    Raises:
-      UserError: there are neither, or they cancel out.
-    """
-    if not len(positives) + len(negatives):
-        raise UserError("photos is empty; name one or more")
-    total = np.zeros((positives if len(positives) else negatives).shape[1], np.float32)
-    if len(positives):
-        total += positives.mean(axis=0)
-    if len(negatives):
-        total -= NEGATIVE * negatives.mean(axis=0)
-    length = np.linalg.norm(total)
-    if not length > 1e-6:
-        raise UserError("photos: those to be like and unlike cancel out; name others")
-    return total / length
 
 
 class Searcher:
@@ -158,7 +125,7 @@ class Searcher:
             if extractor is not None and not extractor.model.difference(model):
                 return extractor
             try:
-                self._extractor = restored(self.index, model, self._load)
+                self._extractor = restore_copy(self.index, model, self._load)
             except UserError:
                 # An update may have replaced it since the catalogue was read.
                 if not self.refresh():
@@ -251,7 +218,7 @@ class Searcher:
         with open_catalogue(self.index) as catalogue:
             photos = catalogue.photos_with(map(to_text, wanted))
             if catalogue.changes == state.changes:
-                _check_places(self.index, state, photos)
+                state.check_places(photos)
         found = []
         for row, places in zip(scores.tolist(), items, strict=True):
             ids = map(to_text, state.ids[places[places >= 0]].tolist())
@@ -363,39 +330,3 @@ class Searcher:
         dims = self._state.database.dims
         for count in (1, 4, 16):
             self.search(np.full((count, dims), dims**-0.5, np.float32), 1)
-
-
-def _check_places(
-    index: Path, state: HeldIndex, photos: Mapping[str, Sequence[PhotoEntry]]
-) -> None:
-    """Raises a UserError if the catalogue has photos in rows of other photos."""
-    for entries in photos.values():
-        for entry in entries:
-            part = state.parts.get(entry.part)
-            number = int(entry.digest, 16)
-            if (
-                part is None
-                or entry.row >= len(part.digests)
-                or part.digests[entry.row] != number
-            ):
-                raise UserError(
-                    f"index={index} is damaged: {index / PARTS / entry.part}: row "
-                    f"{entry.row} is not of {entry.name}; index its photos again, "
-                    "which repairs it"
-                )
-
-
-def restored(
-    index: Path, model: ModelInfo, load: Callable[[str], Extractor]
-) -> Extractor:
-    """Restores the model of an index from its own copy.
-
-    Raises:
-      UserError: the copy is damaged, or of another model.
-    """
-    folder = index / WEIGHTS / model.copy
-    extractor = load(model.copy)
-    difference = extractor.model.difference(model)
-    if difference:
-        raise damaged_copy(folder, f"{folder}: {difference}")
-    return extractor

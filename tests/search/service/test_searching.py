@@ -6,7 +6,7 @@ from tokret.data.views import photo_digest
 from tokret.errors import UserError
 from tokret.search.extractor import load_extractor
 from tokret.search.indexing import update_index
-from tokret.search.searcher import combine
+from tokret.search.query_combination import combine
 
 WHOLE = (40, 30)
 

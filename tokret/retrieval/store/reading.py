@@ -118,7 +118,7 @@ def map_descriptors(
         return None
 
 
-def checksum(pieces: Iterable[bytes]) -> int:
+def checksum(pieces: Iterable[bytes | memoryview]) -> int:
     """CRC-32 of bytes in pieces."""
     found = 0
     for piece in pieces:
@@ -128,4 +128,5 @@ def checksum(pieces: Iterable[bytes]) -> int:
 
 def descriptors_checksum(descriptors: Float[np.ndarray, "n d"]) -> int:
     """CRC-32 of all descriptors, read block by block."""
-    return checksum(rows.tobytes() for _, rows in read_in_blocks(descriptors))
+    blocks = read_in_blocks(descriptors)
+    return checksum(np.ascontiguousarray(rows).data for _, rows in blocks)

@@ -25,7 +25,8 @@ from tokret.search.engines.recording import (
 from tokret.search.engines.searching import MARGIN, open_search
 from tokret.search.engines.updating import EngineChange, Part, Source, update_engine
 from tokret.search.filters import Filters
-from tokret.search.held_parts import IndexSource, read_index
+from tokret.search.held_index import IndexSource
+from tokret.search.held_parts import read_index
 from tokret.search.index_folder import locked
 from tokret.search.part_stores import open_part
 

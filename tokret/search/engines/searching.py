@@ -16,7 +16,7 @@ from tokret.search.engines.points import Contents, model_digest, photo_digest_of
 from tokret.search.engines.protocol import MOST, Candidate, Engine, Filter
 from tokret.search.engines.recording import EngineRecord
 from tokret.search.filters import Filters, folder_of
-from tokret.search.held_parts import HeldIndex
+from tokret.search.held_index import HeldIndex
 from tokret.search.hits import Hit, first_hits
 from tokret.shapes import Bool, Float
 

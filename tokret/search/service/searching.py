@@ -17,8 +17,9 @@ from tokret.search.near_duplicates import (
     known_threshold,
     search_distinct,
 )
+from tokret.search.query_combination import combine
 from tokret.search.querying import parse_box
-from tokret.search.searcher import Hit, Searcher, combine
+from tokret.search.searcher import Hit, Searcher
 from tokret.search.service.answers import (
     Query,
     Result,
