@@ -22,6 +22,7 @@ SIZES = {
 }
 # No name is resolved: pages load nothing but what they are given.
 ARGUMENTS = ["--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
+MOST_SECONDS = 120  # to wait for anything, as on a machine that is busy
 ROOT_ARGUMENTS = ["--no-sandbox"]
 
 
@@ -36,8 +37,9 @@ def chromium():
     program = find_browser()
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=MOST_SECONDS * 1000)
     arguments = ARGUMENTS + (ROOT_ARGUMENTS if os.geteuid() == 0 else [])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
@@ -56,6 +58,7 @@ class Tabs:
         """A tab of its own browser context."""
         context = self._chromium.new_context(**SIZES[size], **options)
         self._closing.callback(context.close)
+        context.set_default_timeout(MOST_SECONDS * 1000)
         return self.watch(context.new_page())
 
     def watch(self, page):

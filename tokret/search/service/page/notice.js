@@ -65,6 +65,9 @@ export const showError = (error, { retry, clear, clearBox }) => {
     showNotice(HEADINGS.like, `${message} ${hint}`, [["New search", clear]]);
   } else if (field === "box") {
     showNotice(HEADINGS.box, message, [["Clear the box", clearBox]]);
+  } else if (field === "photo") {
+    const choose = () => byId("file").click();
+    showNotice(HEADINGS.photo, message, [["Choose another photo", choose], ["Close", hideNotice]]);
   } else if (HEADINGS[field]) {
     showNotice(HEADINGS[field], message, [["New search", clear]]);
   } else {
