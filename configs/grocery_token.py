@@ -6,8 +6,8 @@ tokret eval --workdir=DIR
 
 The photos are the Grocery Store Dataset's (2,936 of 81 classes). Any folder of class
 folders will do: --config.data.root=PHOTOS for those to train on, and other classes in
---config.data.benchmark_root=OTHER_PHOTOS to evaluate on. docs/search.md explains
-how the values were chosen, nearly all on classes held out of those trained on.
+--config.data.benchmark_root=OTHER_PHOTOS to evaluate on. docs/groceries.md
+explains how the values were chosen, nearly all on classes held out of those trained on.
 """
 
 from ml_collections import ConfigDict

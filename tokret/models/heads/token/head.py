@@ -55,7 +55,7 @@ def tiled_orthogonal(tokens: int) -> Initializer:
 
 # The released code draws every linear layer at random, so that a new head scrambles the
 # features of a pretrained trunk. Over tens of thousands of classes it learns to undo
-# that; over some dozens it does not (docs/search.md). With "lossless", and with a
+# that; over some dozens it does not (docs/groceries.md). With "lossless", and with a
 # small query_init_std, the head is the mean of the trunk's features at first, reduced
 # and normalised by channel: layers on the main path are orthogonal, residual branches
 # are zero, and every token has the same weight in the descriptor.
