@@ -59,8 +59,8 @@ def test_a_complete_store_is_read_elsewhere(other_host):
 class UploadsAtOnce(ThreadPoolExecutor):
     """Each batch is a part, however long its upload takes."""
 
-    def submit(self, *arguments):
-        future = super().submit(*arguments)
+    def submit(self, call, /, *arguments, **named):
+        future = super().submit(call, *arguments, **named)
         wait([future])
         return future
 
