@@ -19,7 +19,6 @@ from tokret.search.engines.edge import (
     CONSTRUCTION_EF,
     EDGES,
     GRAPH_FROM,
-    OVERSAMPLING,
     SEARCH_EF,
 )
 from tokret.search.engines.points import Contents, Listing, Points, read_payload
@@ -29,6 +28,7 @@ from tokret.shapes import Float, Shaped
 if TYPE_CHECKING:
     import qdrant_client
 
+OVERSAMPLING = 4.0  # of int8 codes, which servers of all versions have
 PAGE = 10_000  # points listed together
 SECONDS = 60  # for an answer
 MAX_PAYLOAD = 2**20  # bytes of a photo's files
@@ -217,7 +217,6 @@ class QdrantEngine:
 
         if self._exists:
             return
-        # Which servers of all versions have.
         codes = models.ScalarQuantizationConfig(
             type=models.ScalarType.INT8, always_ram=True
         )
