@@ -160,3 +160,30 @@ def test_what_will_be_recorded_is_known_before(tmp_path, index):
     assert planned_record(index, EDGE, "").url == EDGE
     with pytest.raises(UserError, match="to=qdrant-egde is no engine; did you mean"):
         planned_record(index, "qdrant-egde", "")
+
+
+def test_commands_copy_and_search(tokret, tmp_path, photos, checkpoint):
+    index = f"--index={tmp_path / 'index'}"
+    status, out, err = tokret("index", photos, index, f"--checkpoint={checkpoint}")
+    assert status == 0 and "recall" not in out
+    status, out, err = tokret("index", index)
+    assert status == 2 and "photos: is missing" in err
+    status, out, err = tokret("index", index, "--to=qdrant-egde")
+    assert status == 2 and "--to=qdrant-egde is no engine; did you mean" in err
+    status, out, err = tokret("index", index, "--to=qdrant-edge")
+    assert status == 0 and "qdrant-edge: 9 photos (9 added, 0 deleted)" in out
+    assert "qdrant-edge: recall@9 of 1.000, in " in out
+    query = sorted(photos.rglob("*.jpg"))[0]
+    answers = {}
+    for engine in ("", "exact", "qdrant-edge"):
+        status, out, _ = tokret("query", query, index, f"--engine={engine}")
+        assert status == 0
+        answers[engine] = out.splitlines()[:9]
+    assert answers[""] == answers["exact"] == answers["qdrant-edge"]
+    query.unlink()
+    status, out, _ = tokret("index", photos, index)
+    assert status == 0 and "qdrant-edge: 8 photos (0 added, 1 deleted)" in out
+    status, out, _ = tokret("index", index, "--to=exact")
+    assert status == 0 and "is searched exactly" in out
+    status, _, err = tokret("query", photos / "sea" / "1.jpg", index, "--engine=nope")
+    assert status == 2 and "--engine=nope is no engine" in err

@@ -6,6 +6,7 @@ process that is killed leaves a draft that the next update resumes.
 """
 
 import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import qdrant_edge
 
 EDGE = "qdrant-edge"  # its name, and that of its folder
-RECORD, DRAFT, READY = "engine.json", "draft", "ready.json"
+RECORD, DRAFT, READY, LOCK = "engine.json", "draft", "ready.json", ".lock"
 REMEDY = "remove the folder, and the next update of the index builds it again"
 
 # Of 100,000 clustered descriptors of 1,024 dimensions: recall@100 of 0.997 in 0.15
@@ -282,7 +283,10 @@ def _number(point: object) -> int:
 def _load(folder: Path) -> "qdrant_edge.EdgeShard":
     import qdrant_edge
 
-    return qdrant_edge.EdgeShard.load(str(folder))
+    # Loading writes some of a shard's files, also for a process that only reads.
+    with (folder.parent / LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return qdrant_edge.EdgeShard.load(str(folder))
 
 
 def _create(folder: Path, dimensions: int) -> "qdrant_edge.EdgeShard":

@@ -63,7 +63,7 @@ class MilvusEngine:
             self._exists = self._client.has_collection(self._name)
             if self._exists:
                 self._check()
-                self._client.load_collection(self._name)
+                self._load()
 
     def claim(self, token: str) -> None:
         """As `Engine.claim`."""
@@ -102,9 +102,7 @@ class MilvusEngine:
         self._create()
         with self._errors():
             self._client.flush(self._name)
-            while self._client.describe_index(self._name, "descriptor").get(
-                "pending_index_rows", 0
-            ):
+            while not self._is_indexed():
                 time.sleep(0.2)
             self._count(f"writer == {self._hash}")  # waits until all is searched
         self._record(token)
@@ -176,6 +174,14 @@ class MilvusEngine:
         with contextlib.suppress(Exception):
             self._client.close()
 
+    def _is_indexed(self) -> bool:
+        index = self._client.describe_index(self._name, "descriptor")
+        if index.get("state") == "Failed":
+            why = one_line(index.get("index_state_fail_reason", ""))[:200]
+            raise UserError(f"{self.url}: its graph cannot be built: {why}")
+        # Not `pending_index_rows`, which counts rows that are compacted later too.
+        return bool(index.get("indexed_rows", 0) >= index.get("total_rows", 0))
+
     def _record(self, token: str) -> None:
         with self._errors():
             self._client.alter_collection_properties(
@@ -196,6 +202,14 @@ class MilvusEngine:
         text = self._client.describe_collection(self._name)["description"]
         self._contents.check(text, self.url)
 
+    def _load(self) -> None:
+        """Lets servers load the collection, unless they have, into some replicas."""
+        from pymilvus.client.types import LoadState
+
+        state = self._client.get_load_state(self._name)["state"]
+        if state != LoadState.Loaded:
+            self._client.load_collection(self._name)
+
     def _create(self) -> None:
         if self._exists:
             return
@@ -209,7 +223,7 @@ class MilvusEngine:
                 if not self._client.has_collection(self._name):
                     raise
             self._check()
-            self._client.load_collection(self._name)
+            self._load()
         self._exists = True
 
     def _schema(self) -> "pymilvus.CollectionSchema":
