@@ -117,3 +117,19 @@ def test_only_files_below_the_root_are_read(
         shown = client.get(f"/photos/{photo}").json()
         assert shown["missing"] and shown["width"] is None
         assert refused(client.get(f"/photos/{photo}/attention"), 404)
+
+
+def test_a_worker_has_no_token(monkeypatch):
+    program = """
+import os
+from tokret.search.service import decoding_worker as worker
+def view(*_):
+    return worker.DecodedView(b"", int("TOKRET_TOKEN" in os.environ), 0, 0, 0)
+worker.serve(2**31, {"decode_view": view})
+"""
+
+    async def check(decoder):
+        assert (await decoder.view(Source(b"x"), None, 48)).height == 0
+
+    monkeypatch.setenv("TOKRET_TOKEN", "t" * 16)
+    run(check, program)

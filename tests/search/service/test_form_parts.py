@@ -39,11 +39,14 @@ def post(client, body):
         (part("photo", b"x" * 1001, "a") + END, 413, "larger"),
         (part("like", b"x" * 51) + END, 413, "50 bytes"),
         (part("like", b"\xff") + END, 400, "UTF-8"),
+        (part("x" * 60) + END, 413, "headers of a part"),
+        (part("photo", b"x", "x" * 60) + END, 413, "headers of a part"),
         (part("photo", b"x" * 900, "a") * 2 + part("x") * 2 + END, 413, "request"),
     ],
 )
 def test_refused(serve, body, status, words):
     limits = {"parts": 4, "photos": 2, "photo_bytes": 1000, "field_bytes": 50}
+    limits |= {"head_bytes": 80}
     with serve(body_bytes=2000, **limits) as client:
         assert refused(post(client, body), status, words, field=None)
         # Also without its length in a header.

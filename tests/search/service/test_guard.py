@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.search.service.conftest import HOST
 from tests.search.service.test_searching import refused
 from tokret.errors import UserError
 from tokret.search.service.app import ROUTES
@@ -183,3 +184,17 @@ def test_addresses_lead_nowhere_else(client, path):
     answer = client.get(path)
     assert refused(answer, 404)
     assert "Traceback" not in answer.text and "/" not in answer.json()["error"]
+
+
+def test_methods_that_are_not_allowed_are_counted_together(client):
+    for path in ("/healthz", "/search", "/static/page.css"):
+        assert client.request("ANYTHING", path).status_code == 405
+    assert "ANYTHING" not in client.get("/metrics").text
+
+
+def test_the_login_takes_no_request_from_others(serve):
+    form = {"token": (None, "x" * 16)}
+    with serve(access=Access({HOST}, token="t" * 16), requests=0) as client:
+        assert client.post("/login", files=form).status_code == 401
+        large = {"token": (None, "x" * 20_000)}
+        assert client.post("/login", files=large).status_code == 413

@@ -11,6 +11,7 @@ from tokret.data.views import photo_digest
 from tokret.io.file_locks import held
 from tokret.search.catalogue import LOCK
 from tokret.search.indexing import update_index
+from tokret.search.service import photo_answers
 from tokret.search.service.problems import Problem
 from tokret.search.service.saving import make_folder, safe_name, save_photo
 
@@ -49,6 +50,8 @@ def test_photos_are_listed_by_name(client, some):
         "missing": False,
     }
     assert refused(client.get("/photos", params={"tops": 2}), 400, field="tops")
+    far = {"offset": 2**63}
+    assert refused(client.get("/photos", params=far), 400, field="offset")
     assert refused(client.get(f"/photos/{'0' * 16}"), 404)
     assert refused(client.get("/photos/x"), 404)
 
@@ -153,6 +156,23 @@ def test_photos_are_saved_only_below_the_root(client, photos, tmp_path, jpeg, fo
     answer = add(client, ("a.jpg", jpeg(seed=60)), folder=folder)
     assert refused(answer, 400, "folder", field="folder")
     assert sorted(tmp_path.rglob("*.jpg")) == before
+
+
+@pytest.mark.parametrize("folder", ["inner", "inner/parts", "inner/new", "link"])
+def test_photos_are_not_saved_in_an_index_below_the_root(
+    client, photos, load, jpeg, folder
+):
+    update_index(photos, photos / "inner", load)
+    (photos / "link").symlink_to(photos / "inner")
+    answer = add(client, ("a.jpg", jpeg(seed=60)), folder=folder)
+    assert refused(answer, 400, "in an index", field="folder")
+    assert not [*(photos / "inner").rglob("*.jpg")]
+
+
+def test_sizes_that_are_waited_for_are_bounded(client, monkeypatch):
+    monkeypatch.setattr(photo_answers, "MOST_TASKS", 0)
+    shown = client.get("/photos").json()["photos"]
+    assert [(p["width"], p["missing"]) for p in shown] == [(None, False)] * 9
 
 
 def test_an_absolute_folder_is_one_below_the_root(client, photos, jpeg):

@@ -124,7 +124,9 @@ class BrowseForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         Names, Meta(description="Only photos whose own folder has one of these names.")
     ] = []
     top: Annotated[int, Meta(ge=1, le=200, description="How many photos.")] = 24
-    offset: Annotated[int, Meta(ge=0, description="How many to skip.")] = 0
+    offset: Annotated[
+        int, Meta(ge=0, le=1_000_000_000, description="How many to skip.")
+    ] = 0
 
 
 class BrowseAnswer(msgspec.Struct, kw_only=True):

@@ -135,8 +135,9 @@ class Measured:
         try:
             await self._app(scope, receive, send_noticed)
         finally:
-            # Not the path itself, of which there is no end.
+            # Not the path or a method that is not allowed: of them there is no end.
             route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if route != "none" else "any"
+            is_known = route != "none" and status != 405
+            method = scope["method"] if is_known else "any"
             self._metrics.requests.labels(route, method, str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - start)

@@ -31,6 +31,11 @@ _SERVE = "from tokret.search.service.decoding_worker import serve; serve({})"
 Answer = TypeVar("Answer")
 
 
+def _environment() -> dict[str, str]:
+    """That of a worker, which needs no secret."""
+    return {k: v for k, v in os.environ.items() if k != "TOKRET_TOKEN"}
+
+
 class _Worker:
     """A process, and its pipes."""
 
@@ -166,7 +171,7 @@ class Decoder(contextlib.AbstractAsyncContextManager["Decoder"]):
                 *(sys.executable, "-P", "-c", self.program),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": path},
+                env=_environment() | {"PYTHONPATH": path},
             )
         )
         self._workers.add(worker)

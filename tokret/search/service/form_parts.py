@@ -101,15 +101,15 @@ class _PartReader:
         self._limits = limits
         self._headers: dict[bytes, bytes] = {}
         self._name, self._value, self._content = bytearray(), bytearray(), bytearray()
-        self._field = ""
+        self._field, self._head = "", 0
         self._filename: str | None = None
         self._files = 0
         self.parser = MultipartParser(
             boundary,
             {
                 "on_part_begin": self._begin,
-                "on_header_field": lambda data, a, b: self._name.extend(data[a:b]),
-                "on_header_value": lambda data, a, b: self._value.extend(data[a:b]),
+                "on_header_field": lambda *data: self._add_head(self._name, *data),
+                "on_header_value": lambda *data: self._add_head(self._value, *data),
                 "on_header_end": self._end_header,
                 "on_headers_finished": self._start_content,
                 "on_part_data": self._add,
@@ -121,7 +121,15 @@ class _PartReader:
     def _begin(self) -> None:
         if len(self.parts) >= self._limits.parts:
             raise Problem(413, f"the form has more than {self._limits.parts} parts")
-        self._headers, self._content = {}, bytearray()
+        self._headers, self._content, self._head = {}, bytearray(), 0
+
+    def _add_head(self, to: bytearray, data: bytes, start: int, end: int) -> None:
+        # Their parser takes quadratic time.
+        self._head += end - start
+        if self._head > self._limits.head_bytes:
+            most = f"{self._limits.head_bytes} bytes"
+            raise Problem(413, f"the headers of a part are larger than {most}")
+        to += data[start:end]
 
     def _end_header(self) -> None:
         self._headers[bytes(self._name).lower()] = bytes(self._value)

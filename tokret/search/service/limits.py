@@ -20,6 +20,7 @@ class Limits:
     body_bytes: int = 128 * MIB
     photo_bytes: int = 32 * MIB
     field_bytes: int = 8192
+    head_bytes: int = 8192  # of the headers of a part
     parts: int = 128
     photos: int = 16
     receive_seconds: float = 60.0

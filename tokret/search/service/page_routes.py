@@ -7,11 +7,13 @@ from starlette.responses import RedirectResponse, Response
 
 from tokret.search.service.form_parts import read_form
 from tokret.search.service.guard import COOKIE
+from tokret.search.service.limits import Limits
 from tokret.search.service.page import render_login, render_page, static_files
 from tokret.search.service.problems import Problem
 from tokret.search.service.state import Service
 
 A_YEAR = 365 * 24 * 3600
+LOGIN = Limits(body_bytes=16_384, receive_seconds=5.0)  # of the form for the token
 
 
 def _html(text: str, status: int = 200) -> Response:
@@ -57,8 +59,8 @@ async def take_token(request: Request) -> Response:
     """Sets the page's cookie where the token is right."""
     service: Service = request.app.state.service
     access = service.access
-    with service.admitted() as count_bytes:
-        parts = await read_form(request, service.limits, count_bytes)
+    # Anyone may send it, so that it takes nothing which other requests need.
+    parts = await read_form(request, LOGIN, lambda number: None)
     given = "".join(part.text for part in parts if part.field == "token")
     if not access.token or not access.is_token(given.strip()):
         return _html(render_login(refused=True), 401)

@@ -16,6 +16,7 @@ from tokret.search.service.problems import Problem
 from tokret.search.service.state import Service
 
 SIZES_SECONDS = 0.05  # that an answer waits for sizes, which only the layout needs
+MOST_TASKS = 32  # that read sizes; requests need not wait for them, so they may pile up
 Shown = TypeVar("Shown", bound=Photo)
 
 
@@ -34,7 +35,7 @@ async def complete(service: Service, photos: Sequence[Shown]) -> list[Shown]:
         for photo, gone in zip(photos, missing, strict=True)
         if not gone and service.sizes.get(photo.id) is None
     ]
-    if unknown:
+    if unknown and len(service.tasks) < MOST_TASKS:
         reading = asyncio.create_task(_read_sizes(service, unknown))
         service.tasks.add(reading)
         reading.add_done_callback(service.tasks.discard)

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from tokret.data.folders import PhotoWalk
+from tokret.data.folders import CATALOGUE, PARTS, PhotoWalk
 from tokret.io.atomic_files import sync_folder
 from tokret.io.drafts import make_draft
 from tokret.search.service.problems import Problem
@@ -46,12 +46,20 @@ def make_folder(root: Path, folder: str) -> Path:
     target = root.joinpath(*names)
     try:
         # The part that exists, before anything is made in it.
-        if not target.resolve().is_relative_to(whole):
+        place = target.resolve()
+        if not place.is_relative_to(whole):
             raise Problem(400, "folder is not below the index's root", "folder")
+        inner = [path for path in (place, *place.parents) if path != whole]
+        if any(_is_index(path) for path in inner if path.is_relative_to(whole)):
+            raise Problem(400, "folder is in an index; name one of photos", "folder")
         target.mkdir(parents=True, exist_ok=True)
         return target.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # the latter for links in a circle
         raise Problem(400, "folder cannot be made below the root", "folder") from error
+
+
+def _is_index(folder: Path) -> bool:
+    return (folder / CATALOGUE).exists() and (folder / PARTS).exists()
 
 
 def safe_name(given: str, suffix: str) -> str:
