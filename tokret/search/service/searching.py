@@ -166,6 +166,7 @@ async def _embed(service: Service, example: _Example, box: Box | None) -> _Embed
         )
         return _Embedded(rows[0], size, 0.0, time.perf_counter() - start)
     source = await find_source(service, example.id, example.field, example.content)
+    descriptors = loaded.descriptors  # of the model that embeds, or of one before it
     side = loaded.searcher.model.longest_side
     with loaded.device.decoding():
         view = await _decode(service, source, box, side, example.field)
@@ -174,7 +175,7 @@ async def _embed(service: Service, example: _Example, box: Box | None) -> _Embed
         upload = Upload(example.content, view.whole_width, view.whole_height)
         service.uploads.put(example.id, upload, len(example.content))
     descriptor = await asyncio.wrap_future(loaded.device.embed(pixels_of(view)))
-    loaded.descriptors.put((example.id, box), descriptor)
+    descriptors.put((example.id, box), descriptor)
     size = view.whole_width, view.whole_height
     return _Embedded(descriptor, size, decoded - start, time.perf_counter() - decoded)
 

@@ -147,10 +147,14 @@ def _announce(
     service: Service, loaded: Loaded, index: Path, url: str, log: Callable[[str], None]
 ) -> None:
     searcher = loaded.searcher
-    mine = write_service(index, url, service.name)
+    other = "tokret query takes another service, which runs already"
+    try:
+        found = write_service(index, url, service.name)
+    except UserError as error:  # of an index that cannot be written
+        found, other = False, f"tokret query does not find this service: {error}"
     log(f"{url} searches {counted(searcher.num_photos, 'photo')} of {searcher.root}")
-    if not mine:
-        log("tokret query takes another service, which runs already")
+    if not found:
+        log(other)
 
 
 def _stopping(stop: threading.Event) -> Callable[[int], None]:

@@ -65,8 +65,10 @@ class Loaded:
 
     def _use_model(self) -> None:
         """Compiles the programs of one photo; those of batches in the background."""
-        self.extractor = self.searcher.extractor
-        self._programs = Programs(self.extractor.system, self._log, self._limits.batch)
+        extractor = self.searcher.extractor
+        # If it fails, the next turn tries again.
+        self._programs = Programs(extractor.system, self._log, self._limits.batch)
+        self.extractor = extractor
         self.descriptors: BoundedCache[tuple[str, Box | None], np.ndarray]
         self.descriptors = BoundedCache(self._limits.descriptors, 2**62)
         self._compiling = threading.Thread(
@@ -79,13 +81,12 @@ class Loaded:
 
     def _refresh(self) -> None:
         """Notices what another process has changed, also the model."""
-        if time.monotonic() - self._refreshed < REFRESH_SECONDS:
-            return
-        self._refreshed = time.monotonic()
-        try:
-            self.searcher.refresh()
-        except UserError as error:  # it searches what it has read before
-            report(f"the index was changed and cannot be read: {error}")
+        if time.monotonic() - self._refreshed >= REFRESH_SECONDS:
+            self._refreshed = time.monotonic()
+            try:
+                self.searcher.refresh()
+            except UserError as error:  # it searches what it has read before
+                report(f"the index was changed and cannot be read: {error}")
         if self.searcher.extractor is not self.extractor:
             self._use_model()
 
