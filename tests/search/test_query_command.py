@@ -1,10 +1,12 @@
 import csv
 import json
+import os
 
 import pytest
 
 from tokret.search import service_client
 from tokret.search.indexing import update_index
+from tokret.search.service import service_file
 from tokret.search.service.service_file import FILE, write_service
 
 
@@ -192,3 +194,15 @@ def test_another_service_gets_no_photo(query, service, index, photos, url, healt
 def test_an_answer_that_is_none_is_replaced_by_a_search(query, service, answer):
     service.answers["/search"] = answer
     assert query("sea/1.jpg", "--top=1").startswith("   1  1.0000  ")
+
+
+def test_a_service_of_another_user_gets_no_photo(query, service, monkeypatch):
+    monkeypatch.setattr(service_file.os, "geteuid", lambda: 12345)
+    assert query("sea/1.jpg", "--top=1").startswith("   1  1.0000  ")
+    assert service.requests == []
+
+
+def test_a_named_pipe_is_not_waited_for(tokret, service, index, photos):
+    os.mkfifo(photos / "pipe.jpg")
+    status, _, err = tokret("query", photos / "pipe.jpg", f"--index={index}")
+    assert status == 2 and "a named pipe" in err

@@ -11,15 +11,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tokret.errors import UserError
+from tokret.io.regular_files import read_file
 from tokret.io.remote.urls import url_of
 from tokret.search.catalogue import open_catalogue
 from tokret.search.querying import Query, SearchOptions, SearchResults
 from tokret.search.searcher import Hit
-from tokret.search.service.service_file import ServiceFile, running_service
+from tokret.search.service.service_file import ServiceFile, is_own, running_service
 
 MOST = 200  # results of an answer
 SECONDS = 60.0  # that an answer may take
-MAX_BYTES = 2**24  # of an answer
+MAX_BYTES = 2**25  # of a photo, and of an answer
 
 
 class _Result(msgspec.Struct):
@@ -83,15 +85,15 @@ class ServiceClient:
           fields: of the form, beside the files.
         """
         try:
-            files = [("photo", path.read_bytes()) for path in photos]
-            files += [("unlike_photo", path.read_bytes()) for path in unlike]
+            files = [("photo", read_file(path, MAX_BYTES)) for path in photos]
+            files += [("unlike_photo", read_file(path, MAX_BYTES)) for path in unlike]
             body, kind = _form(fields, files)
             headers = {"Content-Type": kind}
             if token := os.environ.get("TOKRET_TOKEN"):
                 headers["Authorization"] = f"Bearer {token}"
             content = self._request("POST", "/search", body, headers, SECONDS)
             return msgspec.json.decode(content, type=Answer)
-        except (OSError, http.client.HTTPException, ValueError):
+        except (OSError, http.client.HTTPException, ValueError, UserError):
             return None
 
     def _request(
@@ -160,8 +162,8 @@ def _results(query: Query, answer: Answer, root: Path) -> SearchResults:
 
 
 def find_service(index: Path) -> ServiceClient | None:
-    """The service of an index on this host, if one is running and ready."""
-    file = running_service(index)
+    """The service of an index, if this user runs one on this host and it is ready."""
+    file = running_service(index) if is_own(index) else None
     client = ServiceClient(file) if file else None
     return client if client and client.is_ready() else None
 

@@ -38,6 +38,14 @@ def running_service(index: Path) -> ServiceFile | None:
     return found if here else None
 
 
+def is_own(index: Path) -> bool:
+    """Whether this process's user wrote the file: others' may name any address."""
+    try:
+        return os.lstat(index / FILE).st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
 def write_service(index: Path, url: str, service: str) -> bool:
     """Names this process as the index's service, unless another one runs."""
     other = running_service(index)
