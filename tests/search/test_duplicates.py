@@ -6,7 +6,7 @@ from tokret.search.duplicate_groups import duplicate_groups
 from tokret.search.duplicate_threshold import DEFAULT, Threshold, learn_threshold
 from tokret.search.indexing import update_index
 from tokret.search.near_duplicates import FILE, known_threshold, search_distinct
-from tokret.search.searcher import Filters, Searcher
+from tokret.search.searcher import Filters, Hit, Searcher
 
 
 def unit(rows):
@@ -117,6 +117,16 @@ def test_hidden_near_duplicates_are_counted(searcher):
     )
     assert hidden[0].name == "copy.jpg" and hidden[0].near_duplicates == 2
     assert sum(1 + hit.near_duplicates for hit in hidden) == len(shown) == 12
+
+
+def test_photos_of_other_indexes_are_not_compared(searcher, monkeypatch):
+    (own,) = searcher.search(searcher.descriptors([id_of(searcher)]), 3)
+    other = [Hit("there/a.jpg", 0.5, "0" * 16), Hit("there/b.jpg", 0.5, "1" * 16)]
+    found = [[*own, *other]]
+    monkeypatch.setattr(searcher, "search", lambda *arguments: found)
+    query = searcher.descriptors([id_of(searcher)])[0]
+    hits = search_distinct(searcher, query, 12, Filters(), (), 0.9999)
+    assert hits == [own[0]._replace(near_duplicates=2), *other]
 
 
 def id_of(searcher):

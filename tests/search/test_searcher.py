@@ -122,13 +122,16 @@ def test_ties_are_in_the_order_of_names_wherever_they_are_cut(photos, index, loa
 
 
 def test_descriptors_of_photos_of_the_index(searcher, embedded):
-    (hits,) = searcher.search(embedded("sea/1.jpg"), 1)
+    (hits,) = searcher.search(embedded("sea/1.jpg"), 2)
     found = searcher.descriptors([hits[0].id])
     np.testing.assert_allclose(found, embedded("sea/1.jpg"), atol=1e-6)
     with pytest.raises(UserError, match="is not in the index"):
         searcher.descriptors(["0" * 16])
     with pytest.raises(UserError, match="16 hexadecimal digits"):
         searcher.descriptors(["nonsense"])
+    (row,) = searcher.descriptors([hits[1].id])
+    again = searcher.descriptors([hits[1].id, hits[0].id, hits[1].id])
+    assert (again == [row, found[0], row]).all()
 
 
 def test_only_what_is_new_is_read(searcher, index, photos, load, jpeg, monkeypatch):

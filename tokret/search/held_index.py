@@ -98,13 +98,22 @@ class HeldIndex:
         Raises:
           UserError: one is not in the index.
         """
-        items = np.zeros(len(photo_ids), np.int32)
-        for place, number in enumerate(to_numbers(photo_ids)):
-            found = np.flatnonzero((self.ids == number) & self.used)
-            if not len(found):
-                raise UserError(f"photo {photo_ids[place]} is not in the index")
-            items[place] = found[0]
+        items = self.items_of(photo_ids)
+        if (items < 0).any():
+            missing = photo_ids[int(np.argmin(items))]
+            raise UserError(f"photo {missing} is not in the index")
         return self.decoded(self.database.take(items))
+
+    def items_of(self, photo_ids: Sequence[str]) -> Int[np.ndarray, " n"]:
+        """The rows of photos in memory; -1 for those that are not in the index."""
+        numbers, inverse = np.unique(to_numbers(photo_ids), return_inverse=True)
+        items = np.full(len(numbers), -1, np.int32)
+        if len(numbers):
+            place = np.searchsorted(numbers, self.ids).clip(max=len(numbers) - 1)
+            # Of several rows of a content the first is the last that is assigned.
+            found = np.flatnonzero((numbers[place] == self.ids) & self.used)[::-1]
+            items[place[found]] = found
+        return items[inverse]
 
     def check_places(self, photos: Mapping[str, Sequence[PhotoEntry]]) -> None:
         """Raises a UserError if the catalogue has photos in rows of other photos."""

@@ -48,16 +48,20 @@ def search_distinct(
 
 def _group(searcher: Searcher, hits: Sequence[Hit], similar: float) -> list[Hit]:
     ids = list(dict.fromkeys(hit.id for hit in hits))
-    rows = dict(zip(ids, searcher.descriptors(ids), strict=True)) if ids else {}
+    rows = searcher.known_descriptors(ids)
     kept: list[Hit] = []
     hidden: list[int] = []
-    vectors = np.zeros((len(ids), len(rows[ids[0]]) if ids else 0), np.float32)
+    dims = len(next(iter(rows.values()))) if rows else 0
+    vectors = np.zeros((len(hits), dims), np.float32)
     for hit in hits:
-        scores = vectors[: len(kept)] @ rows[hit.id]
-        if len(kept) and scores.max() >= similar:
-            hidden[int(scores.argmax())] += 1
-            continue
-        vectors[len(kept)] = rows[hit.id]
+        row = rows.get(hit.id)
+        # Of a photo in another index there is no descriptor here to compare.
+        if row is not None:
+            scores = vectors[: len(kept)] @ row
+            if len(kept) and scores.max() >= similar:
+                hidden[int(scores.argmax())] += 1
+                continue
+            vectors[len(kept)] = row
         kept.append(hit)
         hidden.append(0)
     return [

@@ -239,6 +239,15 @@ class Searcher:
         """
         return self._state.descriptors(ids)
 
+    def known_descriptors(
+        self, ids: Sequence[str]
+    ) -> dict[str, Float[np.ndarray, " d"]]:
+        """As `descriptors`, by id; without those of photos in other indexes."""
+        state = self._state
+        items = state.items_of(ids).tolist()
+        known = [each for each, item in zip(ids, items, strict=True) if item >= 0]
+        return dict(zip(known, state.descriptors(known), strict=True)) if known else {}
+
     def has_photos(self, filters: Filters) -> bool:
         """Whether filters accept any photo."""
         return bool(self._state.matching(filters).any())
