@@ -139,7 +139,7 @@ def index(load, photos, tmp_path):
         ({"top": None}, "top is None; it must be a whole number"),
         ({"photo": []}, "photo is empty; name one or more"),
         ({"unlike": [None]}, "unlike is a NoneType; it must be a path"),
-        ({"folders": ["lake"]}, "no photo of the index is in such a folder"),
+        ({"folders": ["lake"]}, "no photo of the index is in the folder lake"),
         ({"near_duplicates": "skip"}, "near_duplicates is 'skip'; it must be one of"),
         ({"max_pixels": 1000}, r"claims 48 x 40 pixels, more than 1,000 \(max_pixels"),
     ],

@@ -78,7 +78,7 @@ def test_filters_and_what_is_skipped(query, photos):
         query("sea/1.jpg", "--folder=sea/", "--leave_out_query", "--format=json")
     )
     assert {hit["label"] for hit in found["hits"]} == {"sea"}
-    assert len(found["hits"]) == 3
+    assert len(found["hits"]) == 3 and found["photos"] == 4
     (photos / "copy.jpg").write_bytes((photos / "sea/1.jpg").read_bytes())
     hidden = json.loads(
         query("copy.jpg", "--near_duplicates=hide", "--top=9", "--format=json")
@@ -92,7 +92,13 @@ def test_filters_and_what_is_skipped(query, photos):
         ((), "photos: is missing"),
         (("sea", "--box=0,0,9,9"), "--box: is of one photo, and there are 4"),
         (("sea", "--report=x.html"), "--report: is of one query, and there are 4"),
-        (("sea/1.jpg", "--folder=lake"), "no photo of the index is in such a folder"),
+        (("sea/1.jpg", "--folder=lake"), "is in the folder lake; its folders: mount"),
+        (("sea/1.jpg", "--folder=photos/sea"), "photos/sea; did you mean sea? Its fol"),
+        (("sea/1.jpg", "--label=Sea"), "has the label Sea; did you mean sea? Its lab"),
+        (
+            ("sea/1.jpg", "--folder=sea", "--label=mountains"),
+            "in such a folder and has",
+        ),
         (("sea/none.jpg",), "sea/none.jpg: missing"),
     ],
 )

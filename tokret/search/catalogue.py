@@ -212,9 +212,19 @@ class Catalogue:
             yield from some
             after = names[-1]
 
-    def num_photos(self) -> int:
-        """How many photos have a descriptor."""
-        return self._count("part IS NOT NULL")
+    def num_photos(
+        self, folders: Sequence[str] = (), labels: Sequence[str] = ()
+    ) -> int:
+        """How many photos have a descriptor, of those as of `rows_of`."""
+        return self._count(self._condition(folders, labels))
+
+    def _condition(self, folders: Sequence[str], labels: Sequence[str]) -> str:
+        """Of photos with a descriptor, as of `rows_of`."""
+        where = "part IS NOT NULL"
+        if folders or labels:
+            numbers = ",".join(map(str, self._chosen(folders, labels)))
+            where += f" AND folder IN ({numbers})"
+        return where
 
     def has_photos(self) -> bool:
         """Whether any photo has a descriptor."""
@@ -307,11 +317,7 @@ class Catalogue:
         self, folders: Sequence[str], labels: Sequence[str], offset: int, top: int
     ) -> tuple[list[PhotoEntry], int]:
         """Some of the photos as of `rows_of`, by path, and how many there are."""
-        where = "part IS NOT NULL"
-        if folders or labels:
-            numbers = ",".join(map(str, self._chosen(folders, labels)))
-            where += f" AND folder IN ({numbers})"
-        page = (top, offset)
+        where, page = self._condition(folders, labels), (top, offset)
         found = self._photos(f"WHERE {where} ORDER BY name LIMIT ? OFFSET ?", page)
         return found, self._count(where)
 

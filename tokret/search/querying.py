@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import os
 import time
 import unicodedata
@@ -15,7 +16,7 @@ from tokret.arguments import within
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
-from tokret.names import first_names
+from tokret.names import first_names, printable
 from tokret.search.engines.opening import EXACT
 from tokret.search.filters import Filters
 from tokret.search.near_duplicates import known_threshold, search_distinct
@@ -135,11 +136,7 @@ def search_photos(
     """
     is_alone = searcher.engine == EXACT  # else there may be photos of other indexes
     if options.filters and is_alone and not searcher.has_photos(options.filters):
-        names = first_names([*searcher.folders()] or [""])
-        raise UserError(
-            "no photo of the index is in such a folder and has such a label; its "
-            f"folders: {names}"
-        )
+        raise UserError(_why_none(searcher, options.filters))
     searcher.extractor  # noqa: B018 (restored before the time is taken)
     for begin in range(0, len(queries), AT_ONCE):
         some, embedded = queries[begin : begin + AT_ONCE], []
@@ -153,6 +150,25 @@ def search_photos(
         yield from _search(
             searcher, queries[begin : begin + AT_ONCE], embedded, options
         )
+
+
+def _why_none(searcher: Searcher, filters: Filters) -> str:
+    """Which filters no photo passes, and what there is instead."""
+    for wanted, existing, has, kinds in (
+        (filters.folders, searcher.folders(), "is in the folder", "folders"),
+        (filters.labels, searcher.labels(), "has the label", "labels"),
+    ):
+        if wanted and not {*wanted} & {*existing, ""}:
+            # A path from the current folder, not from the root, has more parts.
+            inner = wanted[0].partition("/")[2] or wanted[0]
+            close = [inner] if inner in existing else []
+            close = close or difflib.get_close_matches(wanted[0], [*existing], 1)
+            hint = f"did you mean {printable(close[0])}? Its" if close else "its"
+            return (
+                f"no photo of the index {has} {printable(wanted[0])}; {hint} {kinds}: "
+                f"{first_names([*existing] or [''])}"
+            )
+    return "no photo of the index is in such a folder and has such a label"
 
 
 class _Embedded(NamedTuple):
@@ -185,6 +201,7 @@ def _search(
     start = time.perf_counter()
     found = iter(_hits(searcher, [e for e in embedded if not e.error], options))
     seconds = (time.perf_counter() - start) / len(queries)
+    num_searched = searcher.num_searched(options.filters)
     for query, each in zip(queries, embedded, strict=True):
         hits = [] if each.error else next(found)
         gone = [h.name for h in hits if not os.path.exists(searcher.root / h.name)]
@@ -192,7 +209,7 @@ def _search(
             searcher.root,
             hits,
             gone,
-            searcher.num_photos,
+            num_searched,
             each.seconds,
             seconds,
             query.name,

@@ -98,6 +98,14 @@ class Searcher:
         others = self._by_engine.num_others if self._by_engine else 0
         return self._state.num_photos + others
 
+    def num_searched(self, filters: Filters) -> int:
+        """How many photos filters accept, copies counted; of other indexes all."""
+        others = self._by_engine.num_others if self._by_engine else 0
+        if not filters:
+            return self.num_photos
+        with open_catalogue(self.index) as catalogue:
+            return catalogue.num_photos(filters.folders, filters.labels) + others
+
     @property
     def engine(self) -> str:
         """The URL of the engine that searches, or exact."""

@@ -90,6 +90,7 @@ async def _answer(
     start = time.perf_counter()
     hits = await _hits(service, form, query, {each.id for each in positive})
     seconds = time.perf_counter() - start
+    total = await asyncio.to_thread(service.searcher.num_searched, _filters(form))
     if service.loaded.extractor is not extractor:
         raise Problem(503, "the index has another model since; try again", "", 1)
     size = embedded[0].size or await size_of(service, positive[0].id)
@@ -102,7 +103,7 @@ async def _answer(
             height=size[1] if size else None,
         ),
         results=await complete(service, [_result(hit) for hit in hits[: form.top]]),
-        total=service.searcher.num_photos,
+        total=total,
         more=len(hits) > form.top,
         seconds=Seconds(
             decode=max(each.decode for each in embedded),
@@ -110,6 +111,10 @@ async def _answer(
             search=seconds,
         ),
     )
+
+
+def _filters(form: SearchForm) -> Filters:
+    return Filters(tuple(form.folder), tuple(form.label))
 
 
 def _combine(
@@ -208,7 +213,7 @@ async def _hits(
         raise Problem(400, f"offset + top is above {service.limits.depth}", "offset")
     skipped = positive if form.leave_out_query == "yes" else set()
     device, searcher = service.loaded.device, service.searcher
-    filters = Filters(tuple(form.folder), tuple(form.label))
+    filters = _filters(form)
     if form.near_duplicates == "hide":
         call = partial(_distinct, searcher, query, depth, filters, skipped)
         return (await asyncio.wrap_future(device.call(call)))[form.offset :]
