@@ -251,7 +251,8 @@ def from_torch(
     name = shlex.quote(str(output))
     log(
         f"written: {output}; evaluate with tokret eval --workdir={name} "
-        "--image_folder=PHOTOS, train from it with --config.init.checkpoint or "
+        f"--image_folder=PHOTOS, search with tokret index PHOTOS --checkpoint={name} "
+        "--index=INDEX, train from it with --config.init.checkpoint or "
         f"--config.init.trunk={name}"
     )
 

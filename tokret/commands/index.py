@@ -58,7 +58,7 @@ def main(
       photos: the folder of photos; without it the index is only copied to its engine.
       index: the folder of the index.
       checkpoint: the folder of a run, a conversion, or one checkpoint. The index copies
-        the weights; later None takes the copy.
+        the weights, so that updates need none.
       longest_side: of a photo, in pixels; None: the run's, or the index's.
       scales: factors of the image size, as 1,0.7; None: the run's, or the index's.
       ema: use the EMA of the checkpoint's weights.

@@ -45,7 +45,8 @@ def main(
       root: the folder where the index's photos are now, if they were moved.
       engine: of the search, exact or a URL; by default the index's own.
       precision: of the descriptors in memory: float32, or int8 in a quarter of it.
-      names: by which a proxy in front of it is reached, as photos.example.org.
+      names: further host names by which it, or a proxy in front of it, is reached, as
+        photos.example.org.
       read_only: refuse to add and to remove photos.
       max_upload: the largest photo that is taken, in MiB.
       max_pixels: the most pixels of a photo, as of `tokret index`.

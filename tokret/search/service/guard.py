@@ -107,7 +107,11 @@ class Access:
             return
         if self.any_address and _is_address(host):
             return
-        raise Problem(403, "the request's Host is not a name of this service")
+        raise Problem(
+            403,
+            "the request's Host is not a name of this service; tokret serve takes "
+            "further ones with --names",
+        )
 
     def _check_origin(self, request: Request) -> None:
         """Refuses what a browser sends for a page of another origin.
