@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+import os
 import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -203,6 +204,22 @@ def test_a_journal_of_another_catalogue_does_no_harm(tmp_path):
     (old / FILE).write_bytes(b"damaged")
     write(old)
     assert read_catalogue(old) == read_catalogue(tmp_path)
+
+
+def test_a_journal_that_names_another_file_is_refused(tmp_path):
+    write(tmp_path)
+    before = read_catalogue(tmp_path)
+    journal = journal_of(tmp_path / FILE)
+    journal.write_bytes(catalogue_schema.JOURNAL_END)
+    for write_too in (False, True):
+        with pytest.raises(UserError, match="journal: tokret did not write it"):
+            catalogue_schema.open_file(tmp_path / FILE, write=write_too)
+    journal.unlink()
+    os.mkfifo(journal)
+    with pytest.raises(UserError, match="is a named pipe"):
+        read_catalogue(tmp_path)
+    journal.unlink()
+    assert read_catalogue(tmp_path) == before
 
 
 def test_a_catalogue_on_a_read_only_disk_is_read(tmp_path):

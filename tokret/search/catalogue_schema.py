@@ -18,11 +18,13 @@ from urllib.parse import quote
 import msgspec
 
 from tokret.errors import UserError
+from tokret.io import regular_files
 from tokret.io.regular_files import parsing
 
 VERSION = 4  # of the tables
 APPLICATION = 0x746F6B72  # "tokr"
 REMEDY = "index its photos again with rebuild"
+JOURNAL_END = bytes.fromhex("d9d505f920a163d7")
 MAX_VALUE = 2**24  # bytes of a text or a blob
 WAIT = 60.0  # seconds for another process that is reading or committing
 
@@ -115,8 +117,10 @@ def open_file(path: Path, *, write: bool = False) -> sqlite3.Connection:
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "a special file"
         raise UserError(f"{path}: is {what}, where a file is expected")
-    if not write and journal_of(path).exists():
-        _roll_back(path)
+    if os.path.lexists(journal_of(path)):
+        _check_journal(journal_of(path))
+        if not write:
+            _roll_back(path)
     with errors(path):
         connection = _connect(path, "rw" if write else "ro")
         try:
@@ -126,6 +130,23 @@ def open_file(path: Path, *, write: bool = False) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def _check_journal(journal: Path) -> None:
+    """Refuses one that names another file, which SQLite would delete afterwards.
+
+    Those of transactions in several files do, and end with these bytes.
+    """
+    try:
+        with regular_files.open_file(journal) as file, errors(journal):
+            file.seek(max(0, os.fstat(file.fileno()).st_size - len(JOURNAL_END)))
+            end = file.read(len(JOURNAL_END))
+    except UserError:
+        if os.path.lexists(journal):  # else its transaction has ended meanwhile
+            raise
+        return
+    if end == JOURNAL_END:
+        raise UserError(f"{journal}: tokret did not write it; delete it, and {REMEDY}")
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
