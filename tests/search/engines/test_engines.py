@@ -277,6 +277,7 @@ def test_an_engine_is_opened_by_its_url(tmp_path, library):
             "model": "m",
             "files": [{"path": "../x", "label": "", "size": 1, "modified": 1}],
         },
+        {"digest": "../x", "model": "m", "files": []},
     ],
 )
 def test_a_payload_from_outside_is_checked(found):

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,6 +14,9 @@ from tokret.search.catalogue_rows import ModelInfo
 from tokret.shapes import Float, Shaped
 
 ALONE = ""  # the writer of a collection that one index fills
+
+
+Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 
 
 class PhotoFile(msgspec.Struct, frozen=True):
@@ -34,7 +37,7 @@ class PhotoFile(msgspec.Struct, frozen=True):
 class Payload(msgspec.Struct, frozen=True):
     """What an engine stores beside a descriptor."""
 
-    digest: str  # of the content, 16 hex digits
+    digest: Digest  # of the content
     model: str  # digest of the model, as `model_digest`
     files: tuple[PhotoFile, ...]  # copies of a photo have one descriptor
 
