@@ -59,13 +59,20 @@ class ServiceProcess:
             found = running_service(index)
             if found is not None and found.pid == self.pid:
                 self.url = found.url
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    if Client(self.url).get("/healthz")[0] == 200:
-                        self.start_seconds = time.monotonic() - start
-                        return
+                if self._is_ready():
+                    self.start_seconds = time.monotonic() - start
+                    return
             time.sleep(0.02)
         self.kill()
         raise UserError(f"the service of index={index} did not become ready")
+
+    def _is_ready(self) -> bool:
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            contextlib.closing(Client(self.url)) as client,
+        ):
+            return client.get("/healthz")[0] == 200
+        return False
 
     def kill(self) -> None:
         """Ends it at once."""
