@@ -8,10 +8,12 @@ from PIL import Image
 
 from tests.search.service.test_searching import names, refused
 from tokret.data.views import photo_digest
+from tokret.errors import UserError
 from tokret.io.file_locks import held
 from tokret.search.catalogue import LOCK
 from tokret.search.indexing import update_index
-from tokret.search.service import photo_answers
+from tokret.search.searcher import Searcher
+from tokret.search.service import change_routes, photo_answers
 from tokret.search.service.problems import Problem
 from tokret.search.service.saving import make_folder, safe_name, save_photo
 
@@ -188,6 +190,38 @@ def test_bad_photos_are_not_saved(client, photos, jpeg):
     assert refused(add(client, folder="sea"), 400, field="photo")
     assert refused(add(client, ("a.jpg", jpeg()), colour="red"), 400, field="colour")
     assert sorted(photos.rglob("*")) == before
+
+
+def test_files_of_added_photos_stay_whatever_fails_after_them(
+    client, photos, jpeg, monkeypatch
+):
+    real, content = change_routes.add_files, jpeg(seed=60)
+
+    def damaging(index, paths, *arguments, **options):
+        paths[1].write_bytes(b"damaged since")
+        return real(index, paths, *arguments, **options)
+
+    def failing(*arguments, **options):
+        real(*arguments, **options)
+        raise UserError("the disk is full")
+
+    before = {*photos.rglob("*")}
+    monkeypatch.setattr(change_routes, "add_files", damaging)
+    answer = add(client, ("a.jpg", content), ("b.jpg", jpeg(seed=61)))
+    assert refused(answer, 422, "1 other photo added", field="photo")
+    assert {*photos.rglob("*")} - before == {photos / "a.jpg"}
+    assert client.get(f"/photos/{photo_digest(content)}").status_code == 200
+    monkeypatch.setattr(change_routes, "add_files", failing)
+    assert refused(add(client, ("c.jpg", jpeg(seed=62))), 503)
+    assert (photos / "c.jpg").read_bytes() == jpeg(seed=62)
+    monkeypatch.setattr(change_routes, "add_files", real)
+    monkeypatch.setattr(Searcher, "refresh", _unreadable)
+    assert add(client, ("d.jpg", jpeg(seed=63))).status_code == 201
+    assert (photos / "d.jpg").read_bytes() == jpeg(seed=63)
+
+
+def _unreadable(searcher):
+    raise UserError("the index cannot be read")
 
 
 def test_nothing_is_saved_while_another_process_updates_the_index(

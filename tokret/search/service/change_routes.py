@@ -1,6 +1,7 @@
 """Photos that are added to the index, and removed from it."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from starlette.responses import Response
 
 from tokret.data.views import photo_digest
 from tokret.errors import UserError
+from tokret.names import counted
 from tokret.runtime.signals import report
+from tokret.search.catalogue import open_catalogue
 from tokret.search.index_changes import add_files, remove_photos
 from tokret.search.index_writer import Limits
 from tokret.search.service.answers import AddAnswer, AddForm, RemoveAnswer
@@ -77,28 +80,56 @@ async def _add(
         for part, kind in new.values():
             save = (target, part.filename or "", kind, part.content)
             saved.append(await asyncio.to_thread(save_photo, *save))
-        if saved:
-            await _change(service, lambda: _add_saved(service, saved))
     except BaseException:
-        for path in saved:
-            path.unlink(missing_ok=True)
+        _delete(saved)
         raise
+    if saved:
+        await _change(
+            service, lambda: _add_saved(service, saved), lambda: _delete(saved)
+        )
     root = service.root.resolve()
     names = [path.relative_to(root).as_posix() for path in saved]
     return known | dict(zip(new, names, strict=True))
 
 
 def _add_saved(service: Service, paths: Sequence[Path]) -> None:
-    """Is called by the device."""
+    """Is called by the device. Files that are not in the index then are deleted."""
     loaded = service.loaded
     root, extractor = service.root.resolve(), loaded.indexing_extractor()
     limits = Limits(max_pixels=service.limits.pixels)
-    added = add_files(
-        loaded.index, paths, lambda copy: extractor, root=root, limits=limits
-    )
+    try:
+        added = add_files(
+            loaded.index, paths, lambda copy: extractor, root=root, limits=limits
+        )
+    except BaseException:
+        _delete_unknown(loaded.index, root, paths)
+        raise
+    _delete([root / name for name in added.bad])
+    _refresh(service)
     for why in added.bad.values():
-        raise Problem(422, why, "photo")
-    loaded.searcher.refresh()
+        others = f"; {counted(len(added.ids), 'other photo')} added" * bool(added.ids)
+        raise Problem(422, f"{why}{others}", "photo")
+
+
+def _delete(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _delete_unknown(index: Path, root: Path, paths: Sequence[Path]) -> None:
+    """If the index cannot be read all stay: an update of it takes them in."""
+    names = {path.relative_to(root).as_posix(): path for path in paths}
+    with contextlib.suppress(UserError), open_catalogue(index) as catalogue:
+        known = {entry.name for entry in catalogue.photos(names)}
+        _delete([path for name, path in names.items() if name not in known])
+
+
+def _refresh(service: Service) -> None:
+    """The index has changed, even if it cannot be read now; later turns try again."""
+    try:
+        service.searcher.refresh()
+    except UserError as error:
+        report(f"the index was changed and cannot be read: {error}")
 
 
 async def remove(request: Request) -> Response:
@@ -111,7 +142,7 @@ async def remove(request: Request) -> Response:
 
     def removed() -> None:
         remove_photos(service.loaded.index, [digest])
-        service.searcher.refresh()
+        _refresh(service)
 
     async with service.adding:
         if service.searcher.num_photos == len(photo.names):
@@ -120,10 +151,19 @@ async def remove(request: Request) -> Response:
     return json_response(RemoveAnswer(id=digest, names=list(photo.names)))
 
 
-async def _change(service: Service, change: Callable[[], Any]) -> None:
-    """Has the device change the index."""
+async def _change(
+    service: Service,
+    change: Callable[[], Any],
+    undo: Callable[[], None] = lambda: None,
+) -> None:
+    """Has the device change the index; calls `undo` if it is cancelled before."""
+    future = service.loaded.device.call(change)
     try:
-        await asyncio.wrap_future(service.loaded.device.call(change))
+        await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        if future.cancelled():
+            undo()
+        raise
     except UserError as error:
         report(f"the index was not changed: {error}")
         words = "the index cannot be changed now; another process may be updating it"

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -65,11 +65,14 @@ async def search(request: Request) -> Response:
     with service.admitted() as count_bytes:
         parts = await read_form(request, service.limits, count_bytes)
         form, files = parse_parts(parts, SearchForm, FILES)
-        return json_response(await _answer(service, form, files))
+        return json_response(await _answer(service, form, files, count_bytes))
 
 
 async def _answer(
-    service: Service, form: SearchForm, files: Sequence[Part]
+    service: Service,
+    form: SearchForm,
+    files: Sequence[Part],
+    count_bytes: Callable[[int], None],
 ) -> SearchAnswer:
     positive = _examples(files, "photo", form.like, "like")
     negative = _examples(files, "unlike_photo", form.unlike, "unlike")
@@ -80,7 +83,7 @@ async def _answer(
     box = box_of(form.box)
     boxes: list[Box | None] = [box, *[None] * (len(positive) + len(negative) - 1)]
     jobs = [
-        _embed(service, example, part)
+        _embed(service, example, part, count_bytes)
         for example, part in zip([*positive, *negative], boxes, strict=True)
     ]
     extractor = service.loaded.extractor
@@ -156,7 +159,12 @@ async def _all(jobs: Sequence[Awaitable[_Embedded]]) -> list[_Embedded]:
     return [each for each in found if not isinstance(each, BaseException)]
 
 
-async def _embed(service: Service, example: _Example, box: Box | None) -> _Embedded:
+async def _embed(
+    service: Service,
+    example: _Example,
+    box: Box | None,
+    count_bytes: Callable[[int], None],
+) -> _Embedded:
     """Takes a descriptor from memory or from the index, or extracts it."""
     loaded = service.loaded
     kept = loaded.descriptors.get((example.id, box))
@@ -176,6 +184,7 @@ async def _embed(service: Service, example: _Example, box: Box | None) -> _Embed
     with loaded.device.decoding():
         view = await _decode(service, source, box, side, example.field)
     decoded = time.perf_counter()
+    count_bytes(len(view.pixels))  # they wait for the device
     if example.content:
         upload = Upload(example.content, view.whole_width, view.whole_height)
         service.uploads.put(example.id, upload, len(example.content))

@@ -53,6 +53,7 @@ class Loaded:
         self.index, self.searcher, self._log = index, searcher, log
         self._closed, self._refreshed = False, time.monotonic()
         self._limits = limits
+        self._compiling: list[threading.Thread] = []
         searcher.warm_up()
         self._use_model()
         self.device = Device(
@@ -71,13 +72,15 @@ class Loaded:
         self.extractor = extractor
         self.descriptors: BoundedCache[tuple[str, Box | None], np.ndarray]
         self.descriptors = BoundedCache(self._limits.descriptors, 2**62)
-        self._compiling = threading.Thread(
-            target=self._programs.compile_batches,
-            args=(lambda: self._closed,),
+        programs = self._programs
+        thread = threading.Thread(
+            target=programs.compile_batches,
+            args=(lambda: self._closed or self._programs is not programs,),
             name="compiling",
             daemon=True,
         )
-        self._compiling.start()
+        self._compiling = [*filter(threading.Thread.is_alive, self._compiling), thread]
+        thread.start()
 
     def _refresh(self) -> None:
         """Notices what another process has changed, also the model."""
@@ -94,7 +97,8 @@ class Loaded:
         """Ends the threads; jobs that are running have some seconds."""
         self._closed = True
         self.device.stop(seconds)
-        self._compiling.join()  # Python's end would crash in a compilation
+        for thread in self._compiling:
+            thread.join()  # Python's end would crash in a compilation
 
     def indexing_extractor(self) -> Extractor:
         """The model with these programs, which adds photos one by one."""
