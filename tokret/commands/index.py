@@ -1,5 +1,6 @@
 """Makes or updates an index of a folder of photos."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -114,6 +115,9 @@ def main(
     log(f"{index}: {summary(change)}")
     if record is not None or to:
         _copy(index, to, shard)
+    if change.is_first:
+        own = f"--index={shlex.quote(str(index))}"
+        log(f"next: tokret query PHOTO {own}, or tokret serve {own}")
 
 
 def _copy(index: Path, to: str, shard: str) -> None:

@@ -1,6 +1,7 @@
 """`config.model`: the fields of each head."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from tokret.config.annotations import integer, real, text
@@ -114,5 +115,26 @@ class DELGConfig(ModelConfig):
 
 
 KINDS = (TokenConfig, GeMConfig, RMACConfig, SolarConfig, NetVLADConfig, DELGConfig)
+TITLES = {  # of trunks and heads, for people
+    "resnet50": "ResNet-50",
+    "resnet101": "ResNet-101",
+    "resnet50_soa4": "ResNet-50 with second-order attention",
+    "resnet101_soa4": "ResNet-101 with second-order attention",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "tiny": "a tiny trunk",
+    "token": "Token",
+    "gem": "GeM",
+    "rmac": "R-MAC",
+    "solar": "SOLAR",
+    "netvlad": "NetVLAD",
+    "delg": "DELG",
+}
 # By `config.model.head`.
 HEADS: dict[str, type[Any]] = {kind.head: kind for kind in KINDS}
+
+
+def described(fields: Mapping[str, Any]) -> str:
+    """A model's fields in words: EfficientNet-Lite0 with GeM, 1,024 dimensions."""
+    trunk, head = (TITLES.get(fields[key], fields[key]) for key in ("trunk", "head"))
+    join = "and" if " with " in trunk else "with"
+    return f"{trunk} {join} {head}, {fields['dim']:,} dimensions"

@@ -14,6 +14,11 @@ class Hit(NamedTuple):
     near_duplicates: int = 0  # hits nearly the same as this one that were hidden
 
 
+def shown_score(score: float) -> float:
+    """A cosine as it is put out: rounding may have left it just outside [-1, 1]."""
+    return max(-1.0, min(1.0, score))
+
+
 def first_hits(hits: Iterable[Hit], top: int) -> list[Hit]:
     """The best hits, the best first; ties by name."""
     return sorted(hits, key=lambda hit: (-hit.score, hit.name))[:top]

@@ -42,6 +42,7 @@ class Change:
     removed: int  # photos that were removed from the index and stay out of it
     bad: Mapping[str, str]  # why photos have no descriptor, by name
     damaged: Sequence[str]  # why parts could not be used; they were extracted again
+    is_first: bool = False  # whether there was no index before
 
 
 def update_index(
@@ -119,6 +120,7 @@ def update_index(
                     catalogue.num_removed(),
                     catalogue.errors(),
                     damaged,
+                    old is None,
                 )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from tokret.names import counted, first_names, printable
 from tokret.search.duplicate_groups import Member
+from tokret.search.hits import shown_score
 from tokret.search.querying import SearchResults
 
 COLUMNS = ("query", "rank", "score", "path", "id", "label", "near_duplicates")
@@ -53,7 +54,7 @@ def _fields(results: SearchResults) -> dict[str, Any]:
         "hits": [
             {
                 "rank": rank,
-                "score": hit.score,
+                "score": shown_score(hit.score),
                 "path": os.path.join(results.root, hit.name),
                 "name": hit.name,
                 "id": hit.id,
@@ -76,8 +77,8 @@ def to_csv(several: Iterable[SearchResults]) -> Iterator[str]:
     for results in several:
         for rank, hit in enumerate(results.hits, 1):
             path = os.path.join(results.root, hit.name)
-            near = hit.near_duplicates
-            yield _row((results.query, rank, hit.score, path, hit.id, hit.label, near))
+            near, score = hit.near_duplicates, shown_score(hit.score)
+            yield _row((results.query, rank, score, path, hit.id, hit.label, near))
 
 
 def groups_to_text(groups: Sequence[Sequence[Member]], root: Path) -> str:
@@ -95,7 +96,11 @@ def groups_to_json(
     """Groups of near-duplicates as one JSON document, with facts beside them."""
     photos = [
         [
-            {**member._asdict(), "path": os.path.join(root, member.name)}
+            {
+                **member._asdict(),
+                "score": shown_score(member.score),
+                "path": os.path.join(root, member.name),
+            }
             for member in group
         ]
         for group in groups
@@ -109,7 +114,8 @@ def groups_to_csv(groups: Sequence[Sequence[Member]], root: Path) -> Iterator[st
     yield _row(("group", "score", "path", "id", "label"))
     for number, group in enumerate(groups, 1):
         for name, photo_id, label, score in group:
-            yield _row((number, score, os.path.join(root, name), photo_id, label))
+            path = os.path.join(root, name)
+            yield _row((number, shown_score(score), path, photo_id, label))
 
 
 def _row(values: Iterable[Any]) -> str:

@@ -9,7 +9,11 @@ from PIL import Image
 from tokret.config.tree import ExtractionConfig
 from tokret.data.views import View
 from tokret.models.build import build_model
-from tokret.retrieval.report.token_maps import make_token_mapper, overlay
+from tokret.retrieval.report.token_maps import (
+    has_token_maps,
+    make_token_mapper,
+    overlay,
+)
 from tokret.retrieval.report.token_picture import (
     TokenRow,
     shaded,
@@ -35,6 +39,27 @@ def views_of(*sizes):
         pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
         Image.fromarray(pixels).save(buffer, "PNG")
         yield View(buffer.getvalue(), f"{number}.png", None, 96)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"head": "token", "tokens": 2, "width": 16, "num_heads": 2},
+        {"head": "netvlad", "clusters": 4, "num_heads": 2},
+        {"head": "gem"},
+    ],
+)
+def test_fields_tell_whether_a_model_has_maps(fields):
+    model = build_model(trunk="tiny", dtype="float32", dim=8, **fields)
+    images = jnp.zeros((1, 32, 32, 3))
+    _, (_, found) = jax.eval_shape(
+        lambda key: (
+            variables := model.init(key, images, train=False),
+            model.apply(variables, images, train=False),
+        ),
+        jax.random.key(0),
+    )
+    assert has_token_maps(fields) == ("attention" in found)
 
 
 @pytest.mark.slow

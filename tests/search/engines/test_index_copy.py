@@ -166,6 +166,7 @@ def test_commands_copy_and_search(tokret, tmp_path, photos, checkpoint):
     index = f"--index={tmp_path / 'index'}"
     status, out, err = tokret("index", photos, index, f"--checkpoint={checkpoint}")
     assert status == 0 and "recall" not in out
+    assert out.endswith(f"next: tokret query PHOTO {index}, or tokret serve {index}\n")
     status, out, err = tokret("index", index)
     assert status == 2 and "photos: is missing" in err
     status, out, err = tokret("index", index, "--to=qdrant-egde")
@@ -183,6 +184,7 @@ def test_commands_copy_and_search(tokret, tmp_path, photos, checkpoint):
     query.unlink()
     status, out, _ = tokret("index", photos, index)
     assert status == 0 and "qdrant-edge: 8 photos (0 added, 1 deleted)" in out
+    assert "next:" not in out
     status, out, _ = tokret("index", index, "--to=exact")
     assert status == 0 and "is searched exactly" in out
     status, _, err = tokret("query", photos / "sea" / "1.jpg", index, "--engine=nope")

@@ -26,6 +26,13 @@ def test_a_page_to_read_only_has_nothing_that_changes_the_index(page):
         assert words not in read_only
 
 
+def test_a_model_without_maps_has_no_buttons_for_them(page, client):
+    assert 'id="tokens"' in page and "Attention" in page
+    plain = client.get("/").text  # of GeM
+    assert 'id="tokens"' not in plain and "Attention" not in plain
+    assert "a tiny trunk with GeM, 8 dimensions" in plain
+
+
 def test_nothing_is_inline(page):
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", page)
     assert re.findall(r"<script[^>]*>[^<]", page) == []

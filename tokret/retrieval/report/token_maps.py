@@ -1,7 +1,7 @@
 """Attention maps of tokens: the tokenizer's weights (paper, section 3.3)."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,12 @@ DARKEST = 0.84  # taken off a photo's brightness where a map is 0
 Maps = Float[np.ndarray, "l p q"]
 # Views -> the maps of each; None for a head without maps.
 TokenMapper = Callable[[Sequence[View]], list[Maps] | None]
+
+
+def has_token_maps(fields: Mapping[str, Any]) -> bool:
+    """Whether a model of these fields, `config.model`, has maps of its tokens."""
+    number = {"token": "tokens", "netvlad": "clusters"}.get(fields["head"])
+    return number is not None and fields[number] <= MAX_TOKENS
 
 
 def make_token_mapper(

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from tokret.search.hits import shown_score
+
 Id = Annotated[
     str,
     Meta(
@@ -38,10 +40,18 @@ class SearchForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         int, Meta(ge=0, le=10_000, description="How many better ones to skip.")
     ] = 0
     folder: Annotated[
-        Names, Meta(description="Only photos below one of these folders.")
+        Names,
+        Meta(
+            description="Only photos below one of these folders. Folders that no photo "
+            "is in are no error: there are no results."
+        ),
     ] = []
     label: Annotated[
-        Names, Meta(description="Only photos whose own folder has one of these names.")
+        Names,
+        Meta(
+            description="Only photos whose own folder has one of these names. Labels "
+            "that no photo has are no error: there are no results."
+        ),
     ] = []
     near_duplicates: Annotated[
         Literal["show", "hide"],
@@ -89,11 +99,17 @@ class Photo(msgspec.Struct, kw_only=True):
 class Result(Photo, kw_only=True):
     """A retrieved photo."""
 
-    score: Annotated[float, Meta(description="The cosine of the descriptors.")]
+    score: Annotated[
+        float, Meta(description="The cosine of the descriptors, from -1 to 1.")
+    ]
     near_duplicates: Annotated[
         int,
         Meta(ge=0, description="How many results nearly the same are hidden."),
     ] = 0
+
+    def __post_init__(self) -> None:
+        """Clamps the score to [-1, 1]."""
+        self.score = shown_score(self.score)
 
 
 class Seconds(msgspec.Struct, kw_only=True):
@@ -118,10 +134,18 @@ class BrowseForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Which photos to list."""
 
     folder: Annotated[
-        Names, Meta(description="Only photos below one of these folders.")
+        Names,
+        Meta(
+            description="Only photos below one of these folders. Folders that no photo "
+            "is in are no error: there are no results."
+        ),
     ] = []
     label: Annotated[
-        Names, Meta(description="Only photos whose own folder has one of these names.")
+        Names,
+        Meta(
+            description="Only photos whose own folder has one of these names. Labels "
+            "that no photo has are no error: there are no results."
+        ),
     ] = []
     top: Annotated[int, Meta(ge=1, le=200, description="How many photos.")] = 24
     offset: Annotated[

@@ -5,6 +5,8 @@ import hashlib
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from tokret.config.models import described
+from tokret.retrieval.report.token_maps import has_token_maps
 from tokret.search.service.form_parts import read_form
 from tokret.search.service.guard import COOKIE
 from tokret.search.service.limits import Limits
@@ -30,9 +32,10 @@ async def index(request: Request) -> Response:
     return _html(
         render_page(
             searcher.root.name,
-            f"{fields['head']} over {fields['trunk']}",
+            described(fields),
             searcher.num_photos,
             read_only=service.read_only,
+            attention=has_token_maps(fields),
         )
     )
 

@@ -18,7 +18,12 @@ MEDIA_TYPES = {
 
 
 def render_page(
-    name: str, model: str, num_photos: int | None, *, read_only: bool
+    name: str,
+    model: str,
+    num_photos: int | None,
+    *,
+    read_only: bool,
+    attention: bool = True,
 ) -> str:
     """Renders the page to HTML.
 
@@ -28,9 +33,15 @@ def render_page(
         num_photos: Photos of the index; None while it is being loaded, when the page
             reloads itself as soon as a request is answered.
         read_only: Whether photos can be neither added nor removed.
+        attention: Whether the model has maps of where its tokens look.
     """
-    values = {"name": name, "model": model, "num_photos": num_photos}
-    return template(__package__, "page.html").render(values, read_only=read_only)
+    return template(__package__, "page.html").render(
+        name=name,
+        model=model,
+        num_photos=num_photos,
+        read_only=read_only,
+        attention=attention,
+    )
 
 
 def render_login(*, refused: bool) -> str:

@@ -156,6 +156,7 @@ const offerTokens = (tokens) => {
 // `query()` gives the query's first photo: {id, box in pixels, part in fractions}.
 export const watchAttention = (query) => {
   shownQuery = query;
+  if (!group) return; // of a model without maps
   group.append(button("off", "off", "No attention maps"), button("all", "all", "Attention of all tokens"));
   for (const [begin, end] of [
     ["pointerover", "pointerout"],
