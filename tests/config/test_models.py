@@ -1,6 +1,6 @@
 from typing import get_args
 
-from tokret.config.models import HEADS, TITLES, Trunk, described
+from tokret.config.models import HEADS, TITLES, Trunk, model_title
 
 
 def test_every_trunk_and_head_has_a_title():
@@ -9,7 +9,7 @@ def test_every_trunk_and_head_has_a_title():
 
 def test_a_model_in_words():
     fields = {"trunk": "efficientnet_lite0", "head": "gem", "dim": 1024}
-    assert described(fields) == "EfficientNet-Lite0 with GeM, 1,024 dimensions"
+    assert model_title(fields) == "EfficientNet-Lite0 with GeM, 1,024 dimensions"
     fields |= {"trunk": "resnet50_soa4", "head": "solar"}
     words = "ResNet-50 with second-order attention and SOLAR, 1,024 dimensions"
-    assert described(fields) == words
+    assert model_title(fields) == words

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from tests.runtime.terminal import on_terminal
@@ -77,3 +79,21 @@ def test_a_plain_bar_is_hidden_where_the_size_is_unknown():
     code = "from tokret.runtime.progress import progress_bar\n"
     code += "for _ in progress_bar(range(3), unit='case'): pass"
     assert "3/3" in on_terminal(code) and not on_terminal(code, 0)
+
+
+def test_only_slow_work_is_told(monkeypatch, capsys):
+    with progress.told_if_slow("note: slow"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    told = threading.Event()
+    write = progress.tqdm.write
+
+    def noted(*arguments, **options):
+        write(*arguments, **options)
+        told.set()
+
+    monkeypatch.setattr(progress.tqdm, "write", noted)
+    with progress.told_if_slow("note: slow"):
+        assert told.wait(60)
+    assert capsys.readouterr() == ("", "note: slow\n")

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -89,7 +90,19 @@ def main(
     bound = address.bind()
     url = address.url(bound)
     service = Service(limits, address.access(token, names), read_only)
-    run(service, bound, url, index, open_index, log, access_log)
+    note = address_note(address.others_url(bound), names)
+    run(service, bound, url, index, open_index, log, access_log, note)
+
+
+def address_note(url: str, names: Sequence[str]) -> str:
+    """How other devices reach the service at a URL; "" where they do not."""
+    if not url:
+        return ""
+    others = " and ".join(names) or "none yet"
+    return (
+        f"{url} is for other devices, which are asked for TOKRET_TOKEN; names of a "
+        f"proxy or a DNS server are refused unless given with --names ({others})"
+    )
 
 
 def require_libraries() -> None:

@@ -133,7 +133,7 @@ TITLES = {  # of trunks and heads, for people
 HEADS: dict[str, type[Any]] = {kind.head: kind for kind in KINDS}
 
 
-def described(fields: Mapping[str, Any]) -> str:
+def model_title(fields: Mapping[str, Any]) -> str:
     """A model's fields in words: EfficientNet-Lite0 with GeM, 1,024 dimensions."""
     trunk, head = (TITLES.get(fields[key], fields[key]) for key in ("trunk", "head"))
     join = "and" if " with " in trunk else "with"

@@ -3,13 +3,15 @@
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
 
 SECONDS = 30.0  # between two lines
+FEW_SECONDS = 3.0  # until work on a terminal is slow
 
 
 def has_terminal() -> bool:
@@ -23,6 +25,22 @@ def has_terminal() -> bool:
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A bar of tqdm with some of its `options`, hidden where none is visible."""
     return tqdm(items, disable=not has_terminal(), **options)
+
+
+@contextlib.contextmanager
+def told_if_slow(line: str) -> Iterator[None]:
+    """Prints a line on standard error if what follows takes longer than some seconds.
+
+    Where nobody watches a terminal, than the time between two lines of `Progress`.
+    """
+    wait = FEW_SECONDS if has_terminal() else SECONDS
+    timer = threading.Timer(wait, tqdm.write, (line,), {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Progress(contextlib.AbstractContextManager["Progress"]):

@@ -17,6 +17,7 @@ from tokret.data.decoding import MAX_PIXELS
 from tokret.data.views import Box
 from tokret.errors import UserError
 from tokret.names import first_names, printable
+from tokret.runtime.progress import told_if_slow
 from tokret.search.engines.opening import EXACT
 from tokret.search.filters import Filters
 from tokret.search.near_duplicates import known_threshold, search_distinct
@@ -26,6 +27,7 @@ from tokret.search.searcher import Hit, Searcher
 from tokret.shapes import Float
 
 AT_ONCE = 64  # queries that are searched for together
+COMPILING = "note: compiling for a photo of this shape; later ones start at once"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +187,8 @@ def _embed(searcher: Searcher, query: Query, max_pixels: int) -> _Embedded:
         box = None if place else query.box
         views.append(read_view(path, str(path), box, side, max_pixels))
     start = time.perf_counter()
-    rows, count = searcher.embed(views), len(query.photos)
+    with told_if_slow(COMPILING):
+        rows, count = searcher.embed(views), len(query.photos)
     # The descriptor of a single photo stays as it is, to the last bit.
     found = rows[0] if len(rows) == 1 else combine(rows[:count], rows[count:])
     seconds = time.perf_counter() - start

@@ -347,3 +347,14 @@ ONE = np.full((1, 8), 8**-0.5, np.float32)
 
 def names(hits):
     return [(hit.name, hit.id, hit.label) for hit in hits]
+
+
+@pytest.mark.parametrize("name", ["qdrant", "milvus"])
+def test_a_server_that_does_not_answer_is_one_line(tmp_path, name):
+    url = f"{name}://127.0.0.1:{free_port()}/photos"
+    with pytest.raises(UserError) as raised:
+        open_engine(url, tmp_path, CONTENTS)
+    assert str(raised.value) == (
+        f"{url}: no server answers there (Connection refused); start it, or check the "
+        "host and the port"
+    )

@@ -15,8 +15,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tokret.commands.serve import address_note
 from tokret.data.views import photo_digest
 from tokret.errors import UserError
+from tokret.search.service import server
 from tokret.search.service.server import Address
 from tokret.search.service.service_file import FILE, running_service
 
@@ -62,6 +64,21 @@ def test_urls():
         port = bound.getsockname()[1]
         assert Address("0.0.0.0").url(bound) == f"http://127.0.0.1:{port}"
         assert Address("::1").url(bound) == f"http://[::1]:{port}"
+        assert Address("::1").others_url(bound) == ""
+
+
+def test_the_address_for_other_devices(monkeypatch):
+    monkeypatch.setattr(server, "own_address", lambda: "192.0.2.7")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        for host, own in (("0.0.0.0", "192.0.2.7"), ("192.0.2.8", "192.0.2.8")):
+            url = Address(host).others_url(bound)
+            assert url == f"http://{own}:{port}"
+    note = address_note(url, ())
+    assert note.startswith(f"{url} is for other devices") and "TOKRET_TOKEN" in note
+    assert "--names (photos.example.org)" in address_note(url, ["photos.example.org"])
+    assert address_note("", ()) == ""
 
 
 class Running:

@@ -3,7 +3,9 @@
 import difflib
 import importlib.util
 import re
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tokret.errors import UserError
 from tokret.names import printable
@@ -14,6 +16,7 @@ from tokret.search.engines.protocol import Engine
 EXACT = "exact"  # the index's own search: no engine
 QDRANT, MILVUS = "qdrant", "milvus"
 FOLDER = "engines"  # of an index
+CONNECT_SECONDS = 10.0
 
 # By name, the module that it needs, and what to install.
 MODULES = {
@@ -57,6 +60,19 @@ def check_engine(url: str, argument: str) -> str:
     return url
 
 
+def _check_answers(url: str) -> None:
+    """Raises a UserError where nothing listens: each library has words of its own."""
+    address = urlsplit(url)
+    try:
+        place = (address.hostname or "", address.port or 0)
+        socket.create_connection(place, CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"{url}: no server answers there ({error.strerror or error}); start it, or "
+            "check the host and the port"
+        ) from error
+
+
 def open_engine(
     url: str, index: Path, contents: Contents, writer: str = ALONE
 ) -> Engine:
@@ -74,6 +90,7 @@ def open_engine(
     name = url.partition("://")[0]
     if name == EDGE:
         return EdgeEngine(index / FOLDER / EDGE, contents)
+    _check_answers(url)
     if name == QDRANT:
         from tokret.search.engines.qdrant import QdrantEngine
 

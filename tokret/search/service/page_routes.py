@@ -5,7 +5,7 @@ import hashlib
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from tokret.config.models import described
+from tokret.config.models import model_title
 from tokret.retrieval.report.token_maps import has_token_maps
 from tokret.search.service.form_parts import read_form
 from tokret.search.service.guard import COOKIE
@@ -32,7 +32,7 @@ async def index(request: Request) -> Response:
     return _html(
         render_page(
             searcher.root.name,
-            described(fields),
+            model_title(fields),
             searcher.num_photos,
             read_only=service.read_only,
             attention=has_token_maps(fields),

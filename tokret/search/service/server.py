@@ -19,7 +19,7 @@ from tokret.names import counted
 from tokret.runtime import signals
 from tokret.search.searcher import Searcher
 from tokret.search.service.app import make_app
-from tokret.search.service.guard import Access
+from tokret.search.service.guard import Access, is_loopback
 from tokret.search.service.service_file import remove_service, write_service
 from tokret.search.service.state import Loaded, Service
 
@@ -69,16 +69,39 @@ class Address:
 
     def url(self, bound: socket.socket) -> str:
         """What to open; of all addresses the loopback's."""
-        host = "127.0.0.1" if self.host in ANY else self.host
-        name = f"[{host}]" if ":" in host else host
-        return f"http://{name}:{bound.getsockname()[1]}"
+        return _url("127.0.0.1" if self.host in ANY else self.host, bound)
+
+    def others_url(self, bound: socket.socket) -> str:
+        """What other devices open; "" if only this machine reaches it."""
+        if is_loopback(self.host):
+            return ""
+        return _url(own_address() if self.host in ANY else self.host, bound)
+
+    def _name(self) -> str:
+        return socket.gethostname() if self.host in ANY else self.host
 
     def access(self, token: str, proxied: Sequence[str] = ()) -> Access:
         """Which requests are answered here."""
-        everywhere = self.host in ANY
-        name = socket.gethostname() if everywhere else self.host
         others = frozenset(each.lower() for each in proxied)
-        return Access({name.lower()}, others, everywhere, token)
+        return Access({self._name().lower()}, others, self.host in ANY, token)
+
+
+def _url(host: str, bound: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{bound.getsockname()[1]}"
+
+
+def own_address() -> str:
+    """The IP address by which this machine reaches others; its name if there is none.
+
+    Nothing is sent: connecting a datagram socket only chooses the interface.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as chosen:
+        try:
+            chosen.connect(("192.0.2.1", 9))  # of no machine (RFC 5737)
+            return str(chosen.getsockname()[0])
+        except OSError:  # no network
+            return socket.gethostname()
 
 
 def run(
@@ -89,6 +112,7 @@ def run(
     load: Callable[[], Searcher],
     log: Callable[[str], None],
     access_log: bool = False,
+    note: str = "",
 ) -> None:
     """Serves an index until SIGTERM or SIGINT.
 
@@ -102,6 +126,7 @@ def run(
       load: opens it.
       log: called with a line for each stage of the start.
       access_log: whether requests are printed.
+      note: a line for `log` after the url.
 
     Raises:
       UserError: if the index cannot be opened.
@@ -131,6 +156,8 @@ def run(
         with signals.noticed(lambda _: None, _stopping(stop)):
             try:
                 _announce(service, loaded, index, url, log)
+                if note:
+                    log(note)
                 while not stop.wait(1.0) and not server.should_exit:
                     pass
             finally:
