@@ -4,6 +4,7 @@ import functools
 import importlib
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,6 +61,7 @@ def main(
     from tokret.data.preparing.photo_processing import MOST_PIXELS
     from tokret.search.catalogue import WEIGHTS
     from tokret.search.extractor import Extractor, load_copy
+    from tokret.search.remote_index import fetched_catalogue
     from tokret.search.searcher import Searcher
     from tokret.search.service.guard import check_token
     from tokret.search.service.limits import MIB, Limits
@@ -85,7 +87,11 @@ def main(
 
     def open_index() -> Searcher:
         log(f"opening {index}")
-        return Searcher(index, load, root=root, engine=engine, precision=precision)
+        with fetched_catalogue(index) as catalogue:
+            copy = catalogue.model.copy
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(load, copy)  # while the descriptors are read
+            return Searcher(index, load, root=root, engine=engine, precision=precision)
 
     bound = address.bind()
     url = address.url(bound)

@@ -9,7 +9,8 @@ the last bit, where the device is a CPU.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -41,6 +42,7 @@ from tokret.shapes import Array, Bool, Float, Int, Shaped
 LONG, SHORT = 65536, 8192
 QUERIES = 64  # scored together
 READ = 1024  # rows copied at a time
+READERS = 2  # blocks that are read at the same time
 LEAST = 128  # items that are selected: fewer take as long, and one program serves all
 # A filter of fewer rows than this fraction copies them instead of scoring all.
 GATHERED = 1 / 32
@@ -94,12 +96,13 @@ class HeldDatabase:
             device = jax.local_devices()[len(blocks) % jax.local_device_count()]
             load = partial(_load, together, begin, count, size, device)
             read = None if hold else partial(_read, together, begin)
-            if hold:
-                load = partial(_identity, load())
             own = np.arange(start + begin, start + begin + count, dtype=np.int32)
             items = _padded(own, size, device)
             first = start + begin
             blocks.append(HeldBlock(load, size, first, count, device, items, read))
+        if hold:
+            kept = len(self.blocks) - (start < len(self))
+            blocks[kept:] = _in_memory(blocks[kept:])
         return dataclasses.replace(self, blocks=tuple(blocks))
 
     def take(self, items: Int[np.ndarray, " n"]) -> Shaped[np.ndarray, "n d"]:
@@ -290,6 +293,15 @@ def _read(
     """Rows of a database by their numbers from some row on."""
     starts = (rows + begin).tolist()
     return np.concatenate([database[start : start + 1] for start in starts])
+
+
+def _in_memory(blocks: Sequence[HeldBlock]) -> Iterator[HeldBlock]:
+    """Reads blocks, some at the same time: most of it is the kernel's work."""
+    with ThreadPoolExecutor(READERS) as pool:
+        for block, rows in zip(
+            blocks, pool.map(lambda block: block.load(), blocks), strict=True
+        ):
+            yield dataclasses.replace(block, load=partial(_identity, rows))
 
 
 def _identity(rows: Array) -> Array:

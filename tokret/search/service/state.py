@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -54,8 +55,10 @@ class Loaded:
         self._closed, self._refreshed = False, time.monotonic()
         self._limits = limits
         self._compiling: list[threading.Thread] = []
-        searcher.warm_up()
-        self._use_model()
+        with ThreadPoolExecutor(1) as pool:
+            search = pool.submit(searcher.warm_up)
+            self._use_model()
+            search.result()
         self.device = Device(
             lambda photos: self._programs.embed(photos),
             searcher.search,
