@@ -51,6 +51,10 @@ def test_training_starts_with_what_every_run_needs(statement, later):
     assert "tokret.training.tensorboard" not in ours
 
 
+def test_a_query_that_a_service_answers_imports_no_jax():
+    assert not {"jax", "flax"} & modules_after("import tokret.commands.query")
+
+
 HIDE = """
 import importlib.abc, sys
 class Hidden(importlib.abc.MetaPathFinder):

@@ -28,13 +28,8 @@ from tokret.search.catalogue import WEIGHTS
 from tokret.search.extractor import Extractor, load_copy, load_extractor
 from tokret.search.filters import Filters
 from tokret.search.photos import view_of
-from tokret.search.querying import (
-    Query,
-    SearchOptions,
-    SearchResults,
-    check_box,
-    search_photos,
-)
+from tokret.search.queries import Query, SearchOptions, SearchResults, check_box
+from tokret.search.querying import search_photos
 from tokret.search.remote_index import fetched_catalogue
 from tokret.search.searcher import Searcher
 from tokret.shapes import Float

@@ -81,19 +81,19 @@ def test_a_plain_bar_is_hidden_where_the_size_is_unknown():
     assert "3/3" in on_terminal(code) and not on_terminal(code, 0)
 
 
-def test_only_slow_work_is_told(monkeypatch, capsys):
-    with progress.told_if_slow("note: slow"):
+def test_only_slow_work_is_printed(monkeypatch, capsys):
+    with progress.printed_if_slow("note: slow"):
         pass
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(progress, "SECONDS", 0.0)
-    told = threading.Event()
+    printed = threading.Event()
     write = progress.tqdm.write
 
     def noted(*arguments, **options):
         write(*arguments, **options)
-        told.set()
+        printed.set()
 
     monkeypatch.setattr(progress.tqdm, "write", noted)
-    with progress.told_if_slow("note: slow"):
-        assert told.wait(60)
+    with progress.printed_if_slow("note: slow"):
+        assert printed.wait(60)
     assert capsys.readouterr() == ("", "note: slow\n")

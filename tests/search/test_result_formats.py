@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tokret.search.duplicate_groups import Member
-from tokret.search.hits import Hit
-from tokret.search.querying import SearchResults
+from tokret.search.hits import Hit, Member
+from tokret.search.queries import SearchResults
 from tokret.search.result_formats import (
     groups_to_csv,
     groups_to_json,

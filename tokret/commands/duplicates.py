@@ -15,8 +15,9 @@ from tokret.io.remote.uploading import publish
 from tokret.names import counted
 from tokret.option_types import RemotePath
 from tokret.retrieval.html import pages
-from tokret.search.duplicate_groups import Member, duplicate_groups
+from tokret.search.duplicate_groups import duplicate_groups
 from tokret.search.duplicate_threshold import CHANCE, Threshold
+from tokret.search.hits import Member
 from tokret.search.near_duplicates import known_threshold
 from tokret.search.result_formats import groups_to_csv, groups_to_json, groups_to_text
 

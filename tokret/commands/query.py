@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tokret.api import Index
 from tokret.command_line import log
 from tokret.data.decoding import MAX_PIXELS
 from tokret.data.folders import PhotoWalk
@@ -24,13 +23,7 @@ from tokret.retrieval.report.thumbnails import box_fractions, thumbnail
 from tokret.runtime.compilation_cache import DEFAULT, keep_compiled
 from tokret.search.filters import Filters
 from tokret.search.photos import read_view
-from tokret.search.querying import (
-    Query,
-    SearchOptions,
-    SearchResults,
-    parse_box,
-    search_photos,
-)
+from tokret.search.queries import Query, SearchOptions, SearchResults, parse_box
 from tokret.search.result_formats import to_csv, to_json, to_text
 from tokret.search.service_client import search_by_service
 
@@ -81,7 +74,6 @@ def main(
       max_pixels: of a photo, as of `tokret index`.
       compilation_cache: folder of compiled programs; "" keeps none.
     """
-    keep_compiled(compilation_cache)
     part = parse_box(box)
     options = SearchOptions(
         top,
@@ -99,6 +91,12 @@ def main(
     if root is None and not engine and max_pixels == MAX_PIXELS:
         found = search_by_service(index, queries, options)
     if found is None:
+        from tokret.api import (
+            Index,  # imports jax, which a service's answer does not need
+        )
+        from tokret.search.querying import search_photos
+
+        keep_compiled(compilation_cache)
         searcher = Index(index, root).searcher(hold=False, engine=engine)
         found = search_photos(searcher, queries, options, max_pixels)
     results = list(_print(found, format, len(queries) > 1))

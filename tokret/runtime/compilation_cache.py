@@ -4,14 +4,11 @@ import hashlib
 import os
 from pathlib import Path
 
-import jax
-
 from tokret.errors import UserError
 from tokret.io.atomic_files import require_folder
 from tokret.io.remote.objects import write_object
 from tokret.io.remote.urls import check_url, is_url
 from tokret.runtime import processor
-from tokret.runtime.coordinator import process_index
 
 DEFAULT = "~/.cache/tokret/compiled"
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"  # jax's own, which takes precedence
@@ -37,6 +34,10 @@ def keep_compiled(folder: str) -> None:
         _check_scheme(folder)
     else:
         require_folder(Path(folder).expanduser(), "compilation_cache")
+    import jax  # later: `tokret query` may need none
+
+    from tokret.runtime.coordinator import process_index
+
     chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
     if os.environ.get(VARIABLE) or chosen:
         return

@@ -28,7 +28,7 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> tqdm:
 
 
 @contextlib.contextmanager
-def told_if_slow(line: str) -> Iterator[None]:
+def printed_if_slow(line: str) -> Iterator[None]:
     """Prints a line on standard error if what follows takes longer than some seconds.
 
     Where nobody watches a terminal, than the time between two lines of `Progress`.

@@ -1,7 +1,6 @@
 """Groups of photos of an index that are nearly the same, or copies."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -10,17 +9,9 @@ from scipy.sparse.csgraph import connected_components
 from tokret.runtime.progress import Progress
 from tokret.search.catalogue import open_catalogue
 from tokret.search.catalogue_rows import to_text
+from tokret.search.hits import Member
 from tokret.search.searcher import Searcher
 from tokret.shapes import Bool, Float, Int
-
-
-class Member(NamedTuple):
-    """A photo of a group: a file."""
-
-    name: str  # its path from the root
-    id: str
-    label: str
-    score: float  # highest cosine with another photo of the group; of copies 1
 
 
 def duplicate_groups(searcher: Searcher, score: float) -> list[list[Member]]:

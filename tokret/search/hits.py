@@ -14,6 +14,15 @@ class Hit(NamedTuple):
     near_duplicates: int = 0  # hits nearly the same as this one that were hidden
 
 
+class Member(NamedTuple):
+    """A photo of a group: a file."""
+
+    name: str  # its path from the root
+    id: str
+    label: str
+    score: float  # highest cosine with another photo of the group; of copies 1
+
+
 def shown_score(score: float) -> float:
     """A cosine as it is put out: rounding may have left it just outside [-1, 1]."""
     return max(-1.0, min(1.0, score))

@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 
 from tokret.names import counted, first_names, printable
-from tokret.search.duplicate_groups import Member
-from tokret.search.hits import shown_score
-from tokret.search.querying import SearchResults
+from tokret.search.hits import Member, shown_score
+from tokret.search.queries import SearchResults
 
 COLUMNS = ("query", "rank", "score", "path", "id", "label", "near_duplicates")
 

@@ -15,8 +15,8 @@ from tokret.errors import UserError
 from tokret.io.regular_files import read_file
 from tokret.io.remote.urls import url_of
 from tokret.search.catalogue import open_catalogue
-from tokret.search.querying import Query, SearchOptions, SearchResults
-from tokret.search.searcher import Hit
+from tokret.search.hits import Hit
+from tokret.search.queries import Query, SearchOptions, SearchResults
 from tokret.search.service.service_file import ServiceFile, is_own, running_service
 
 MOST = 200  # results of an answer
