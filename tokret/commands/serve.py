@@ -106,7 +106,7 @@ def address_note(url: str, names: Sequence[str]) -> str:
         return ""
     others = " and ".join(names) or "none yet"
     return (
-        f"{url} is for other devices, which are asked for TOKRET_TOKEN; names of a "
+        f"{url} is for other devices, which need TOKRET_TOKEN; names of a "
         f"proxy or a DNS server are refused unless given with --names ({others})"
     )
 

@@ -49,7 +49,7 @@ def views_of(*sizes):
         {"head": "gem"},
     ],
 )
-def test_fields_tell_whether_a_model_has_maps(fields):
+def test_the_fields_of_a_model_show_whether_it_has_maps(fields):
     model = build_model(trunk="tiny", dtype="float32", dim=8, **fields)
     images = jnp.zeros((1, 32, 32, 3))
     _, (_, found) = jax.eval_shape(
