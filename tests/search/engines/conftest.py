@@ -22,6 +22,7 @@ from tokret.search.engines.updating import Part, Source
 
 DIMS = 16
 CONTENTS = Contents("model", DIMS)
+PEERS = 2380  # the port of Milvus' etcd, which is always this one
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,9 @@ def milvus_address(tmp_path_factory) -> Iterator[str]:
         pytest.skip("the package milvus, which has a server, is not installed")
     from milvus import MilvusServer
 
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", PEERS)) == 0:
+            pytest.skip(f"port {PEERS} is in use, as by another Milvus: stop it first")
     folder = tmp_path_factory.mktemp("milvus")
     server = MilvusServer(wait_for_started=False)
     server.set_base_dir(str(folder))
@@ -38,7 +42,6 @@ def milvus_address(tmp_path_factory) -> Iterator[str]:
     try:
         health = f"http://127.0.0.1:{server.webservice_port}/healthz"
         while not _answers(health):
-            # As where another server of it is running: both want the same port.
             assert server.server_proc.poll() is None, f"it ended; see {folder}/logs"
             time.sleep(0.2)
         yield f"127.0.0.1:{server.listen_port}"
