@@ -251,7 +251,7 @@ def one_line(
     kind, _, names = text.partition(": ")
     if kind != "Unrecognized options":
         reason = re.sub(r"no type matching .* Got errors: - [^:]*: ", "", text)
-        # An argument that may be left out is in brackets, as in the usage.
+        # An optional argument is in brackets, as in the usage.
         reason = re.sub(r"^\[(\w+)\]", r"\1", reason.removeprefix("Error parsing "))
         return f"{reason} {hint}"
     names = names.partition("=")[0]
