@@ -2,7 +2,7 @@
 
     TOKRET_KILLS=100 python -m pytest tests/test_object_storage.py -k killed
 
-is the long form; by default there are four kills.
+is the long form; by default there are ten kills.
 """
 
 import json
@@ -24,7 +24,7 @@ from tokret.io.remote.fetching import fetch
 from tokret.training.checkpoints import list_steps
 from tokret.training.weights import find_checkpoint, load_weights
 
-KILLS = int(os.environ.get("TOKRET_KILLS", "4"))
+KILLS = int(os.environ.get("TOKRET_KILLS", "10"))
 EPOCHS = 4 + KILLS // 3
 STEPS = 2 * EPOCHS  # of 16 photos in batches of 8
 FAULTS = (

@@ -18,6 +18,20 @@ Ids = Annotated[list[Id], Meta(max_length=100)]
 Name = Annotated[str, Meta(max_length=4096)]
 Names = Annotated[list[Name], Meta(max_length=100)]
 Pixels = Annotated[int, Meta(ge=0)]
+Folders = Annotated[
+    Names,
+    Meta(
+        description="Only photos below one of these folders. Folders that no photo "
+        "is in are no error: there are no results."
+    ),
+]
+Labels = Annotated[
+    Names,
+    Meta(
+        description="Only photos whose own folder has one of these names. Labels "
+        "that no photo has are no error: there are no results."
+    ),
+]
 
 
 class SearchForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -39,20 +53,8 @@ class SearchForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     offset: Annotated[
         int, Meta(ge=0, le=10_000, description="How many better ones to skip.")
     ] = 0
-    folder: Annotated[
-        Names,
-        Meta(
-            description="Only photos below one of these folders. Folders that no photo "
-            "is in are no error: there are no results."
-        ),
-    ] = []
-    label: Annotated[
-        Names,
-        Meta(
-            description="Only photos whose own folder has one of these names. Labels "
-            "that no photo has are no error: there are no results."
-        ),
-    ] = []
+    folder: Folders = []
+    label: Labels = []
     near_duplicates: Annotated[
         Literal["show", "hide"],
         Meta(description="Whether photos nearly the same as a better one are results."),
@@ -133,20 +135,8 @@ class SearchAnswer(msgspec.Struct, kw_only=True):
 class BrowseForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Which photos to list."""
 
-    folder: Annotated[
-        Names,
-        Meta(
-            description="Only photos below one of these folders. Folders that no photo "
-            "is in are no error: there are no results."
-        ),
-    ] = []
-    label: Annotated[
-        Names,
-        Meta(
-            description="Only photos whose own folder has one of these names. Labels "
-            "that no photo has are no error: there are no results."
-        ),
-    ] = []
+    folder: Folders = []
+    label: Labels = []
     top: Annotated[int, Meta(ge=1, le=200, description="How many photos.")] = 24
     offset: Annotated[
         int, Meta(ge=0, le=1_000_000_000, description="How many to skip.")
